@@ -1,0 +1,161 @@
+// Package config is the agent's configuration: one typed struct, read from a
+// YAML file, then the environment, then flags.
+package config
+
+import (
+	"time"
+
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+// DefaultFile is where the agent looks for its configuration when it is not
+// told another place.
+const DefaultFile = defaultFile
+
+// Settings is everything that can be set for certctl-agent.
+type Settings struct {
+	StateDir string `yaml:"state_dir" env:"CERTCTL_STATE_DIR" default:"/var/lib/certctl-agent" default_windows:"C:\\ProgramData\\certctl-agent" doc:"Directory of the agent's state: one bbolt file and snapshots of deployments that are under way. Only the agent writes here."`
+	KeyDir   string `yaml:"key_dir" env:"CERTCTL_KEY_DIR" default:"" doc:"Directory of private keys (0700; on Windows for SYSTEM and Administrators). Empty: the directory keys inside the state directory."`
+
+	Log     Log     `yaml:"log" doc:"Logging."`
+	Control Control `yaml:"control" doc:"The local socket that status, list and renew talk to."`
+
+	Coordinator Coordinator `yaml:"coordinator" doc:"The coordinator that the agent reports to. Enrolment stores its address; without enrolment the agent works alone."`
+	Renewal     Renewal     `yaml:"renewal" doc:"The renewal engine."`
+
+	Issuers      map[string]Issuer `yaml:"issuers" doc:"Certificate authorities by name. The name \"coordinator\" always stands for the coordinator's built-in CA."`
+	Certificates []Certificate     `yaml:"certificates" max:"100000" doc:"The managed certificates of this host."`
+}
+
+// Log is how the agent logs.
+type Log struct {
+	Level  string `yaml:"level" env:"CERTCTL_LOG_LEVEL" default:"info" oneof:"debug|info|warn|error" doc:"The least severe level that is logged."`
+	Format string `yaml:"format" env:"CERTCTL_LOG_FORMAT" default:"auto" oneof:"auto|text|json" doc:"auto is text on a terminal, else JSON."`
+}
+
+// Control is the local socket.
+type Control struct {
+	Socket string `yaml:"socket" env:"CERTCTL_AGENT_SOCKET" default:"/run/certctl-agent/control.sock" default_windows:"\\\\.\\pipe\\certctl-agent" doc:"Path of the Unix socket, or name of the Windows named pipe. Only the agent's user and administrators may use it."`
+}
+
+// Coordinator is how the agent talks to its coordinator.
+type Coordinator struct {
+	SyncTimeout time.Duration `yaml:"sync_timeout" env:"CERTCTL_SYNC_TIMEOUT" default:"30s" min:"1s" max:"5m" doc:"How long one sync request may take. How often the agent syncs is for the coordinator to say."`
+}
+
+// Renewal is how the engine works.
+type Renewal struct {
+	Concurrency  int           `yaml:"concurrency" env:"CERTCTL_RENEWAL_CONCURRENCY" default:"25" min:"1" max:"1000" doc:"How many certificates are renewed or deployed at the same time."`
+	TickInterval time.Duration `yaml:"tick_interval" env:"CERTCTL_RENEWAL_TICK_INTERVAL" default:"5s" min:"100ms" max:"1h" doc:"How often the agent looks for certificates that are due (±10 %). A look costs the number that is due, not the number that exists."`
+	TickBudget   time.Duration `yaml:"tick_budget" env:"CERTCTL_RENEWAL_TICK_BUDGET" default:"2m" min:"1s" max:"1h" doc:"How long one look may go on starting work. Past it nothing new starts before the next look."`
+	IssueTimeout time.Duration `yaml:"issue_timeout" env:"CERTCTL_RENEWAL_ISSUE_TIMEOUT" default:"5m" min:"5s" max:"1h" doc:"How long one attempt at an authority may take. The next attempt continues the same order."`
+}
+
+// Issuer is one certificate authority; exactly one of its sections is given.
+type Issuer struct {
+	ACME *ACME `yaml:"acme" doc:"An authority that speaks ACME (RFC 8555)."`
+}
+
+// ACME is an ACME authority and how to prove control of names to it.
+type ACME struct {
+	Directory      string        `yaml:"directory" required:"true" example:"https://acme-v02.api.letsencrypt.org/directory" doc:"URL of the ACME directory."`
+	Email          []string      `yaml:"email" max:"10" example:"pki@example.com" doc:"Contact addresses of the account."`
+	TermsAgreed    bool          `yaml:"terms_agreed" default:"false" doc:"Whether you agree to the authority's terms of service. It will not issue without."`
+	CAFile         string        `yaml:"ca_file" default:"" doc:"PEM file of the roots to trust for the ACME server itself, for private authorities. Empty: the system's roots."`
+	PreferredChain string        `yaml:"preferred_chain" default:"" doc:"Common name of the issuer at the top of the chain to prefer, where the authority offers several."`
+	Challenge      string        `yaml:"challenge" default:"http-01" oneof:"http-01|tls-alpn-01|dns-01" doc:"How control of the names is proved. Wildcard names need dns-01."`
+	EAB            *EAB          `yaml:"eab" doc:"External account binding (RFC 8555, section 7.3.4), where the authority wants it."`
+	HTTP01         HTTP01        `yaml:"http_01" doc:"Settings of the challenge http-01."`
+	TLSALPN01      TLSALPN01     `yaml:"tls_alpn_01" doc:"Settings of the challenge tls-alpn-01."`
+	DNS01          DNS01         `yaml:"dns_01" doc:"Settings of the challenge dns-01: exactly one of exec and rfc2136."`
+	Timeout        time.Duration `yaml:"timeout" default:"30s" min:"1s" max:"5m" doc:"How long one request to the authority may take."`
+}
+
+// EAB is an external account binding.
+type EAB struct {
+	KeyID   string          `yaml:"key_id" required:"true" doc:"The key identifier that the authority gave."`
+	HMACKey settings.Secret `yaml:"hmac_key" doc:"The MAC key that the authority gave, in base64url."`
+}
+
+// HTTP01 is the challenge of RFC 8555, section 8.3.
+type HTTP01 struct {
+	Listen  string `yaml:"listen" default:":80" doc:"Address on which the agent answers while a challenge is open. Not used with webroot."`
+	Webroot string `yaml:"webroot" default:"" doc:"Directory that a web server already serves; challenge files are written below .well-known/acme-challenge there."`
+}
+
+// TLSALPN01 is the challenge of RFC 8737.
+type TLSALPN01 struct {
+	Listen string `yaml:"listen" default:":443" doc:"Address on which the agent answers while a challenge is open."`
+}
+
+// DNS01 is the challenge of RFC 8555, section 8.4.
+type DNS01 struct {
+	Exec            *DNSExec      `yaml:"exec" doc:"A command of your own that sets and removes TXT records."`
+	RFC2136         *RFC2136      `yaml:"rfc2136" doc:"Dynamic updates to a name server."`
+	PropagationWait time.Duration `yaml:"propagation_wait" default:"0s" min:"0s" max:"1h" doc:"How long to wait after a record is set before the authority is told to look."`
+}
+
+// DNSExec is the hook for dns-01.
+type DNSExec struct {
+	Command []string      `yaml:"command" required:"true" min:"1" max:"64" example:"/usr/local/bin/dns-hook" doc:"The command and its arguments, run without a shell, followed by: present or cleanup, the record's name, its value."`
+	Timeout time.Duration `yaml:"timeout" default:"1m" min:"1s" max:"30m" doc:"How long one call may take."`
+}
+
+// RFC2136 is a name server that takes signed updates.
+type RFC2136 struct {
+	Server        string          `yaml:"server" required:"true" example:"ns1.example.com:53" doc:"Name server, host:port."`
+	Zone          string          `yaml:"zone" default:"" doc:"Zone to update. Empty: found by asking the server for the SOA record."`
+	TSIGKeyName   string          `yaml:"tsig_key_name" default:"" doc:"Name of the TSIG key (RFC 8945). Empty: updates are not signed."`
+	TSIGAlgorithm string          `yaml:"tsig_algorithm" default:"hmac-sha256" oneof:"hmac-sha256|hmac-sha384|hmac-sha512" doc:"Algorithm of the TSIG key."`
+	TSIGSecret    settings.Secret `yaml:"tsig_secret" doc:"The TSIG key in base64."`
+	TTL           time.Duration   `yaml:"ttl" default:"1m" min:"1s" max:"1h" doc:"Time to live of the records."`
+}
+
+// Certificate is one managed certificate.
+type Certificate struct {
+	Name        string           `yaml:"name" required:"true" max:"128" example:"www" doc:"Its name on this host: unique, and the same for ever, since state is kept by it."`
+	Names       []string         `yaml:"names" required:"true" min:"1" max:"100" example:"www.example.com" doc:"DNS names and IP addresses that it shall hold."`
+	Issuer      string           `yaml:"issuer" default:"coordinator" doc:"Name of one of the issuers, or coordinator."`
+	Key         pki.KeyAlgorithm `yaml:"key" default:"ecdsa-p256" type:"key algorithm" doc:"Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519. Every renewal makes a new key."`
+	Profile     string           `yaml:"profile" default:"" doc:"Certificate profile of the authority, where it has profiles."`
+	Lifetime    time.Duration    `yaml:"lifetime" default:"0s" min:"0s" max:"3650d" doc:"Lifetime to ask for, where the authority lets the client choose. 0s: the authority's own."`
+	Deployments []Deployment     `yaml:"deployments" max:"100" doc:"Where the certificate is put into service."`
+}
+
+// Deployment is one place where a program reads a certificate.
+type Deployment struct {
+	ID     string   `yaml:"id" default:"" max:"64" doc:"Its name within the certificate. Empty: its place in the list, such as 1."`
+	Files  Files    `yaml:"files" doc:"The files to write."`
+	Check  []string `yaml:"check" max:"64" example:"nginx,-t" doc:"Command that checks the program's configuration with the new files in place. A failure puts the old files back."`
+	Reload []string `yaml:"reload" max:"64" example:"systemctl,reload,nginx" doc:"Command that makes the program read the files. Commands are run without a shell."`
+	Verify *Verify  `yaml:"verify" doc:"Where to connect after the reload to see the new certificate served."`
+
+	CheckTimeout  time.Duration `yaml:"check_timeout" default:"30s" min:"1s" max:"30m" doc:"How long the check may take."`
+	ReloadTimeout time.Duration `yaml:"reload_timeout" default:"30s" min:"1s" max:"30m" doc:"How long the reload may take."`
+}
+
+// Files are the forms in which a pair is written. All paths are absolute.
+type Files struct {
+	Certificate string `yaml:"certificate" default:"" doc:"The certificate alone, PEM."`
+	Chain       string `yaml:"chain" default:"" doc:"The issuers without the root, PEM."`
+	FullChain   string `yaml:"fullchain" default:"" doc:"The certificate, then its issuers, PEM."`
+	Key         string `yaml:"key" default:"" doc:"The private key, PKCS#8 PEM."`
+	Combined    string `yaml:"combined" default:"" doc:"Key, certificate and issuers in one file, which changes in one step; for HAProxy, and for nginx as both certificate and key."`
+	Directory   string `yaml:"directory" default:"" doc:"Directory for fullchain.pem, chain.pem, cert.pem, privkey.pem, switched in one step through a symbolic link. Linux only; not together with the paths above."`
+
+	Owner             string   `yaml:"owner" default:"" doc:"Owner of the files, by name or number. Empty: that of the file that is replaced, or the agent's own. Not for Windows."`
+	Group             string   `yaml:"group" default:"" doc:"Group of the files, by name or number. Not for Windows."`
+	WindowsAccount    string   `yaml:"windows_account" default:"" doc:"Account that may read the files with a key, beside SYSTEM and the administrators. Windows only."`
+	Mode              FileMode `yaml:"mode" default:"keep" type:"file mode" doc:"Mode of files without a key, in octal. keep: that of the file that is replaced, 0644 for a new one."`
+	KeyMode           FileMode `yaml:"key_mode" default:"keep" type:"file mode" doc:"Mode of files with a key, in octal; never readable by everybody. keep: that of the file that is replaced, 0600 for a new one."`
+	CreateDirectories bool     `yaml:"create_directories" default:"false" doc:"Whether to create missing parent directories."`
+}
+
+// Verify is how a deployment is seen on the wire.
+type Verify struct {
+	Address    string        `yaml:"address" default:"" example:"127.0.0.1:443" doc:"host:port of the program that serves the certificate with TLS."`
+	ServerName string        `yaml:"server_name" default:"" doc:"Name to ask for (SNI). Empty: the certificate's first DNS name."`
+	Command    []string      `yaml:"command" max:"64" doc:"Command of your own that fails when the new certificate is not in service. It finds its fingerprint in CERTCTL_FINGERPRINT."`
+	Patience   time.Duration `yaml:"patience" default:"10s" min:"0s" max:"10m" doc:"How long the new certificate may take to be served after the reload."`
+}

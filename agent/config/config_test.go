@@ -1,0 +1,103 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+func load(t *testing.T, text string, env ...string) (*Settings, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	var s Settings
+	_, err := settings.Load(&s, settings.Options{File: file, FileRequired: true, Env: env})
+	return &s, err
+}
+
+const whole = `
+renewal:
+  concurrency: 3
+issuers:
+  public:
+    acme:
+      directory: https://acme.example/directory
+      email: [pki@example.com]
+      terms_agreed: true
+certificates:
+  - name: www
+    names: [WWW.example.com]
+    issuer: public
+    key: rsa-2048
+    lifetime: 30d
+    deployments:
+      - files:
+          fullchain: /etc/nginx/tls/www.pem
+          key: /etc/nginx/tls/www.key
+          key_mode: 0640
+        check: [nginx, -t]
+        reload: [systemctl, reload, nginx]
+        verify: {address: "127.0.0.1:443"}
+  - name: internal
+    names: [db.internal.example, 10.0.0.7]
+`
+
+func TestAWholeFileIsRead(t *testing.T) {
+	s, err := load(t, whole, "CERTCTL_RENEWAL_CONCURRENCY=7")
+	require.NoError(t, err)
+	assert.Equal(t, 7, s.Renewal.Concurrency, "the environment replaces the file")
+	assert.Equal(t, 5*time.Second, s.Renewal.TickInterval)
+	require.Len(t, s.Certificates, 2)
+	www := s.Certificates[0]
+	assert.Equal(t, pki.RSA2048, www.Key)
+	assert.Equal(t, 30*24*time.Hour, www.Lifetime)
+	assert.Equal(t, "1", www.Deployments[0].IDAt(0))
+	assert.Equal(t, FileMode(0o640), www.Deployments[0].Files.KeyMode)
+	assert.Equal(t, FileMode(0), www.Deployments[0].Files.Mode)
+	assert.Equal(t, 10*time.Second, www.Deployments[0].Verify.Patience)
+	assert.Equal(t, CoordinatorIssuer, s.Certificates[1].Issuer)
+	assert.Equal(t, filepath.Join(s.StateDir, "keys"), s.Keys())
+}
+
+// Each mistake is one error that names file, line, column, field and mend.
+func TestMistakesAreNamed(t *testing.T) {
+	const issuer = "issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n"
+	for name, tt := range map[string]struct{ text, want string }{
+		"misspelt key":        {"renewal:\n  concurency: 3\n", `agent.yaml:2:3: renewal.concurency: unknown key`},
+		"did you mean":        {"renewal:\n  concurency: 3\n", `did you mean "concurrency"?`},
+		"relative state":      {"state_dir: var/x\n", `agent.yaml:1:12: state_dir: cannot use "var/x"; expected an absolute path`},
+		"unknown issuer":      {issuer + "certificates: [{name: a, names: [a.example.com], issuer: lee}]\n", `there is no issuer "lee"; expected one of: coordinator, le`},
+		"reserved issuer":     {"issuers: {coordinator: {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n", "stands for the coordinator's built-in CA"},
+		"empty issuer":        {"issuers: {le: {}}\n", "an issuer needs a section that says what it is"},
+		"wildcard over http":  {issuer + "certificates: [{name: a, names: ['*.example.com'], issuer: le}]\n", "needs an issuer whose challenge is dns-01"},
+		"bad name":            {"certificates: [{name: a, names: ['exa mple.com']}]\n", "certificates[0].names"},
+		"twice the same name": {"certificates: [{name: a, names: [a.example.com]}, {name: a, names: [b.example.com]}]\n", `"a" is the name of certificates[0] already`},
+		"two for one file":    {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {combined: /x/a.pem}}]}, {name: b, names: [b.example.com], deployments: [{files: {combined: /x/./a.pem}}]}]\n", "every file belongs to one deployment"},
+		"no files":            {"certificates: [{name: a, names: [a.example.com], deployments: [{id: x}]}]\n", "no file to write"},
+		"open key":            {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, key_mode: 0644}}]}]\n", "lets everybody on this host use the private key"},
+		"mode":                {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, mode: rw}}]}]\n", "expected an octal mode"},
+		"directory and file":  {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {directory: /x/a, key: /x/k}}]}]\n", "cannot be combined"},
+		"empty verify":        {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key}, verify: {patience: 3s}}]}]\n", "expected an address or a command"},
+		"verify port":         {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key}, verify: {address: localhost}}]}]\n", "expected host:port"},
+		"terms":               {"issuers: {le: {acme: {directory: 'https://a.example/d'}}}\n", "agree to them"},
+		"http directory":      {"issuers: {le: {acme: {directory: 'http://a.example/d', terms_agreed: true}}}\n", "expected an https URL"},
+		"dns without how":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01}}}\n", "expected exactly one of exec and rfc2136"},
+		"half a tsig":         {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {rfc2136: {server: 'ns:53', tsig_key_name: k}}}}}\n", "expected tsig_key_name and tsig_secret together"},
+		"eab without key":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, eab: {key_id: x}}}}\n", "expected hmac_key or hmac_key_file"},
+		"mail":                {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, email: [me]}}}\n", "not an e-mail address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, tt.text)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), tt.want)
+			assert.Regexp(t, `agent\.yaml:\d+:\d+: `, err.Error())
+		})
+	}
+}

@@ -1,0 +1,219 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// CoordinatorIssuer is the name of the issuer that every agent has: the
+// built-in CA of its coordinator.
+const CoordinatorIssuer = "coordinator"
+
+// Keys is the key directory: the one configured, or keys in the state directory.
+func (s *Settings) Keys() string {
+	if s.KeyDir != "" {
+		return s.KeyDir
+	}
+	return filepath.Join(s.StateDir, "keys")
+}
+
+// Validate implements settings.Validator.
+func (s *Settings) Validate(report func(string, error)) {
+	if !filepath.IsAbs(s.StateDir) {
+		report("state_dir", fmt.Errorf("cannot use %q; expected an absolute path", s.StateDir))
+	}
+	if s.KeyDir != "" && !filepath.IsAbs(s.KeyDir) {
+		report("key_dir", fmt.Errorf("cannot use %q; expected an absolute path", s.KeyDir))
+	}
+	if _, taken := s.Issuers[CoordinatorIssuer]; taken {
+		report("issuers."+CoordinatorIssuer, errors.New("this name stands for the coordinator's built-in CA; use another one"))
+	}
+	names := make(map[string]int, len(s.Certificates))
+	files := make(map[string]string)
+	for i := range s.Certificates {
+		c := &s.Certificates[i]
+		path := fmt.Sprintf("certificates[%d]", i)
+		if first, twice := names[c.Name]; twice {
+			report(path+".name", fmt.Errorf("%q is the name of certificates[%d] already; names are unique on a host", c.Name, first))
+		}
+		names[c.Name] = i
+		s.validateIssuer(path, c, report)
+		for j := range c.Deployments {
+			for _, f := range c.Deployments[j].Files.all() {
+				if other, taken := files[filepath.Clean(f.path)]; taken {
+					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.key), fmt.Errorf("%s is written by %s already; every file belongs to one deployment", f.path, other))
+				}
+				files[filepath.Clean(f.path)] = fmt.Sprintf("certificate %q", c.Name)
+			}
+		}
+	}
+}
+
+func (s *Settings) validateIssuer(path string, c *Certificate, report func(string, error)) {
+	if c.Issuer == CoordinatorIssuer {
+		return
+	}
+	iss, known := s.Issuers[c.Issuer]
+	if !known {
+		report(path+".issuer", fmt.Errorf("there is no issuer %q; expected %s", c.Issuer, s.issuerNames()))
+		return
+	}
+	parsed, err := pki.ParseNames(c.Names)
+	if err != nil || iss.ACME == nil || iss.ACME.Challenge == "dns-01" {
+		return
+	}
+	for _, name := range parsed.DNS {
+		if strings.HasPrefix(name, "*.") {
+			report(path+".names", fmt.Errorf("the wildcard %s needs an issuer whose challenge is dns-01 (RFC 8555, section 8.3 and RFC 8737 exclude wildcards); %q uses %s", name, c.Issuer, iss.ACME.Challenge))
+			return
+		}
+	}
+}
+
+func (s *Settings) issuerNames() string {
+	list := []string{CoordinatorIssuer}
+	for name := range s.Issuers {
+		list = append(list, name)
+	}
+	return "one of: " + strings.Join(list, ", ")
+}
+
+// Validate implements settings.Validator.
+func (i *Issuer) Validate(report func(string, error)) {
+	if i.ACME == nil {
+		report("", errors.New("an issuer needs a section that says what it is; expected acme"))
+	}
+}
+
+// Validate implements settings.Validator.
+func (a *ACME) Validate(report func(string, error)) {
+	if u, err := url.Parse(a.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
+		report("directory", fmt.Errorf("cannot use %q; expected an https URL", a.Directory))
+	}
+	if !a.TermsAgreed {
+		report("terms_agreed", errors.New("expected true: read the authority's terms of service and agree to them"))
+	}
+	for i, address := range a.Email {
+		if !strings.Contains(address, "@") {
+			report(fmt.Sprintf("email[%d]", i), fmt.Errorf("%q is not an e-mail address", address))
+		}
+	}
+	switch a.Challenge {
+	case "http-01":
+		checkListen("http_01.listen", a.HTTP01.Listen, report)
+		if a.HTTP01.Webroot != "" && !filepath.IsAbs(a.HTTP01.Webroot) {
+			report("http_01.webroot", fmt.Errorf("cannot use %q; expected an absolute path", a.HTTP01.Webroot))
+		}
+	case "tls-alpn-01":
+		checkListen("tls_alpn_01.listen", a.TLSALPN01.Listen, report)
+	case "dns-01":
+		if (a.DNS01.Exec == nil) == (a.DNS01.RFC2136 == nil) {
+			report("dns_01", errors.New("expected exactly one of exec and rfc2136"))
+		}
+	}
+}
+
+// Validate implements settings.Validator.
+func (e *EAB) Validate(report func(string, error)) {
+	if e.HMACKey.Reveal() == "" {
+		report("hmac_key", errors.New("missing; expected hmac_key or hmac_key_file"))
+	}
+}
+
+// Validate implements settings.Validator.
+func (r *RFC2136) Validate(report func(string, error)) {
+	checkListen("server", r.Server, report)
+	if (r.TSIGKeyName == "") != (r.TSIGSecret.Reveal() == "") {
+		report("tsig_key_name", errors.New("expected tsig_key_name and tsig_secret together, or neither"))
+	}
+}
+
+// Validate implements settings.Validator.
+func (c *Certificate) Validate(report func(string, error)) {
+	if !wire.ValidName(c.Name) {
+		report("name", fmt.Errorf("cannot use %q; expected 1 to %d characters without control characters", c.Name, wire.MaxNameLen))
+	}
+	if _, err := pki.ParseNames(c.Names); err != nil {
+		report("names", err)
+	}
+	ids := make(map[string]bool, len(c.Deployments))
+	for i := range c.Deployments {
+		id := c.Deployments[i].IDAt(i)
+		if ids[id] {
+			report(fmt.Sprintf("deployments[%d].id", i), fmt.Errorf("%q names another deployment of this certificate already", id))
+		}
+		ids[id] = true
+	}
+}
+
+// IDAt is the deployment's id, or its place in the list, counted from 1.
+func (d *Deployment) IDAt(index int) string {
+	if d.ID != "" {
+		return d.ID
+	}
+	return strconv.Itoa(index + 1)
+}
+
+// Validate implements settings.Validator.
+func (d *Deployment) Validate(report func(string, error)) {
+	if v := d.Verify; v != nil && v.Address == "" && len(v.Command) == 0 {
+		report("verify", errors.New("expected an address or a command"))
+	}
+	if v := d.Verify; v != nil && v.Address != "" {
+		checkListen("verify.address", v.Address, report)
+	}
+	all := d.Files.all()
+	if len(all) == 0 {
+		report("files", errors.New("no file to write; expected at least one of certificate, chain, fullchain, key, combined, directory"))
+	}
+	for _, f := range all {
+		if !filepath.IsAbs(f.path) {
+			report("files."+f.key, fmt.Errorf("cannot use %q; expected an absolute path", f.path))
+		}
+	}
+	if d.Files.Directory != "" && len(all) > 1 {
+		report("files.directory", errors.New("cannot be combined with paths of single files"))
+	}
+	if d.Files.KeyMode&0o007 != 0 {
+		report("files.key_mode", fmt.Errorf("%04o lets everybody on this host use the private key; expected a mode such as 0600 or 0640", uint32(d.Files.KeyMode)))
+	}
+}
+
+type namedPath struct{ key, path string }
+
+// all lists the paths that are set.
+func (f *Files) all() []namedPath {
+	var set []namedPath
+	for _, p := range []namedPath{
+		{"certificate", f.Certificate}, {"chain", f.Chain}, {"fullchain", f.FullChain},
+		{"key", f.Key}, {"combined", f.Combined}, {"directory", f.Directory},
+	} {
+		if p.path != "" {
+			set = append(set, p)
+		}
+	}
+	return set
+}
+
+// checkListen reports an address that is not host:port.
+func checkListen(path, address string, report func(string, error)) {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		var n uint64
+		n, err = strconv.ParseUint(port, 10, 16)
+		if err == nil && n == 0 {
+			err = errors.New("port 0")
+		}
+	}
+	if err != nil {
+		report(path, fmt.Errorf("cannot use %q; expected host:port with a port number, such as 127.0.0.1:443 or :80", address))
+	}
+}

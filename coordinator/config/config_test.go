@@ -1,0 +1,51 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/shared/settings"
+)
+
+func load(t *testing.T, text string, env ...string) (*Settings, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "coordinator.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	var s Settings
+	_, err := settings.Load(&s, settings.Options{File: file, FileRequired: true, Env: env})
+	return &s, err
+}
+
+func TestDefaultsAreEnough(t *testing.T) {
+	s, err := load(t, "", "CERTCTL_SYNC_INTERVAL=5s")
+	require.NoError(t, err)
+	assert.Equal(t, ":8443", s.Server.Listen)
+	assert.Equal(t, 5*time.Second, s.Fleet.SyncInterval)
+	assert.Equal(t, 30*24*time.Hour, s.CA.LeafLifetime)
+	assert.False(t, s.CA.SealKey.IsSet())
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	for text, want := range map[string]string{
+		"data_dir: x\n":                            "coordinator.yaml:1:11: data_dir: cannot use \"x\"; expected an absolute path",
+		"server: {listen: '8443'}\n":               "server.listen: cannot use \"8443\"; expected host:port",
+		"server: {names: ['a b']}\n":               "server.names",
+		"ca: {leaf_lifetime: 10s}\n":               "ca.leaf_lifetime",
+		"fleet: {sync_intervall: 10s}\n":           `did you mean "sync_interval"?`,
+		"ca: {name: ''}\n":                         "expected an organization's name",
+		"journal: {max_bytes: 5}\n":                "journal.max_bytes",
+		"fleet: {sync_interval: 1m}\nfleet: {}\n":  "coordinator.yaml:2:1",
+		"fleet: {sync_target_rate: five}\nx: [1\n": "coordinator.yaml:",
+	} {
+		_, err := load(t, text)
+		require.Error(t, err, text)
+		assert.Contains(t, err.Error(), want)
+	}
+	_, err := load(t, "", "CERTCTL_SYNC_INTERVAL=often")
+	assert.ErrorContains(t, err, "environment CERTCTL_SYNC_INTERVAL")
+}

@@ -1,0 +1,3 @@
+package config
+
+const defaultFile = `C:\ProgramData\certctl-coordinator\coordinator.yaml`

@@ -1,0 +1,76 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+// Validator is implemented by a settings struct, or a section or element inside it, that has rules beyond those of its
+// tags, such as relations between settings. It calls report for each broken rule, with the path of the setting relative
+// to itself ("names[0]", "" for itself) and an error that says what was expected. It must not change its receiver and
+// must do no I/O.
+//
+// Load calls it only if every value of the section was accepted, so that it sees no half-read values.
+type Validator interface {
+	Validate(report func(path string, err error))
+}
+
+// validate calls the Validator of a section and of all that it holds.
+func (l *loader) validate(section *field, v reflect.Value, path string) {
+	for _, f := range section.children {
+		fv, fieldPath := v.FieldByIndex(f.index), joinPath(path, f.key)
+		switch {
+		case f.kind == sectionField && f.optional:
+			if !fv.IsNil() {
+				l.validate(f, fv.Elem(), fieldPath)
+			}
+		case f.kind == sectionField:
+			l.validate(f, fv, fieldPath)
+		case f.elem != nil && f.elem.kind == sectionField:
+			eachElement(f, fv, fieldPath, func(element reflect.Value, path string) { l.validate(f.elem, element, path) })
+		}
+	}
+	validator, ok := v.Addr().Interface().(Validator)
+	if !ok || l.problems.within(path) {
+		return
+	}
+	validator.Validate(func(relative string, err error) {
+		full := below(path, relative)
+		l.problem(full, l.report.closest(full), err)
+	})
+}
+
+// checkRequired reports the settings that some source must give and none gave, but not for something else that stands
+// where a section should.
+func (l *loader) checkRequired(section *field, v reflect.Value, path string) {
+	if path != "" && l.problems.at(path) {
+		return
+	}
+	for _, f := range section.children {
+		fv, fieldPath := v.FieldByIndex(f.index), joinPath(path, f.key)
+		if _, given := l.report.origins[fieldPath]; f.required() && !given {
+			l.problem(fieldPath, l.report.closest(fieldPath), f.missing(fieldPath))
+			continue
+		}
+		switch {
+		case f.kind == sectionField && f.optional:
+			if !fv.IsNil() {
+				l.checkRequired(f, fv.Elem(), fieldPath)
+			}
+		case f.kind == sectionField:
+			l.checkRequired(f, fv, fieldPath)
+		case f.elem != nil && f.elem.kind == sectionField:
+			eachElement(f, fv, fieldPath, func(element reflect.Value, path string) { l.checkRequired(f.elem, element, path) })
+		}
+	}
+}
+
+func (f *field) missing(path string) error {
+	if f.env == "" {
+		return fmt.Errorf("missing; expected %s", f.expected())
+	}
+	return fmt.Errorf("missing; expected %s; set %s in the configuration file or %s in the environment", f.expected(), path, f.env)
+}
+
+var errBothForms = errors.New("both the secret and its file are given; expected only one of them")
