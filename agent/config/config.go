@@ -37,6 +37,7 @@ type Log struct {
 // Control is the local socket.
 type Control struct {
 	Socket string `yaml:"socket" env:"CERTCTL_AGENT_SOCKET" default:"/run/certctl-agent/control.sock" default_windows:"\\\\.\\pipe\\certctl-agent" doc:"Path of the Unix socket, or name of the Windows named pipe. Only the agent's user and administrators may use it."`
+	Group  string `yaml:"group" env:"CERTCTL_AGENT_SOCKET_GROUP" default:"" doc:"Group whose members may use the socket too, to see the state and to force renewals. Not for Windows."`
 }
 
 // Coordinator is how the agent talks to its coordinator.
@@ -59,17 +60,16 @@ type Issuer struct {
 
 // ACME is an ACME authority and how to prove control of names to it.
 type ACME struct {
-	Directory      string        `yaml:"directory" required:"true" example:"https://acme-v02.api.letsencrypt.org/directory" doc:"URL of the ACME directory."`
-	Email          []string      `yaml:"email" max:"10" example:"pki@example.com" doc:"Contact addresses of the account."`
-	TermsAgreed    bool          `yaml:"terms_agreed" default:"false" doc:"Whether you agree to the authority's terms of service. It will not issue without."`
-	CAFile         string        `yaml:"ca_file" default:"" doc:"PEM file of the roots to trust for the ACME server itself, for private authorities. Empty: the system's roots."`
-	PreferredChain string        `yaml:"preferred_chain" default:"" doc:"Common name of the issuer at the top of the chain to prefer, where the authority offers several."`
-	Challenge      string        `yaml:"challenge" default:"http-01" oneof:"http-01|tls-alpn-01|dns-01" doc:"How control of the names is proved. Wildcard names need dns-01."`
-	EAB            *EAB          `yaml:"eab" doc:"External account binding (RFC 8555, section 7.3.4), where the authority wants it."`
-	HTTP01         HTTP01        `yaml:"http_01" doc:"Settings of the challenge http-01."`
-	TLSALPN01      TLSALPN01     `yaml:"tls_alpn_01" doc:"Settings of the challenge tls-alpn-01."`
-	DNS01          DNS01         `yaml:"dns_01" doc:"Settings of the challenge dns-01: exactly one of exec and rfc2136."`
-	Timeout        time.Duration `yaml:"timeout" default:"30s" min:"1s" max:"5m" doc:"How long one request to the authority may take."`
+	Directory      string    `yaml:"directory" required:"true" example:"https://acme-v02.api.letsencrypt.org/directory" doc:"URL of the ACME directory."`
+	Email          []string  `yaml:"email" max:"10" example:"pki@example.com" doc:"Contact addresses of the account."`
+	TermsAgreed    bool      `yaml:"terms_agreed" default:"false" doc:"Whether you agree to the authority's terms of service. It will not issue without."`
+	CAFile         string    `yaml:"ca_file" default:"" doc:"PEM file of the roots to trust for the ACME server itself, for private authorities. Empty: the system's roots."`
+	PreferredChain string    `yaml:"preferred_chain" default:"" doc:"Common name of the issuer at the top of the chain to prefer, where the authority offers several."`
+	Challenge      string    `yaml:"challenge" default:"http-01" oneof:"http-01|tls-alpn-01|dns-01" doc:"How control of the names is proved. Wildcard names need dns-01."`
+	EAB            *EAB      `yaml:"eab" doc:"External account binding (RFC 8555, section 7.3.4), where the authority wants it."`
+	HTTP01         HTTP01    `yaml:"http_01" doc:"Settings of the challenge http-01."`
+	TLSALPN01      TLSALPN01 `yaml:"tls_alpn_01" doc:"Settings of the challenge tls-alpn-01."`
+	DNS01          DNS01     `yaml:"dns_01" doc:"Settings of the challenge dns-01: exactly one of exec and rfc2136."`
 }
 
 // EAB is an external account binding.

@@ -2,10 +2,14 @@ package docs
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	agentconfig "github.com/certctl/certctl/agent/config"
+	coordinatorconfig "github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -20,4 +24,20 @@ func TestConfigurationPageIsFresh(t *testing.T) {
 		require.NoError(t, os.WriteFile(configurationPage, page, 0o644))
 	}
 	require.NoError(t, settings.Check(configurationPage, page))
+}
+
+// Every variable that a settings struct declares is known to every program, so
+// that programs which share an environment do not warn of each other's, and
+// nothing is known that none of them has.
+func TestEnvironmentListIsComplete(t *testing.T) {
+	agent, err := settings.EnvNames(&agentconfig.Settings{})
+	require.NoError(t, err)
+	coordinator, err := settings.EnvNames(&coordinatorconfig.Settings{})
+	require.NoError(t, err)
+	// Variables that are read by hand rather than through a settings struct.
+	declared := []string{cli.FileVariable, "CERTCTL_CA_FILE", "CERTCTL_CONTEXT", "CERTCTL_TOKEN", "CERTCTL_TOKEN_FILE"}
+	declared = append(append(declared, agent...), coordinator...)
+	slices.Sort(declared)
+	known := slices.Sorted(slices.Values(cli.Environment))
+	require.Equal(t, slices.Compact(declared), known)
 }

@@ -29,7 +29,7 @@ const (
 	MaxRows       = 1000 // changed and removed rows together
 	MaxEvents     = 500
 	MaxOrders     = 50
-	MaxRowBytes   = 8 << 10
+	MaxRowBytes   = 64 << 10
 	MaxNameLen    = 128
 	MaxTextLen    = 1024 // any free text: errors, details
 )

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"github.com/certctl/certctl/shared/pki"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashChildEnv); path != "" {
+		if err := crashChild(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	// A default that the command line overrides: each step of the model test
+	// checks the whole file.
+	if err := flag.Set("rapid.checks", "50"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func testPath(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "state", "state.db")
+}
+
+func openAt(t testing.TB, path string, opts Options) *Store {
+	t.Helper()
+	if opts.Now == nil {
+		opts.Now = func() time.Time { return epoch }
+	}
+	s, err := Open(path, opts)
+	require.NoError(t, err)
+	return s
+}
+
+func openTest(t testing.TB, opts Options) *Store {
+	t.Helper()
+	s := openAt(t, testPath(t), opts)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// requireWhole runs the check of Open on an open store.
+func requireWhole(t require.TestingT, s *Store) {
+	require.NoError(t, s.view(verify))
+}
+
+// lastCommit is the number of the last transaction that was written.
+func lastCommit(t require.TestingT, s *Store) int {
+	var id int
+	require.NoError(t, s.db.View(func(tx *bolt.Tx) error {
+		id = tx.ID()
+		return nil
+	}))
+	return id
+}
+
+// put makes a certificate that is in service until notAfter and due at next.
+func put(t testing.TB, s *Store, name string, next, notAfter time.Time) {
+	t.Helper()
+	require.NoError(t, s.Update(name, func(tx *CertificateTx) error {
+		tx.Record.Names = pki.MustParseNames(name + ".example.com")
+		tx.Record.Issuer, tx.Record.IssuerKind = "letsencrypt", "acme"
+		tx.Record.NextAction = next
+		tx.Record.Current = nil
+		if !notAfter.IsZero() {
+			tx.Record.Current = &Generation{Number: 1, KeyID: "key-of-" + name, KeyAlgorithm: pki.ECDSAP256, NotAfter: notAfter}
+		}
+		return nil
+	}))
+}

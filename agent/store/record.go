@@ -1,0 +1,167 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// Phase is the persisted position of a managed certificate's renewal. Each
+// phase names what is on disk and synced; the step that comes next may have
+// been begun.
+type Phase string
+
+// Phases, in order. docs/reference/renewal.md says what a crash in each leads to.
+const (
+	PhaseIdle        Phase = "idle"         // nothing under way
+	PhaseKeyWritten  Phase = "key_written"  // Next.KeyID is in the key directory; no order is known to exist
+	PhaseOrderPlaced Phase = "order_placed" // OrderState holds what the issuer needs to go on
+	PhaseIssued      Phase = "issued"       // Next is a checked pair; deployments may have begun
+	PhaseDeployed    Phase = "deployed"     // every deployment ended well; Next has become Current, Previous is still kept
+)
+
+// Certificate is the record of one managed certificate: the engine's state
+// machine. It holds no private key.
+type Certificate struct {
+	Name       string    `json:"name"`
+	Names      pki.Names `json:"names"`       // what the configuration wants now
+	Issuer     string    `json:"issuer"`      // issuer's name in the configuration
+	IssuerKind string    `json:"issuer_kind"` // and its kind
+	// ConfigDigest is the digest of the part of the configuration that a
+	// certificate must be renewed for when it changes (names, key, issuer, profile).
+	ConfigDigest string `json:"config_digest"`
+
+	Phase    Phase       `json:"phase"`
+	Current  *Generation `json:"current,omitempty"`  // in service
+	Next     *Generation `json:"next,omitempty"`     // being obtained or deployed
+	Previous *Generation `json:"previous,omitempty"` // kept until Current is verified
+
+	// OrderID and OrderState belong to the order under way.
+	OrderID    string          `json:"order_id,omitempty"`
+	OrderState json.RawMessage `json:"order_state,omitempty"`
+
+	// Deployments by deployment id.
+	Deployments map[string]Deployment `json:"deployments,omitempty"`
+
+	// RenewAt is drawn once for Current and stored; RenewalInfo is the last
+	// suggestion of the authority (RFC 9773).
+	RenewAt     time.Time    `json:"renew_at,omitzero"`
+	RenewalInfo *RenewalInfo `json:"renewal_info,omitempty"`
+
+	// NextAction is when the engine looks at this certificate again. It is the
+	// key of the schedule.
+	NextAction time.Time `json:"next_action,omitzero"`
+
+	// OrderAttempt counts the failed attempts to obtain Next since the last
+	// progress, and RetryAt is when the next one may be made; zero is at once.
+	OrderAttempt int       `json:"order_attempt,omitempty"`
+	RetryAt      time.Time `json:"retry_at,omitzero"`
+
+	Attempt        int       `json:"attempt,omitempty"` // failed attempts since the last success, deployments included
+	LastError      string    `json:"last_error,omitempty"`
+	LastErrorAt    time.Time `json:"last_error_at,omitzero"`
+	NeedsAttention string    `json:"needs_attention,omitempty"`
+	Renewals       uint64    `json:"renewals"` // generations put into service
+	// Forced is set by an operator's "renew": the next action renews whatever the date.
+	Forced bool `json:"forced,omitempty"`
+}
+
+// Generation is one key and its certificate.
+type Generation struct {
+	Number       uint64           `json:"number"` // grows by one per key
+	KeyID        string           `json:"key_id"` // file in the key directory
+	KeyAlgorithm pki.KeyAlgorithm `json:"key_algorithm"`
+	// The rest is empty until the certificate is issued.
+	ChainPEM     string    `json:"chain_pem,omitempty"`
+	Serial       string    `json:"serial,omitempty"`
+	Fingerprint  string    `json:"fingerprint,omitempty"`
+	IssuerDN     string    `json:"issuer_dn,omitempty"`
+	NotBefore    time.Time `json:"not_before,omitzero"`
+	NotAfter     time.Time `json:"not_after,omitzero"`
+	IssuedAt     time.Time `json:"issued_at,omitzero"`
+	ConfigDigest string    `json:"config_digest,omitempty"`
+}
+
+// RenewalInfo is a stored suggestion of an authority, with the point drawn in
+// its window.
+type RenewalInfo struct {
+	WindowStart    time.Time `json:"window_start"`
+	WindowEnd      time.Time `json:"window_end"`
+	ExplanationURL string    `json:"explanation_url,omitempty"`
+	SelectedAt     time.Time `json:"selected_at"` // drawn once per window
+	CheckAgainAt   time.Time `json:"check_again_at"`
+}
+
+// Deployment is the persisted side of one deployment.
+type Deployment struct {
+	// State is the target's own, for Generation; nil when no transaction is open.
+	State      json.RawMessage `json:"state,omitempty"`
+	Generation uint64          `json:"generation,omitempty"`
+	// Outcome of the last finished transaction.
+	Outcome     wire.DeploymentState `json:"outcome,omitempty"`
+	Fingerprint string               `json:"fingerprint,omitempty"` // in service there
+	At          time.Time            `json:"at,omitzero"`
+	Detail      string               `json:"detail,omitempty"`
+	// Attempt counts the failed attempts at Generation, and RetryAt is when the
+	// next one may be made; zero is at once.
+	Attempt int       `json:"attempt,omitempty"`
+	RetryAt time.Time `json:"retry_at,omitzero"`
+}
+
+// Identity is what the agent is to its coordinator.
+type Identity struct {
+	AgentID      string            `json:"agent_id"`
+	Servers      []string          `json:"servers"` // https URLs
+	KeyID        string            `json:"key_id"`
+	ChainPEM     string            `json:"chain_pem"`
+	RootsPEM     string            `json:"roots_pem"`
+	NamePatterns []string          `json:"name_patterns,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	RenewAt      time.Time         `json:"renew_at,omitzero"` // drawn once, stored
+	// Pending is a renewal under way: its key is on disk, its certificate may
+	// not be known yet.
+	Pending *PendingIdentity `json:"pending,omitempty"`
+	// Enrolling is an enrolment under way. With AgentID empty there is no
+	// identity yet; otherwise it will replace the present one.
+	Enrolling *Enrolling `json:"enrolling,omitempty"`
+	// Retired says that the coordinator no longer wants this agent.
+	Retired bool `json:"retired,omitempty"`
+}
+
+// PendingIdentity is a new key for the identity, and its certificate once known.
+type PendingIdentity struct {
+	KeyID    string `json:"key_id"`
+	ChainPEM string `json:"chain_pem,omitempty"`
+	RootsPEM string `json:"roots_pem,omitempty"`
+}
+
+// Enrolling is a key that is on disk for the identity that an enrolment token
+// is being exchanged for. The same token is always tried with the same key, so
+// that a lost answer costs no use of it.
+type Enrolling struct {
+	TokenID string `json:"token_id"`
+	KeyID   string `json:"key_id"`
+}
+
+// SyncState is what the agent remembers of its coordinator's acknowledgements.
+type SyncState struct {
+	AckedRevision uint64    `json:"acked_revision"`
+	ResyncID      string    `json:"resync_id,omitempty"` // full inventory under way
+	LastSuccess   time.Time `json:"last_success,omitzero"`
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
+	CutOffSince   time.Time `json:"cut_off_since,omitzero"` // first failure since the last success
+	// ClockOffset is the coordinator's clock minus ours at the last answer.
+	ClockOffset time.Duration `json:"clock_offset,omitempty"`
+}
+
+// Order is an open order at a brokered issuer.
+type Order struct {
+	Request  wire.OrderRequest `json:"request"`
+	Result   *wire.OrderResult `json:"result,omitempty"`
+	PlacedAt time.Time         `json:"placed_at"`
+	// Collected orders have a stored result that the coordinator was not yet told of.
+	Collected bool `json:"collected,omitempty"`
+}
