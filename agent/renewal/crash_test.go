@@ -1,0 +1,143 @@
+package renewal
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/store"
+)
+
+// crashPoint is the world at one moment.
+type crashPoint struct {
+	label string
+	w     *world
+}
+
+// record runs fn and returns the world at every step of it.
+func recordCrashes(w *world, fn func()) []crashPoint {
+	var points []crashPoint
+	w.point = func(label string) {
+		points = append(points, crashPoint{fmt.Sprintf("%02d %s", len(points)+1, label), w.snapshot()})
+	}
+	fn()
+	w.point = func(string) {}
+	return points
+}
+
+// After every step of a first issuance and of a renewal the state is copied,
+// and an engine that is started on the copy must end with one certificate for
+// each and a matching pair in service everywhere.
+func TestCrashAtEveryStep(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	first := recordCrashes(w, func() { w.settleDown() })
+	w.toRenewal()
+	second := recordCrashes(w, func() { w.tick(); w.settleDown() })
+
+	kinds := map[string]int{}
+	for n, points := range [][]crashPoint{first, second} {
+		for _, p := range points {
+			kinds[p.label[3:]]++
+			t.Run(fmt.Sprintf("renewal %d/%s", n+1, p.label), func(t *testing.T) {
+				p.w.t, p.w.ca.t = t, t
+				for _, place := range p.w.places {
+					place.t = t
+				}
+				p.w.open()
+				p.w.requireServed(n + 1)
+			})
+		}
+	}
+	// A check that covers nothing passes: name what must have been covered.
+	for label, times := range map[string]int{
+		"keys: after a new key": 2, "keys: after a removal": 1, "store: after a commit": 16,
+		"authority: before new order": 2, "authority: new order's answer lost": 2,
+		"authority: before finalize": 2, "authority: finalize's answer lost": 2,
+		"place front: between the files": 2, "place back: between the files": 2,
+		"place front: after the reload": 2, "place back: before the reload": 2,
+	} {
+		assert.GreaterOrEqual(t, kinds[label], times, label)
+	}
+	t.Logf("%d crash points", len(first)+len(second))
+}
+
+// A crash of the crash's recovery, at every step of that one.
+func TestCrashAtEveryStepOfARecovery(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.settleDown()
+	w.toRenewal()
+	covered := 0
+	for _, p := range recordCrashes(w, func() { w.tick(); w.settleDown() }) {
+		switch p.label[3:] {
+		case "authority: finalize's answer lost", "place back: between the files":
+		default:
+			continue
+		}
+		p.w.open()
+		for _, again := range recordCrashes(p.w, func() { p.w.tick(); p.w.settleDown() }) {
+			covered++
+			t.Run(p.label+"/"+again.label, func(t *testing.T) {
+				again.w.t, again.w.ca.t = t, t
+				again.w.open()
+				again.w.requireServed(2)
+			})
+		}
+	}
+	assert.Greater(t, covered, 10)
+}
+
+// Every write of a renewal fails once, before and after it reached the disk. The
+// engine must stop, and its successor must end with one certificate.
+func TestStoreFailsAtEveryWrite(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		for at := 1; ; at++ {
+			w := newWorld(t)
+			w.open()
+			w.settleDown()
+			w.toRenewal()
+			w.store.writes, w.store.failAt, w.store.after, w.store.failure = 0, at, after, errDisk
+			w.tick()
+			if w.store.writes < at {
+				require.Greater(t, at, 8, "writes of one renewal")
+				w.close()
+				break
+			}
+			require.ErrorIs(t, w.e.fatal, store.ErrStateUnknown, "write %d", at)
+			require.Equal(t, at, w.store.writes, "nothing may be written after write %d failed", at)
+			require.ErrorContains(t, w.e.fatal, "restart the agent")
+			err := w.e.Run(t.Context())
+			require.ErrorIs(t, err, store.ErrStateUnknown, "a stopped engine must not run again")
+			w.reopen()
+			w.requireServed(2)
+			w.close()
+		}
+	}
+}
+
+// The disk is full at every write in turn: nothing is ordered that could not be
+// stored, and the engine goes on by itself.
+func TestDiskFullAtEveryWrite(t *testing.T) {
+	for at := 1; ; at++ {
+		w := newWorld(t)
+		w.open()
+		w.settleDown()
+		w.toRenewal()
+		w.store.writes, w.store.failAt, w.store.failure = 0, at, errNoSpace
+		w.tick()
+		if w.store.writes < at {
+			require.Greater(t, at, 8, "writes of one renewal")
+			w.close()
+			break
+		}
+		require.NoError(t, w.e.fatal)
+		w.requireServed(2)
+		w.close()
+	}
+}
+
+var errNoSpace = errors.Join(errors.New("state file"), noSpace)

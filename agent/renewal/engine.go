@@ -1,0 +1,232 @@
+package renewal
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/jitter"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// Defaults of Config.
+const (
+	DefaultConcurrency    = 25
+	DefaultTickInterval   = 5 * time.Second
+	DefaultTickBudget     = 2 * time.Minute
+	DefaultIssueTimeout   = 5 * time.Minute
+	DefaultDeployTimeout  = 5 * time.Minute
+	DefaultVerifyInterval = 24 * time.Hour
+)
+
+// Store is what the engine needs of the agent's store, with the guarantees of
+// [store.Store]: Update is one synced transaction, a nil error means that it is
+// on disk, an error of its function means that nothing was stored and is
+// returned as it is, and any other error means that what is on disk is unknown,
+// unless the disk was full.
+type Store interface {
+	Update(name string, fn func(tx *store.CertificateTx) error) error
+	Certificate(name string) (*store.Certificate, bool, error)
+	Certificates() ([]*store.Certificate, error)
+	Remove(name string, events ...wire.Event) (*store.Certificate, error)
+	Due(now time.Time, limit int) ([]string, error)
+	KeyIDs() (map[string]bool, error)
+}
+
+// Keys is the directory of private keys, with the guarantees of [keys.Dir]:
+// Create returns only a key whose new file is on disk, no file is ever
+// overwritten, and a key that is not there gives keys.ErrNotFound.
+type Keys interface {
+	Create(alg pki.KeyAlgorithm) (id string, key crypto.Signer, err error)
+	Load(id string) (crypto.Signer, error)
+	Remove(id string) error
+	Sweep(referenced map[string]bool, olderThan time.Duration, now time.Time) (removed []string, err error)
+}
+
+// Config is what an Engine is made of. Store, Keys, ScratchDir and Log are
+// required; zero values of the rest stand for the defaults.
+type Config struct {
+	Store Store
+	// Keys may hold keys of others too, as long as Store.KeyIDs names them: a
+	// file that it does not name is an orphan and is removed once it is an hour
+	// old.
+	Keys Keys
+	// Managed is the whole list. Records of certificates that are not in it are
+	// removed when Run starts.
+	Managed []Managed
+	// ScratchDir is an absolute path of a directory for the targets' snapshots,
+	// which hold keys. The engine creates it and owns everything in it.
+	ScratchDir string
+	// Concurrency is how many certificates are worked on at the same time.
+	Concurrency int
+	// TickInterval is how often the schedule is looked at, and TickBudget how
+	// long one look may go on starting work.
+	TickInterval time.Duration
+	TickBudget   time.Duration
+	// IssueTimeout bounds one call of an issuer, DeployTimeout one of a target.
+	IssueTimeout  time.Duration
+	DeployTimeout time.Duration
+	// VerifyInterval is how often what is in service is compared with what
+	// should be; it also happens after each start.
+	VerifyInterval time.Duration
+	Log            *slog.Logger
+	// Now is the wall clock.
+	Now func() time.Time
+	// Rand returns numbers uniform in [0,1). It is called by one goroutine at a
+	// time.
+	Rand func() float64
+}
+
+var (
+	_ Store = (*store.Store)(nil)
+	_ Keys  = (*keys.Dir)(nil)
+)
+
+// Engine keeps the managed certificates valid. Its methods may be called from
+// several goroutines.
+type Engine struct {
+	cfg     Config
+	managed map[string]*managed
+	names   []string // of managed, sorted
+	log     *slog.Logger
+	slots   chan struct{} // one for each certificate that is worked on
+	wake    chan struct{} // holds at most one; asks for a look at the schedule
+	jobs    sync.WaitGroup
+
+	randMu sync.Mutex // guards calls of cfg.Rand
+
+	mu       sync.Mutex // guards what follows
+	working  map[string]step
+	looks    map[string]bool      // to be looked at; true if also woken
+	verifyAt map[string]time.Time // when to verify again
+	blocked  map[string]block
+	lastTick time.Time
+	sweepAt  time.Time
+	onChange []func()
+	stop     context.CancelCauseFunc // of Run; nil when it is not running
+	fatal    error                   // what is on disk is unknown
+}
+
+// New checks the configuration and returns an engine that does nothing yet.
+func New(cfg Config) (*Engine, error) {
+	var problems []error
+	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil {
+		problems = append(problems, errors.New("store, keys and log are all required"))
+	}
+	if !filepath.IsAbs(cfg.ScratchDir) {
+		problems = append(problems, fmt.Errorf("scratch directory %q: must be an absolute path", cfg.ScratchDir))
+	}
+	if cfg.Concurrency < 0 {
+		problems = append(problems, fmt.Errorf("concurrency %d: must be at least 1", cfg.Concurrency))
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = DefaultConcurrency
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		usual time.Duration
+	}{
+		{"tick interval", &cfg.TickInterval, DefaultTickInterval},
+		{"tick budget", &cfg.TickBudget, DefaultTickBudget},
+		{"issue timeout", &cfg.IssueTimeout, DefaultIssueTimeout},
+		{"deploy timeout", &cfg.DeployTimeout, DefaultDeployTimeout},
+		{"verify interval", &cfg.VerifyInterval, DefaultVerifyInterval},
+	} {
+		if *d.value < 0 {
+			problems = append(problems, fmt.Errorf("%s %v: must be above zero", d.name, *d.value))
+		}
+		if *d.value == 0 {
+			*d.value = d.usual
+		}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Float64
+	}
+	all := make(map[string]*managed, len(cfg.Managed))
+	for _, one := range cfg.Managed {
+		m, err := newManaged(one)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if all[m.Name] != nil {
+			problems = append(problems, fmt.Errorf("managed certificate %q is listed twice; give each its own name", m.Name))
+		}
+		all[m.Name] = m
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("renewal: %w", err)
+	}
+	e := &Engine{
+		cfg: cfg, managed: all, log: cfg.Log,
+		slots:    make(chan struct{}, cfg.Concurrency),
+		wake:     make(chan struct{}, 1),
+		working:  make(map[string]step),
+		looks:    make(map[string]bool),
+		verifyAt: make(map[string]time.Time),
+		blocked:  make(map[string]block),
+	}
+	for name := range all {
+		e.names = append(e.names, name)
+	}
+	slices.Sort(e.names)
+	return e, nil
+}
+
+// Run renews until ctx is done, and returns nil after everything that it
+// started has ended. It returns an error when what is on disk is unknown, and
+// then must not be called again: a new process has to open the store afresh.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	e.mu.Lock()
+	e.stop = cancel
+	fatal := e.fatal
+	e.mu.Unlock()
+	if fatal != nil {
+		return fatal
+	}
+	if err := e.start(ctx); err != nil {
+		return err
+	}
+	e.nudge()
+	jitter.Loop(ctx, e.cfg.TickInterval, jitter.DefaultSchedulerJitter, e.wake, e.tick)
+	e.jobs.Wait()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stop = nil
+	return e.fatal
+}
+
+// now is the wall clock, in UTC, because it is stored. Monotonic time is left
+// out: it stands still while a machine sleeps.
+func (e *Engine) now() time.Time { return e.cfg.Now().Round(0).UTC() }
+
+func (e *Engine) draw() float64 {
+	e.randMu.Lock()
+	defer e.randMu.Unlock()
+	return e.cfg.Rand()
+}
+
+// nudge asks for a look at the schedule soon.
+func (e *Engine) nudge() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // one is on its way
+	}
+}

@@ -1,0 +1,7 @@
+//go:build unix
+
+package renewal
+
+import "syscall"
+
+var noSpace error = syscall.ENOSPC

@@ -1,0 +1,116 @@
+package renewal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+var (
+	// ErrUnknown says that no managed certificate has that name.
+	ErrUnknown = errors.New("no managed certificate has this name")
+	// ErrUnderWay says that a renewal was already under way when another one was
+	// asked for. It is no failure: the one under way continues at once.
+	ErrUnderWay = errors.New("a renewal is already under way; it continues at once")
+)
+
+// Renew renews a certificate now, whatever its dates say, or, if its renewal is
+// under way, ends its pause and returns ErrUnderWay. The request is stored, and
+// survives a crash, before Renew returns; it does not wait for the renewal.
+func (e *Engine) Renew(ctx context.Context, name string) error {
+	m := e.managed[name]
+	if m == nil {
+		return fmt.Errorf("renew %q: %w; \"certctl-agent list\" shows the names", name, ErrUnknown)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	underWay := false
+	err := e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+		rec.RetryAt = time.Time{}
+		switch rec.Phase {
+		case store.PhaseIdle:
+			underWay = rec.Forced // asked for before, and about to begin
+			rec.Forced = true
+		default:
+			underWay = true
+		}
+		for id, d := range rec.Deployments {
+			d.RetryAt = time.Time{}
+			rec.Deployments[id] = d
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("renew %q: %w", name, err)
+	}
+	e.mu.Lock()
+	delete(e.blocked, name)
+	e.mu.Unlock()
+	e.look(name, true)
+	e.log.Info("renewal asked for by an operator", "certificate", name, "under_way", underWay)
+	if underWay {
+		return fmt.Errorf("renew %q: %w", name, ErrUnderWay)
+	}
+	return nil
+}
+
+// Wake says that something which an order waited for has happened, such as the
+// result of a brokered order: it is continued at once. An unknown name is
+// ignored: the certificate may have been removed meanwhile.
+func (e *Engine) Wake(name string) {
+	if e.managed[name] != nil {
+		e.look(name, true)
+	}
+}
+
+// OnChange registers a function that is called after each stored change, from
+// the goroutine that made it: it must return at once and may be called several
+// times for one change. Register before Run.
+func (e *Engine) OnChange(fn func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onChange = append(e.onChange, fn)
+}
+
+// Status is one certificate as the engine sees it.
+type Status struct {
+	// Record is what is stored. It is the caller's.
+	Record *store.Certificate
+	// Doing is the step under way, such as "obtaining"; "" if there is none.
+	Doing string
+	// Problem is a failure that could not be stored with the record, such as a
+	// full disk; "" if there is none.
+	Problem string
+}
+
+// Status returns every managed certificate, by name. One that has no record yet
+// has an empty one with its name.
+func (e *Engine) Status() ([]Status, error) {
+	list := make([]Status, 0, len(e.names))
+	for _, name := range e.names {
+		rec, found, err := e.cfg.Store.Certificate(name)
+		if err != nil {
+			return nil, fmt.Errorf("status of certificate %q: %w", name, err)
+		}
+		if !found {
+			m := e.managed[name]
+			rec = &store.Certificate{Name: name, Names: m.Names, Issuer: m.IssuerName, IssuerKind: m.Issuer.Kind(), Phase: store.PhaseIdle}
+		}
+		s := Status{Record: rec}
+		e.mu.Lock()
+		if doing, busy := e.working[name]; busy && doing != stepWait {
+			s.Doing = doing.String()
+		}
+		if b, is := e.blocked[name]; is {
+			s.Problem = clip(b.err.Error())
+		}
+		e.mu.Unlock()
+		list = append(list, s)
+	}
+	return list, nil
+}

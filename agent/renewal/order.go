@@ -1,0 +1,212 @@
+package renewal
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// keyAttempts is after how many failed attempts a key that cannot be read is
+// given up: a file that is damaged would otherwise hold up its renewal for ever,
+// while one moment without file descriptors must not cost an order.
+const keyAttempts = 3
+
+// begin makes a new key and stores the intent to order a certificate for it.
+// The key is on disk before the record names it; a crash in between leaves an
+// orphan, which sweep removes. That both were written is also the proof that
+// the disk has room, before anything is asked of the authority.
+func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error {
+	log := e.log.With("certificate", m.Name)
+	keyID, _, err := e.cfg.Keys.Create(m.KeyAlgorithm)
+	if err != nil {
+		return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err)})
+	}
+	orderID := rand.Text()
+	err = e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+		return begun(rec, m, keyID, orderID)
+	})
+	var full *diskFullError
+	if errors.Is(err, errSuperseded) || errors.As(err, &full) {
+		e.discardKey(m.Name, keyID) // nothing was stored that names it
+		return unlessSuperseded(err)
+	}
+	if err != nil {
+		return err // whether the record names the key is for the next process to see
+	}
+	log.Info("renewal begun", "reason", reason, "order_id", orderID)
+	return nil
+}
+
+// order begins or continues the order at the issuer, checks what comes back and
+// stores it.
+func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) error {
+	key, err := e.cfg.Keys.Load(rec.Next.KeyID)
+	if err != nil {
+		return e.failKey(m, rec, err)
+	}
+	orderID := rec.OrderID
+	order := &issuer.Order{
+		ID: orderID, Certificate: m.Name, Names: m.Names, Key: key,
+		Profile: m.Profile, Lifetime: m.Lifetime,
+		Replaces: leafOf(rec.Current), State: rec.OrderState,
+		Save: func(state json.RawMessage) error {
+			return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+				return placed(rec, orderID, append(json.RawMessage(nil), state...))
+			})
+		},
+	}
+	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+m.IssuerName, func(ctx context.Context) (*issuer.Issued, error) {
+		return m.Issuer.Issue(ctx, order)
+	})
+	switch {
+	case e.stopped():
+		return nil // the store failed under Save; nothing may be concluded
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err() // a stop is no failure
+	case err != nil:
+		return e.failOrder(m, rec, issuerFailure(err))
+	}
+	chain, err := e.check(m, answer, key)
+	if err != nil {
+		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: err, attention: true})
+	}
+	var next store.Generation
+	err = e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
+		if err := issued(rec, orderID, chain, e.now()); err != nil {
+			return err
+		}
+		next = *rec.Next
+		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + m.IssuerName})
+		return nil
+	})
+	if err != nil {
+		return unlessSuperseded(err)
+	}
+	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", m.IssuerName)
+	return nil
+}
+
+// check decides whether what the authority sent may be deployed.
+func (e *Engine) check(m *managed, answer *issuer.Issued, key crypto.Signer) ([]*x509.Certificate, error) {
+	var sent []*x509.Certificate
+	if answer != nil {
+		sent = answer.Chain
+	}
+	chain, err := pki.CheckIssued(sent, key.Public(), m.Names, e.now())
+	if err != nil {
+		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", m.IssuerName, err)
+	}
+	return chain, nil
+}
+
+// failOrder stores a failure on the way to a certificate.
+func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) error {
+	u := e.draw()
+	does := actFor(fail.class)
+	var dropped string
+	var wait string
+	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
+		if rec.OrderID != seen.OrderID || rec.Phase != seen.Phase && !ordering(rec, seen.OrderID) {
+			return errSuperseded
+		}
+		now := e.now()
+		orderFailed(rec, m, fail, now, u)
+		if does.drops && rec.Next != nil {
+			dropped = abandoned(rec)
+		}
+		if does.counts {
+			emit(wire.Event{Kind: wire.EventFailed, Detail: rec.LastError})
+		}
+		wait = rec.RetryAt.Sub(now).String()
+		return nil
+	})
+	if err != nil {
+		return unlessSuperseded(err)
+	}
+	log := e.log.With("certificate", m.Name, "issuer", m.IssuerName, "class", fail.class.String(), "retry_in", wait)
+	if does.counts {
+		log.Warn("renewal attempt failed", "err", fail.err)
+	} else {
+		log.Debug("order is pending", "err", fail.err)
+	}
+	e.discardKey(m.Name, dropped)
+	return nil
+}
+
+// failKey stores that the new key cannot be read, and gives it up where waiting
+// cannot help.
+func (e *Engine) failKey(m *managed, rec *store.Certificate, err error) error {
+	if errors.Is(err, keys.ErrNotFound) || rec.OrderAttempt+1 >= keyAttempts {
+		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: keyError(err), attention: true})
+	}
+	return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err)})
+}
+
+func keyError(err error) error {
+	if isDiskFull(err) {
+		return &diskFullError{err}
+	}
+	return fmt.Errorf("private key: %w", err)
+}
+
+// abandon drops the pair under way; what follows from the idle record is decided
+// anew.
+func (e *Engine) abandon(m *managed, seen *store.Certificate, reason string) error {
+	var keyID string
+	err := e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+		if rec.Phase != seen.Phase || rec.OrderID != seen.OrderID {
+			return errSuperseded
+		}
+		keyID = abandoned(rec)
+		return nil
+	})
+	if err != nil {
+		return unlessSuperseded(err)
+	}
+	e.log.Warn("renewal abandoned", "certificate", m.Name, "reason", reason)
+	e.discardKey(m.Name, keyID)
+	return nil
+}
+
+// discardKey removes the file of a key that no record names any more. It comes
+// after the transaction that dropped the name; when it fails or a crash comes
+// first, sweep does it later.
+func (e *Engine) discardKey(name, keyID string) {
+	if keyID == "" {
+		return
+	}
+	if err := e.cfg.Keys.Remove(keyID); err != nil && !errors.Is(err, keys.ErrNotFound) {
+		e.log.Warn("unused key stays until the next sweep", "certificate", name, "key_id", keyID, "err", err)
+	}
+}
+
+// leafOf is the certificate of a stored generation; nil if there is none or it
+// cannot be read, since an order does not depend on it.
+func leafOf(g *store.Generation) *x509.Certificate {
+	if g == nil || g.ChainPEM == "" {
+		return nil
+	}
+	chain, err := pki.ParseChainPEM([]byte(g.ChainPEM))
+	if err != nil {
+		return nil
+	}
+	return chain[0]
+}
+
+// unlessSuperseded drops the error of an outcome that came too late to matter.
+func unlessSuperseded(err error) error {
+	if errors.Is(err, errSuperseded) {
+		return nil
+	}
+	return err
+}

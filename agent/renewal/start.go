@@ -1,0 +1,171 @@
+package renewal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const (
+	// A key without a record is an orphan once it is older than any step takes
+	// from making a key to naming it.
+	orphanAge     = time.Hour
+	sweepInterval = 24 * time.Hour
+
+	// Verifications after a start are spread: one each startSpacing on average,
+	// all within maxStartSpread.
+	startSpacing   = 100 * time.Millisecond
+	maxStartSpread = 5 * time.Minute
+
+	// changeSpread is how long a renewal for a changed configuration waits at
+	// most, so that a fleet that is configured at one moment does not order at
+	// one moment.
+	changeSpread = 30 * time.Second
+)
+
+// start brings the records in line with the configuration: makes those that are
+// missing, removes those that are not managed any more, and draws up the
+// schedule. Records of renewals under way stay as they are and are due.
+func (e *Engine) start(ctx context.Context) error {
+	if err := durable.MkdirAll(e.cfg.ScratchDir, 0o700); err != nil {
+		return fmt.Errorf("renewal: scratch directory: %w", err)
+	}
+	records, err := e.cfg.Store.Certificates()
+	if err != nil {
+		return e.storeFailed(err)
+	}
+	for _, rec := range records {
+		if e.managed[rec.Name] == nil {
+			if err := e.remove(rec); err != nil {
+				return err
+			}
+		}
+	}
+	spread := min(time.Duration(len(e.names))*startSpacing, maxStartSpread)
+	for _, name := range e.names {
+		if stopping(ctx) {
+			return nil
+		}
+		at := e.now().Add(fraction(spread, e.draw()))
+		e.mu.Lock()
+		e.verifyAt[name] = at
+		e.mu.Unlock()
+		if err := e.reconcile(e.managed[name]); err != nil {
+			var full *diskFullError
+			if !errors.As(err, &full) {
+				return err
+			}
+			// What is stored still stands; the look that follows tries again.
+			e.log.Error("certificate cannot be reconciled with its configuration", "certificate", name, "err", err)
+			e.look(name, false)
+		}
+	}
+	e.sweepScratch()
+	return nil
+}
+
+// reconcile brings one record in line with its configuration.
+func (e *Engine) reconcile(m *managed) error {
+	u := e.draw()
+	return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+		if rec.ConfigDigest != "" && rec.ConfigDigest != m.digest {
+			// What failed may have been mended, and is tried again soon. Drawn
+			// here, where the change is seen, once.
+			spread := changeSpread
+			if life := usable(rec.Current); life > 0 {
+				spread = min(spread, life/lifetimeParts)
+			}
+			rec.OrderAttempt = 0
+			rec.RetryAt = e.now().Add(fraction(spread, u))
+		}
+		rec.Names, rec.ConfigDigest = m.Names, m.digest
+		rec.Issuer, rec.IssuerKind = m.IssuerName, m.Issuer.Kind()
+		for id := range rec.Deployments {
+			if m.targets[id] == nil {
+				delete(rec.Deployments, id)
+			}
+		}
+		return nil
+	})
+}
+
+// remove forgets a certificate that is not managed any more. What its
+// deployments installed stays where it is: a program may well go on using it.
+func (e *Engine) remove(rec *store.Certificate) error {
+	event := wire.Event{Kind: wire.EventRemoved, Certificate: rec.Name, Detail: "no longer in the configuration"}
+	if rec.Current != nil {
+		event.Serial = rec.Current.Serial
+	}
+	removed, err := e.cfg.Store.Remove(rec.Name, event)
+	if err != nil {
+		err = e.storeFailed(err)
+		var full *diskFullError
+		if errors.As(err, &full) {
+			// It stays listed until the next start, and nobody works on it.
+			e.log.Error("certificate that is not managed any more cannot be removed", "certificate", rec.Name, "err", err)
+			return nil
+		}
+		return err
+	}
+	e.changed()
+	e.log.Info("certificate is not managed any more", "certificate", rec.Name)
+	if removed == nil {
+		return nil
+	}
+	for _, g := range []*store.Generation{removed.Previous, removed.Current, removed.Next} {
+		if g != nil {
+			e.discardKey(rec.Name, g.KeyID)
+		}
+	}
+	return nil
+}
+
+// sweep removes keys that no record names: left by a crash between making a key
+// and naming it, or between dropping its name and removing it.
+func (e *Engine) sweep(now time.Time) {
+	referenced, err := e.cfg.Store.KeyIDs()
+	if err != nil {
+		e.log.Error("orphaned keys cannot be told", "err", e.storeFailed(err))
+		return
+	}
+	removed, err := e.cfg.Keys.Sweep(referenced, orphanAge, now)
+	if err != nil {
+		e.log.Warn("orphaned keys cannot be removed", "err", err)
+	}
+	if len(removed) > 0 {
+		e.log.Info("orphaned keys removed", "key_ids", removed)
+	}
+}
+
+// sweepScratch removes the scratch directories of targets that are gone: they
+// hold copies of keys.
+func (e *Engine) sweepScratch() {
+	known := make(map[string]bool)
+	for _, m := range e.managed {
+		for id := range m.targets {
+			known[filepath.Base(e.scratch(m.Name, id))] = true
+		}
+	}
+	entries, err := os.ReadDir(e.cfg.ScratchDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.log.Warn("scratch directory cannot be read", "path", e.cfg.ScratchDir, "err", err)
+		return
+	}
+	for _, entry := range entries {
+		if known[entry.Name()] {
+			continue
+		}
+		path := filepath.Join(e.cfg.ScratchDir, entry.Name())
+		if err := os.RemoveAll(path); err != nil {
+			e.log.Warn("unused scratch directory cannot be removed", "path", path, "err", err)
+		}
+	}
+}

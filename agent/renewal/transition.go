@@ -1,0 +1,272 @@
+package renewal
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/certctl/certctl/agent/deploy"
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// The transitions below change a record in memory; the store makes each of
+// them durable in one transaction. They use no clock and draw no numbers.
+
+// errSuperseded says that a step's outcome came after its order was given up.
+var errSuperseded = errors.New("the order is over: another one has taken its place")
+
+// nextNumber is a generation number that no key of this certificate has been
+// deployed under.
+func nextNumber(rec *store.Certificate) uint64 {
+	var last uint64
+	for _, g := range []*store.Generation{rec.Previous, rec.Current, rec.Next} {
+		if g != nil {
+			last = max(last, g.Number)
+		}
+	}
+	for _, d := range rec.Deployments {
+		last = max(last, d.Generation)
+	}
+	return last + 1
+}
+
+// begun records a new key and the intent to order a certificate for it.
+func begun(rec *store.Certificate, m *managed, keyID, orderID string) error {
+	if rec.Phase != store.PhaseIdle {
+		return errSuperseded
+	}
+	rec.Next = &store.Generation{Number: nextNumber(rec), KeyID: keyID, KeyAlgorithm: m.KeyAlgorithm, ConfigDigest: m.digest}
+	rec.Phase = store.PhaseKeyWritten
+	rec.OrderID, rec.OrderState = orderID, nil
+	return nil
+}
+
+func ordering(rec *store.Certificate, orderID string) bool {
+	return rec.OrderID == orderID && (rec.Phase == store.PhaseKeyWritten || rec.Phase == store.PhaseOrderPlaced)
+}
+
+// placed records what the issuer needs to continue the order.
+func placed(rec *store.Certificate, orderID string, state json.RawMessage) error {
+	if !ordering(rec, orderID) {
+		return errSuperseded
+	}
+	rec.Phase = store.PhaseOrderPlaced
+	rec.OrderState = state
+	return nil
+}
+
+// issued records a checked chain. Failures before it say nothing about the
+// deployments that follow, so these start with a clean sheet.
+func issued(rec *store.Certificate, orderID string, chain []*x509.Certificate, now time.Time) error {
+	if !ordering(rec, orderID) {
+		return errSuperseded
+	}
+	leaf, next := chain[0], rec.Next
+	next.ChainPEM = string(pki.EncodeChainPEM(chain))
+	next.Serial = pki.SerialHex(leaf)
+	next.Fingerprint = pki.Fingerprint(leaf)
+	next.IssuerDN = leaf.Issuer.String()
+	next.NotBefore, next.NotAfter = leaf.NotBefore, leaf.NotAfter
+	next.IssuedAt = now
+	rec.Phase = store.PhaseIssued
+	rec.OrderState = nil
+	rec.OrderAttempt, rec.RetryAt = 0, time.Time{}
+	for id, d := range rec.Deployments {
+		d.Attempt, d.RetryAt = 0, time.Time{}
+		rec.Deployments[id] = d
+	}
+	return nil
+}
+
+// abandoned drops the pair that was being obtained or deployed, and returns the
+// id of its key file, "" if it has none.
+func abandoned(rec *store.Certificate) (keyID string) {
+	if rec.Next != nil {
+		keyID = rec.Next.KeyID
+	}
+	rec.Phase = store.PhaseIdle
+	rec.Next = nil
+	rec.OrderID, rec.OrderState = "", nil
+	return keyID
+}
+
+// orderFailed records a failure on the way to a certificate.
+func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time, u float64) {
+	does := actFor(fail.class)
+	attempt := 1
+	if does.counts {
+		rec.OrderAttempt++
+		attempt = rec.OrderAttempt
+		noteFailure(rec, fail.err, does.attention || fail.attention, now)
+	}
+	rec.RetryAt = now.Add(does.pace.pause(attempt, fail.retryAfter, rec.Current, m.Lifetime, now, u))
+}
+
+func noteFailure(rec *store.Certificate, err error, attention bool, now time.Time) {
+	rec.LastError, rec.LastErrorAt = clip(err.Error()), now
+	if attention {
+		rec.NeedsAttention = rec.LastError
+	}
+}
+
+// deploymentSaved records what a target needs to finish its transaction.
+func deploymentSaved(rec *store.Certificate, id string, g *store.Generation, state json.RawMessage) error {
+	if !holds(rec, g) {
+		return errSuperseded
+	}
+	d := rec.Deployments[id]
+	d.Generation, d.State = g.Number, state
+	d.Outcome = wire.DeploymentPending
+	setDeployment(rec, id, d)
+	return nil
+}
+
+// deploymentDone records that a target has the pair in service.
+func deploymentDone(rec *store.Certificate, id string, g *store.Generation, report *deploy.Report, now time.Time) error {
+	if !holds(rec, g) {
+		return errSuperseded
+	}
+	outcome := wire.DeploymentUnverified
+	if report.Verified {
+		outcome = wire.DeploymentVerified
+	}
+	setDeployment(rec, id, store.Deployment{
+		Generation: g.Number, Outcome: outcome, Fingerprint: g.Fingerprint, At: now, Detail: clip(report.Detail),
+	})
+	return nil
+}
+
+// deploymentFailed records a deployment that did not work. Its state is kept
+// unless the target is known to be back where it was: only with it can the next
+// attempt still go back.
+func deploymentFailed(rec *store.Certificate, id string, g *store.Generation, err error, now time.Time, u float64) error {
+	if !holds(rec, g) {
+		return errSuperseded
+	}
+	d := rec.Deployments[id]
+	if d.Generation != g.Number {
+		d.Generation, d.State, d.Attempt = g.Number, nil, 0
+	}
+	failed, ok := errors.AsType[*deploy.Error](err)
+	back := d.State == nil // it changed nothing, or it would have saved first
+	if ok {
+		back = failed.RolledBack || failed.Stage == deploy.StagePrepare
+	}
+	d.Outcome = wire.DeploymentFailed
+	if back {
+		d.State = nil
+	} else {
+		d.Outcome, d.Fingerprint = wire.DeploymentBroken, ""
+	}
+	d.At, d.Detail = now, clip(err.Error())
+	d.Attempt++
+	// The deadline is the one of what the target serves now: the pair in
+	// service, or for a first deployment none.
+	d.RetryAt = now.Add(normalPace.pause(d.Attempt, 0, rec.Current, usable(g), now, u))
+	setDeployment(rec, id, d)
+	noteFailure(rec, fmt.Errorf("deployment %s: %w", id, err), true, now)
+	return nil
+}
+
+// notServed records that a target serves something else than it should.
+func notServed(rec *store.Certificate, id string, g *store.Generation, err error, now time.Time) error {
+	if !holds(rec, g) {
+		return errSuperseded
+	}
+	d := rec.Deployments[id]
+	d.Outcome, d.Fingerprint = wire.DeploymentPending, ""
+	d.At, d.Detail = now, clip("not in service: "+err.Error())
+	setDeployment(rec, id, d)
+	return nil
+}
+
+func setDeployment(rec *store.Certificate, id string, d store.Deployment) {
+	if rec.Deployments == nil {
+		rec.Deployments = make(map[string]store.Deployment)
+	}
+	rec.Deployments[id] = d
+}
+
+// holds reports whether g is still the pair that the record deploys.
+func holds(rec *store.Certificate, g *store.Generation) bool {
+	for _, known := range []*store.Generation{rec.Current, rec.Next} {
+		if known != nil && known.Number == g.Number && known.KeyID == g.KeyID {
+			return true
+		}
+	}
+	return false
+}
+
+// finished makes the new pair the current one. renewAt and checkAt are the
+// moments that were drawn for it.
+func finished(rec *store.Certificate, g *store.Generation, renewAt, checkAt time.Time) error {
+	if rec.Phase != store.PhaseIssued || !holds(rec, g) {
+		return errSuperseded
+	}
+	rec.Previous, rec.Current, rec.Next = rec.Current, rec.Next, nil
+	rec.Phase = store.PhaseDeployed
+	rec.RenewAt = renewAt
+	rec.RenewalInfo = &store.RenewalInfo{CheckAgainAt: checkAt}
+	rec.Renewals++
+	rec.Forced = false
+	rec.OrderID, rec.OrderState = "", nil
+	rec.OrderAttempt, rec.RetryAt = 0, time.Time{}
+	return nil
+}
+
+// retired ends the renewal.
+func retired(rec *store.Certificate) {
+	rec.Phase = store.PhaseIdle
+	rec.Previous = nil
+}
+
+// settle derives what depends on the rest of the record. Every transaction of
+// the engine ends with it, so that the stored schedule is always what decide
+// would say.
+func settle(rec *store.Certificate, m *managed, f facts) {
+	rec.Attempt = rec.OrderAttempt
+	for _, d := range rec.Deployments {
+		rec.Attempt += d.Attempt
+	}
+	if rec.Attempt == 0 {
+		rec.LastError, rec.LastErrorAt, rec.NeedsAttention = "", time.Time{}, ""
+	}
+	if why := worry(rec, f.now); why != "" && rec.NeedsAttention == "" {
+		if rec.LastError != "" {
+			why += ": " + rec.LastError
+		}
+		rec.NeedsAttention = clip(why)
+	}
+	rec.NextAction = f.now
+	if next := decide(rec, m, f); next.step == stepWait {
+		rec.NextAction = next.until
+	}
+}
+
+// failure is a failed step on the way to a certificate.
+type failure struct {
+	class      issuer.Class
+	err        error
+	retryAfter time.Duration
+	attention  bool // beyond what the class says
+}
+
+func issuerFailure(err error) failure {
+	e := issuer.Classify(err)
+	var full *diskFullError // what the issuer tried to save
+	return failure{class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full)}
+}
+
+// clip bounds a text that is stored and reported, without cutting a character.
+func clip(s string) string {
+	if len(s) <= wire.MaxTextLen {
+		return s
+	}
+	return strings.ToValidUTF8(s[:wire.MaxTextLen-len("…")], "") + "…"
+}
