@@ -1,0 +1,137 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/shared/durable"
+)
+
+// challengePath is where the CA looks for a token (RFC 8555 section 8.3).
+const challengePath = "/.well-known/acme-challenge/"
+
+// HTTP01 answers http-01 challenges on a port of its own, open only while it is
+// needed.
+type HTTP01 struct {
+	// Listen is the address, ":80" if empty. The CA always connects to port 80:
+	// another port makes sense only behind a redirection.
+	Listen string
+}
+
+// ChallengeType is "http-01".
+func (HTTP01) ChallengeType() string { return challengeHTTP01 }
+
+func (s HTTP01) validate() error { return checkListen("http-01", s.Listen) }
+
+func (s HTTP01) presenter(l *Listeners) presenter {
+	address := s.Listen
+	if address == "" {
+		address = ":80"
+	}
+	return &http01{listeners: l, address: address}
+}
+
+func checkListen(kind, address string) error {
+	if address == "" {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return fmt.Errorf("%s listen address %q: want host:port such as :80 or 192.0.2.1:80", kind, address)
+	}
+	return nil
+}
+
+type http01 struct {
+	listeners *Listeners
+	address   string
+}
+
+func (p *http01) present(ctx context.Context, challenge acme.Challenge) error {
+	return p.listeners.http.add(ctx, p.address, challenge.Token, challenge.Token, challenge.KeyAuthorization)
+}
+
+func (p *http01) withdraw(_ context.Context, challenge acme.Challenge) error {
+	p.listeners.http.remove(p.address, challenge.Token, challenge.Token)
+	return nil
+}
+
+func newHTTP01Server(find func(token string) (string, bool)) *http.Server {
+	return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, isChallenge := strings.CutPrefix(r.URL.Path, challengePath)
+		keyAuthorization, known := find(token)
+		if !isChallenge || !known || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
+			http.NotFound(w, r)
+			return
+		}
+		// RFC 8555 section 8.3: the resource is of type application/octet-stream.
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write([]byte(keyAuthorization))
+	})}
+}
+
+// HTTP01Webroot answers http-01 challenges with files below the document root of
+// a web server that runs anyway.
+type HTTP01Webroot struct {
+	// Path is the document root, an absolute path of an existing directory. The
+	// files go into .well-known/acme-challenge below it.
+	Path string
+}
+
+// ChallengeType is "http-01".
+func (HTTP01Webroot) ChallengeType() string { return challengeHTTP01 }
+
+func (s HTTP01Webroot) validate() error {
+	if !filepath.IsAbs(s.Path) {
+		return fmt.Errorf("http-01 webroot %q: want an absolute path, the document root of the web server", s.Path)
+	}
+	return nil
+}
+
+func (s HTTP01Webroot) presenter(*Listeners) presenter { return &webroot{root: s.Path} }
+
+type webroot struct{ root string }
+
+func (p *webroot) dir() string { return filepath.Join(p.root, ".well-known", "acme-challenge") }
+
+func (p *webroot) present(_ context.Context, challenge acme.Challenge) error {
+	// Making the document root itself would hide that it is misspelt.
+	if info, err := os.Stat(p.root); err != nil {
+		return p.fault(err)
+	} else if !info.IsDir() {
+		return p.fault(fmt.Errorf("%s is not a directory", p.root))
+	}
+	if err := durable.MkdirAll(p.dir(), 0o755); err != nil {
+		return p.fault(err)
+	}
+	// Written beside and renamed, so that the web server never serves a part. It
+	// holds no secret and must be readable for that server.
+	if err := durable.WriteFile(filepath.Join(p.dir(), challenge.Token), []byte(challenge.KeyAuthorization), 0o644); err != nil {
+		return p.fault(err)
+	}
+	return nil
+}
+
+func (p *webroot) withdraw(_ context.Context, challenge acme.Challenge) error {
+	if err := os.Remove(filepath.Join(p.dir(), challenge.Token)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p.fault(err)
+	}
+	return nil
+}
+
+func (p *webroot) fault(err error) error {
+	return &issuer.Error{
+		Class: issuer.ClassConfig,
+		Err:   fmt.Errorf("http-01 webroot: %w", err),
+		Mend:  "make " + p.root + " the document root of the web server and writable for certctl-agent",
+	}
+}
