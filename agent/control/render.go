@@ -1,0 +1,158 @@
+package control
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// Render writes a status for a person: the verdict first, then what is wrong,
+// then the rest. Texts from outside are stripped of control characters, so that
+// no error of a remote program can paint on the terminal. It returns the
+// verdict, whose ExitCode is what "status" exits with.
+func Render(w io.Writer, status *Status) (Verdict, error) {
+	v := Judge(status)
+	var b strings.Builder
+	fmt.Fprintln(&b, plain(v.Line))
+	fmt.Fprintln(&b)
+	facts(&b, status)
+	for _, warning := range status.Warnings {
+		fmt.Fprintln(&b, "warning: "+plain(warning))
+	}
+	if len(status.Certificates) > 0 {
+		fmt.Fprintln(&b)
+		table(&b, status, v)
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return v, fmt.Errorf("write the status: %w", err)
+	}
+	return v, nil
+}
+
+func facts(b *strings.Builder, status *Status) {
+	rows := [][2]string{
+		{"agent", fmt.Sprintf("%s on %s, running for %s", status.Agent.Build.Version, status.Agent.Hostname, span(status.At.Sub(status.Agent.StartedAt)))},
+		{"identity", identityLine(status)},
+		{"coordinator", connectionLine(status)},
+	}
+	if offset := clockOffset(status); offset.Abs() > badClock {
+		direction := "behind"
+		if offset < 0 {
+			direction = "ahead of"
+		}
+		rows = append(rows, [2]string{"clock", fmt.Sprintf("%s %s the coordinator's; check the time service of both", span(offset), direction)})
+	}
+	safe := "no certificate is in service"
+	if until := status.SafeUntil; until != nil {
+		safe = fmt.Sprintf("%s (%s)", stamp(*until), span(until.Sub(status.At)))
+		if !status.At.Before(*until) {
+			safe = fmt.Sprintf("NOT SAFE: an expired certificate is served since %s", stamp(*until))
+		}
+	}
+	rows = append(rows, [2]string{"safe until", safe})
+	if n := status.Coordinator.EventsDropped; n > 0 {
+		rows = append(rows, [2]string{"outbox", fmt.Sprintf("was full: %s merged or dropped so far", plural(int(min(n, 1<<31)), "fact"))})
+	}
+	for _, row := range rows {
+		fmt.Fprintf(b, "%-12s %s\n", row[0]+":", plain(row[1]))
+	}
+}
+
+func identityLine(status *Status) string {
+	e := status.Enrollment
+	if e == nil {
+		return "not enrolled; \"certctl-agent enroll\" does it"
+	}
+	line := e.AgentID
+	switch {
+	case e.IdentityNotAfter.IsZero():
+	case !status.At.Before(e.IdentityNotAfter):
+		line += fmt.Sprintf(", expired since %s; it is renewed at the next contact", stamp(e.IdentityNotAfter))
+	default:
+		line += fmt.Sprintf(", valid until %s", stamp(e.IdentityNotAfter))
+	}
+	return line
+}
+
+func connectionLine(status *Status) string {
+	c := status.Coordinator
+	last := "never"
+	if !c.LastSuccess.IsZero() {
+		last = span(status.At.Sub(c.LastSuccess)) + " ago"
+	}
+	switch c.State {
+	case ConnectionNotEnrolled:
+		return "none; this agent works alone"
+	case ConnectionStarting:
+		return fmt.Sprintf("connecting (%s), last sync %s", c.Server, last)
+	case ConnectionConnected:
+		return fmt.Sprintf("connected (%s), last sync %s", c.Server, last)
+	case ConnectionCutOff:
+		return fmt.Sprintf("cut off since %s, last sync %s; renewals at direct issuers go on: %s", stamp(c.CutOffSince), last, c.LastError)
+	case ConnectionRetired:
+		return "has retired this agent; renewals at direct issuers go on; enrol with a new token if the host is wanted again"
+	case ConnectionUnknown:
+		return fmt.Sprintf("does not know this agent (%s); renewals at direct issuers go on; enrol with a new token", c.LastError)
+	}
+	return string(c.State)
+}
+
+func table(b *strings.Builder, status *Status, v Verdict) {
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CERTIFICATE\tEXPIRES\tRENEWS\tISSUER\tSTATE")
+	for _, c := range worstFirst(status, v) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", plain(c.Name), until(c.NotAfter, status.At), renews(&c, status.At), plain(c.Issuer), plain(v.Findings[c.Name].Text))
+	}
+	// A strings.Builder takes everything.
+	_ = t.Flush()
+}
+
+func until(at, now time.Time) string {
+	switch {
+	case at.IsZero():
+		return "-"
+	case !now.Before(at):
+		return "EXPIRED"
+	}
+	return "in " + span(at.Sub(now))
+}
+
+func renews(c *Certificate, now time.Time) string {
+	at := c.RenewAt
+	if c.Attempt > 0 {
+		at = c.NextAttempt
+	} else if c.Suggestion != nil {
+		at = c.Suggestion.SelectedAt
+	}
+	switch {
+	case c.Forced || at.IsZero() && c.Fingerprint == "" || !at.IsZero() && !now.Before(at):
+		return "now"
+	case at.IsZero():
+		return "-"
+	}
+	return "in " + span(at.Sub(now))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// plain makes one harmless line of a text.
+func plain(s string) string {
+	if !strings.ContainsFunc(s, unwanted) {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if unwanted(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Format characters (Cf) include those that reverse the direction of writing.
+func unwanted(r rune) bool {
+	return unicode.IsControl(r) || slices.Contains([]rune{0x2028, 0x2029, unicode.ReplacementChar}, r) || unicode.Is(unicode.Cf, r)
+}

@@ -1,0 +1,186 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+var noon = time.Date(2026, time.November, 24, 12, 0, 0, 0, time.UTC)
+
+const day = 24 * time.Hour
+
+// sample is a host on which all is well.
+func sample(now time.Time) *Status {
+	until := now.Add(39*day + 12*time.Hour)
+	s := &Status{
+		At: now, Agent: Agent{Build: buildinfo.Info{Version: "v1.0.0"}, Hostname: "web1", StartedAt: now.Add(-3 * day)}, SafeUntil: &until,
+		Enrollment:  &Enrollment{AgentID: "agent-1", Servers: []string{"https://pki"}, IdentityNotAfter: now.Add(20 * day)},
+		Coordinator: Connection{State: ConnectionConnected, Server: "https://pki", LastSuccess: now.Add(-20 * time.Second)},
+	}
+	for _, name := range []string{"api", "mail", "web / ü"} {
+		s.Certificates = append(s.Certificates, Certificate{Name: name, Phase: store.PhaseIdle, Summary: wire.Summary{
+			Names: pki.MustParseNames("x.example.com"), State: wire.StateValid, Issuer: "le", IssuerKind: "acme",
+			Fingerprint: "f1", NotBefore: now.Add(-50 * day), NotAfter: until, RenewAt: now.Add(10 * day),
+			Deployments: []wire.DeploymentSummary{{ID: "1", State: wire.DeploymentVerified, Fingerprint: "f1"}},
+		}})
+	}
+	return s
+}
+
+func TestAllIsWell(t *testing.T) {
+	var out bytes.Buffer
+	v, err := Render(&out, sample(noon))
+	require.NoError(t, err)
+	assert.Equal(t, ExitWell, v.ExitCode)
+	assert.Equal(t, `3 certificates, all in service; safe until 2027-01-03 (39 days) without coordinator, CA or network
+
+agent:       v1.0.0 on web1, running for 3 days
+identity:    agent-1, valid until 2026-12-14 12:00 UTC
+coordinator: connected (https://pki), last sync 20 seconds ago
+safe until:  2027-01-03 00:00 UTC (39 days)
+
+CERTIFICATE  EXPIRES     RENEWS      ISSUER  STATE
+api          in 39 days  in 10 days  le      in service
+mail         in 39 days  in 10 days  le      in service
+web / ü      in 39 days  in 10 days  le      in service
+`, out.String())
+}
+
+func TestWhatNeedsAttention(t *testing.T) {
+	for want, c := range map[string]struct {
+		spoil func(*Status, *Certificate)
+		state string
+	}{
+		"ATTENTION: 1 of 3 certificates has expired": {func(_ *Status, c *Certificate) { c.NotAfter = noon.Add(-3 * day) }, "EXPIRED 3 days ago"},
+		"ATTENTION: 1 of 3 certificates is not in service": {func(_ *Status, c *Certificate) {
+			c.Deployments[0] = wire.DeploymentSummary{ID: "nginx", State: wire.DeploymentFailed}
+			c.Attempt, c.LastError = 2, "reload failed"
+		}, "not in service at nginx: reload failed"},
+		"1 of 3 certificates is not in service": {func(_ *Status, c *Certificate) {
+			c.Deployments[0] = wire.DeploymentSummary{ID: "nginx", State: wire.DeploymentBroken, Fingerprint: "f1"}
+		}, "could not be put back"},
+		"of 3 certificates is not in service": {func(_ *Status, c *Certificate) { c.Summary = wire.Summary{State: wire.StatePending} }, "no certificate yet"},
+		"3 certificates is not in service": {func(_ *Status, c *Certificate) {
+			c.Deployments[0].Fingerprint = "f0"
+		}, "it has another certificate"},
+		"1 of 3 certificates is about to expire": {func(_ *Status, c *Certificate) {
+			c.NotAfter, c.RenewAt = noon.Add(2*day), noon.Add(-20*day)
+		}, "expires in 2 days and is not renewed"},
+		"1 of 3 certificates fails to renew": {func(_ *Status, c *Certificate) {
+			c.State, c.Attempt, c.NeedsAttention = wire.StateFailed, 4, "names refused"
+		}, "its renewal fails: names refused"},
+		"the coordinator has retired this agent":      {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionRetired }, ""},
+		"the coordinator does not know this agent":    {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionUnknown }, ""},
+		"the clock is wrong, or the coordinator's is": {func(s *Status, _ *Certificate) { s.Coordinator.ClockOffsetMillis = -7200_000 }, ""},
+		"ATTENTION: 1 warning":                        {func(s *Status, _ *Certificate) { s.Warnings = []string{"the disk is nearly full"} }, ""},
+	} {
+		t.Run(want, func(t *testing.T) {
+			status := sample(noon)
+			c.spoil(status, &status.Certificates[1])
+			var out bytes.Buffer
+			v, err := Render(&out, status)
+			require.NoError(t, err)
+			assert.Equal(t, ExitAttention, v.ExitCode)
+			assert.Contains(t, v.Line, want)
+			assert.True(t, strings.HasPrefix(out.String(), "ATTENTION: "))
+			if c.state != "" {
+				rows := strings.Split(out.String()[strings.Index(out.String(), "CERTIFICATE"):], "\n")
+				assert.Contains(t, rows[1], "mail", "the worst comes first")
+				assert.Contains(t, rows[1], c.state)
+			}
+		})
+	}
+}
+
+// Being cut off, alone or at the start is no reason to wake somebody.
+func TestNormalStates(t *testing.T) {
+	for want, spoil := range map[string]func(*Status){
+		"cut off since 2026-11-21 12:00 UTC, last sync 3 days ago; renewals at direct issuers go on: no route": func(s *Status) {
+			s.Coordinator = Connection{State: ConnectionCutOff, CutOffSince: noon.Add(-3 * day), LastSuccess: noon.Add(-3 * day), LastError: "no route"}
+		},
+		"none; this agent works alone": func(s *Status) { s.Enrollment, s.Coordinator = nil, Connection{State: ConnectionNotEnrolled} },
+		"connecting (https://pki), last sync never": func(s *Status) {
+			s.Coordinator = Connection{State: ConnectionStarting, Server: "https://pki"}
+		},
+		"in service; being renewed":   func(s *Status) { s.Certificates[0].State = wire.StateRenewing },
+		"no certificates are managed": func(s *Status) { s.Certificates, s.SafeUntil = nil, nil },
+		"expired since":               func(s *Status) { s.Enrollment.IdentityNotAfter = noon.Add(-day) },
+		"was full: 7 facts":           func(s *Status) { s.Coordinator.EventsDropped = 7 },
+	} {
+		status := sample(noon)
+		spoil(status)
+		var out bytes.Buffer
+		v, err := Render(&out, status)
+		require.NoError(t, err)
+		assert.Equal(t, ExitWell, v.ExitCode, want)
+		assert.Contains(t, out.String(), want)
+	}
+}
+
+// No status ever says that all is well about a certificate that has expired or
+// that nobody serves, and nothing from outside paints on the terminal.
+func TestNeverSaysWellWrongly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		status := sample(noon)
+		bad := false
+		text := rapid.StringOf(rapid.Rune())
+		for i := range status.Certificates {
+			c := &status.Certificates[i]
+			c.State = rapid.SampledFrom([]wire.State{wire.StatePending, wire.StateRenewing, wire.StateValid, wire.StateFailed}).Draw(t, "state")
+			c.NotAfter = noon.Add(time.Duration(rapid.Int64Range(-int64(day), int64(60*day)).Draw(t, "left")))
+			c.Fingerprint = rapid.SampledFrom([]string{"", "f1"}).Draw(t, "fingerprint")
+			c.Deployments[0].Fingerprint = rapid.SampledFrom([]string{"", "f1"}).Draw(t, "deployed")
+			c.LastError, c.NeedsAttention = text.Draw(t, "error"), text.Draw(t, "attention")
+			c.Attempt = rapid.IntRange(0, 3).Draw(t, "attempt")
+			bad = bad || !noon.Before(c.NotAfter) || c.Fingerprint == "" || c.Deployments[0].Fingerprint == ""
+		}
+		status.Coordinator.LastError = text.Draw(t, "last error")
+		status.Warnings = nil
+		var out bytes.Buffer
+		v, err := Render(&out, status)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bad && (v.ExitCode != ExitAttention || strings.Contains(v.Line, "all in service")) {
+			t.Fatalf("says %q", v.Line)
+		}
+		if i := strings.IndexFunc(out.String(), func(r rune) bool { return r != '\n' && unwanted(r) }); i >= 0 {
+			t.Fatalf("an unwanted character at %d of %q", i, out.String())
+		}
+	})
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestWriteError(t *testing.T) {
+	_, err := Render(full{}, sample(noon))
+	assert.ErrorContains(t, err, "no space left")
+}
+
+func TestCertificateOf(t *testing.T) {
+	record := &store.Certificate{
+		Name: "web", Phase: store.PhaseIdle, Current: &store.Generation{Number: 3, Fingerprint: "f", NotAfter: noon}, NextAction: noon,
+		RenewalInfo: &store.RenewalInfo{SelectedAt: noon, ExplanationURL: "https://x"},
+	}
+	c := CertificateOf(record)
+	assert.EqualValues(t, 3, c.Generation)
+	assert.Equal(t, "f", c.Fingerprint)
+	assert.Equal(t, "https://x", c.Suggestion.ExplanationURL)
+	assert.Nil(t, EnrollmentOf(&store.Identity{Enrolling: &store.Enrolling{}}, noon))
+	assert.Nil(t, EnrollmentOf(nil, noon))
+	assert.Equal(t, "a", EnrollmentOf(&store.Identity{AgentID: "a"}, noon).AgentID)
+}

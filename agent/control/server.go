@@ -1,0 +1,234 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const (
+	maxRequest = 64 << 10
+	// A backend call may wait for the coordinator, but a person does not wait
+	// for ever.
+	callTimeout     = 2 * time.Minute
+	shutdownTimeout = 5 * time.Second
+)
+
+// Config of a Server.
+type Config struct {
+	// Path of the Unix socket, or name of the Windows pipe (\\.\pipe\name).
+	Path string
+	// Group may use the Unix socket besides the owner; "" is the owner alone.
+	// A name or a number. Not used on Windows.
+	Group   string
+	Backend Backend
+	Log     *slog.Logger
+}
+
+// Server answers on the control socket.
+type Server struct {
+	cfg Config
+}
+
+// New checks cfg.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Path == "":
+		return nil, errors.New("control socket: Path is empty; set control.socket")
+	case cfg.Backend == nil:
+		return nil, errors.New("control socket: Backend is missing")
+	case cfg.Log == nil:
+		return nil, errors.New("control socket: Log is missing")
+	}
+	if err := checkPath(cfg.Path); err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg}, nil
+}
+
+// Run listens and serves until ctx is done, and returns nil once every request
+// has been answered or cut off. A socket that was left behind by a crash is
+// replaced; one that somebody answers on, and any other kind of file, is not.
+func (s *Server) Run(ctx context.Context) error {
+	listener, err := listen(ctx, s.cfg.Path, s.cfg.Group)
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("control socket is open", "path", s.cfg.Path)
+
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      callTimeout + 10*time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
+		// Requests end with the server.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("control socket %s: %w", s.cfg.Path, err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(stop); err != nil {
+		s.cfg.Log.Warn("control requests were cut off at shutdown", "err", errors.Join(err, server.Close()))
+	}
+	// Serve has ended because of Shutdown, which has said all there is to say.
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control socket %s: %w", s.cfg.Path, err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, struct{}{}) })
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/certificates/{name}", s.certificate)
+	mux.HandleFunc("POST /v1/certificates/{name}/renew", s.renew)
+	mux.HandleFunc("POST /v1/enroll", s.enroll)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, &wire.Problem{
+			Status: http.StatusNotFound, Code: wire.CodeNotFound, Detail: "the control socket has no such request",
+			Mend: "use the certctl-agent command of the same version as the running agent",
+		})
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+		defer cancel()
+		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		mux.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	status, err := s.cfg.Backend.Status(r.Context())
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, status)
+}
+
+func (s *Server) certificate(w http.ResponseWriter, r *http.Request) {
+	status, err := s.cfg.Backend.Status(r.Context())
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	name := r.PathValue("name")
+	at := slices.IndexFunc(status.Certificates, func(c Certificate) bool { return c.Name == name })
+	if at < 0 {
+		s.fail(w, fmt.Errorf("%q: %w", name, ErrUnknownCertificate))
+		return
+	}
+	answer(w, http.StatusOK, status.Certificates[at])
+}
+
+// renewAnswer is the answer to a request to renew.
+type renewAnswer struct {
+	UnderWay bool `json:"under_way"`
+}
+
+func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
+	underWay, err := s.cfg.Backend.Renew(r.Context(), r.PathValue("name"))
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, http.StatusAccepted, renewAnswer{UnderWay: underWay})
+}
+
+// enrollBody is EnrollRequest on the socket: the one place where the token is
+// text.
+type enrollBody struct {
+	Server  string `json:"server"`
+	Token   string `json:"token"`
+	Replace bool   `json:"replace,omitempty"`
+}
+
+func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
+	var body enrollBody
+	if problem := wire.Decode(r.Body, maxRequest, &body); problem != nil {
+		refuse(w, problem)
+		return
+	}
+	token, err := wire.ParseEnrollmentToken(body.Token)
+	if err != nil {
+		refuse(w, &wire.Problem{
+			Status: http.StatusBadRequest, Code: wire.CodeInvalid, Field: "token", Detail: err.Error(),
+		})
+		return
+	}
+	enrollment, err := s.cfg.Backend.Enroll(r.Context(), EnrollRequest{Server: body.Server, Token: token, Replace: body.Replace})
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, enrollment)
+}
+
+// fail answers with what went wrong in the backend.
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	problem, ok := errors.AsType[*wire.Problem](err)
+	switch {
+	case ok:
+		// The text of the whole error says what was being done, and holds the
+		// problem's own, whose code is not to be shown twice.
+		told := *problem
+		told.Detail = strings.Replace(err.Error(), " ["+string(problem.Code)+"]", "", 1)
+		told.Field, told.Mend = "", ""
+		problem = &told
+	case errors.Is(err, ErrUnknownCertificate):
+		problem = &wire.Problem{
+			Status: http.StatusNotFound, Code: wire.CodeNotFound, Field: "name", Detail: err.Error(),
+			Mend: "\"certctl-agent list\" shows the names",
+		}
+	case errors.Is(err, enroll.ErrEnrolled):
+		problem = &wire.Problem{Status: http.StatusConflict, Code: wire.CodeConflict, Detail: err.Error()}
+	case errors.Is(err, context.DeadlineExceeded):
+		problem = &wire.Problem{Status: http.StatusGatewayTimeout, Code: wire.CodeUnavailable, Detail: err.Error(), Mend: "try again"}
+	default:
+		problem = &wire.Problem{Status: http.StatusInternalServerError, Code: wire.CodeInternal, Detail: err.Error()}
+	}
+	refuse(w, problem)
+}
+
+func refuse(w http.ResponseWriter, problem *wire.Problem) {
+	told := *problem
+	told.Type, told.Title = "about:blank", http.StatusText(told.Status)
+	write(w, wire.ProblemContentType, told.Status, told)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	write(w, "application/json", status, body)
+}
+
+func write(w http.ResponseWriter, contentType string, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		contentType, status = wire.ProblemContentType, http.StatusInternalServerError
+		text = fmt.Appendf(nil, `{"type":"about:blank","title":"Internal Server Error","status":500,"code":%q}`, wire.CodeInternal)
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	// A client that has gone away needs no answer.
+	_, _ = w.Write(text)
+}

@@ -1,0 +1,352 @@
+//go:build unix
+
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// agent is a Backend with answers that a test sets.
+type agent struct {
+	mu       sync.Mutex
+	status   *Status
+	err      error
+	renewed  []string
+	enrolled []EnrollRequest
+	block    chan struct{}
+}
+
+func (a *agent) Status(ctx context.Context) (*Status, error) {
+	if a.block != nil {
+		a.block <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status, a.err
+}
+
+func (a *agent) Renew(_ context.Context, name string) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return false, a.err
+	}
+	if name == "none" {
+		return false, fmt.Errorf("renew: %w", ErrUnknownCertificate)
+	}
+	a.renewed = append(a.renewed, name)
+	return len(a.renewed) > 1, nil
+}
+
+func (a *agent) Enroll(_ context.Context, request EnrollRequest) (*Enrollment, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.enrolled = append(a.enrolled, request)
+	return &Enrollment{AgentID: "agent-1"}, a.err
+}
+
+// serve runs a server until the test ends and returns how to stop it.
+func serve(t *testing.T, path string, backend Backend, log *slog.Logger) (stop func()) {
+	t.Helper()
+	server, err := New(Config{Path: path, Backend: backend, Log: log})
+	require.NoError(t, err)
+	return run(t, server, path)
+}
+
+func run(t *testing.T, server *Server, path string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			assert.NoError(t, <-done)
+		})
+	}
+	t.Cleanup(stop)
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}, 5*time.Second, 5*time.Millisecond)
+	return stop
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func socketPath(t *testing.T) string {
+	t.Helper()
+	// Not t.TempDir, whose path holds the test's name: sockets have short paths.
+	dir, err := os.MkdirTemp("", "control")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return filepath.Join(dir, "control.sock")
+}
+
+func TestClientAndServer(t *testing.T) {
+	path := socketPath(t)
+	backend := &agent{status: sample(time.Now())}
+	serve(t, path, backend, quiet)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	client, err := Dial(t.Context(), path)
+	require.NoError(t, err)
+	defer client.Close()
+	status, err := client.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Judge(backend.status), Judge(status))
+	assert.Len(t, status.Certificates, len(backend.status.Certificates))
+
+	certificate, err := client.Certificate(t.Context(), "web / ü")
+	require.NoError(t, err)
+	assert.Equal(t, "web / ü", certificate.Name)
+	assert.Equal(t, wire.StateValid, certificate.State)
+	_, err = client.Certificate(t.Context(), "none")
+	assert.Equal(t, wire.CodeNotFound, problemOf(t, err).Code)
+
+	underWay, err := client.Renew(t.Context(), "web / ü")
+	require.NoError(t, err)
+	assert.False(t, underWay)
+	underWay, err = client.Renew(t.Context(), "web / ü")
+	require.NoError(t, err)
+	assert.True(t, underWay)
+	assert.Equal(t, []string{"web / ü", "web / ü"}, backend.renewed)
+	_, err = client.Renew(t.Context(), "none")
+	assert.Equal(t, wire.CodeNotFound, problemOf(t, err).Code)
+	assert.ErrorContains(t, err, "certctl-agent list")
+
+	backend.err = errors.New("the disk is full")
+	_, err = client.Status(t.Context())
+	assert.Equal(t, wire.CodeInternal, problemOf(t, err).Code)
+	assert.ErrorContains(t, err, "the disk is full")
+}
+
+func problemOf(t *testing.T, err error) *wire.Problem {
+	t.Helper()
+	var problem *wire.Problem
+	require.ErrorAs(t, err, &problem)
+	return problem
+}
+
+func TestEnrollNeverShowsTheToken(t *testing.T) {
+	path := socketPath(t)
+	var log bytes.Buffer
+	backend := &agent{}
+	stop := serve(t, path, backend, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	client, err := Dial(t.Context(), path)
+	require.NoError(t, err)
+	defer client.Close()
+	token := wire.EnrollmentToken{ID: "abc123", Secret: [32]byte{1, 2, 3}}
+	secret := strings.Split(token.Reveal(), ".")[2]
+
+	request := EnrollRequest{Server: "https://a", Token: token, Replace: true}
+	enrollment, err := client.Enroll(t.Context(), request)
+	require.NoError(t, err)
+	assert.Equal(t, "agent-1", enrollment.AgentID)
+	assert.Equal(t, []EnrollRequest{request}, backend.enrolled)
+	assert.NotContains(t, fmt.Sprintf("%v %+v", request, request), secret)
+
+	// What the coordinator refused arrives with its code.
+	backend.err = fmt.Errorf("enrol: %w", &wire.Problem{Status: 403, Code: wire.CodeTokenUsed, Detail: "used up", Mend: "make another"})
+	_, err = client.Enroll(t.Context(), request)
+	assert.Equal(t, wire.CodeTokenUsed, problemOf(t, err).Code)
+	assert.ErrorContains(t, err, "make another")
+	assert.Equal(t, 1, strings.Count(err.Error(), "token_used"))
+	assert.NotContains(t, err.Error(), secret)
+
+	backend.err = fmt.Errorf("enrol: %w as agent x; use --replace", enroll.ErrEnrolled)
+	_, err = client.Enroll(t.Context(), request)
+	assert.Equal(t, wire.CodeConflict, problemOf(t, err).Code)
+	assert.ErrorContains(t, err, "--replace")
+
+	for _, body := range []string{`{"token":"cte1.abc123.` + secret + `"}`, `{"token":7}`, `{"token":"cte1.abc123.` + secret, `{}`} {
+		text, status := raw(t, path, http.MethodPost, "/v1/enroll", body)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.NotContains(t, text, secret)
+	}
+	text, status := raw(t, path, http.MethodPost, "/v1/enroll", `{"token":"`+strings.Repeat("x", maxRequest)+`"}`)
+	assert.GreaterOrEqual(t, status, 400)
+	assert.Less(t, len(text), 1000)
+	assert.Len(t, backend.enrolled, 3)
+	stop()
+	assert.NotContains(t, log.String(), secret)
+}
+
+func raw(t *testing.T, path, method, target, body string) (string, int) {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) }}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://agent"+target, strings.NewReader(body))
+	require.NoError(t, err)
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	var text bytes.Buffer
+	_, err = text.ReadFrom(response.Body)
+	require.NoError(t, err)
+	return text.String(), response.StatusCode
+}
+
+func TestUnknownRequests(t *testing.T) {
+	path := socketPath(t)
+	serve(t, path, &agent{}, quiet)
+	text, status := raw(t, path, http.MethodGet, "/v2/status", "")
+	assert.Equal(t, http.StatusNotFound, status)
+	assert.Contains(t, text, "of the same version")
+	_, status = raw(t, path, http.MethodGet, "/v1/certificates/a/renew", "")
+	assert.GreaterOrEqual(t, status, 404)
+}
+
+func TestAgentThatIsNotThere(t *testing.T) {
+	path := socketPath(t)
+	_, err := Dial(t.Context(), path)
+	require.ErrorIs(t, err, ErrNotRunning)
+	assert.ErrorContains(t, err, "certctl-agent start")
+
+	stale(t, path)
+	_, err = Dial(t.Context(), path)
+	require.ErrorIs(t, err, ErrNotRunning)
+
+	_, err = Dial(t.Context(), "relative.sock")
+	assert.ErrorContains(t, err, "absolute path")
+	_, err = Dial(t.Context(), "/"+strings.Repeat("x", 120))
+	assert.ErrorContains(t, err, "choose a shorter one")
+}
+
+// stale leaves a socket behind that nobody listens on.
+func stale(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	require.NoError(t, err)
+	l.SetUnlinkOnClose(false)
+	require.NoError(t, l.Close())
+}
+
+func TestSocketOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		// Without root there is no other user to be; a directory that nobody
+		// may enter stands for one.
+		path := socketPath(t)
+		require.NoError(t, os.Chmod(filepath.Dir(path), 0))
+		defer func() { require.NoError(t, os.Chmod(filepath.Dir(path), 0o700)) }()
+		_, err := Dial(t.Context(), path)
+		require.ErrorIs(t, err, ErrPermission)
+		return
+	}
+	c := &Client{path: "/run/x.sock"}
+	err := c.unreachable(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)})
+	require.ErrorIs(t, err, ErrPermission)
+	assert.ErrorContains(t, err, "run the command as root")
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := socketPath(t)
+	stale(t, path)
+	stale(t, path+makingSuffix)
+	stop := serve(t, path, &agent{status: sample(time.Now())}, quiet)
+	client, err := Dial(t.Context(), path)
+	require.NoError(t, err)
+	client.Close()
+	stop()
+	_, err = os.Lstat(path)
+	assert.ErrorIs(t, err, os.ErrNotExist, "it is removed at the end")
+}
+
+func TestOthersAreLeftAlone(t *testing.T) {
+	path := socketPath(t)
+	stop := serve(t, path, &agent{}, quiet)
+	second, err := New(Config{Path: path, Backend: &agent{}, Log: quiet})
+	require.NoError(t, err)
+	assert.ErrorContains(t, second.Run(t.Context()), "somebody listens there already")
+
+	// A socket that has taken the name is not removed.
+	require.NoError(t, os.Remove(path))
+	stale(t, path)
+	stop()
+	_, err = os.Lstat(path)
+	require.NoError(t, err)
+
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
+	assert.ErrorContains(t, second.Run(t.Context()), "file of another kind")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "precious", string(text))
+}
+
+func TestGroup(t *testing.T) {
+	path := socketPath(t)
+	server, err := New(Config{Path: path, Group: strconv.Itoa(os.Getegid()), Backend: &agent{}, Log: quiet})
+	require.NoError(t, err)
+	run(t, server, path)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o660), info.Mode().Perm())
+
+	server, err = New(Config{Path: socketPath(t), Group: "no-such-group", Backend: &agent{}, Log: quiet})
+	require.NoError(t, err)
+	assert.ErrorContains(t, server.Run(t.Context()), "change control.group")
+}
+
+// A request that is under way does not keep the agent from stopping.
+func TestStopEndsRequests(t *testing.T) {
+	path := socketPath(t)
+	backend := &agent{block: make(chan struct{})}
+	stop := serve(t, path, backend, quiet)
+	client, err := Dial(t.Context(), path)
+	require.NoError(t, err)
+	defer client.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := client.Status(context.Background())
+		done <- err
+	}()
+	<-backend.block
+	began := time.Now()
+	stop()
+	assert.Error(t, <-done)
+	assert.Less(t, time.Since(began), shutdownTimeout)
+}
+
+func TestNewChecksItsConfig(t *testing.T) {
+	for field, cfg := range map[string]Config{
+		"Path":     {Backend: &agent{}, Log: quiet},
+		"Backend":  {Path: "/x", Log: quiet},
+		"Log":      {Path: "/x", Backend: &agent{}},
+		"absolute": {Path: "x", Backend: &agent{}, Log: quiet},
+	} {
+		_, err := New(cfg)
+		assert.ErrorContains(t, err, field)
+	}
+}

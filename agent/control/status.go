@@ -1,0 +1,165 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/certctl/certctl/agent/store"
+	agentsync "github.com/certctl/certctl/agent/sync"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// ErrUnknownCertificate is what Backend.Renew wraps when no managed certificate
+// has that name.
+var ErrUnknownCertificate = errors.New("no managed certificate has this name")
+
+// Backend is the running agent. Its methods are called concurrently and return
+// soon after their context is done.
+type Backend interface {
+	// Status describes the agent now. The result is the caller's own.
+	Status(ctx context.Context) (*Status, error)
+	// Renew makes the certificate of that name due for renewal at once, and
+	// returns when that is stored, not when it is renewed; underWay says that a
+	// renewal had begun already. For a name that is not managed the error wraps
+	// ErrUnknownCertificate.
+	Renew(ctx context.Context, name string) (underWay bool, err error)
+	// Enroll exchanges a token for an identity. An error that is, or wraps, a
+	// *wire.Problem reaches the client as it is; of others only the text does.
+	Enroll(ctx context.Context, request EnrollRequest) (*Enrollment, error)
+}
+
+// EnrollRequest asks the agent to enrol. Its token prints itself redacted.
+type EnrollRequest struct {
+	Server  string // https URL
+	Token   wire.EnrollmentToken
+	Replace bool // give up the present identity, if there is one
+}
+
+// Status is what the agent knows about itself, at one moment.
+type Status struct {
+	At    time.Time `json:"at"`
+	Agent Agent     `json:"agent"`
+	// Enrollment is nil while the host is not enrolled.
+	Enrollment  *Enrollment `json:"enrollment,omitempty"`
+	Coordinator Connection  `json:"coordinator"`
+	// SafeUntil is the offline horizon: the moment when the first expired
+	// certificate would be served if the coordinator, every CA and the network
+	// were gone from now on. Nil when no certificate is in service.
+	SafeUntil    *time.Time    `json:"safe_until,omitempty"`
+	Certificates []Certificate `json:"certificates"` // ordered by name
+	// Warnings are findings about the host or the agent itself that a person
+	// has to look at, each one line with its mend.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Agent is the running program.
+type Agent struct {
+	Build      buildinfo.Info `json:"build"`
+	Hostname   string         `json:"hostname"`
+	PID        int            `json:"pid"`
+	StartedAt  time.Time      `json:"started_at"`
+	StateDir   string         `json:"state_dir"`
+	ConfigFile string         `json:"config_file,omitempty"`
+}
+
+// Enrollment is what the agent is to its coordinator.
+type Enrollment struct {
+	AgentID      string            `json:"agent_id"`
+	Servers      []string          `json:"servers"`
+	NamePatterns []string          `json:"name_patterns,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	// The identity certificate, which is not one of the managed ones.
+	IdentityNotAfter time.Time `json:"identity_not_after,omitzero"`
+	IdentityRenewAt  time.Time `json:"identity_renew_at,omitzero"`
+}
+
+// ConnectionState is how the agent stands with its coordinator. Being cut off
+// is a normal state: renewals at direct issuers go on.
+type ConnectionState string
+
+// States of the connection.
+const (
+	ConnectionNotEnrolled = ConnectionState(agentsync.NotEnrolled)
+	ConnectionStarting    = ConnectionState(agentsync.Starting) // no answer in this run yet, and no failure
+	ConnectionConnected   = ConnectionState(agentsync.Connected)
+	ConnectionCutOff      = ConnectionState(agentsync.CutOff)
+	ConnectionUnknown     = ConnectionState(agentsync.Unknown) // the coordinator does not know this identity
+	ConnectionRetired     = ConnectionState(agentsync.Retired) // the coordinator no longer wants this agent
+)
+
+// Connection is what is known about the coordinator.
+type Connection struct {
+	State       ConnectionState `json:"state"`
+	Server      string          `json:"server,omitempty"` // last one that answered or was tried
+	LastSuccess time.Time       `json:"last_success,omitzero"`
+	CutOffSince time.Time       `json:"cut_off_since,omitzero"` // first failure since the last success
+	LastError   string          `json:"last_error,omitempty"`
+	LastErrorAt time.Time       `json:"last_error_at,omitzero"`
+	NextSync    time.Time       `json:"next_sync,omitzero"`
+	// ClockOffsetMillis is the coordinator's clock minus this host's.
+	ClockOffsetMillis int64  `json:"clock_offset_millis,omitempty"`
+	EventsDropped     uint64 `json:"events_dropped,omitempty"`
+}
+
+// Certificate is one managed certificate with everything that the agent keeps
+// about it, keys excepted.
+type Certificate struct {
+	Name string `json:"name"`
+	wire.Summary
+	Phase store.Phase `json:"phase"`
+	// Generation is the number of the pair in service, 0 if there is none.
+	Generation uint64     `json:"generation,omitempty"`
+	NextAction time.Time  `json:"next_action,omitzero"`
+	Forced     bool       `json:"forced,omitempty"`
+	Suggestion *RenewHint `json:"renewal_info,omitempty"`
+}
+
+// RenewHint is the last suggestion of the authority (RFC 9773).
+type RenewHint struct {
+	WindowStart    time.Time `json:"window_start"`
+	WindowEnd      time.Time `json:"window_end"`
+	SelectedAt     time.Time `json:"selected_at"`
+	ExplanationURL string    `json:"explanation_url,omitempty"`
+}
+
+// CertificateOf describes a record of the store.
+func CertificateOf(record *store.Certificate) Certificate {
+	c := Certificate{
+		Name: record.Name, Summary: record.Summary(), Phase: record.Phase,
+		NextAction: record.NextAction, Forced: record.Forced,
+	}
+	if record.Current != nil {
+		c.Generation = record.Current.Number
+	}
+	if info := record.RenewalInfo; info != nil && !info.SelectedAt.IsZero() {
+		c.Suggestion = &RenewHint{
+			WindowStart: info.WindowStart, WindowEnd: info.WindowEnd,
+			SelectedAt: info.SelectedAt, ExplanationURL: info.ExplanationURL,
+		}
+	}
+	return c
+}
+
+// EnrollmentOf describes an identity; nil stays nil, and so does one whose
+// enrolment has not ended yet.
+func EnrollmentOf(identity *store.Identity, notAfter time.Time) *Enrollment {
+	if identity == nil || identity.AgentID == "" {
+		return nil
+	}
+	return &Enrollment{
+		AgentID: identity.AgentID, Servers: identity.Servers, NamePatterns: identity.NamePatterns, Labels: identity.Labels,
+		IdentityNotAfter: notAfter, IdentityRenewAt: identity.RenewAt,
+	}
+}
+
+// ConnectionOf describes the state of sync; eventsDropped is the store's count.
+func ConnectionOf(state agentsync.State, eventsDropped uint64) Connection {
+	return Connection{
+		State: ConnectionState(state.Standing), Server: state.Server,
+		LastSuccess: state.LastSuccess, CutOffSince: state.CutOffSince,
+		LastError: state.LastError, LastErrorAt: state.LastErrorAt, NextSync: state.NextSync,
+		ClockOffsetMillis: state.ClockOffset.Milliseconds(), EventsDropped: eventsDropped,
+	}
+}

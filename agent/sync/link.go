@@ -1,0 +1,182 @@
+package sync
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync/call"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/tlsutil"
+)
+
+// credential is one identity certificate with what is trusted along with it.
+type credential struct {
+	agentID  string
+	servers  []string
+	keyID    string
+	chainPEM string
+	rootsPEM string
+	// pending is true for a new certificate that was not used with success yet.
+	pending bool
+}
+
+// credentialOf is what to show the coordinator next: the new certificate as
+// soon as there is one.
+func credentialOf(identity *store.Identity) credential {
+	c := credential{
+		agentID: identity.AgentID, servers: identity.Servers,
+		keyID: identity.KeyID, chainPEM: identity.ChainPEM, rootsPEM: identity.RootsPEM,
+	}
+	if p := identity.Pending; p != nil && p.ChainPEM != "" {
+		c.keyID, c.chainPEM, c.pending = p.KeyID, p.ChainPEM, true
+		if p.RootsPEM != "" {
+			c.rootsPEM = p.RootsPEM
+		}
+	}
+	return c
+}
+
+// same ignores pending: a certificate that has proved itself goes on over the
+// connection that it proved itself on.
+func (c *credential) same(other *credential) bool {
+	return c.agentID == other.agentID && c.keyID == other.keyID && c.chainPEM == other.chainPEM &&
+		c.rootsPEM == other.rootsPEM && slices.Equal(c.servers, other.servers)
+}
+
+// link is the way to the coordinator with one credential: one connection, kept
+// alive between syncs. It belongs to one goroutine.
+type link struct {
+	credential
+	leaf    *x509.Certificate
+	client  *http.Client
+	timeout time.Duration
+	current int // index of the server that answered last
+}
+
+func newLink(cred credential, key crypto.Signer, timeout time.Duration, dial func(context.Context, string, string) (net.Conn, error)) (*link, error) {
+	chain, err := pki.ParseChainPEM([]byte(cred.chainPEM))
+	if err != nil {
+		return nil, fmt.Errorf("stored identity: chain: %w", err)
+	}
+	roots, err := pki.ParseChainPEM([]byte(cred.rootsPEM))
+	if err != nil {
+		return nil, fmt.Errorf("stored identity: roots: %w", err)
+	}
+	if len(cred.servers) == 0 {
+		return nil, errors.New("stored identity: it names no server")
+	}
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	source := new(tlsutil.CertSource)
+	if err := source.Set(chain, key); err != nil {
+		return nil, fmt.Errorf("stored identity: %w", err)
+	}
+	config, err := tlsutil.ClientConfig(tlsutil.ClientOptions{Roots: pool, Source: source})
+	if err != nil {
+		return nil, err
+	}
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
+	return &link{
+		credential: cred, leaf: chain[0], timeout: timeout,
+		client: &http.Client{
+			Transport: &http.Transport{
+				Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: config,
+				MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+func (l *link) server() string { return l.servers[l.current] }
+
+func (l *link) close() { l.client.CloseIdleConnections() }
+
+// post sends body to one server after the other, beginning with the one that
+// answered last, until one of them decides. All get the same bytes: what one of
+// them carried out without an answer, the next one recognises.
+func (l *link) post(ctx context.Context, path string, body []byte, out any) (result call.Result, err error) {
+	for range l.servers {
+		result, err = l.postTo(ctx, path, body, out)
+		if lost, ok := errors.AsType[*call.LostError](err); ok && lost.StaleConnection && ctx.Err() == nil {
+			// The connection may have died while it was idle.
+			l.close()
+			result, err = l.postTo(ctx, path, body, out)
+		}
+		if call.Decided(err) || ctx.Err() != nil {
+			return result, err
+		}
+		l.current = (l.current + 1) % len(l.servers)
+	}
+	return result, err
+}
+
+func (l *link) postTo(ctx context.Context, path string, body []byte, out any) (call.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	return call.Post(ctx, l.client, l.server(), path, body, out)
+}
+
+// unlink drops the connection.
+func (c *Client) unlink() {
+	if c.link != nil {
+		c.link.close()
+		c.link = nil
+	}
+}
+
+// connect makes the link for the stored identity, unless it is there already. A
+// new certificate closes the old one's idle connection, so that what comes next
+// is shown the new one.
+func (c *Client) connect(identity *store.Identity) error {
+	want := credentialOf(identity)
+	c.update(func(s *State) {
+		s.AgentID, s.IdentityRenewAt, s.IdentityPending = identity.AgentID, identity.RenewAt, identity.Pending != nil
+	})
+	if c.link != nil && c.link.same(&want) {
+		c.link.pending = want.pending
+		return nil
+	}
+	key, err := c.cfg.Keys.Load(want.keyID)
+	if err != nil {
+		return &identityError{pending: want.pending, err: fmt.Errorf("key of the identity: %w", err)}
+	}
+	next, err := newLink(want, key, c.cfg.Timeout, c.dial)
+	if err != nil {
+		return &identityError{pending: want.pending, err: err}
+	}
+	if c.link == nil || c.link.agentID != want.agentID {
+		// Another agent in the coordinator's eyes: it knows nothing of ours.
+		c.unanswered, c.ackedEvent = nil, 0
+		clear(c.placed)
+		c.failures, c.renewAttempt, c.renewAfter = 0, 0, time.Time{}
+	}
+	c.unlink()
+	c.link = next
+	c.update(func(s *State) { s.Server, s.IdentityNotAfter = next.server(), next.leaf.NotAfter })
+	return nil
+}
+
+// identityError is an identity on this host's disk that cannot be used.
+type identityError struct {
+	pending bool // it was the new one
+	err     error
+}
+
+func (e *identityError) Error() string {
+	return e.err.Error() + "; restore the key directory from a backup, or enrol again with --replace"
+}
+
+func (e *identityError) Unwrap() error { return e.err }
