@@ -31,7 +31,10 @@ type Config struct {
 	// OnResult, when set, is called with the name of a certificate when the
 	// result of its order has been stored. It must return at once.
 	OnResult func(certificate string)
-	Log      *slog.Logger
+	// OnEnrolled, when set, is called when the host has been enrolled, or
+	// enrolled anew, while the agent ran. It must return at once.
+	OnEnrolled func()
+	Log        *slog.Logger
 }
 
 // Client is the agent's side of sync. All methods but Run may be called from

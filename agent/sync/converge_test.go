@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	gosync "sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,6 +179,36 @@ func TestRetryRepeatsTheRequest(t *testing.T) {
 		assert.Equal(t, bodies[0], bodies[1])
 		assert.Equal(t, bodies[0], bodies[2])
 	})
+}
+
+// What happens between a request that was lost and its retry is told in the same
+// round, not after the next pause.
+func TestRetryIsFollowedByTheNews(t *testing.T) {
+	for name, happens := range map[string]func(*host){
+		"row":   func(h *host) { h.certificate("a", "issuer") },
+		"event": func(h *host) { h.fact("one") },
+		"order": func(h *host) { h.order("order", "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(t)
+				h.enrol()
+				var up atomic.Bool
+				h.network.Down = func() bool { return !up.Load() }
+				var bodies int
+				h.coord.Body = func([]byte) { bodies++ }
+				h.start()
+				h.pass(time.Second)
+				happens(h)
+				up.Store(true)
+				for h.client.State().Standing != Connected {
+					h.pass(10 * time.Millisecond)
+				}
+				assert.Equal(t, 2, bodies, "the retry and the news")
+				require.NoError(t, h.converged())
+			})
+		})
+	}
 }
 
 // After a minute the request is made anew: its time would look like a wrong

@@ -52,7 +52,8 @@ func (x *exchange) tooOld(now time.Time) bool {
 // applies the answer. more says that another one is to follow at once.
 func (c *Client) exchange(ctx context.Context) (answer *wire.SyncResponse, more bool, err error) {
 	x := c.unanswered
-	if x == nil || x.tooOld(time.Now()) {
+	repeated := x != nil && !x.tooOld(time.Now())
+	if !repeated {
 		if x, err = c.build(); err != nil {
 			return nil, false, err
 		}
@@ -69,8 +70,26 @@ func (c *Client) exchange(ctx context.Context) (answer *wire.SyncResponse, more 
 	}
 	c.unanswered = nil
 	c.clock(answer.ServerTime, result.SentAt, result.Took)
-	more, err = c.apply(x, answer)
+	if more, err = c.apply(x, answer); err == nil && repeated && !more {
+		// It was made before the coordinator could be reached; what has happened
+		// since must not wait for the end of the pause as well.
+		more, err = c.news(x)
+	}
 	return answer, more, err
+}
+
+// news reports whether there is more to tell than an answered request told.
+func (c *Client) news(x *exchange) (bool, error) {
+	changes, err := c.store.Changes(x.head, 1)
+	if err != nil || changes.Head != x.head {
+		return err == nil, err
+	}
+	events, err := c.store.Events(1)
+	if err != nil || len(events) > 0 {
+		return err == nil, err
+	}
+	open, err := c.store.OpenOrders()
+	return slices.ContainsFunc(open, func(o store.Order) bool { return !c.placed[o.Request.ID] }), err
 }
 
 // build makes the next request from the store.

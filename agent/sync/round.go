@@ -76,6 +76,7 @@ func (c *Client) talk(ctx context.Context) (*wire.SyncResponse, error) {
 			c.update(func(s *State) { s.Standing, s.AgentID, s.NextSync = standing, agentID(identity), time.Time{} })
 			return nil, nil
 		}
+		c.welcome()
 		if err := c.connect(identity); err != nil {
 			return nil, err
 		}
@@ -94,6 +95,19 @@ func (c *Client) talk(ctx context.Context) (*wire.SyncResponse, error) {
 			return answer, err
 		}
 		// The new certificate is used at once: until then both are good.
+	}
+}
+
+// welcome tells that there is an identity, if there was none a moment ago.
+func (c *Client) welcome() {
+	switch c.State().Standing {
+	case NotEnrolled, Retired:
+	default:
+		return
+	}
+	c.update(func(s *State) { s.Standing = Starting })
+	if c.cfg.OnEnrolled != nil {
+		c.cfg.OnEnrolled()
 	}
 }
 
@@ -146,7 +160,7 @@ func (c *Client) exchangeAll(ctx context.Context) (*wire.SyncResponse, error) {
 		if c.ack.ResyncID != "" && c.cursor == 0 {
 			resyncs++
 		}
-		if now == last || resyncs > maxAtOnce || page == maxPages {
+		if page > 1 && now == last || resyncs > maxAtOnce || page == maxPages {
 			// It goes on after the pause: a hot loop would help nobody.
 			c.log.Warn("sync makes no progress; it goes on after the pause", "pages", page, "resync_id", c.ack.ResyncID)
 			return answer, nil

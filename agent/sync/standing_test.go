@@ -175,6 +175,11 @@ func TestNotEnrolledIdlesUntilAnIdentityAppears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		h.start()
+		var enrolled atomic.Int32
+		h.client.cfg.OnEnrolled = func() {
+			assert.NotEqual(t, NotEnrolled, h.client.State().Standing, "orders can be placed when it is called")
+			enrolled.Add(1)
+		}
 		h.pass(time.Hour)
 		assert.Equal(t, NotEnrolled, h.client.State().Standing)
 		h.client.Kick()
@@ -184,9 +189,11 @@ func TestNotEnrolledIdlesUntilAnIdentityAppears(t *testing.T) {
 		h.client.Kick()
 		h.pass(time.Hour)
 		assert.Equal(t, NotEnrolled, h.client.State().Standing, "an enrolment under way is no identity")
+		assert.Zero(t, enrolled.Load())
 		h.enrol()
 		h.client.Kick()
 		h.pass(2 * time.Second)
+		assert.EqualValues(t, 1, enrolled.Load())
 		assert.Equal(t, Connected, h.client.State().Standing)
 		assert.Equal(t, h.agentID, h.client.State().AgentID)
 	})

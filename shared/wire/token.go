@@ -60,6 +60,10 @@ func validTokenID(id string) bool {
 }
 
 func decodeExact(dst []byte, text string) error {
+	// The decoder passes over line breaks; a token has none.
+	if len(text) != base64.RawURLEncoding.EncodedLen(len(dst)) {
+		return errToken
+	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(raw) != len(dst) {
 		return errToken

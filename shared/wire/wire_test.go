@@ -171,6 +171,7 @@ func TestTokenErrorsNeverRepeatTheToken(t *testing.T) {
 		"cut":           good[:len(good)-3],
 		"bad id":        strings.Replace(good, "abc123", "ABC 12", 1),
 		"short secret":  strings.Join([]string{parts[0], parts[1], parts[2][:20], parts[3]}, "."),
+		"line break":    strings.Join([]string{parts[0], parts[1], parts[2][:10] + "\n" + parts[2][10:], parts[3]}, "."),
 		"padded secret": strings.Join([]string{parts[0], parts[1], parts[2] + "=", parts[3]}, "."),
 	} {
 		_, err := ParseEnrollmentToken(bad)

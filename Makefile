@@ -1,0 +1,60 @@
+# certctl: every task of a developer. "make help" lists them.
+SHELL       := /bin/bash
+.DEFAULT_GOAL := help
+export CGO_ENABLED ?= 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+PKG     := github.com/certctl/certctl
+LDFLAGS := -s -w -X $(PKG)/shared/buildinfo.version=$(VERSION) -X $(PKG)/shared/buildinfo.commit=$(COMMIT)
+BINARIES := bin/certctl-agent bin/certctl-coordinator bin/certctl
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the three binaries into bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./agent/cmd/certctl-agent ./coordinator/cmd/certctl-coordinator ./coordinator/cmd/certctl
+
+.PHONY: install
+install: build ## install the binaries into $(DESTDIR)/usr/local/bin
+	install -d $(DESTDIR)/usr/local/bin
+	install -m 0755 $(BINARIES) $(DESTDIR)/usr/local/bin/
+
+.PHONY: demo
+demo: ## watch a host obtain, deploy and renew certificates (DEMO_EXIT=1: unattended)
+	@scripts/demo/run.sh
+
+.PHONY: test
+test: ## everything that must hold: format, vet, lint, guards, unit and integration tests with -race
+	@scripts/test.sh
+
+.PHONY: quick
+quick: ## unit tests only, without the race detector
+	go test ./...
+
+.PHONY: lint
+lint: ## golangci-lint, as in "make test"
+	@scripts/setup/tools.sh
+	.tools/bin/golangci-lint run ./...
+
+.PHONY: generate
+generate: ## regenerate docs/operator/configuration.md and docs/reference/openapi.json
+	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ -run 'Test.*Fresh' -count=1
+
+.PHONY: bench
+bench: ## benchmarks: schedule, digest, Raft group commit
+	go test -run '^$$' -bench . -benchmem ./agent/... ./coordinator/... ./shared/...
+
+.PHONY: test-windows
+test-windows: ## run the Windows service verbs under wine (installs wine)
+	scripts/test-windows-service.sh
+
+.PHONY: test-systemd
+test-systemd: build ## run both services under a real systemd (needs root, debootstrap)
+	scripts/test-systemd.sh
+
+.PHONY: clean
+clean: ## remove what the build made (.tools stays)
+	rm -rf bin dist

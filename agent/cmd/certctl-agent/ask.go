@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/shared/cli"
+)
+
+// outputFlag adds --output to a verb that shows something.
+func outputFlag(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "table", "table or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func checkOutput(output string) error {
+	if output != "table" && output != "json" {
+		return fmt.Errorf("flag --output %q: expected table or json", output)
+	}
+	return nil
+}
+
+func (a *agentCommand) statusCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how this host and its certificates are",
+		Long: `Asks the running agent. The first line is the verdict; what needs attention comes
+first.
+
+Exit status: 0 all is well, 1 something needs attention, 2 the agent is not
+running.`,
+		Example: `  certctl-agent status
+  certctl-agent status --output json | jq .safe_until`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			client, err := a.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			status, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			verdict := control.Judge(status)
+			if output == "json" {
+				err = cli.WriteJSON(cmd.OutOrStdout(), status)
+			} else {
+				verdict, err = control.Render(cmd.OutOrStdout(), status)
+			}
+			if err != nil {
+				return err
+			}
+			if verdict.ExitCode != 0 {
+				return exitStatus(verdict.ExitCode)
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func (a *agentCommand) listCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     "list [NAME]",
+		Aliases: []string{"ls"},
+		Short:   "List the managed certificates, or show one whole",
+		Example: `  certctl-agent list
+  certctl-agent list www --output json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			client, err := a.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if len(args) == 1 {
+				certificate, err := client.Certificate(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				// One certificate has more to say than a row can hold.
+				return cli.WriteJSON(cmd.OutOrStdout(), certificate)
+			}
+			status, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return cli.WriteJSON(cmd.OutOrStdout(), status.Certificates)
+			}
+			return listTable(cmd.OutOrStdout(), status.Certificates)
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func listTable(out io.Writer, certificates []control.Certificate) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT")
+	date := func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return t.Local().Format(time.DateTime)
+	}
+	for i := range certificates {
+		c := &certificates[i]
+		serial := c.Serial
+		if serial == "" {
+			serial = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt))
+	}
+	return w.Flush()
+}
+
+func (a *agentCommand) renewCommand() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "renew NAME",
+		Short: "Renew one certificate now",
+		Long: `Makes the running agent renew a certificate whatever its dates say, and waits
+until the new one is in service. An interrupted wait interrupts nothing else.`,
+		Example: `  certctl-agent renew www
+  certctl-agent renew www --wait 0s`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			before, err := client.Certificate(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			underWay, err := client.Renew(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if underWay {
+				fmt.Fprintf(out, "%s: a renewal is under way already; it continues at once\n", args[0])
+			} else {
+				fmt.Fprintf(out, "%s: renewal begins\n", args[0])
+			}
+			if wait <= 0 {
+				return nil
+			}
+			return follow(cmd.Context(), out, client, before, wait)
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 2*time.Minute, "how long to wait for the new certificate; 0s: not at all")
+	return cmd
+}
+
+// completeNames offers the names of the managed certificates to the shell.
+func (a *agentCommand) completeNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	client, err := a.dial(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer client.Close()
+	status, err := client.Status(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for i := range status.Certificates {
+		names = append(names, status.Certificates[i].Name)
+	}
+	slices.Sort(names)
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/agent/deploy/file"
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/issuer/acme"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+// parts is what issuers and targets are made with, besides the settings.
+type parts struct {
+	settings    *config.Settings
+	report      *settings.Report
+	accountKeys acme.KeyStore
+	issuerState acme.StateStore
+	coordinator issuer.Issuer
+	log         *slog.Logger
+}
+
+// managed turns the configuration into what the engine manages. Its errors
+// name the place in the configuration.
+func (p *parts) managed() ([]renewal.Managed, error) {
+	issuers, err := p.issuers()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]renewal.Managed, 0, len(p.settings.Certificates))
+	for i := range p.settings.Certificates {
+		c := &p.settings.Certificates[i]
+		path := fmt.Sprintf("certificates[%d]", i)
+		names, err := pki.ParseNames(c.Names)
+		if err != nil {
+			return nil, p.report.Problem(path+".names", err)
+		}
+		m := renewal.Managed{
+			Name: c.Name, Names: names, KeyAlgorithm: c.Key,
+			IssuerName: c.Issuer, Issuer: issuers[c.Issuer],
+			Profile: c.Profile, Lifetime: c.Lifetime,
+		}
+		for j := range c.Deployments {
+			target, err := p.target(&c.Deployments[j], names)
+			if err != nil {
+				return nil, p.report.Problem(fmt.Sprintf("%s.deployments[%d]", path, j), err)
+			}
+			m.Deployments = append(m.Deployments, renewal.Deployment{ID: c.Deployments[j].IDAt(j), Target: target})
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+func (p *parts) issuers() (map[string]issuer.Issuer, error) {
+	all := map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
+	listeners := acme.NewListeners(p.log)
+	for name, section := range p.settings.Issuers {
+		iss, err := p.acme(name, section.ACME, listeners)
+		if err != nil {
+			return nil, p.report.Problem("issuers."+name, err)
+		}
+		all[name] = iss
+	}
+	return all, nil
+}
+
+func (p *parts) acme(name string, a *config.ACME, listeners *acme.Listeners) (*acme.Issuer, error) {
+	roots, err := readRoots(a.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	cfg := acme.Config{
+		Name: name, DirectoryURL: a.Directory, RootCAs: roots, Contact: a.Email, TermsAgreed: a.TermsAgreed,
+		PreferredChain: a.PreferredChain, Solver: solver(a), Listeners: listeners,
+		Keys: p.accountKeys, State: p.issuerState, Log: p.log.With("issuer", name),
+	}
+	if a.EAB != nil {
+		cfg.EAB = &acme.EAB{KeyID: a.EAB.KeyID, HMACKey: a.EAB.HMACKey}
+	}
+	return acme.New(cfg)
+}
+
+func solver(a *config.ACME) acme.Solver {
+	switch a.Challenge {
+	case "tls-alpn-01":
+		return acme.TLSALPN01{Listen: a.TLSALPN01.Listen}
+	case "dns-01":
+		if e := a.DNS01.Exec; e != nil {
+			return acme.DNS01Exec{Command: e.Command, Timeout: e.Timeout, PropagationWait: a.DNS01.PropagationWait}
+		}
+		r := a.DNS01.RFC2136
+		s := acme.DNS01RFC2136{Server: r.Server, Zone: r.Zone, TTL: r.TTL, PropagationWait: a.DNS01.PropagationWait}
+		if r.TSIGKeyName != "" {
+			s.TSIG = &acme.TSIG{Name: r.TSIGKeyName, Algorithm: r.TSIGAlgorithm, Secret: r.TSIGSecret}
+		}
+		return s
+	}
+	if a.HTTP01.Webroot != "" {
+		return acme.HTTP01Webroot{Path: a.HTTP01.Webroot}
+	}
+	return acme.HTTP01{Listen: a.HTTP01.Listen}
+}
+
+// readRoots reads a PEM file of roots; nil, for the system's roots, without a file.
+func readRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM", path)
+	}
+	return roots, nil
+}
+
+func (p *parts) target(d *config.Deployment, names pki.Names) (*file.Target, error) {
+	cfg := file.Config{
+		Paths: file.Paths{
+			Certificate: d.Files.Certificate, Chain: d.Files.Chain, FullChain: d.Files.FullChain,
+			Key: d.Files.Key, Combined: d.Files.Combined,
+		},
+		Layout:            file.LayoutFiles,
+		CreateDirectories: d.Files.CreateDirectories,
+		Owner:             d.Files.Owner, Group: d.Files.Group, WindowsAccount: d.Files.WindowsAccount,
+		Mode: fs.FileMode(d.Files.Mode), KeyMode: fs.FileMode(d.Files.KeyMode),
+		Check:  argv(d.Check, d.CheckTimeout),
+		Reload: argv(d.Reload, d.ReloadTimeout),
+		Logger: p.log,
+	}
+	if dir := d.Files.Directory; dir != "" {
+		cfg.Layout = file.LayoutDirectory
+		cfg.Paths = file.Paths{
+			Certificate: filepath.Join(dir, "cert.pem"), Chain: filepath.Join(dir, "chain.pem"),
+			FullChain: filepath.Join(dir, "fullchain.pem"), Key: filepath.Join(dir, "privkey.pem"),
+		}
+	}
+	if v := d.Verify; v != nil {
+		cfg.VerifyCommand = argv(v.Command, d.CheckTimeout)
+		if v.Address != "" {
+			name := v.ServerName
+			if name == "" && len(names.DNS) > 0 {
+				name = names.DNS[0]
+			}
+			cfg.Probe = &file.Probe{Address: v.Address, ServerName: name, Patience: v.Patience}
+		}
+	}
+	return file.New(cfg)
+}
+
+// checkAssembly makes everything that the configuration describes, and throws
+// it away: what only issuers and targets can judge is reported too.
+func checkAssembly(s *config.Settings, report *settings.Report) error {
+	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, log: slog.New(slog.DiscardHandler)}
+	_, err := p.managed()
+	return err
+}
+
+// nowhere keeps nothing. It stands in for state in a check that touches none.
+type nowhere struct{}
+
+var errNowhere = errors.New("a check of the configuration has no state")
+
+func (nowhere) Create(pki.KeyAlgorithm) (string, crypto.Signer, error) { return "", nil, errNowhere }
+func (nowhere) Load(string) (crypto.Signer, error)                     { return nil, errNowhere }
+func (nowhere) IssuerState(string) (json.RawMessage, error)            { return nil, errNowhere }
+func (nowhere) SaveIssuerState(string, json.RawMessage) error          { return errNowhere }

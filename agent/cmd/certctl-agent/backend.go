@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/pki"
+)
+
+// backend is the running agent, as the control socket sees it.
+type backend struct {
+	settings *config.Settings
+	file     string
+	state    *localState
+	engine   *renewal.Engine
+	syncer   *sync.Client
+	started  time.Time
+	log      *slog.Logger
+}
+
+// Status implements control.Backend.
+func (b *backend) Status(context.Context) (*control.Status, error) {
+	managed, err := b.engine.Status()
+	if err != nil {
+		return nil, err
+	}
+	identity, err := b.state.store.Identity()
+	if err != nil {
+		return nil, err
+	}
+	safeUntil, err := b.state.store.SafeUntil()
+	if err != nil {
+		return nil, err
+	}
+	dropped, err := b.state.store.EventsDropped()
+	if err != nil {
+		return nil, err
+	}
+	link := b.syncer.State()
+	host := hostReport()
+	status := &control.Status{
+		At: time.Now().UTC(),
+		Agent: control.Agent{
+			Build: buildinfo.Get(), Hostname: host.Hostname, PID: os.Getpid(), StartedAt: b.started,
+			StateDir: b.settings.StateDir, ConfigFile: b.file,
+		},
+		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
+		Coordinator:  control.ConnectionOf(link, dropped),
+		SafeUntil:    safeUntil,
+		Certificates: make([]control.Certificate, 0, len(managed)),
+	}
+	for _, m := range managed {
+		c := control.CertificateOf(m.Record)
+		if m.Problem != "" {
+			status.Warnings = append(status.Warnings, fmt.Sprintf("%s: %s", c.Name, m.Problem))
+		}
+		status.Certificates = append(status.Certificates, c)
+	}
+	return status, nil
+}
+
+// Renew implements control.Backend.
+func (b *backend) Renew(ctx context.Context, name string) (underWay bool, err error) {
+	err = b.engine.Renew(ctx, name)
+	switch {
+	case errors.Is(err, renewal.ErrUnderWay):
+		return true, nil
+	case errors.Is(err, renewal.ErrUnknown):
+		return false, fmt.Errorf("%w: %w", control.ErrUnknownCertificate, err)
+	}
+	return false, err
+}
+
+// Enroll implements control.Backend.
+func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
+	identity, err := enrollWith(ctx, b.settings, b.state, request, b.log)
+	if err != nil {
+		return nil, err
+	}
+	b.syncer.Kick()
+	leaf, err := pki.ParseChainPEM([]byte(identity.ChainPEM))
+	if err != nil {
+		return nil, err
+	}
+	return control.EnrollmentOf(identity, leaf[0].NotAfter), nil
+}
+
+// enrollWith exchanges a token for an identity. It tells the coordinator the
+// names that this host will ask it for, so that a token for other names is
+// refused now and not at the first order.
+func enrollWith(ctx context.Context, s *config.Settings, state *localState, request control.EnrollRequest, log *slog.Logger) (*store.Identity, error) {
+	var brokered []string
+	for i := range s.Certificates {
+		if s.Certificates[i].Issuer == config.CoordinatorIssuer {
+			brokered = append(brokered, s.Certificates[i].Names...)
+		}
+	}
+	var names pki.Names
+	if len(brokered) > 0 {
+		var err error
+		if names, err = pki.ParseNames(brokered); err != nil {
+			return nil, fmt.Errorf("names of the certificates from the coordinator: %w", err)
+		}
+	}
+	return enroll.Enroll(ctx, enroll.Config{
+		Server: request.Server, Token: request.Token, Replace: request.Replace,
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: names, Log: log.With("part", "enroll"),
+	})
+}

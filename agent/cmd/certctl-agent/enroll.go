@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const maxTokenFile = 4 << 10
+
+func (a *agentCommand) enrollCommand() *cobra.Command {
+	var (
+		server, token, tokenFile string
+		replace                  bool
+		output                   string
+	)
+	cmd := &cobra.Command{
+		Use:   "enroll --server URL --token TOKEN",
+		Short: "Enrol this host with a coordinator",
+		Long: `Exchanges an enrolment token for this agent's identity. The token also says which
+CA the coordinator must show, so that nothing else needs to be trusted.
+
+Works while the agent runs and while it does not. Repeating it after a lost
+answer, with the same token, is safe. "certctl token create" makes tokens.`,
+		Example: `  certctl-agent enroll --server https://certctl.example.com:8443 --token cte1...
+  certctl-agent enroll --server https://certctl.example.com:8443 --token-file - < token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			parsed, err := readToken(token, tokenFile, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			done, err := a.enroll(cmd.Context(), control.EnrollRequest{Server: server, Token: parsed, Replace: replace})
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return cli.WriteJSON(cmd.OutOrStdout(), done)
+			}
+			allowed := "no names: this agent can only use issuers of its own configuration"
+			if len(done.NamePatterns) > 0 {
+				allowed = strings.Join(done.NamePatterns, ", ")
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "enrolled as %s with %s\nit may ask the coordinator for: %s\n",
+				done.AgentID, strings.Join(done.Servers, ", "), allowed)
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&server, "server", "", "URL of the coordinator, such as https://certctl.example.com:8443")
+	flags.StringVar(&token, "token", "", "enrolment token; others on this host can see it, prefer --token-file")
+	flags.StringVar(&tokenFile, "token-file", "", "file with the enrolment token; - is standard input")
+	flags.BoolVar(&replace, "replace", false, "give up the identity that this host has")
+	outputFlag(cmd, &output)
+	_ = cmd.MarkFlagRequired("server")
+	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
+	cmd.MarkFlagsOneRequired("token", "token-file")
+	return cmd
+}
+
+func readToken(text, file string, stdin io.Reader) (wire.EnrollmentToken, error) {
+	if file != "" {
+		in := stdin
+		if file != "-" {
+			f, err := os.Open(file)
+			if err != nil {
+				return wire.EnrollmentToken{}, fmt.Errorf("flag --token-file: %w", err)
+			}
+			defer f.Close()
+			in = f
+		}
+		data, err := io.ReadAll(io.LimitReader(in, maxTokenFile))
+		if err != nil {
+			return wire.EnrollmentToken{}, fmt.Errorf("flag --token-file: %w", err)
+		}
+		text = string(data)
+	}
+	return wire.ParseEnrollmentToken(text)
+}
+
+// enroll asks the running agent, or does it itself when none runs.
+func (a *agentCommand) enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
+	s, _, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.Dial(ctx, s.Control.Socket)
+	if err == nil {
+		defer client.Close()
+		return client.Enroll(ctx, request)
+	}
+	if !errors.Is(err, control.ErrNotRunning) {
+		return nil, err
+	}
+	log, _, err := cli.Logger(os.Stderr, "warn", "text")
+	if err != nil {
+		return nil, err
+	}
+	state, err := openState(s, log)
+	if err != nil {
+		return nil, err
+	}
+	defer state.close(log)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	identity, err := enrollWith(ctx, s, state, request, log)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := pki.ParseChainPEM([]byte(identity.ChainPEM))
+	if err != nil {
+		return nil, err
+	}
+	return control.EnrollmentOf(identity, chain[0].NotAfter), nil
+}

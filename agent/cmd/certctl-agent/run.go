@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/agent/issuer/coordinator"
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/runner"
+	"github.com/certctl/certctl/shared/service"
+	"github.com/certctl/certctl/shared/settings"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+func (a *agentCommand) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent in the foreground, or as the service that install made",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status := service.Run(cmd.Context(), a.definition(), func(ctx context.Context, life service.Lifecycle) int {
+				if err := a.run(ctx, life); err != nil {
+					fmt.Fprintf(os.Stderr, "certctl-agent: %v\n", err)
+					life.Failed(err)
+					return 1
+				}
+				return 0
+			})
+			if status != 0 {
+				return exitStatus(status)
+			}
+			return nil
+		},
+	}
+	service.BindRun(cmd.Flags())
+	return cmd
+}
+
+// run is the agent's life, from its configuration to its last goroutine.
+func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
+	s, report, err := a.load()
+	if err != nil {
+		return err
+	}
+	log, _, err := cli.Logger(os.Stderr, s.Log.Level, s.Log.Format)
+	if err != nil {
+		return err
+	}
+	for _, warning := range report.Warnings() {
+		log.Warn("configuration", "warning", warning)
+	}
+	log.Info("agent starts", "version", buildinfo.Version(), "state_dir", s.StateDir, "certificates", len(s.Certificates))
+
+	// The state comes first: nothing else may begin before it is known to be
+	// whole, private and this process's alone.
+	state, err := openState(s, log)
+	if err != nil {
+		return err
+	}
+	defer state.close(log)
+
+	// Sync and engine need each other: results of orders wake the engine, and
+	// its changes make a sync worth while.
+	var engine *renewal.Engine
+	syncer, err := sync.New(sync.Config{
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Timeout: s.Coordinator.SyncTimeout,
+		OnResult: func(certificate string) { engine.Wake(certificate) },
+		// What could not be ordered for want of an identity need not wait for
+		// its next attempt.
+		OnEnrolled: func() {
+			for i := range s.Certificates {
+				if c := &s.Certificates[i]; c.Issuer == config.CoordinatorIssuer {
+					engine.Wake(c.Name)
+				}
+			}
+		},
+		Log: log.With("part", "sync"),
+	})
+	if err != nil {
+		return err
+	}
+	brokered, err := coordinator.New(coordinator.Config{Orders: state.store, Courier: syncer})
+	if err != nil {
+		return err
+	}
+	assembly := &parts{
+		settings: s, report: report, accountKeys: state.accountKeys, issuerState: state.store,
+		coordinator: brokered, log: log.With("part", "renewal"),
+	}
+	managed, err := assembly.managed()
+	if err != nil {
+		return err
+	}
+	engine, err = renewal.New(renewal.Config{
+		Store: state.store, Keys: state.keys, Managed: managed,
+		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
+		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
+		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,
+		Log: log.With("part", "renewal"),
+	})
+	if err != nil {
+		return err
+	}
+	engine.OnChange(syncer.Kick)
+
+	socket, err := control.New(control.Config{
+		Path: s.Control.Socket, Group: s.Control.Group,
+		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, started: time.Now(), log: log},
+		Log:     log.With("part", "control"),
+	})
+	if err != nil {
+		return err
+	}
+
+	if err := forgetOrders(state.store, brokered, managed); err != nil {
+		return err
+	}
+	if err := state.store.Append(wire.Event{Kind: wire.EventStarted, At: time.Now().UTC(), Detail: buildinfo.Version()}); err != nil {
+		return err
+	}
+	// Everything local is in place. Whether coordinator and CAs are there is
+	// not a matter of readiness.
+	life.Ready()
+	err = runner.Run(ctx,
+		runner.Task{Name: "renewal", Run: engine.Run},
+		runner.Task{Name: "sync", Run: syncer.Run},
+		runner.Task{Name: "control", Run: socket.Run},
+	)
+	if err != nil {
+		return err
+	}
+	log.Info("agent stops")
+	return nil
+}
+
+// forgetOrders drops the orders of certificates that are no longer in the
+// configuration; the engine drops the certificates themselves.
+func forgetOrders(st *store.Store, brokered *coordinator.Issuer, managed []renewal.Managed) error {
+	wanted := make(map[string]bool, len(managed))
+	for _, m := range managed {
+		wanted[m.Name] = true
+	}
+	records, err := st.Certificates()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if !wanted[record.Name] {
+			if err := brokered.Forget(record.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// localState is everything of the agent that is on disk.
+type localState struct {
+	store        *store.Store
+	keys         *keys.Dir // of managed certificates
+	identityKeys *keys.Dir
+	accountKeys  *keys.Dir // of ACME accounts
+}
+
+// openState opens, and at the first start creates, the state directory.
+func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) {
+	if err := durable.EnsurePrivateDir(s.StateDir); err != nil {
+		return nil, err
+	}
+	st := new(localState)
+	defer func() {
+		if err != nil {
+			st.close(log)
+		}
+	}()
+	st.store, err = store.Open(filepath.Join(s.StateDir, "state.db"), store.Options{
+		OnDrop: func(d store.Dropped) {
+			log.Warn("the outbox is full; a fact for the coordinator was merged or dropped, and counted",
+				"kind", d.Kind, "certificate", d.Certificate, "merged", d.Coalesced)
+		},
+	})
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("another certctl-agent uses this state directory: %w; see \"certctl-agent status\", or stop it with \"certctl-agent stop\"", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []struct {
+		name string
+		dir  **keys.Dir
+	}{{"certificates", &st.keys}, {"identity", &st.identityKeys}, {"accounts", &st.accountKeys}} {
+		if *d.dir, err = keys.OpenDir(filepath.Join(s.Keys(), d.name)); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+func (st *localState) close(log *slog.Logger) {
+	if st.store != nil {
+		if err := st.store.Close(); err != nil {
+			log.Error("state file did not close", "err", err)
+		}
+	}
+}
+
+// hostReport is what the agent says of its host.
+func hostReport() wire.HostReport {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "unknown"
+	}
+	return wire.HostReport{
+		Hostname: hostname, OS: runtime.GOOS, Arch: runtime.GOARCH,
+		Version: buildinfo.Version(), StartedAt: time.Now().UTC().Truncate(time.Second),
+	}
+}
+
+// fileIfRead is the configuration file for status, "" when there is none.
+func (a *agentCommand) fileIfRead(report *settings.Report) string {
+	if file, _ := a.source.File(); report.FileRead() {
+		return file
+	}
+	return ""
+}

@@ -1,0 +1,195 @@
+// Command demo shows certctl at work with real programs: it starts a
+// coordinator, an agent, an ACME CA and a web server, and tells what it sees.
+// Every step is checked by a TLS connection or by asking the programs; the
+// first that does not come true ends the demonstration with exit status 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/certctl/certctl/internal/testca"
+	"github.com/certctl/certctl/internal/testca/pebble"
+)
+
+const (
+	internalName = "internal.demo.example"
+	publicName   = "public.demo.example"
+
+	// Lifetimes so short that a renewal can be seen: both are renewed at half.
+	internalLifetime = 90 * time.Second
+	publicLifetime   = 60 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx))
+}
+
+func run(ctx context.Context) int {
+	dir, err := os.MkdirTemp("", "certctl-demo-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	s := newStage(dir)
+	err = play(ctx, s)
+	interrupted := ctx.Err() != nil
+	if err != nil && !interrupted {
+		s.failed(err)
+	}
+	s.clear()
+	switch {
+	case interrupted && s.complete:
+		return 0
+	case interrupted:
+		fmt.Println("\ninterrupted; everything was stopped and removed")
+		return 130
+	case err != nil:
+		return 1
+	}
+	return 0
+}
+
+// play is the demonstration, from the first program to the last.
+func play(ctx context.Context, s *stage) error {
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return err
+	}
+	ports, err := testca.Ports(1)
+	if err != nil {
+		return err
+	}
+	c := &cast{stage: s, bin: bin, server: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+
+	s.act("A coordinator, with nothing but its defaults (and short lifetimes, to see renewals)")
+	if err := c.startCoordinator(ctx); err != nil {
+		return err
+	}
+	if err := c.login(ctx); err != nil {
+		return err
+	}
+	token, err := c.createToken(ctx)
+	if err != nil {
+		return err
+	}
+
+	s.act("An ACME CA (Pebble) and a web server with placeholder certificates")
+	ca, err := pebble.Start(ctx, pebble.Options{
+		Dir:      s.path("pebble"),
+		Profiles: map[string]pebble.Profile{"default": {Description: "short", Validity: publicLifetime}},
+	})
+	if err != nil {
+		return fmt.Errorf("start Pebble: %w", err)
+	}
+	s.onClear(ca.Close)
+	s.saw("Pebble answers at %s", ca.DirectoryURL)
+	site, err := startWeb(ctx, s)
+	if err != nil {
+		return err
+	}
+	c.web = site
+	s.saw("%s serves %s and %s at https://%s", site.Kind, internalName, publicName, site.Address)
+
+	s.act("A host: its agent enrols with the token and starts")
+	if err := c.writeAgentConfig(ca); err != nil {
+		return err
+	}
+	if err := c.enroll(ctx, token); err != nil {
+		return err
+	}
+	if err := c.startAgent(ctx); err != nil {
+		return err
+	}
+
+	s.act("Two certificates are issued, deployed, and seen on the wire")
+	internal, err := c.awaitServed(ctx, "internal", internalName, "", 40*time.Second)
+	if err != nil {
+		return err
+	}
+	s.saw("the coordinator's built-in CA issued %s; %s serves it", internal, site.Kind)
+	public, err := c.awaitServed(ctx, "public", publicName, "", 40*time.Second)
+	if err != nil {
+		return err
+	}
+	s.saw("Pebble issued %s; %s serves it", public, site.Kind)
+	if err := c.show(ctx, "on the host", c.program("certctl-agent"), "status", "--config", c.agentConfig()); err != nil {
+		return err
+	}
+	if err := c.awaitReport(ctx, "internal", internal, 15*time.Second); err != nil {
+		return err
+	}
+	if err := c.awaitReport(ctx, "public", public, 15*time.Second); err != nil {
+		return err
+	}
+	s.saw("the coordinator's report has both serials")
+	if err := c.show(ctx, "at the coordinator", c.program("certctl"), "certificates", "list"); err != nil {
+		return err
+	}
+
+	s.act("Both are renewed, at half of their short lives")
+	first := public
+	if public, err = c.awaitServed(ctx, "public", publicName, public, publicLifetime); err != nil {
+		return err
+	}
+	s.saw("renewed by ACME: %s is served now, %s was before", public, first)
+	first = internal
+	if internal, err = c.awaitServed(ctx, "internal", internalName, internal, internalLifetime); err != nil {
+		return err
+	}
+	s.saw("renewed by the built-in CA: %s is served now, %s was before", internal, first)
+	if err := c.awaitReport(ctx, "internal", internal, 15*time.Second); err != nil {
+		return err
+	}
+
+	s.act("The coordinator stops. The host goes on")
+	if err := c.stopCoordinator(ctx); err != nil {
+		return err
+	}
+	s.saw("the coordinator is gone: nobody listens at %s", c.server)
+	// What is served now may be newer than what was seen above.
+	if public, err = c.awaitServed(ctx, "public", publicName, "", 10*time.Second); err != nil {
+		return err
+	}
+	first = public
+	if public, err = c.awaitServed(ctx, "public", publicName, public, publicLifetime); err != nil {
+		return err
+	}
+	s.saw("renewed by ACME without the coordinator: %s is served now, %s was before", public, first)
+	if err := c.awaitCutOff(ctx, 20*time.Second); err != nil {
+		return err
+	}
+	s.saw("the agent says that it is cut off, and until when its host is safe")
+
+	s.act("The coordinator comes back. Its report catches up")
+	if err := c.startCoordinator(ctx); err != nil {
+		return err
+	}
+	if err := c.awaitReport(ctx, "public", public, 30*time.Second); err != nil {
+		return err
+	}
+	s.saw("the report has %s, which was issued while the coordinator was away", public)
+	if err := c.show(ctx, "at the coordinator", c.program("certctl"), "certificates", "list"); err != nil {
+		return err
+	}
+	if err := c.show(ctx, "and its agents", c.program("certctl"), "agents", "list"); err != nil {
+		return err
+	}
+
+	s.end()
+	if os.Getenv("DEMO_EXIT") != "" {
+		return nil
+	}
+	return c.linger(ctx)
+}
+
+// errNotYet says that something has not come true yet.
+var errNotYet = errors.New("not yet")

@@ -1,0 +1,224 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// patience is how long a verb waits for the service manager. The units allow a
+// start less than this.
+const patience = 6 * time.Minute
+
+// Commands are the verbs install, uninstall, start, stop and restart, and
+// service with the verb status, for the command line of a daemon. def is
+// called when one of them runs, after flags are parsed, and before that for the
+// name in the examples.
+func Commands(def func() (Definition, error)) []*cobra.Command {
+	v := &verbs{def: def, control: NewControl}
+	return v.all()
+}
+
+type verbs struct {
+	def     func() (Definition, error)
+	control func(Definition) (*Control, error)
+}
+
+func (v *verbs) all() []*cobra.Command {
+	return []*cobra.Command{
+		v.install(), v.uninstall(),
+		v.simple("start", "Start the service and wait until it runs", (*Control).Start),
+		v.simple("stop", "Stop the service and wait until it has ended", (*Control).Stop),
+		v.simple("restart", "Stop the service and start it again", (*Control).Restart),
+		v.service(),
+	}
+}
+
+// with hands the service's control to a verb.
+func (v *verbs) with(cmd *cobra.Command, run func(ctx context.Context, c *Control) error) error {
+	def, err := v.def()
+	if err != nil {
+		return err
+	}
+	c, err := v.control(def)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	return run(ctx, c)
+}
+
+func (v *verbs) install() *cobra.Command {
+	var force, now bool
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install this program as a service that starts at boot",
+		Long: `Makes this executable a service of systemd or of Windows that starts at boot and
+is started again whenever it ends. Needs root, or an administrator's prompt.
+
+With --config the service reads that configuration file. Other flags are not for
+services: put settings into the configuration file.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		// A setting for this one command would silently not be the service's.
+		if set := cmd.Flags().Lookup("set"); set != nil && set.Changed {
+			return errors.New("flag --set: a service has no such flag: put the setting into the configuration file")
+		}
+		return v.with(cmd, func(ctx context.Context, c *Control) error {
+			state, err := c.Install(ctx, force)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s is installed: %s\n", state.Name, state.Source)
+			switch {
+			case now && state.Running:
+				state, err = c.Restart(ctx)
+			case now:
+				state, err = c.Start(ctx)
+			case state.Running:
+				fmt.Fprintf(out, "it runs with its old definition until \"%s restart\"\n", state.Name)
+				return nil
+			default:
+				fmt.Fprintf(out, "it starts at the next boot; start it now with \"%s start\"\n", state.Name)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return printState(out, state)
+		})
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "write the definition anew if the service is installed already")
+	cmd.Flags().BoolVar(&now, "now", false, "start the service too, or restart it")
+	v.example(cmd, "install", "install --config /etc/certctl/other.yaml --now")
+	return cmd
+}
+
+func (v *verbs) uninstall() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Stop the service and remove it; configuration and state stay",
+		Args:  cobra.NoArgs,
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return v.with(cmd, func(ctx context.Context, c *Control) error {
+			if err := c.Uninstall(ctx); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is no service any more; its configuration and state are still there\n", c.def.Name)
+			return err
+		})
+	}
+	v.example(cmd, "uninstall")
+	return cmd
+}
+
+func (v *verbs) simple(verb, short string, act func(*Control, context.Context) (State, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: verb, Short: short, Args: cobra.NoArgs}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return v.with(cmd, func(ctx context.Context, c *Control) error {
+			state, err := act(c, ctx)
+			if err != nil {
+				return err
+			}
+			return printState(cmd.OutOrStdout(), state)
+		})
+	}
+	v.example(cmd, verb)
+	return cmd
+}
+
+// service is a verb of its own, since status means the daemon's own state.
+func (v *verbs) service() *cobra.Command {
+	cmd := &cobra.Command{Use: "service", Short: "The service as the service manager sees it", Args: cobra.NoArgs}
+	var output string
+	status := &cobra.Command{
+		Use:   "status",
+		Short: "Show whether the service is installed and runs",
+		Long: `Asks systemd or Windows. Everybody may.
+
+Exit status: 0 the service runs, 1 it does not.`,
+		Args: cobra.NoArgs,
+	}
+	status.RunE = func(cmd *cobra.Command, _ []string) error {
+		if output != "table" && output != "json" {
+			return fmt.Errorf("flag --output %q: expected table or json", output)
+		}
+		return v.with(cmd, func(ctx context.Context, c *Control) error {
+			state, err := c.State(ctx)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				err = enc.Encode(state)
+			} else {
+				err = printState(cmd.OutOrStdout(), state)
+			}
+			switch {
+			case err != nil:
+				return err
+			case !state.Installed:
+				return fmt.Errorf("the service is %w: install it with \"%s install\"", ErrNotInstalled, c.def.Name)
+			case !state.Running:
+				return fmt.Errorf("the service does not run: start it with \"%s start\"", c.def.Name)
+			}
+			return nil
+		})
+	}
+	status.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	_ = status.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	v.example(status, "service status")
+	cmd.AddCommand(status)
+	return cmd
+}
+
+// example gives a verb its examples, with the daemon's name before each.
+func (v *verbs) example(cmd *cobra.Command, lines ...string) {
+	def, err := v.def()
+	if err != nil {
+		return // the verb itself says so
+	}
+	for i, line := range lines {
+		if i > 0 {
+			cmd.Example += "\n"
+		}
+		cmd.Example += "  " + def.Name + " " + line
+	}
+}
+
+func printState(out io.Writer, state State) error {
+	if !state.Installed {
+		_, err := fmt.Fprintf(out, "%s: not installed\n", state.Name)
+		return err
+	}
+	running := "does not run"
+	if state.Running {
+		running = "runs"
+	}
+	fmt.Fprintf(out, "%s %s: %s", state.Name, running, state.Word)
+	if state.PID != 0 {
+		fmt.Fprintf(out, ", pid %d", state.PID)
+	}
+	if state.Restarts != 0 {
+		fmt.Fprintf(out, ", restarted %d times", state.Restarts)
+	}
+	if !state.Running && state.ExitStatus != 0 {
+		fmt.Fprintf(out, ", exit status %d", state.ExitStatus)
+	}
+	fmt.Fprintln(out)
+	if state.Says != "" {
+		fmt.Fprintf(out, "  says:           %s\n", state.Says)
+	}
+	_, err := fmt.Fprintf(out, "  starts at boot: %t\n  defined by:     %s\n", state.StartsAtBoot, state.Source)
+	return err
+}

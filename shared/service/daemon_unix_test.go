@@ -1,0 +1,222 @@
+//go:build !windows
+
+package service
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(daemonVariable); name != "" {
+		os.Exit(runTestDaemon(name))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// daemonVariable makes this test binary a daemon, for tests of real processes.
+const daemonVariable = "SERVICE_TEST_DAEMON"
+
+// runTestDaemon is the main function of the daemons of these tests. Each says
+// on standard output what a test waits for.
+func runTestDaemon(name string) int {
+	return Run(context.Background(), definition(), func(ctx context.Context, life Lifecycle) int {
+		switch name {
+		case "obedient":
+			reload := life.Reload()
+			life.Status("looking\naround")
+			life.Ready()
+			fmt.Println("ready")
+			for {
+				select {
+				case <-reload:
+					fmt.Println("reload")
+				case <-ctx.Done():
+					fmt.Println("stop:", context.Cause(ctx))
+					return 7
+				}
+			}
+		case "stubborn":
+			fmt.Println("ready")
+			<-ctx.Done()
+			fmt.Println("stopping")
+			select {}
+		case "without reload":
+			fmt.Println("ready")
+			<-ctx.Done()
+			fmt.Println("stop:", context.Cause(ctx))
+			return 0
+		case "failing":
+			life.Failed(errors.New("state.db is damaged"))
+			return 3
+		}
+		return 99
+	})
+}
+
+// testDaemon is such a process.
+type testDaemon struct {
+	*exec.Cmd
+	lines *bufio.Scanner
+	rest  func() string // what it wrote to standard error
+}
+
+func startTestDaemon(t *testing.T, name string, env ...string) *testDaemon {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), append(env, daemonVariable+"="+name)...)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	stderr, err := os.CreateTemp(t.TempDir(), "stderr")
+	require.NoError(t, err)
+	t.Cleanup(func() { stderr.Close() })
+	cmd.Stderr = stderr
+	require.NoError(t, cmd.Start())
+	return &testDaemon{Cmd: cmd, lines: bufio.NewScanner(stdout), rest: func() string {
+		text, err := os.ReadFile(stderr.Name())
+		require.NoError(t, err)
+		return string(text)
+	}}
+}
+
+func (d *testDaemon) says(t *testing.T, want string) {
+	t.Helper()
+	require.True(t, d.lines.Scan(), "it ended before it said %q", want)
+	assert.Equal(t, want, d.lines.Text())
+}
+
+// ends returns how the process ended.
+func (d *testDaemon) ends(t *testing.T) int {
+	t.Helper()
+	for d.lines.Scan() {
+	}
+	var exit *exec.ExitError
+	if err := d.Wait(); err != nil {
+		require.ErrorAs(t, err, &exit)
+	}
+	return d.ProcessState.ExitCode()
+}
+
+func TestProcessObeysSignals(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			d := startTestDaemon(t, "obedient")
+			d.says(t, "ready")
+			require.NoError(t, d.Process.Signal(syscall.SIGHUP))
+			d.says(t, "reload")
+			require.NoError(t, d.Process.Signal(sig))
+			d.says(t, "stop: ended by signal: "+sig.String())
+			assert.Equal(t, 7, d.ends(t), "the status of main is that of the process")
+			assert.Empty(t, d.rest())
+		})
+	}
+}
+
+func TestProcessEndsAtTheSecondSignal(t *testing.T) {
+	d := startTestDaemon(t, "stubborn")
+	d.says(t, "ready")
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	d.says(t, "stopping")
+	require.NoError(t, d.Process.Signal(syscall.SIGHUP), "a hangup is no second signal")
+	require.NoError(t, d.Process.Signal(syscall.SIGINT))
+	assert.Equal(t, 128+int(syscall.SIGINT), d.ends(t))
+	assert.Contains(t, d.rest(), "certctl-test: interrupt again: ending at once")
+}
+
+func TestProcessThatDoesNotReloadEndsAtHangup(t *testing.T) {
+	d := startTestDaemon(t, "without reload")
+	d.says(t, "ready")
+	require.NoError(t, d.Process.Signal(syscall.SIGHUP))
+	d.says(t, "stop: ended by signal: hangup")
+	assert.Zero(t, d.ends(t))
+}
+
+// listenAsSystemd is the receiving end of NOTIFY_SOCKET.
+func listenAsSystemd(t *testing.T) (path string, next func() string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify") // t.TempDir may be too long for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path = filepath.Join(dir, "socket")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return path, func() string {
+		t.Helper()
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+		buffer := make([]byte, 4096)
+		n, err := conn.Read(buffer)
+		require.NoError(t, err)
+		return string(buffer[:n])
+	}
+}
+
+func TestProcessTellsSystemd(t *testing.T) {
+	socket, next := listenAsSystemd(t)
+	d := startTestDaemon(t, "obedient", "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=100000")
+	assert.Equal(t, "STATUS=looking around", next())
+	d.says(t, "ready")
+	seen := map[string]int{}
+	for seen["READY=1"] == 0 || seen["WATCHDOG=1"] < 3 {
+		seen[next()]++
+	}
+	assert.Equal(t, 1, seen["READY=1"])
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	for seen["STOPPING=1"] == 0 {
+		seen[next()]++
+	}
+	assert.Equal(t, 7, d.ends(t))
+	assert.Len(t, seen, 3, "only these: %v", seen)
+}
+
+func TestProcessTellsSystemdWhyItFailed(t *testing.T) {
+	socket, next := listenAsSystemd(t)
+	d := startTestDaemon(t, "failing", "NOTIFY_SOCKET="+socket)
+	assert.Equal(t, "STATUS=failed: state.db is damaged", next())
+	assert.Equal(t, 3, d.ends(t))
+}
+
+func TestProcessWithoutAListenerOfSystemdSaysSoOnceAndGoesOn(t *testing.T) {
+	d := startTestDaemon(t, "obedient", "NOTIFY_SOCKET="+filepath.Join(t.TempDir(), "nobody"))
+	d.says(t, "ready")
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	assert.Equal(t, 7, d.ends(t))
+	assert.Contains(t, d.rest(), "certctl-test: systemd was not told")
+	assert.Len(t, lines(d.rest()), 1)
+}
+
+func TestProcessRefusesAWatchdogThatItCannotRead(t *testing.T) {
+	d := startTestDaemon(t, "obedient", "WATCHDOG_USEC=soon")
+	assert.Equal(t, 1, d.ends(t))
+	assert.Contains(t, d.rest(), "WATCHDOG_USEC")
+}
+
+func TestRunRefusesAnIncompleteDefinition(t *testing.T) {
+	called := false
+	status := Run(t.Context(), Definition{}, func(context.Context, Lifecycle) int { called = true; return 0 })
+	assert.Equal(t, 1, status)
+	assert.False(t, called)
+}
+
+func TestRunLetsAPanicThrough(t *testing.T) {
+	p := &process{name: "certctl-test", signals: nil, stderr: io.Discard, exit: func(int) {}, notify: func(string) (bool, error) { return false, nil }}
+	assert.PanicsWithValue(t, "boom", func() {
+		p.run(t.Context(), func(context.Context, Lifecycle) int { panic("boom") })
+	})
+}
