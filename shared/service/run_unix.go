@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -23,8 +24,10 @@ func BindRun(*pflag.FlagSet) {}
 //
 // SIGTERM and SIGINT cancel main's context, with the signal as its cause; main
 // then has the time that the service manager gives to come to its end. A second
-// one of them ends the process at once with 128 and the signal's number. SIGHUP
-// is a request to reload, see [Lifecycle.Reload].
+// one of them ends the process at once with 128 and the signal's number, if it
+// comes a second or more after the first: tools that signal a process and then
+// its group mean one stop, not two. SIGHUP is a request to reload, see
+// [Lifecycle.Reload].
 //
 // Under systemd (NOTIFY_SOCKET is set) the service's state, its status line and
 // the watchdog's signs of life are sent as sd_notify(3) and
@@ -45,6 +48,9 @@ func Run(ctx context.Context, def Definition, main func(ctx context.Context, lif
 	p := &process{name: def.Name, signals: caught, stderr: os.Stderr, exit: os.Exit, notify: notifySystemd}
 	return p.run(ctx, main)
 }
+
+// sameStop is the span within which signals to stop count as one.
+const sameStop = time.Second
 
 // process is what Run needs of the process that it is in.
 type process struct {
@@ -92,6 +98,7 @@ func (e *SignalError) Error() string { return "ended by signal: " + e.Signal.Str
 // obey follows signals until the daemon's life ends.
 func (p *process) obey(life context.Context, s *session, cancel context.CancelCauseFunc) {
 	stopping := false
+	var since time.Time
 	for {
 		var sig os.Signal
 		select {
@@ -106,6 +113,9 @@ func (p *process) obey(life context.Context, s *session, cancel context.CancelCa
 				continue
 			}
 		}
+		if stopping && time.Since(since) < sameStop {
+			continue
+		}
 		if stopping {
 			fmt.Fprintf(p.stderr, "%s: %s again: ending at once\n", p.name, sig)
 			status := 1
@@ -115,7 +125,7 @@ func (p *process) obey(life context.Context, s *session, cancel context.CancelCa
 			p.exit(status)
 			return
 		}
-		stopping = true
+		stopping, since = true, time.Now()
 		s.manager.stopping()
 		cancel(&SignalError{Signal: sig})
 	}
