@@ -83,6 +83,9 @@ func play(ctx context.Context, s *stage) error {
 	}
 
 	s.act("An ACME CA (Pebble) and a web server with placeholder certificates")
+	if err := os.Mkdir(s.path("pebble"), 0o700); err != nil {
+		return err
+	}
 	ca, err := pebble.Start(ctx, pebble.Options{
 		Dir:      s.path("pebble"),
 		Profiles: map[string]pebble.Profile{"default": {Description: "short", Validity: publicLifetime}},

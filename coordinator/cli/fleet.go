@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+const (
+	agentsPath       = "/api/v1/agents"
+	certificatesPath = "/api/v1/certificates"
+)
+
+func (p *program) agentsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, retire"}
+	cmd.AddCommand(p.listAgentsCommand(), p.showAgentCommand(), p.retireAgentCommand())
+	return cmd
+}
+
+func (p *program) listAgentsCommand() *cobra.Command {
+	var page listFlags
+	var state, connection, part, safe string
+	var labels []string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: cobra.NoArgs,
+		Long: `Lists agents. "Safe until" is the moment when a host would serve its first expired
+certificate if the coordinator, every CA and the network were gone from its last
+report on.`,
+		Example: `  certctl agents list
+  certctl agents list --connection cut_off --label env=prod
+  certctl agents list --safe-within 7d`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := query("state", state, "connection", connection, "q", part)
+			q["label"] = labels
+			if safe != "" {
+				within, err := settings.ParseDuration(safe)
+				if err != nil {
+					return fmt.Errorf("flag --safe-within: %w", err)
+				}
+				q.Set("safe_before", time.Now().Add(within).UTC().Format(time.RFC3339))
+			}
+			agents, err := list[resource.Agent](p, cmd, &page, agentsPath, q)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, agents, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, a := range agents.Items {
+					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), expiry(a.SafeUntil, now),
+						strconv.Itoa(a.Certificates), a.OS + "/" + a.Arch, a.Version, labelText(a.Labels)})
+				}
+				return table(out, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	choice(cmd, &state, "state", "only agents in this state", "active", "retired")
+	choice(cmd, &connection, "connection", "only agents that are", "connected", "cut_off")
+	cmd.Flags().StringVar(&part, "query", "", "only agents with this in host name or id")
+	cmd.Flags().StringVar(&safe, "safe-within", "", "only agents whose host is safe for less than this, such as 7d")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "only agents with label=value; may be repeated")
+	return cmd
+}
+
+func connectionText(a resource.Agent, now time.Time) string {
+	switch {
+	case a.State == "retired":
+		return "retired " + distance(a.RetiredAt, now)
+	case a.Connected:
+		return "connected"
+	}
+	return "cut off, last seen " + distance(a.LastSeen, now)
+}
+
+func (p *program) showAgentCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var a resource.AgentDetail
+			if err := p.call(cmd, get, agentsPath+"/"+url.PathEscape(args[0]), nil, &a); err != nil {
+				return err
+			}
+			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
+				pairs := [][2]string{
+					{"agent", a.ID}, {"host", a.Hostname}, {"platform", a.OS + "/" + a.Arch}, {"version", a.Version},
+					{"state", a.State}, {"connection", connectionText(a.Agent, now)}, {"last seen", moment(a.LastSeen, now)},
+					{"safe until", first(moment(a.SafeUntil, now), "it serves no certificate")},
+					{"certificates", healthText(a.CertificateHealth)},
+					{"enrolled", moment(a.EnrolledAt, now) + ", with token " + a.EnrollmentTokenID},
+					{"may order", first(strings.Join(a.NamePatterns, ", "), "nothing")}, {"labels", labelText(a.Labels)},
+					{"identity", "serial " + a.Identity.Serial + ", expires " + moment(a.Identity.NotAfter, now)},
+				}
+				if a.EventsDropped > 0 {
+					pairs = append(pairs, [2]string{"facts lost", fmt.Sprintf("%d were merged or dropped by a full outbox", a.EventsDropped)})
+				}
+				return facts(out, pairs)
+			})
+		},
+	}
+}
+
+func (p *program) completeAgents() cobra.CompletionFunc {
+	return completeIDs(p, agentsPath, func(a resource.Agent) string { return a.ID + "\t" + plain(a.Hostname) })
+}
+
+func (p *program) retireAgentCommand() *cobra.Command {
+	var reason string
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "retire ID", Short: "End an agent for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Long: `Ends an agent: its identity is refused from now on and cannot renew itself. Its host
+goes on with issuers of its own. To have it back, enrol it anew.`,
+		Example: `  certctl agents retire u53n5nbgbmcuo7ob --reason "host was taken down" --yes`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return errors.New("this cannot be taken back; say --yes if you mean it")
+			}
+			var a resource.AgentDetail
+			if err := p.call(cmd, post, agentsPath+"/"+url.PathEscape(args[0])+"/retire", resource.RetireAgent{Reason: reason}, &a); err != nil {
+				return err
+			}
+			return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintf(out, "agent %s on %s is retired\n", a.ID, plain(a.Hostname))
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	return cmd
+}
+
+func (p *program) certificatesCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "certificates", Aliases: []string{"certificate", "certs"}, Short: "Managed certificates: list, show"}
+	cmd.AddCommand(p.listCertificatesCommand(), p.showCertificateCommand())
+	return cmd
+}
+
+func (p *program) listCertificatesCommand() *cobra.Command {
+	var (
+		page                                                 listFlags
+		agent, name, part, issuer, state, serial, print, due string
+		health, labels                                       []string
+	)
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: cobra.NoArgs,
+		Example: `  certctl certificates list
+  certctl certificates list --health expired,unserved,at_risk
+  certctl certificates list --expires-within 14d --label env=prod
+  certctl certificates list --name www.example.com --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := query("agent", agent, "name", name, "q", part, "issuer", issuer, "state", state,
+				"health", strings.Join(health, ","), "serial", serial, "fingerprint", print)
+			q["label"] = labels
+			if due != "" {
+				within, err := settings.ParseDuration(due)
+				if err != nil {
+					return fmt.Errorf("flag --expires-within: %w", err)
+				}
+				q.Set("expires_before", time.Now().Add(within).UTC().Format(time.RFC3339))
+			}
+			certificates, err := list[resource.Certificate](p, cmd, &page, certificatesPath, q)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, certificates, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, c := range certificates.Items {
+					rows = append(rows, []string{c.Hostname, c.Name, loud(c.Health), expiry(c.NotAfter, now), distance(c.RenewAt, now),
+						c.Issuer, c.Serial, strings.Join(c.Names, ",")})
+				}
+				return table(out, []string{"HOST", "CERTIFICATE", "HEALTH", "EXPIRES", "RENEWS", "ISSUER", "SERIAL", "NAMES"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&agent, "agent", "", "only those of the agent with this id")
+	flags.StringArrayVar(&labels, "label", nil, "only those of agents with label=value; may be repeated")
+	flags.StringVar(&name, "name", "", "only those that hold this DNS name or IP address")
+	flags.StringVar(&part, "query", "", "only those with this in a name")
+	flags.StringVar(&issuer, "issuer", "", "only those of the issuer with this name")
+	flags.StringVar(&serial, "serial", "", "only the one with this serial number")
+	flags.StringVar(&print, "fingerprint", "", "only the one with this SHA-256 fingerprint")
+	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
+	flags.StringSliceVar(&health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
+	choice(cmd, &state, "state", "only those in this state", "pending", "renewing", "valid", "failed")
+	_ = cmd.RegisterFlagCompletionFunc("health", cobra.FixedCompletions(healthNames(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func healthNames() []string {
+	var names []string
+	for _, h := range resource.Healths {
+		names = append(names, string(h))
+	}
+	return names
+}
+
+// loud writes what nobody should overlook in capitals.
+func loud(h resource.Health) string {
+	switch h {
+	case resource.HealthExpired, resource.HealthUnserved, resource.HealthAtRisk:
+		return strings.ToUpper(strings.ReplaceAll(string(h), "_", " "))
+	}
+	return string(h)
+}
+
+func healthText(c resource.HealthCounts) string {
+	if c.Total() == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, part := range []struct {
+		n      int
+		health resource.Health
+	}{
+		{c.Expired, resource.HealthExpired}, {c.Unserved, resource.HealthUnserved}, {c.AtRisk, resource.HealthAtRisk},
+		{c.Unknown, resource.HealthUnknown}, {c.Renewing, resource.HealthRenewing}, {c.OK, resource.HealthOK},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, loud(part.health)))
+		}
+	}
+	return fmt.Sprintf("%d: %s", c.Total(), strings.Join(parts, ", "))
+}
+
+func (p *program) showCertificateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeAgents(),
+		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var c resource.Certificate
+			if err := p.call(cmd, get, certificatesPath+"/"+url.PathEscape(args[0])+"/"+url.PathEscape(args[1]), nil, &c); err != nil {
+				return err
+			}
+			return p.show(cmd, c, func(out io.Writer, now time.Time) error { return certificateFacts(out, &c, now) })
+		},
+	}
+}
+
+func certificateFacts(out io.Writer, c *resource.Certificate, now time.Time) error {
+	pairs := [][2]string{
+		{"certificate", c.Name}, {"host", c.Hostname + " (" + c.AgentID + ")"}, {"health", loud(c.Health) + ": " + c.HealthReason},
+		{"names", strings.Join(c.Names, ", ")}, {"issuer", c.Issuer + " (" + c.IssuerKind + ")"}, {"issued by", c.IssuerDN},
+		{"serial", c.Serial}, {"fingerprint", c.Fingerprint}, {"key", c.KeyAlgorithm},
+		{"valid from", moment(c.NotBefore, now)}, {"valid until", moment(c.NotAfter, now)}, {"renews", moment(c.RenewAt, now)},
+		{"renewals", strconv.FormatUint(c.Renewals, 10)}, {"last report", moment(c.AgentLastSeen, now)},
+	}
+	for _, d := range c.Deployments {
+		text := d.State
+		if !d.At.IsZero() {
+			text += ", " + distance(d.At, now)
+		}
+		if d.Detail != "" {
+			text += ": " + d.Detail
+		}
+		pairs = append(pairs, [2]string{"deployment " + plain(d.ID), text})
+	}
+	if c.LastError != "" {
+		pairs = append(pairs, [2]string{"last error", c.LastError + " (" + distance(c.LastErrorAt, now) + ")"}, [2]string{"next attempt", moment(c.NextAttempt, now)})
+	}
+	if c.NeedsAttention != "" {
+		pairs = append(pairs, [2]string{"ATTENTION", c.NeedsAttention})
+	}
+	return facts(out, pairs)
+}

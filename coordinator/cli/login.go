@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+const defaultContext = "default"
+
+// contextName is what a context may be called.
+var contextName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+func (p *program) loginCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "login --server URL --token-file FILE",
+		Short: "Check a token and keep it in a context",
+		Long: `Asks the coordinator who the token belongs to, and keeps server, CA and token in a
+context: a file of yours that nobody else may read. The next commands use it.`,
+		Example: `  sudo certctl login --server https://localhost:8443 \
+      --token-file /var/lib/certctl-coordinator/admin.token \
+      --ca-file /var/lib/certctl-coordinator/root.pem
+  certctl login --context staging --server https://staging:8443 --token-file - --ca-file root.pem < token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.login(cmd) },
+	}
+}
+
+func (p *program) login(cmd *cobra.Command) error {
+	if p.target.server == "" {
+		return errors.New("flag --server is missing: give the coordinator's URL, such as https://certctl.example.com:8443")
+	}
+	name := first(p.target.context, defaultContext)
+	if !contextName.MatchString(name) {
+		return fmt.Errorf("flag --context %q: expected letters, digits, ., _ and -, at most 64", name)
+	}
+	// Only what was given counts: the context may not exist yet.
+	fresh := target{server: p.target.server, tokenFile: p.target.tokenFile, caFile: p.target.caFile}
+	text, err := fresh.token()
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		return errors.New("flag --token-file is missing: give the file of an API token; the coordinator's first start made one in admin.token")
+	}
+	base, err := client.ParseServer(fresh.server)
+	if err != nil {
+		return err
+	}
+	chosen := login{Server: base.String(), Token: settings.NewSecret(text)}
+	if fresh.caFile != "" {
+		if chosen.CA, err = readSmall(fresh.caFile); err != nil {
+			return fmt.Errorf("flag --ca-file: %w", err)
+		}
+		chosen.CA += "\n"
+	}
+	c, err := chosen.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var who resource.Identified
+	if err := c.Do(cmd.Context(), get, "/api/v1/whoami", nil, nil, &who); err != nil {
+		return err
+	}
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	if file.Contexts == nil {
+		file.Contexts = make(map[string]login)
+	}
+	file.Contexts[name], file.Current = chosen, name
+	if err := file.write(); err != nil {
+		return err
+	}
+	return p.show(cmd, who, func(out io.Writer, _ time.Time) error {
+		_, err := fmt.Fprintf(out, "logged in to %s as %q with the role %s; this is the context %q\n", chosen.Server, plain(who.Name), who.Role, name)
+		return err
+	})
+}
+
+func (p *program) contextCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove"}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
+		},
+		&cobra.Command{
+			Use: "use NAME", Short: "Make a context the current one", Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return changeContexts(args[0], func(file *contextFile) {
+					file.Current = args[0]
+					fmt.Fprintf(cmd.OutOrStdout(), "the current context is %q now\n", args[0])
+				})
+			},
+		},
+		&cobra.Command{
+			Use: "show [NAME]", Short: "Show a context, without its token", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeContexts,
+			RunE: func(cmd *cobra.Command, args []string) error { return p.showContext(cmd, args) },
+		},
+		&cobra.Command{
+			Use: "remove NAME", Short: "Forget a context and its token", Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Long: "Forgets a context on this machine. The token itself stays good: \"certctl api-token revoke\" ends it.",
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return changeContexts(args[0], func(file *contextFile) {
+					delete(file.Contexts, args[0])
+					if file.Current == args[0] {
+						file.Current = ""
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "the context %q is gone\n", args[0])
+				})
+			},
+		},
+	)
+	return cmd
+}
+
+// shownContext is a context without its token.
+type shownContext struct {
+	Name    string `json:"name"`
+	Server  string `json:"server"`
+	Current bool   `json:"current"`
+	OwnCA   bool   `json:"own_ca"` // trusts the CA that was given at login, not the system's
+}
+
+func (p *program) listContexts(cmd *cobra.Command) error {
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	all := make([]shownContext, 0, len(file.Contexts))
+	for _, name := range slices.Sorted(maps.Keys(file.Contexts)) {
+		all = append(all, file.shown(name))
+	}
+	return p.show(cmd, all, func(out io.Writer, _ time.Time) error {
+		var rows [][]string
+		for _, c := range all {
+			mark := ""
+			if c.Current {
+				mark = "*"
+			}
+			rows = append(rows, []string{mark, c.Name, c.Server})
+		}
+		return table(out, []string{"CURRENT", "NAME", "SERVER"}, rows)
+	})
+}
+
+func (f *contextFile) shown(name string) shownContext {
+	c := f.Contexts[name]
+	return shownContext{Name: name, Server: c.Server, Current: name == f.Current, OwnCA: c.CA != ""}
+}
+
+func (p *program) showContext(cmd *cobra.Command, args []string) error {
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	name := first(append(args, p.target.context, file.Current)...)
+	if _, ok := file.Contexts[name]; !ok {
+		return unknownContext(name)
+	}
+	c := file.shown(name)
+	return p.show(cmd, c, func(out io.Writer, _ time.Time) error {
+		trusts := "the system's CAs"
+		if c.OwnCA {
+			trusts = "the CA given at login"
+		}
+		return facts(out, [][2]string{{"context", c.Name}, {"server", c.Server}, {"trusts", trusts}})
+	})
+}
+
+// changeContexts changes and writes the file; the named context must exist.
+func changeContexts(name string, change func(*contextFile)) error {
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	if _, ok := file.Contexts[name]; !ok {
+		return unknownContext(name)
+	}
+	change(file)
+	return file.write()
+}
+
+func unknownContext(name string) error {
+	if name == "" {
+		return errors.New("no context is in use; \"certctl login\" makes one")
+	}
+	return fmt.Errorf("there is no context %q; \"certctl context list\" shows which there are", name)
+}
+
+func completeContexts(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	file, err := readContexts()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return slices.Sorted(maps.Keys(file.Contexts)), cobra.ShellCompDirectiveNoFileComp
+}

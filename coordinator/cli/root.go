@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/buildinfo"
+	sharedcli "github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// Exit statuses.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // the command's words are wrong, or the coordinator refused
+	exitUnreachable = 2 // there was no answer of a coordinator
+)
+
+// program is what the verbs share.
+type program struct {
+	target target
+	output string
+}
+
+// Execute runs the command line and returns its exit status. Ctrl-C ends it.
+func Execute(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "certctl: %s\n", explain(err))
+	if errors.Is(err, client.ErrUnreachable) {
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+// explain adds to a refusal what a person at this command line can do.
+func explain(err error) string {
+	problem, refused := errors.AsType[*wire.Problem](err)
+	if !refused || problem.Mend != "" {
+		return err.Error()
+	}
+	switch problem.Code {
+	case wire.CodeUnauthorized:
+		return err.Error() + "; log in with a token that is still good: \"certctl login\""
+	case wire.CodeForbidden:
+		return err.Error() + "; \"certctl whoami\" shows your role"
+	}
+	return err.Error()
+}
+
+func newRoot() *cobra.Command {
+	p := &program{}
+	root := &cobra.Command{
+		Use:   "certctl",
+		Short: "Ask the coordinator, and tell it what to do",
+		Long: `certctl talks to the API of a certctl coordinator.
+
+Log in once; the login is kept in a context. CERTCTL_SERVER_URL, CERTCTL_TOKEN
+or CERTCTL_TOKEN_FILE, and CERTCTL_CA_FILE stand in for a login in scripts.
+
+Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
+		Example: `  certctl login --server https://certctl.example.com:8443 --token-file admin.token --ca-file root.pem
+  certctl token create --names '*.example.internal' --ttl 1h
+  certctl certificates list --health expired,unserved,at_risk
+  certctl agents list --output json`,
+		Version:       buildinfo.Get().String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if p.output != "table" && p.output != "json" {
+				return fmt.Errorf("flag --output %q: expected table or json", p.output)
+			}
+			return nil
+		},
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&p.target.context, "context", "", "context to use (default $CERTCTL_CONTEXT, else the current one)")
+	flags.StringVar(&p.target.server, "server", "", "URL of the coordinator, instead of the context's")
+	flags.StringVar(&p.target.tokenFile, "token-file", "", "file with an API token, instead of the context's; - is standard input")
+	flags.StringVar(&p.target.caFile, "ca-file", "", "PEM file of the coordinator's root, instead of the context's")
+	flags.StringVarP(&p.output, "output", "o", "table", "table or json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
+	root.AddCommand(
+		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
+		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(), p.auditCommand(),
+		versionCommand(p),
+	)
+	return root
+}
+
+// versionCommand is the verb of the daemons, under this program's --output.
+func versionCommand(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print version, commit and platform", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.output == "json" {
+				return sharedcli.WriteJSON(cmd.OutOrStdout(), buildinfo.Get())
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), buildinfo.Get().String())
+			return nil
+		},
+	}
+}
+
+// show writes v as JSON, or lets human write it.
+func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now time.Time) error) error {
+	if p.output == "json" {
+		return sharedcli.WriteJSON(cmd.OutOrStdout(), v)
+	}
+	return human(cmd.OutOrStdout(), time.Now())
+}
+
+// call makes one request.
+func (p *program) call(cmd *cobra.Command, method, path string, in, out any) error {
+	c, err := p.target.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Do(cmd.Context(), method, path, nil, in, out)
+}
+
+// listFlags are those of every list.
+type listFlags struct {
+	limit int
+	all   bool
+}
+
+const defaultLimit = 200
+
+func (l *listFlags) bind(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&l.limit, "limit", defaultLimit, "show at most this many")
+	cmd.Flags().BoolVar(&l.all, "all", false, "show all, page after page")
+	cmd.MarkFlagsMutuallyExclusive("limit", "all")
+}
+
+// listOf is what a list prints as JSON.
+type listOf[T any] struct {
+	Items []T  `json:"items"`
+	More  bool `json:"more"` // there are others, beyond the limit
+}
+
+// list collects what a list asks for and says when there is more.
+func list[T any](p *program, cmd *cobra.Command, flags *listFlags, path string, query url.Values) (*listOf[T], error) {
+	limit := flags.limit
+	switch {
+	case flags.all:
+		limit = 0
+	case limit < 1:
+		return nil, fmt.Errorf("flag --limit %d: expected 1 or more, or --all", limit)
+	}
+	c, err := p.target.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	items, more, err := client.List[T](cmd.Context(), c, path, query, limit)
+	if err != nil {
+		return nil, err
+	}
+	if more {
+		fmt.Fprintf(cmd.ErrOrStderr(), "certctl: these are the first %d; --all shows the rest\n", len(items))
+	}
+	if items == nil {
+		items = []T{}
+	}
+	return &listOf[T]{Items: items, More: more}, nil
+}
+
+// completeIDs offers ids to the shell.
+func completeIDs[T any](p *program, path string, id func(T) string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp
+		c, err := p.target.connect()
+		if err != nil || len(args) > 0 {
+			return nil, directive
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		items, _, err := client.List[T](ctx, c, path, nil, client.PageSize)
+		if err != nil {
+			return nil, directive
+		}
+		ids := make([]cobra.Completion, 0, len(items))
+		for _, item := range items {
+			ids = append(ids, id(item))
+		}
+		return ids, directive
+	}
+}
+
+const (
+	get  = http.MethodGet
+	post = http.MethodPost
+)

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var s resource.Status
+			if err := p.call(cmd, get, "/api/v1/status", nil, &s); err != nil {
+				return err
+			}
+			return p.show(cmd, s, func(out io.Writer, now time.Time) error {
+				node := "not ready"
+				if s.Node.Ready {
+					node = "ready"
+				}
+				if s.Node.Leading {
+					node += ", leading"
+				} else if s.Node.Leader != "" {
+					node += ", led by " + s.Node.Leader
+				}
+				journal := fmt.Sprintf("%d facts and %d of the audit trail, %d of %d MiB", s.Journal.Facts, s.Journal.AuditFacts, s.Journal.Bytes>>20, s.Journal.MaxBytes>>20)
+				if s.Journal.NearlyFull {
+					journal += ", NEARLY FULL"
+				}
+				if s.Journal.Dropped > 0 {
+					journal += fmt.Sprintf(", %d dropped for want of room", s.Journal.Dropped)
+				}
+				pairs := [][2]string{
+					{"coordinator", s.Version + ", " + node},
+					{"agents", fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)},
+					{"certificates", healthText(s.Certificates)},
+					{"safe until", first(moment(s.SafeUntil, now), "no certificate is in service")},
+					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
+					{"journal", journal},
+				}
+				return facts(out, pairs)
+			})
+		},
+	}
+}
+
+func (p *program) whoamiCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "whoami", Short: "Show whose token this is", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var who resource.Identified
+			if err := p.call(cmd, get, "/api/v1/whoami", nil, &who); err != nil {
+				return err
+			}
+			return p.show(cmd, who, func(out io.Writer, now time.Time) error {
+				return facts(out, [][2]string{{"name", who.Name}, {"role", who.Role}, {"token", who.TokenID}, {"good until", first(moment(who.ExpiresAt, now), "it is revoked")}})
+			})
+		},
+	}
+}
+
+func (p *program) auditCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "Who did what, and what agents reported"}
+	var page listFlags
+	var scope, agent, object string
+	var kinds []string
+	oldest := false
+	show := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List facts of the journal, newest first", Args: cobra.NoArgs,
+		Long: `Lists the audit trail: acts of people, and changes of identity and policy. With
+--scope all also what agents report and what became of orders.`,
+		Example: `  certctl audit list
+  certctl audit list --scope all --agent u53n5nbgbmcuo7ob --limit 20
+  certctl audit list --kind agent.enrolled,agent.retired --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			order := ""
+			if oldest {
+				order = "oldest"
+			}
+			events, err := list[resource.Event](p, cmd, &page, "/api/v1/audit",
+				query("scope", scope, "agent", agent, "object", object, "kind", strings.Join(kinds, ","), "order", order))
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, events, func(out io.Writer, _ time.Time) error {
+				var rows [][]string
+				for _, e := range events.Items {
+					rows = append(rows, []string{e.Time.Local().Format(time.DateTime), e.Kind, e.Actor, e.Object, e.AgentID, string(e.Detail)})
+				}
+				return table(out, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, rows)
+			})
+		},
+	}
+	page.bind(show)
+	choice(show, &scope, "scope", "which facts", "audit", "all")
+	show.Flags().StringVar(&agent, "agent", "", "only those about the agent with this id")
+	show.Flags().StringVar(&object, "object", "", "only those about this object")
+	show.Flags().StringSliceVar(&kinds, "kind", nil, "only these kinds")
+	show.Flags().BoolVar(&oldest, "oldest", false, "oldest first")
+	cmd.AddCommand(show)
+	return cmd
+}

@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+const (
+	enrollmentTokensPath = "/api/v1/enrollment-tokens"
+	apiTokensPath        = "/api/v1/tokens"
+)
+
+func (p *program) tokenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Aliases: []string{"tokens"}, Short: "Enrolment tokens for agents: create, list, revoke"}
+	cmd.AddCommand(p.createTokenCommand(), p.listTokensCommand(), p.revokeTokenCommand())
+	return cmd
+}
+
+func (p *program) createTokenCommand() *cobra.Command {
+	var (
+		names       []string
+		labels      map[string]string
+		uses        uint32
+		ttl         string
+		description string
+	)
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make an enrolment token",
+		Long: `Makes a token with which agents enrol. The names are what these agents may ask the
+coordinator for; without any they can only use issuers of their own.
+
+  web1.example.com    this name              *.example.com    names with one label more
+  **.example.com      any depth, wildcards   =*.example.com   this wildcard only
+  10.0.0.0/8          IP addresses
+
+The token is shown once.`,
+		Example: `  certctl token create --names web1.example.internal
+  certctl token create --names '*.web.example.internal' --uses 200 --ttl 2h --label role=web
+  certctl token create --names '**.example.internal' --output json | jq -r .token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			lifetime, err := settings.ParseDuration(ttl)
+			if err != nil {
+				return fmt.Errorf("flag --ttl: %w", err)
+			}
+			var made resource.CreatedEnrollmentToken
+			err = p.call(cmd, post, enrollmentTokensPath, resource.CreateEnrollmentToken{
+				Description: description, Labels: labels, NamePatterns: names, MaxUses: &uses, TTLSeconds: int64(lifetime / time.Second),
+			}, &made)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
+				if err := facts(out, [][2]string{
+					{"token", made.ID}, {"good until", moment(made.ExpiresAt, now)}, {"good for", usesLeft(made.EnrollmentToken)},
+					{"names", strings.Join(made.NamePatterns, ", ")}, {"labels", labelText(made.Labels)},
+				}); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(out, "\nOn the host:\n\n  sudo %s\n\nThe token is shown this once.\n", made.EnrollCommand)
+				return err
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&names, "names", nil, "patterns of names that the agents may ask for; may be repeated")
+	flags.StringToStringVar(&labels, "label", nil, "label=value for the agents; may be repeated")
+	flags.Uint32Var(&uses, "uses", 1, "how many agents may enrol with it; 0: any number")
+	flags.StringVar(&ttl, "ttl", "1h", "how long it is good, such as 30m, 12h, 7d")
+	flags.StringVar(&description, "description", "", "what it is for")
+	return cmd
+}
+
+func usesLeft(t resource.EnrollmentToken) string {
+	if t.MaxUses == 0 {
+		return "any number of agents"
+	}
+	left := t.MaxUses - min(t.Uses, t.MaxUses)
+	if left == 1 {
+		return "1 agent"
+	}
+	return strconv.Itoa(int(left)) + " agents"
+}
+
+func labelText(labels map[string]string) string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		parts = append(parts, key+"="+labels[key])
+	}
+	return strings.Join(parts, ",")
+}
+
+func (p *program) listTokensCommand() *cobra.Command {
+	var page listFlags
+	var state string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: cobra.NoArgs,
+		Example: `  certctl token list --state usable`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tokens, err := list[resource.EnrollmentToken](p, cmd, &page, enrollmentTokensPath, query("state", state))
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, t := range tokens.Items {
+					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
+					if t.MaxUses == 0 {
+						uses = strconv.Itoa(int(t.Uses))
+					}
+					rows = append(rows, []string{t.ID, string(t.State), uses, distance(t.ExpiresAt, now), strings.Join(t.NamePatterns, ","), labelText(t.Labels), t.Description})
+				}
+				return table(out, []string{"ID", "STATE", "USED", "EXPIRES", "NAMES", "LABELS", "DESCRIPTION"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	choice(cmd, &state, "state", "only tokens in this state", "usable", "used", "expired", "revoked")
+	return cmd
+}
+
+func (p *program) revokeTokenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End an enrolment token", Args: cobra.ExactArgs(1),
+		Long:              "Ends a token. Agents that enrolled with it stay; \"certctl agents retire\" ends those.",
+		Example:           `  certctl token revoke pqporpcdhdzesm66`,
+		ValidArgsFunction: completeIDs(p, enrollmentTokensPath, func(t resource.EnrollmentToken) string { return t.ID }),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var t resource.EnrollmentToken
+			if err := p.call(cmd, post, enrollmentTokensPath+"/"+url.PathEscape(args[0])+"/revoke", nil, &t); err != nil {
+				return err
+			}
+			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintf(out, "enrolment token %s is %s\n", t.ID, t.State)
+				return err
+			})
+		},
+	}
+}
+
+func (p *program) apiTokenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, revoke"}
+	cmd.AddCommand(p.createAPITokenCommand(), p.listAPITokensCommand(), p.revokeAPITokenCommand())
+	return cmd
+}
+
+func (p *program) createAPITokenCommand() *cobra.Command {
+	var name, role, ttl string
+	cmd := &cobra.Command{
+		Use:   "create --name NAME --role ROLE",
+		Short: "Make an API token",
+		Long: `Makes an API token. viewer reads; operator also makes enrolment tokens and retires
+agents; admin also makes API tokens. The token is shown once.`,
+		Example: `  certctl api-token create --name grafana --role viewer --ttl 365d
+  certctl api-token create --name anna --role operator --output json | jq -r .token > anna.token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			request := resource.CreateAPIToken{Name: name, Role: role}
+			if ttl != "" {
+				lifetime, err := settings.ParseDuration(ttl)
+				if err != nil {
+					return fmt.Errorf("flag --ttl: %w", err)
+				}
+				request.TTLSeconds = int64(lifetime / time.Second)
+			}
+			var made resource.CreatedAPIToken
+			if err := p.call(cmd, post, apiTokensPath, request, &made); err != nil {
+				return err
+			}
+			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
+				if err := facts(out, [][2]string{
+					{"token", made.ID}, {"name", made.Name}, {"role", made.Role}, {"good until", first(moment(made.ExpiresAt, now), "it is revoked")},
+				}); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(out, "\n%s\n\nThe token is shown this once.\n", made.Token)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "who or what uses it")
+	choice(cmd, &role, "role", "what it may do", "viewer", "operator", "admin")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is good, such as 12h or 90d (default: until it is revoked)")
+	_ = cmd.MarkFlagRequired("name")
+	_ = cmd.MarkFlagRequired("role")
+	return cmd
+}
+
+func (p *program) listAPITokensCommand() *cobra.Command {
+	var page listFlags
+	var state string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tokens, err := list[resource.APIToken](p, cmd, &page, apiTokensPath, query("state", state))
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, t := range tokens.Items {
+					rows = append(rows, []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy})
+				}
+				return table(out, []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	choice(cmd, &state, "state", "only tokens in this state", "usable", "expired", "revoked")
+	return cmd
+}
+
+func (p *program) revokeAPITokenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: completeIDs(p, apiTokensPath, func(t resource.APIToken) string { return t.ID }),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var t resource.APIToken
+			if err := p.call(cmd, post, apiTokensPath+"/"+url.PathEscape(args[0])+"/revoke", nil, &t); err != nil {
+				return err
+			}
+			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintf(out, "API token %s (%s) is %s\n", t.ID, plain(t.Name), t.State)
+				return err
+			})
+		},
+	}
+}
+
+// query makes a query of names and values; empty values are left out.
+func query(pairs ...string) url.Values {
+	q := make(url.Values)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return q
+}
+
+// choice adds a flag with a fixed set of values, which the shell can complete.
+func choice(cmd *cobra.Command, value *string, name, doc string, values ...string) {
+	cmd.Flags().StringVar(value, name, "", doc+": "+strings.Join(values, ", "))
+	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}

@@ -1,0 +1,202 @@
+// Package client talks to the coordinator's API. It is what the operator's
+// command line is made of, and holds nothing of the coordinator but the
+// documents that the two exchange.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/tlsutil"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const (
+	// maxAnswer bounds an answer: a page holds at most 500 items.
+	maxAnswer = 64 << 20
+	// PageSize is how many items List asks for at a time.
+	PageSize       = 500
+	requestTimeout = 30 * time.Second
+)
+
+// ErrUnreachable says that there was no answer of a coordinator.
+var ErrUnreachable = errors.New("the coordinator cannot be reached")
+
+// Config says which coordinator, and as whom.
+type Config struct {
+	Server string // https URL
+	Token  apitoken.Token
+	// Roots is PEM: the CA certificates to trust for the coordinator. Empty
+	// trusts the system's.
+	Roots string
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	base  *url.URL
+	token apitoken.Token
+	http  *http.Client
+}
+
+// New checks the configuration. It connects to nothing.
+func New(c Config) (*Client, error) {
+	base, err := ParseServer(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	options := tlsutil.ClientOptions{SystemRoots: c.Roots == "", ServerName: base.Hostname()}
+	if c.Roots != "" {
+		options.Roots = x509.NewCertPool()
+		if !options.Roots.AppendCertsFromPEM([]byte(c.Roots)) {
+			return nil, errors.New("the CA file holds no certificate in PEM: give the coordinator's root.pem")
+		}
+	}
+	config, err := tlsutil.ClientConfig(options)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{base: base, token: c.Token, http: &http.Client{
+		Timeout:   requestTimeout,
+		Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment},
+		// A redirect would carry the token to somebody else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// ParseServer checks a coordinator's URL.
+func ParseServer(text string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimSuffix(text, "/"))
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("server %q: expected a URL such as https://certctl.example.com:8443", text)
+	}
+	return u, nil
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Do makes one request. in and out may be nil. What the coordinator refuses is
+// a *wire.Problem; no answer at all wraps ErrUnreachable.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	target := *c.base
+	target.Path = path
+	target.RawQuery = query.Encode()
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	if in != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "certctl/"+buildinfo.Version())
+	response, err := c.http.Do(request)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: the answer broke off: %w; try again", ErrUnreachable, err)
+	case len(text) > maxAnswer:
+		return fmt.Errorf("the answer is larger than %d bytes; ask for smaller pages", maxAnswer)
+	case response.StatusCode >= 300:
+		problem := &wire.Problem{Status: response.StatusCode}
+		if err := json.Unmarshal(text, problem); err != nil || problem.Code == "" {
+			return fmt.Errorf("%s answered %s, which is not an answer of a coordinator; check the server's URL", c.base, response.Status)
+		}
+		return problem
+	case out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
+	}
+	return nil
+}
+
+func (c *Client) unreachable(err error) error {
+	mend := "see whether it runs, and whether the URL and port are right (\"certctl context show\")"
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		resolve  *net.DNSError
+		record   tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		mend = "its certificate is not from the CA that this context trusts: log in again with the coordinator's present root.pem (--ca-file)"
+	case errors.As(err, &hostname):
+		mend = "use one of the names in its certificate, or add this one to the coordinator's setting server.names"
+	case errors.As(err, &invalid):
+		mend = "compare the clocks of both machines"
+	case errors.As(err, &resolve):
+		mend = "check the host name in the URL (\"certctl context show\")"
+	case errors.As(err, &record):
+		mend = "something else than a coordinator listens there; check the port in the URL"
+	}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err // the URL is in the message once
+	}
+	return fmt.Errorf("%w at %s: %w; %s", ErrUnreachable, c.base, err, mend)
+}
+
+// List collects pages until limit items are there, or all of them if limit is
+// 0. more reports whether there are others.
+func List[T any](ctx context.Context, c *Client, path string, query url.Values, limit int) (items []T, more bool, err error) {
+	query = clone(query)
+	for {
+		size := PageSize
+		if limit > 0 {
+			size = min(size, limit-len(items))
+		}
+		query.Set("limit", strconv.Itoa(size))
+		var page resource.Page[T]
+		if err := c.Do(ctx, http.MethodGet, path, query, nil, &page); err != nil {
+			return nil, false, err
+		}
+		items = append(items, page.Items...)
+		if page.NextCursor == "" {
+			return items, false, nil
+		}
+		if limit > 0 && len(items) >= limit {
+			return items[:limit], true, nil
+		}
+		query.Set("cursor", page.NextCursor)
+	}
+}
+
+func clone(query url.Values) url.Values {
+	copied := make(url.Values, len(query)+2)
+	for key, values := range query {
+		copied[key] = values
+	}
+	return copied
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/packaging/systemd"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/service"
+)
+
+// exitStatus is an error that has been told already, with the status to exit with.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+type coordinatorCommand struct {
+	source cli.Source
+}
+
+func execute(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return 0
+	}
+	if status, told := errors.AsType[exitStatus](err); told {
+		return int(status)
+	}
+	fmt.Fprintf(stderr, "certctl-coordinator: %v\n", err)
+	return 1
+}
+
+func newRoot() *cobra.Command {
+	c := &coordinatorCommand{source: cli.Source{DefaultFile: config.DefaultFile}}
+	root := &cobra.Command{
+		Use:   "certctl-coordinator",
+		Short: "The centre of a fleet of certctl agents",
+		Long: `certctl-coordinator remembers what agents report, answers for it over an API, and
+issues certificates from its built-in CA.
+
+It needs no configuration. The first start makes the CA (root.pem in the data
+directory is its root) and an administrator's token (admin.token there).
+
+Exit status: 0 it was asked to stop, 1 something is wrong.`,
+		Example: `  certctl-coordinator install && certctl-coordinator start
+  certctl-coordinator run --set server.listen=127.0.0.1:8443
+  certctl login --server https://localhost:8443 \
+      --token-file /var/lib/certctl-coordinator/admin.token \
+      --ca-file /var/lib/certctl-coordinator/root.pem`,
+		Version:       buildinfo.Get().String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	c.source.Bind(root)
+	root.AddCommand(c.runCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
+	root.AddCommand(service.Commands(func() (service.Definition, error) { return c.definition(), nil })...)
+	return root
+}
+
+func (c *coordinatorCommand) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the coordinator in the foreground, or as the service that install made",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status := service.Run(cmd.Context(), c.definition(), func(ctx context.Context, life service.Lifecycle) int {
+				if err := c.run(ctx, life); err != nil {
+					fmt.Fprintf(os.Stderr, "certctl-coordinator: %v\n", err)
+					life.Failed(err)
+					return 1
+				}
+				return 0
+			})
+			if status != 0 {
+				return exitStatus(status)
+			}
+			return nil
+		},
+	}
+	service.BindRun(cmd.Flags())
+	return cmd
+}
+
+// definition is the coordinator as the service manager knows it. A
+// configuration file that somebody named is the service's too.
+func (c *coordinatorCommand) definition() service.Definition {
+	def := service.Definition{
+		Name:        "certctl-coordinator",
+		DisplayName: "certctl coordinator",
+		Description: "Remembers and reports the certificates of a fleet, and issues from the built-in CA.",
+		Arguments:   []string{"run"},
+		Unit:        systemd.Coordinator,
+	}
+	if file, named := c.source.File(); named {
+		def.ConfigFile = file
+	}
+	return def
+}
