@@ -1,0 +1,53 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNoState says that a directory was never bootstrapped.
+	ErrNoState = errors.New("there is no cluster state here; initialise the coordinator first")
+	// ErrStateExists says that a directory was bootstrapped before.
+	ErrStateExists = errors.New("there is cluster state here already; start the coordinator without initialising it")
+	// ErrInUse says that another process has the log open.
+	ErrInUse = errors.New("another coordinator is running on this directory; stop it first")
+	// ErrLogDamaged says that the log cannot be read.
+	ErrLogDamaged = errors.New("the Raft log is damaged; it was left as it is: keep a copy and restore the directory from a backup")
+	// ErrJournalAhead says that the journal is newer than the log, which happens
+	// when one was restored from a backup without the other.
+	ErrJournalAhead = errors.New("the journal is newer than the Raft log; restore both from the same backup")
+
+	// ErrStopped says that the node is stopping or was stopped.
+	ErrStopped = errors.New("this node is stopping")
+	// ErrNotLeader says that another node leads, or none does. Nothing was done.
+	ErrNotLeader = errors.New("this node does not lead the cluster")
+	// ErrTooLarge says that the commands of one proposal do not fit in one entry.
+	ErrTooLarge = errors.New("the commands are too large for one log entry; propose them in smaller parts")
+)
+
+// OverloadedError says that too many proposals are waiting. Nothing was done.
+type OverloadedError struct {
+	RetryAfter time.Duration
+}
+
+// Error implements error.
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("too many changes are waiting to be stored; try again in %v", e.RetryAfter)
+}
+
+// UnknownOutcomeError says that commands were handed to Raft and that it cannot
+// be known here whether they were or will be applied. Proposing the same
+// commands again, with their ids, is safe: each is applied once.
+type UnknownOutcomeError struct {
+	Err error
+}
+
+// Error implements error.
+func (e *UnknownOutcomeError) Error() string {
+	return fmt.Sprintf("it is not known whether the change was stored (%v); repeat the same request", e.Err)
+}
+
+// Unwrap returns why the outcome is unknown.
+func (e *UnknownOutcomeError) Unwrap() error { return e.Err }

@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/backoff"
+)
+
+// maxBuffered bounds the facts that are applied and not yet in the journal.
+// Beyond it, applying waits.
+const maxBuffered = 8192
+
+var journalRetry = backoff.Policy{Initial: 100 * time.Millisecond, Max: 10 * time.Second, Multiplier: 2, Jitter: 0.2}
+
+// A journalWriter takes facts from the machine and writes them to the journal
+// in as few steps as the disk dictates: while one step is being written, the
+// facts of the next one gather.
+type journalWriter struct {
+	journal Journal
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	changed *sync.Cond // something below has changed
+	facts   []fleet.Fact
+	through uint64 // newest applied index; facts holds what is not in the journal of it
+	flushed uint64 // newest index that the journal has
+	wanted  uint64 // somebody waits for flushed to reach this index
+	err     error  // of the last attempt to write; nil when it went well
+	closed  bool   // nothing is accepted any more, and nobody waits
+}
+
+func newJournalWriter(journal Journal, log *slog.Logger) *journalWriter {
+	w := &journalWriter{journal: journal, log: log, flushed: journal.Through()}
+	w.changed = sync.NewCond(&w.mu)
+	w.through = w.flushed
+	return w
+}
+
+// add hands over the facts of one entry. It waits while too many are buffered.
+// What the journal has already, because the log is replayed, is passed over.
+func (w *journalWriter) add(index uint64, facts []fleet.Fact) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.facts) >= maxBuffered && !w.closed {
+		w.changed.Wait()
+	}
+	if w.closed {
+		return ErrStopped
+	}
+	if index <= w.through {
+		return nil
+	}
+	w.through = index
+	if len(facts) > 0 {
+		w.facts = append(w.facts, facts...)
+		w.changed.Broadcast()
+	}
+	return nil
+}
+
+// restored tells the writer that the state was replaced by one of this index.
+// Facts up to there that the journal does not have will never be seen here.
+func (w *journalWriter) restored(index uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.facts) > 0 && !w.closed {
+		w.changed.Wait()
+	}
+	if w.closed {
+		return ErrStopped
+	}
+	if index <= w.through {
+		return nil
+	}
+	w.log.Warn("the journal has a gap because this node received a snapshot", "after", w.through, "to", index)
+	if err := w.journal.Skip(index); err != nil {
+		return fmt.Errorf("record a gap in the journal: %w", err)
+	}
+	w.through, w.flushed = index, index
+	w.changed.Broadcast()
+	return nil
+}
+
+// wait returns when the journal has everything up to index, which was added.
+func (w *journalWriter) wait(index uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted = max(w.wanted, index)
+	w.changed.Broadcast()
+	for w.flushed < index && !w.closed {
+		w.changed.Wait()
+	}
+	if w.flushed < index {
+		return fmt.Errorf("the journal was not written up to log entry %d: %w", index, ErrStopped)
+	}
+	return nil
+}
+
+// health is the error of the last write, nil if it went well.
+func (w *journalWriter) health() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// run writes until ctx is done. What is buffered then is lost here and comes
+// again from the log at the next start.
+func (w *journalWriter) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, w.close)
+	defer stop()
+	attempt := 0
+	for {
+		facts, through, ok := w.next()
+		if !ok {
+			return
+		}
+		err := w.journal.Append(through, facts)
+		w.settle(through, len(facts), err)
+		if err == nil {
+			attempt = 0
+			continue
+		}
+		attempt++
+		pause := journalRetry.Delay(attempt, nil)
+		w.log.Error("the journal cannot be written; changes wait until it can", "err", err, "retry_in", pause)
+		if backoff.Wait(ctx, pause) != nil {
+			return
+		}
+	}
+}
+
+// next waits for something to write: facts, or only the mark of how far they
+// go, which is not worth a write unless somebody waits for it.
+func (w *journalWriter) next() (facts []fleet.Fact, through uint64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.facts) == 0 && w.flushed >= w.wanted && !w.closed {
+		w.changed.Wait()
+	}
+	if w.closed {
+		return nil, 0, false
+	}
+	return w.facts, w.through, true
+}
+
+// settle takes what was written out of the buffer.
+func (w *journalWriter) settle(through uint64, written int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+	if err == nil {
+		w.facts = append([]fleet.Fact(nil), w.facts[written:]...)
+		w.flushed = through
+	}
+	w.changed.Broadcast()
+}
+
+func (w *journalWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	w.changed.Broadcast()
+}

@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history/boltfile"
+	"github.com/certctl/certctl/shared/durable"
+)
+
+const (
+	keptSnapshots = 2
+	logCache      = 512
+	lockPatience  = time.Second
+)
+
+// Bootstrap makes the first state of a cluster in c.Dir: the configuration with
+// its voters, each of which is bootstrapped with the same list. An empty list
+// is a cluster of this node alone. Once it has returned, the state is there for
+// good; before, it is not there at all. ErrStateExists says that it was there
+// already, in which case nothing is changed.
+func Bootstrap(c Config, voters []raft.Server) error {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return err
+	}
+	if exists, err := HasState(c.Dir); err != nil || exists {
+		return errors.Join(err, existsError(exists, c.raftDir()))
+	}
+	if len(voters) == 0 {
+		voters = []raft.Server{{ID: raft.ServerID(c.NodeID), Address: c.address()}}
+	}
+	// Made under another name and renamed when it is complete, so that a crash
+	// leaves no half of it behind.
+	fresh := c
+	fresh.Dir = filepath.Join(c.Dir, "raft.new")
+	if err := os.RemoveAll(fresh.Dir); err != nil {
+		return fmt.Errorf("bootstrap: clear away an earlier attempt: %w", err)
+	}
+	if err := fresh.bootstrap(voters); err != nil {
+		return errors.Join(fmt.Errorf("bootstrap: %w", err), os.RemoveAll(fresh.Dir))
+	}
+	if err := os.Rename(fresh.raftDir(), c.raftDir()); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := durable.SyncDir(c.Dir); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := os.Remove(fresh.Dir); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
+}
+
+func existsError(exists bool, dir string) error {
+	if !exists {
+		return nil
+	}
+	return fmt.Errorf("bootstrap %s: %w", dir, ErrStateExists)
+}
+
+// HasState reports whether a directory was bootstrapped.
+func HasState(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, "raft"))
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	default:
+		return false, fmt.Errorf("look for cluster state: %w", err)
+	}
+}
+
+func (c Config) bootstrap(voters []raft.Server) (err error) {
+	if err := os.MkdirAll(c.raftDir(), 0o700); err != nil {
+		return err
+	}
+	store, snapshots, err := c.openStores()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	transport := c.Transport
+	if transport == nil {
+		_, transport = raft.NewInmemTransport(c.address())
+	}
+	if err := raft.BootstrapCluster(c.raftConfig(), store, store, snapshots, transport, raft.Configuration{Servers: voters}); err != nil {
+		return err
+	}
+	return durable.SyncDir(c.raftDir())
+}
+
+// openStores opens the log and the folder of snapshots, and proves that the log
+// can be read.
+func (c Config) openStores() (*raftboltdb.BoltStore, raft.SnapshotStore, error) {
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.raftDir(), keptSnapshots, newRaftLogger(c.Log))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the snapshots in %s: %w", c.raftDir(), err)
+	}
+	if err := boltfile.Check(c.logFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
+	}
+	var store *raftboltdb.BoltStore
+	err = boltfile.Guard(func() (err error) {
+		store, err = raftboltdb.New(raftboltdb.Options{
+			Path:                    c.logFile(),
+			BoltOptions:             &bbolt.Options{Timeout: lockPatience},
+			MsgpackUseNewTimeFormat: true,
+		})
+		return err
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, nil, fmt.Errorf("%s: %w", c.logFile(), ErrInUse)
+	case errors.Is(err, boltfile.ErrDamaged):
+		return nil, nil, fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
+	case err != nil:
+		return nil, nil, fmt.Errorf("open the Raft log: %w", err)
+	}
+	if err := boltfile.Guard(func() error { return readEnds(store) }); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err), store.Close())
+	}
+	return store, snapshots, nil
+}
+
+// readEnds reads the first and the last entry of the log.
+func readEnds(store raft.LogStore) error {
+	first, err := store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := store.LastIndex()
+	if err != nil {
+		return err
+	}
+	for _, index := range []uint64{first, last} {
+		if index == 0 {
+			continue
+		}
+		var entry raft.Log
+		if err := store.GetLog(index, &entry); err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		if entry.Index != index {
+			return fmt.Errorf("entry %d says that it is %d", index, entry.Index)
+		}
+	}
+	return nil
+}
+
+// Open opens the state of a node that was bootstrapped, restores its newest
+// snapshot and lets it take part in the cluster. The caller then calls Run, or
+// Close if it will not.
+//
+// Errors wrap ErrNoState, ErrInUse, ErrLogDamaged, ErrJournalAhead or one of
+// the fleet's snapshot errors where these are the reason. The files are as they
+// were.
+func Open(c Config) (_ *Node, err error) {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if exists, err := HasState(c.Dir); err != nil {
+		return nil, err
+	} else if !exists {
+		return nil, fmt.Errorf("open %s: %w", c.raftDir(), ErrNoState)
+	}
+	state, err := fleet.New()
+	if err != nil {
+		return nil, err
+	}
+	store, snapshots, err := c.openStores()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	if err := checkJournal(c.Journal, store, snapshots); err != nil {
+		return nil, err
+	}
+	n := newNode(c, state, store)
+	cached, err := raft.NewLogCache(logCache, store)
+	if err != nil {
+		return nil, fmt.Errorf("open the Raft log: %w", err)
+	}
+	n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshots, n.transport)
+	if err != nil {
+		// Raft only logs why a snapshot was not restored; the machine knows it.
+		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
+	}
+	return n, nil
+}
+
+// checkJournal refuses a journal that is newer than the log: it would take the
+// facts of new entries for facts that it has.
+func checkJournal(journal Journal, logs raft.LogStore, snapshots raft.SnapshotStore) error {
+	last, err := logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read the Raft log: %w", err)
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list the snapshots: %w", err)
+	}
+	for _, snapshot := range list {
+		last = max(last, snapshot.Index)
+	}
+	if through := journal.Through(); through > last {
+		return fmt.Errorf("the journal ends at log entry %d, the log at %d: %w", through, last, ErrJournalAhead)
+	}
+	return nil
+}
+
+func closeTransport(transport raft.Transport) error {
+	if closer, ok := transport.(raft.WithClose); ok {
+		return closer.Close()
+	}
+	return nil
+}

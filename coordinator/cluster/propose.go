@@ -1,0 +1,260 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/backoff"
+)
+
+const (
+	// maxInflight bounds the entries that are handed to Raft and not applied.
+	maxInflight = 64
+	// enqueuePatience bounds how long Raft may take to accept an entry.
+	enqueuePatience = 5 * time.Second
+	// overloadPause is what a refused proposer is told to wait.
+	overloadPause = 2 * time.Second
+)
+
+var proposeRetry = backoff.Policy{Initial: 10 * time.Millisecond, Max: 250 * time.Millisecond, Multiplier: 2, Jitter: 0.5}
+
+// A proposal is the commands of one Propose call, which stay together in one
+// entry.
+type proposal struct {
+	commands []fleet.Command
+	size     int
+	// claimed is set by whoever decides first: the dispatcher, which hands the
+	// proposal to Raft, or the proposer, which gives up waiting.
+	claimed atomic.Bool
+	outcome chan outcome // buffered: the dispatcher never waits for a proposer
+}
+
+type outcome struct {
+	results []fleet.Result
+	err     error
+}
+
+// dispatched is an entry that Raft has, with the proposals in it.
+type dispatched struct {
+	future    raft.ApplyFuture
+	proposals []*proposal
+}
+
+// Propose stores commands: they are replicated, applied together in one entry,
+// and durable when it returns. There is a result for each; a refusal by the
+// rules is a result, not an error.
+//
+// It tries again by itself while ctx lives and a leader may come back here.
+// Errors: *OverloadedError, ErrNotLeader, ErrStopped, ErrTooLarge or ctx's
+// error, after which nothing was done; or *UnknownOutcomeError, after which the
+// same commands may be proposed again, here or on another node.
+func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
+	if len(commands) == 0 {
+		return nil, nil
+	}
+	size := 0
+	for _, command := range commands {
+		size += command.Size()
+	}
+	if len(commands) > fleet.MaxEntryCommands || size > fleet.MaxEntry-1024 {
+		return nil, fmt.Errorf("%d commands of %d bytes: %w", len(commands), size, ErrTooLarge)
+	}
+	var unknown error // why an earlier attempt may have succeeded
+	for attempt := 1; ; attempt++ {
+		results, err := n.try(ctx, &proposal{commands: commands, size: size, outcome: make(chan outcome, 1)})
+		if err == nil {
+			return results, nil
+		}
+		var uncertain *UnknownOutcomeError
+		if errors.As(err, &uncertain) {
+			unknown = uncertain.Err
+		}
+		if !n.worthRetrying(ctx, err) || backoff.Wait(ctx, proposeRetry.Delay(attempt, nil)) != nil {
+			if unknown != nil && uncertain == nil {
+				err = &UnknownOutcomeError{Err: unknown}
+			}
+			return nil, err
+		}
+	}
+}
+
+// worthRetrying reports whether this node may lead again soon.
+func (n *Node) worthRetrying(ctx context.Context, err error) bool {
+	if ctx.Err() != nil || n.machine.err() != nil {
+		return false
+	}
+	var uncertain *UnknownOutcomeError
+	if !errors.Is(err, ErrNotLeader) && !errors.As(err, &uncertain) {
+		return false
+	}
+	if errors.Is(err, ErrStopped) {
+		return false
+	}
+	// Another leader is the one to ask; without any, this node may become it.
+	_, leader := n.raft.LeaderWithID()
+	return leader == "" || string(leader) == n.config.NodeID
+}
+
+// try is one attempt.
+func (n *Node) try(ctx context.Context, p *proposal) ([]fleet.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-n.stopping:
+		return nil, ErrStopped
+	case n.queue <- p:
+	default:
+		return nil, &OverloadedError{RetryAfter: overloadPause}
+	}
+	select {
+	case o := <-p.outcome:
+		return o.results, o.err
+	case <-ctx.Done():
+		return nil, p.abandon(ctx.Err())
+	case <-n.stopping:
+		// What Raft has is still answered, by its end at the latest.
+		if p.claimed.CompareAndSwap(false, true) {
+			return nil, ErrStopped
+		}
+		o := <-p.outcome
+		return o.results, o.err
+	}
+}
+
+// abandon says what giving up means: nothing if the proposal was still waiting.
+func (p *proposal) abandon(err error) error {
+	if p.claimed.CompareAndSwap(false, true) {
+		return err
+	}
+	return &UnknownOutcomeError{Err: err}
+}
+
+// dispatch hands proposals to Raft, as many in one entry as wait at the moment:
+// one that comes alone goes at once, and while Raft is writing an entry the
+// next one gathers.
+func (n *Node) dispatch(ctx context.Context) {
+	defer close(n.inflight)
+	var held *proposal // did not fit into the entry before
+	for {
+		first := held
+		if held = nil; first == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case first = <-n.queue:
+			}
+		}
+		var batch []*proposal
+		batch, held = n.gather(first)
+		if len(batch) > 0 {
+			n.send(batch)
+		}
+	}
+}
+
+// gather claims a first proposal and those behind it that fit in one entry.
+func (n *Node) gather(first *proposal) (batch []*proposal, held *proposal) {
+	size, count := 0, 0
+	for p := first; ; {
+		fits := len(batch) == 0 || size+p.size <= fleet.TargetEntry && count+len(p.commands) <= fleet.MaxEntryCommands
+		if !fits {
+			return batch, p
+		}
+		if p.claimed.CompareAndSwap(false, true) {
+			batch = append(batch, p)
+			size += p.size
+			count += len(p.commands)
+		}
+		select {
+		case p = <-n.queue:
+		default:
+			return batch, nil
+		}
+	}
+}
+
+// send hands one entry to Raft. It waits when Raft is busy.
+func (n *Node) send(batch []*proposal) {
+	var commands []fleet.Command
+	for _, p := range batch {
+		commands = append(commands, p.commands...)
+	}
+	entry, err := fleet.EncodeEntry(commands)
+	if err != nil {
+		finish(batch, outcome{err: err})
+		return
+	}
+	n.inflight <- dispatched{future: n.raft.Apply(entry, enqueuePatience), proposals: batch}
+}
+
+// complete answers the proposers, entry by entry, until dispatch has ended and
+// everything in flight is answered.
+func (n *Node) complete() {
+	for d := range n.inflight {
+		if err := n.confirmed(d.future); err != nil {
+			finish(d.proposals, outcome{err: applyError(err)})
+			continue
+		}
+		applied, ok := d.future.Response().(appliedEntry)
+		if !ok {
+			finish(d.proposals, outcome{err: fmt.Errorf("the state machine answered with a %T", d.future.Response())})
+			continue
+		}
+		if applied.err != nil {
+			// The entry is in the log, and this node did not apply it.
+			finish(d.proposals, outcome{err: &UnknownOutcomeError{Err: applied.err}})
+			continue
+		}
+		rest := applied.results
+		for _, p := range d.proposals {
+			p.outcome <- outcome{results: rest[:len(p.commands):len(p.commands)]}
+			rest = rest[len(p.commands):]
+		}
+	}
+}
+
+// confirmed waits for Raft's word on an entry. Raft forgets to answer for entries
+// that were committed and not applied when it ended.
+func (n *Node) confirmed(future raft.ApplyFuture) error {
+	answer := make(chan error, 1)
+	go func() { answer <- future.Error() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-n.down:
+	}
+	select {
+	case err := <-answer:
+		return err
+	default:
+		return raft.ErrRaftShutdown
+	}
+}
+
+func finish(batch []*proposal, o outcome) {
+	for _, p := range batch {
+		p.outcome <- o
+	}
+}
+
+// applyError says what an entry that Raft did not confirm came to.
+func applyError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress),
+		errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", ErrNotLeader, err) // refused before it was written
+	case errors.Is(err, raft.ErrRaftShutdown):
+		// Raft says the same of entries that it never took and of those that it
+		// had written.
+		return &UnknownOutcomeError{Err: ErrStopped}
+	default:
+		return &UnknownOutcomeError{Err: err}
+	}
+}

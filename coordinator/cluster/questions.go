@@ -1,0 +1,42 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+)
+
+// questions are the calls of Raft that wait for an answer. Raft leaves those
+// unanswered that reach it while it ends, so it is ended only when none is
+// under way and none can begin.
+type questions struct {
+	mu    sync.Mutex
+	ended bool // guarded by mu; set before the last Wait
+	open  sync.WaitGroup
+}
+
+// ask calls fn, which asks Raft, and returns its error, or ctx's when that is
+// done earlier; fn then goes on by itself. It returns ErrStopped after end.
+func (q *questions) ask(ctx context.Context, fn func() error) error {
+	q.mu.Lock()
+	if q.ended {
+		q.mu.Unlock()
+		return ErrStopped
+	}
+	answer := make(chan error, 1)
+	q.open.Go(func() { answer <- fn() })
+	q.mu.Unlock()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end refuses further questions and waits for those under way.
+func (q *questions) end() {
+	q.mu.Lock()
+	q.ended = true
+	q.mu.Unlock()
+	q.open.Wait()
+}

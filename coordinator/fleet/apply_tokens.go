@@ -1,0 +1,122 @@
+package fleet
+
+import (
+	"crypto/subtle"
+
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+func initCA(c *change, p *InitCA) Result {
+	if stored := find[CA](c, TableCA, indexID, key("ca")); stored != nil {
+		return c.success(InitializedCA{CA: *stored})
+	}
+	if len(p.Authorities) == 0 {
+		return refuse(wire.CodeInvalid, "authorities", "a certificate authority needs at least one certificate", "")
+	}
+	ca := &CA{Authorities: p.Authorities, CreatedAt: c.at, ModifyIndex: c.index}
+	c.insert(TableCA, ca)
+	names := make([]string, len(p.Authorities))
+	for i, authority := range p.Authorities {
+		names[i] = authority.Name
+	}
+	c.audit(Fact{Kind: KindCACreated, Actor: p.Actor, Object: "ca"}, map[string]any{"authorities": names})
+	return c.success(InitializedCA{CA: *ca, Created: true})
+}
+
+func createEnrollmentToken(c *change, p *CreateEnrollmentToken) Result {
+	if p.ID == "" {
+		return refuse(wire.CodeInvalid, "id", "the token has no id", "")
+	}
+	if _, err := pki.ParseNamePatterns(p.NamePatterns); err != nil {
+		return refuse(wire.CodeInvalid, "name_patterns", err.Error(), "")
+	}
+	if find[EnrollmentToken](c, TableEnrollmentTokens, indexID, key(p.ID)) != nil {
+		return refuse(wire.CodeConflict, "id", "an enrolment token with this id exists", "create the token again; it gets a new id")
+	}
+	c.insert(TableEnrollmentTokens, &EnrollmentToken{
+		ID: p.ID, SecretHash: p.SecretHash, Description: p.Description, Labels: p.Labels,
+		NamePatterns: p.NamePatterns, MaxUses: p.MaxUses, CreatedAt: c.at, CreatedBy: p.Actor,
+		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index,
+	})
+	c.audit(Fact{Kind: KindEnrollmentTokenCreated, Actor: p.Actor, Object: p.ID}, map[string]any{
+		"description": p.Description, "labels": p.Labels, "name_patterns": p.NamePatterns,
+		"max_uses": p.MaxUses, "expires_at": p.ExpiresAt,
+	})
+	return Result{}
+}
+
+func revokeEnrollmentToken(c *change, p *RevokeEnrollmentToken) Result {
+	stored := find[EnrollmentToken](c, TableEnrollmentTokens, indexID, key(p.ID))
+	if stored == nil {
+		return refuse(wire.CodeNotFound, "id", "there is no enrolment token with this id", "list the tokens to see their ids")
+	}
+	if !stored.RevokedAt.IsZero() {
+		return Result{}
+	}
+	token := edit(stored)
+	token.RevokedAt, token.RevokedBy, token.ModifyIndex = c.at, p.Actor, c.index
+	c.put(TableEnrollmentTokens, token)
+	c.audit(Fact{Kind: KindEnrollmentTokenRevoked, Actor: p.Actor, Object: p.ID}, nil)
+	return Result{}
+}
+
+// tokenWithSecret looks a token up. An unknown id and a wrong secret give the
+// same answer, so that ids cannot be probed.
+func tokenWithSecret(c *change, id string, secretHash [32]byte) (*EnrollmentToken, Result) {
+	token := find[EnrollmentToken](c, TableEnrollmentTokens, indexID, key(id))
+	if token == nil || subtle.ConstantTimeCompare(token.SecretHash[:], secretHash[:]) != 1 {
+		return nil, refuse(wire.CodeTokenUnknown, "token", "the enrolment token is not known here",
+			"check that the token is complete and meant for this coordinator, or ask for a new one")
+	}
+	return token, Result{}
+}
+
+// usable reports whether a token can enrol one more agent now.
+func (t *EnrollmentToken) usable(c *change) Result {
+	const mend = "ask for a new enrolment token"
+	switch {
+	case !t.RevokedAt.IsZero():
+		return refuse(wire.CodeTokenRevoked, "token", "the enrolment token was revoked", mend)
+	case !t.ExpiresAt.IsZero() && !c.at.Before(t.ExpiresAt):
+		return refuse(wire.CodeTokenExpired, "token", "the enrolment token has expired", mend)
+	case t.MaxUses > 0 && t.Uses >= t.MaxUses:
+		return refuse(wire.CodeTokenUsed, "token", "the enrolment token is used up", mend)
+	}
+	return Result{}
+}
+
+func createAPIToken(c *change, p *CreateAPIToken) Result {
+	if p.ID == "" {
+		return refuse(wire.CodeInvalid, "id", "the token has no id", "")
+	}
+	if !p.Role.Valid() {
+		return refuse(wire.CodeInvalid, "role", "the role is not one of viewer, operator, admin", "give one of these roles")
+	}
+	if find[APIToken](c, TableAPITokens, indexID, key(p.ID)) != nil || find[APIToken](c, TableAPITokens, indexHash, key(p.Hash[:])) != nil {
+		return refuse(wire.CodeConflict, "id", "this API token exists", "create the token again; it gets a new id")
+	}
+	c.insert(TableAPITokens, &APIToken{
+		ID: p.ID, Name: p.Name, Hash: p.Hash, Role: p.Role, CreatedAt: c.at, CreatedBy: p.Actor,
+		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index,
+	})
+	c.audit(Fact{Kind: KindAPITokenCreated, Actor: p.Actor, Object: p.ID}, map[string]any{
+		"name": p.Name, "role": p.Role, "expires_at": p.ExpiresAt,
+	})
+	return Result{}
+}
+
+func revokeAPIToken(c *change, p *RevokeAPIToken) Result {
+	stored := find[APIToken](c, TableAPITokens, indexID, key(p.ID))
+	if stored == nil {
+		return refuse(wire.CodeNotFound, "id", "there is no API token with this id", "list the tokens to see their ids")
+	}
+	if !stored.RevokedAt.IsZero() {
+		return Result{}
+	}
+	token := edit(stored)
+	token.RevokedAt, token.ModifyIndex = c.at, c.index
+	c.put(TableAPITokens, token)
+	c.audit(Fact{Kind: KindAPITokenRevoked, Actor: p.Actor, Object: p.ID}, nil)
+	return Result{}
+}

@@ -1,0 +1,146 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// A change is one log entry being applied: a write transaction, the facts made
+// so far, and the first error, after which nothing more is done. Handlers see
+// the state and the command through it and nothing else.
+type change struct {
+	txn     *memdb.Txn
+	index   uint64
+	at      time.Time // of the last command
+	command ID
+
+	position position
+	infos    map[Table]*tableInfo // loaded on first use, stored by finish
+	facts    []Fact
+	err      error
+
+	rememberMax int
+}
+
+func (c *change) fail(err error) {
+	if c.err == nil && err != nil {
+		c.err = fmt.Errorf("%w: %w", ErrInternal, err)
+	}
+}
+
+func (c *change) first(table Table, index string, k []byte) any {
+	record, err := c.txn.First(string(table), index, k)
+	c.fail(err)
+	return record
+}
+
+// scan lists the records whose key in the index begins with prefix. The list is
+// that of the moment: what the caller changes while it goes through does not
+// show. A nil prefix is all.
+func (c *change) scan(table Table, index string, prefix []byte) memdb.ResultIterator {
+	args := []any{prefix}
+	if prefix == nil {
+		args = nil
+	}
+	records, err := c.txn.Get(string(table), index, args...)
+	if err != nil {
+		c.fail(err)
+		return noRecords{}
+	}
+	return records
+}
+
+type noRecords struct{}
+
+func (noRecords) WatchCh() <-chan struct{} { return nil }
+func (noRecords) Next() any                { return nil }
+
+// find is a typed first; nil if there is none.
+func find[T any](c *change, table Table, index string, k []byte) *T {
+	record, _ := c.first(table, index, k).(*T)
+	return record
+}
+
+// findPrefix is the first record whose key begins with prefix; nil if there is none.
+func findPrefix[T any](c *change, table Table, index string, prefix []byte) *T {
+	record, _ := c.scan(table, index, prefix).Next().(*T)
+	return record
+}
+
+// edit is a copy of a record for the handler to change and insert. Slices and
+// maps stay shared: a handler replaces them and never writes into them.
+func edit[T any](record *T) *T {
+	copied := *record
+	return &copied
+}
+
+func (c *change) info(table Table) *tableInfo {
+	if info := c.infos[table]; info != nil {
+		return info
+	}
+	info := &tableInfo{Table: table}
+	if stored := find[tableInfo](c, tableInfos, indexID, key(string(table))); stored != nil {
+		info = edit(stored)
+	}
+	c.infos[table] = info
+	return info
+}
+
+// insert stores a record that is not there yet.
+func (c *change) insert(table Table, record any) {
+	c.put(table, record)
+	c.info(table).Rows++
+}
+
+// put replaces the record of the same id.
+func (c *change) put(table Table, record any) {
+	c.fail(c.txn.Insert(string(table), record))
+	c.info(table).Version = c.index
+}
+
+func (c *change) delete(table Table, record any) {
+	c.fail(c.txn.Delete(string(table), record))
+	info := c.info(table)
+	info.Version = c.index
+	info.Rows--
+}
+
+// event adds a routine fact.
+func (c *change) event(f Fact, detail any) {
+	f.Index, f.Ordinal, f.Time = c.index, uint32(len(c.facts)), c.at // bounded by the entry's size
+	if detail != nil {
+		data, err := json.Marshal(detail)
+		c.fail(err)
+		f.Detail = data
+	}
+	c.facts = append(c.facts, f)
+}
+
+// audit adds a fact of the audit trail.
+func (c *change) audit(f Fact, detail any) {
+	c.position.Audit++
+	f.Audit = c.position.Audit
+	c.event(f, detail)
+}
+
+// finish stores the bookkeeping. The tables go in a fixed order, as everything
+// that changes the state does.
+func (c *change) finish() {
+	for _, s := range schemas {
+		if info := c.infos[s.table]; info != nil {
+			c.fail(c.txn.Insert(string(tableInfos), info))
+		}
+	}
+	c.position.Index = c.index
+	c.fail(c.txn.Insert(string(tablePosition), &c.position))
+}
+
+// success is the result of a command with an outcome.
+func (c *change) success(outcome any) Result {
+	data, err := encoder.Marshal(outcome)
+	c.fail(err)
+	return Result{Data: data}
+}

@@ -1,0 +1,162 @@
+package fleet_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+func TestEntriesSurviveEncoding(t *testing.T) {
+	b := newBench(t)
+	commands := []fleet.Command{b.command(token("a")), b.command(enrolment("a", "agent"))}
+	commands[1].Ignorable = true
+	data, err := fleet.EncodeEntry(commands)
+	require.NoError(t, err)
+	decoded, err := fleet.DecodeEntry(data)
+	require.NoError(t, err)
+	assert.Equal(t, commands, decoded)
+	assert.Equal(t, testTime, decoded[0].At())
+	assert.InDelta(t, len(data), commands[0].Size()+commands[1].Size(), 64)
+}
+
+func TestEntriesHaveBounds(t *testing.T) {
+	b := newBench(t)
+	_, err := fleet.EncodeEntry(nil)
+	require.Error(t, err)
+	_, err = fleet.EncodeEntry(make([]fleet.Command, fleet.MaxEntryCommands+1))
+	require.Error(t, err)
+	big := token("big")
+	big.Description = strings.Repeat("x", fleet.MaxCommand)
+	_, err = fleet.NewCommand(testTime, big)
+	require.ErrorContains(t, err, "split it")
+	_, _, err = b.state.Apply(1, make([]byte, fleet.MaxEntry+1))
+	require.ErrorIs(t, err, fleet.ErrUndecodable)
+}
+
+func TestWhatCannotBeAppliedStops(t *testing.T) {
+	valid := func(b *bench) []fleet.Command { return []fleet.Command{b.command(token("valid"))} }
+	for name, test := range map[string]struct {
+		entry func(b *bench) []fleet.Command
+		want  error
+		mend  string
+	}{
+		"unknown type": {func(b *bench) []fleet.Command {
+			return append(valid(b), fleet.Command{Version: 1, Type: 250, ID: fleet.NewID()})
+		}, fleet.ErrUnknownCommand, "upgrade this node"},
+		"later version of a type": {func(b *bench) []fleet.Command {
+			commands := append(valid(b), b.command(token("later")))
+			commands[1].Version = 99
+			return commands
+		}, fleet.ErrUnknownCommand, "upgrade this node"},
+		"damaged payload": {func(b *bench) []fleet.Command {
+			commands := append(valid(b), b.command(token("damaged")))
+			commands[1].Payload = commands[1].Payload[:3]
+			return commands
+		}, fleet.ErrUndecodable, "damaged"},
+		"field that this version does not know": {func(b *bench) []fleet.Command {
+			commands := append(valid(b), b.command(token("field")))
+			payload, err := cbor.Marshal(map[int]any{2: "field", 99: true})
+			require.NoError(b.t, err)
+			commands[1].Payload = payload
+			return commands
+		}, fleet.ErrUndecodable, "damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.ok(token("before"))
+			before := snapshot(t, b.state)
+			data, err := fleet.EncodeEntry(test.entry(b))
+			require.NoError(t, err)
+			results, facts, err := b.state.Apply(2, data)
+			require.ErrorIs(t, err, test.want)
+			var stop *fleet.StopError
+			require.ErrorAs(t, err, &stop)
+			assert.EqualValues(t, 2, stop.Index)
+			assert.ErrorContains(t, err, test.mend)
+			assert.Nil(t, results)
+			assert.Nil(t, facts)
+			assert.Equal(t, before, snapshot(t, b.state), "nothing of the entry may show, its valid first command neither")
+		})
+	}
+}
+
+func TestIgnorableCommandsArePassedOver(t *testing.T) {
+	b := newBench(t)
+	results := b.entry(
+		fleet.Command{Version: 1, Type: 250, Ignorable: true, ID: fleet.NewID()},
+		b.command(token("a")))
+	assert.True(t, results[1].OK())
+	_, ok := b.view().EnrollmentToken("a")
+	assert.True(t, ok)
+}
+
+func TestEntriesComeInOrder(t *testing.T) {
+	b := newBench(t)
+	data, err := fleet.EncodeEntry([]fleet.Command{b.command(token("a"))})
+	require.NoError(t, err)
+	_, _, err = b.state.Apply(5, data)
+	require.NoError(t, err)
+	for _, index := range []uint64{5, 4} {
+		_, _, err = b.state.Apply(index, data)
+		require.ErrorIs(t, err, fleet.ErrOutOfOrder)
+	}
+}
+
+func TestALaterEntryFrameAsksForAnUpgrade(t *testing.T) {
+	data, err := cbor.Marshal([]any{2, "whatever a later version puts here", map[string]int{}})
+	require.NoError(t, err)
+	_, err = fleet.DecodeEntry(data)
+	require.ErrorIs(t, err, fleet.ErrUnknownCommand)
+	assert.NotErrorIs(t, err, fleet.ErrUndecodable)
+}
+
+func TestResultsTellRefusalsFromOutcomes(t *testing.T) {
+	b := newBench(t)
+	refused := b.do(fleet.RevokeEnrollmentToken{ID: "none"})
+	assert.False(t, refused.OK())
+	var rejected *fleet.RejectedError
+	require.ErrorAs(t, refused.Err(), &rejected)
+	assert.Equal(t, refused.Code, rejected.Code)
+	assert.Contains(t, rejected.Error(), "not_found")
+	assert.Contains(t, rejected.Error(), rejected.Mend)
+	require.ErrorAs(t, refused.Decode(new(fleet.Enrollment)), &rejected)
+	err := fleet.Result{Data: []byte{0xff}}.Decode(new(fleet.Enrollment))
+	require.Error(t, err)
+	assert.False(t, errors.As(err, &rejected))
+}
+
+func FuzzApply(f *testing.F) {
+	b := newBench(f)
+	b.enroll("agent")
+	b.ok(fleet.SyncAgent{AgentID: "agent", BootID: "boot-one", Sequence: 1, Revision: 1, HeadRevision: 1,
+		Rows: []fleet.Row{row(f, wireRow("web", 1, "www.example.com", testTime))}})
+	for _, entry := range b.log {
+		f.Add(entry)
+	}
+	f.Add([]byte{})
+	f.Add([]byte{0x82, 0x01, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	before := snapshot(f, b.state)
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		state, err := fleet.New()
+		require.NoError(t, err)
+		require.NoError(t, state.Restore(strings.NewReader(string(before))))
+		results, _, err := state.Apply(state.Index()+1, entry)
+		if err != nil {
+			var stop *fleet.StopError
+			require.ErrorAs(t, err, &stop)
+			require.NotErrorIs(t, err, fleet.ErrInternal)
+			require.Equal(t, before, snapshot(t, state), "a refused entry changes nothing")
+			return
+		}
+		require.NotEmpty(t, results)
+		again, err := fleet.New()
+		require.NoError(t, err)
+		require.NoError(t, again.Restore(strings.NewReader(string(snapshot(t, state)))), "what can be applied can be restored")
+	})
+}

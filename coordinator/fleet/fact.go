@@ -1,0 +1,46 @@
+package fleet
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Kind is the kind of a fact. Facts that agents report keep their
+// wire.EventKind; the others are below.
+type Kind string
+
+// Kinds of facts that the coordinator makes itself.
+const (
+	KindCACreated              Kind = "ca.created"
+	KindEnrollmentTokenCreated Kind = "enrollment_token.created"
+	KindEnrollmentTokenRevoked Kind = "enrollment_token.revoked"
+	KindAgentEnrolled          Kind = "agent.enrolled"
+	KindAgentRetired           Kind = "agent.retired"
+	KindAgentResync            Kind = "agent.resync"
+	KindIdentityPending        Kind = "identity.pending"
+	KindIdentityPromoted       Kind = "identity.promoted"
+	KindOrderRequested         Kind = "order.requested"
+	KindOrderIssued            Kind = "order.issued"
+	KindOrderRejected          Kind = "order.rejected"
+	KindAPITokenCreated        Kind = "api_token.created"
+	KindAPITokenRevoked        Kind = "api_token.revoked"
+)
+
+// Fact is something that happened, made by Apply for the journal. Index and
+// Ordinal give facts one order, equal on every node.
+type Fact struct {
+	Index   uint64    `cbor:"1,keyasint" json:"index"`   // of the log entry
+	Ordinal uint32    `cbor:"2,keyasint" json:"ordinal"` // within the entry, from 0
+	Time    time.Time `cbor:"3,keyasint" json:"time"`    // the proposer's
+	Kind    Kind      `cbor:"4,keyasint" json:"kind"`
+	// Actor did it: "agent:ID", "api_token:ID", "local" or "system".
+	Actor string `cbor:"5,keyasint,omitempty" json:"actor,omitempty"`
+	// Object is what it was done to: the name of a certificate, the id of an
+	// order, a token or an agent.
+	Object string          `cbor:"6,keyasint,omitempty" json:"object,omitempty"`
+	Agent  string          `cbor:"7,keyasint,omitempty" json:"agent,omitempty"`
+	Detail json.RawMessage `cbor:"8,keyasint,omitempty" json:"detail,omitempty"`
+	// Audit numbers the acts of people and the changes of identity and policy,
+	// from 1 and without a hole; 0 marks routine facts.
+	Audit uint64 `cbor:"9,keyasint,omitempty" json:"audit,omitempty"`
+}

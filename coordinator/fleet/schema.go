@@ -1,0 +1,238 @@
+package fleet
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// Table names one table of the state.
+type Table string
+
+// Tables. The version of each is the log index of its last change.
+const (
+	TableAgents           Table = "agents"
+	TableCertificates     Table = "certificates"
+	TableOrders           Table = "orders"
+	TableEnrollmentTokens Table = "enrollment_tokens"
+	TableAPITokens        Table = "api_tokens"
+	TableCA               Table = "ca"
+	TablePresence         Table = "presence"
+	tableSeen             Table = "seen_commands"
+	tableInfos            Table = "tables"
+	tablePosition         Table = "position"
+)
+
+const (
+	indexID          = "id"
+	indexIdentity    = "identity"   // agents by fingerprint of an identity
+	indexPublicKey   = "public_key" // agents by the key that they enrolled with
+	indexState       = "state"
+	indexIssuer      = "issuer"
+	indexNotAfter    = "not_after"
+	indexFingerprint = "fingerprint"
+	indexSerial      = "serial"
+	indexName        = "name"
+	indexHash        = "hash"
+	indexOrder       = "order"     // seen commands, oldest first
+	indexCollected   = "collected" // collected orders by the time of their collection
+)
+
+// An index is a memdb index whose keys this package builds itself: a prefix by
+// which records are looked up, followed by the record's id, so that keys are
+// unique and sort the same on every node. That makes any index good for keyset
+// pagination.
+type index struct {
+	name string
+	// keys of a record; none leaves it out of the index.
+	keys func(record any) [][]byte
+}
+
+// FromObject implements memdb.MultiIndexer.
+func (x index) FromObject(record any) (bool, [][]byte, error) {
+	keys := x.keys(record)
+	return len(keys) > 0, keys, nil
+}
+
+// FromArgs implements memdb.Indexer: the argument is the key itself.
+func (x index) FromArgs(args ...any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, fmt.Errorf("index %s takes one key", x.name)
+	}
+	k, ok := args[0].([]byte)
+	if !ok {
+		return nil, fmt.Errorf("index %s takes a key, not a %T", x.name, args[0])
+	}
+	return k, nil
+}
+
+// PrefixFromArgs implements memdb.PrefixIndexer.
+func (x index) PrefixFromArgs(args ...any) ([]byte, error) { return x.FromArgs(args...) }
+
+// key joins parts to a key that sorts by the first part, then the second, and
+// so on, whatever octets they hold: strings are escaped and terminated.
+func key(parts ...any) []byte {
+	var k []byte
+	for _, part := range parts {
+		switch p := part.(type) {
+		case string:
+			for i := range len(p) {
+				k = append(k, p[i])
+				if p[i] == 0 {
+					k = append(k, 0xff)
+				}
+			}
+			k = append(k, 0, 1)
+		case uint64:
+			k = binary.BigEndian.AppendUint64(k, p)
+		case uint32:
+			k = binary.BigEndian.AppendUint32(k, p)
+		case time.Time:
+			// The sign bit is turned, so that years before 1970 sort first.
+			k = binary.BigEndian.AppendUint64(k, uint64(p.Unix())^1<<63) // a bit pattern, not a number
+			k = binary.BigEndian.AppendUint32(k, uint32(p.Nanosecond())) // 0..999999999
+		case []byte:
+			k = append(k, p...)
+		default:
+			panic(fmt.Sprintf("fleet: a %T cannot be part of a key", part))
+		}
+	}
+	return k
+}
+
+func only(k []byte) [][]byte { return [][]byte{k} }
+
+func agentKey(a *Agent) []byte             { return key(a.ID) }
+func certificateKey(c *Certificate) []byte { return key(c.Agent, c.Name) }
+func orderKey(o *Order) []byte             { return key(o.Agent, o.ID) }
+
+// identities of an agent that a connection may show.
+func identities(a *Agent) []*Identity {
+	list := []*Identity{&a.Current}
+	if a.Pending != nil {
+		list = append(list, a.Pending)
+	}
+	return list
+}
+
+func agentIndexes() []index {
+	return []index{
+		{indexID, func(r any) [][]byte { return only(agentKey(r.(*Agent))) }},
+		{indexIdentity, func(r any) [][]byte {
+			a := r.(*Agent)
+			var keys [][]byte
+			for _, identity := range identities(a) {
+				keys = append(keys, key(identity.Fingerprint, a.ID))
+			}
+			return keys
+		}},
+		{indexPublicKey, func(r any) [][]byte {
+			a := r.(*Agent)
+			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
+		}},
+	}
+}
+
+func certificateIndexes() []index {
+	column := func(name string, value func(Columns) string) index {
+		return index{name, func(r any) [][]byte {
+			c := r.(*Certificate)
+			v := value(c.Columns)
+			if v == "" {
+				return nil
+			}
+			return only(key(v, c.Agent, c.Name))
+		}}
+	}
+	return []index{
+		{indexID, func(r any) [][]byte { return only(certificateKey(r.(*Certificate))) }},
+		column(indexState, func(c Columns) string { return string(c.State) }),
+		column(indexIssuer, func(c Columns) string { return c.Issuer }),
+		column(indexFingerprint, func(c Columns) string { return c.Fingerprint }),
+		column(indexSerial, func(c Columns) string { return c.Serial }),
+		{indexNotAfter, func(r any) [][]byte {
+			c := r.(*Certificate)
+			if c.Columns.NotAfter.IsZero() {
+				return nil
+			}
+			return only(key(c.Columns.NotAfter, c.Agent, c.Name))
+		}},
+		{indexName, func(r any) [][]byte {
+			c := r.(*Certificate)
+			keys := make([][]byte, 0, len(c.Columns.Names))
+			for _, name := range c.Columns.Names {
+				keys = append(keys, key(name, c.Agent, c.Name))
+			}
+			return keys
+		}},
+	}
+}
+
+func orderIndexes() []index {
+	return []index{
+		{indexID, func(r any) [][]byte { return only(orderKey(r.(*Order))) }},
+		{indexState, func(r any) [][]byte {
+			o := r.(*Order)
+			return only(key(string(o.State), o.PlacedAt, o.Agent, o.ID))
+		}},
+		{indexCollected, func(r any) [][]byte {
+			o := r.(*Order)
+			if o.State != OrderCollected {
+				return nil
+			}
+			return only(key(o.DoneAt, o.Agent, o.ID))
+		}},
+	}
+}
+
+// schemas of all tables, in the order in which snapshots hold them.
+var schemas = []struct {
+	table   Table
+	indexes []index
+}{
+	{tablePosition, []index{{indexID, func(any) [][]byte { return only(key("position")) }}}},
+	{tableInfos, []index{{indexID, func(r any) [][]byte { return only(key(string(r.(*tableInfo).Table))) }}}},
+	{TableCA, []index{{indexID, func(any) [][]byte { return only(key("ca")) }}}},
+	{TableEnrollmentTokens, []index{{indexID, func(r any) [][]byte { return only(key(r.(*EnrollmentToken).ID)) }}}},
+	{TableAPITokens, []index{
+		{indexID, func(r any) [][]byte { return only(key(r.(*APIToken).ID)) }},
+		{indexHash, func(r any) [][]byte { t := r.(*APIToken); return only(key(t.Hash[:])) }},
+	}},
+	{TableAgents, agentIndexes()},
+	{TablePresence, []index{{indexID, func(r any) [][]byte { return only(key(r.(*presence).Agent)) }}}},
+	{TableCertificates, certificateIndexes()},
+	{TableOrders, orderIndexes()},
+	{tableSeen, []index{
+		{indexID, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
+		{indexOrder, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }},
+	}},
+}
+
+func newDatabase() (*memdb.MemDB, error) {
+	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
+	for _, s := range schemas {
+		table := &memdb.TableSchema{Name: string(s.table), Indexes: map[string]*memdb.IndexSchema{}}
+		for _, x := range s.indexes {
+			var indexer memdb.Indexer = x
+			if x.name == indexID {
+				indexer = idIndex{x}
+			}
+			table.Indexes[x.name] = &memdb.IndexSchema{
+				Name: x.name, Unique: true, AllowMissing: x.name != indexID, Indexer: indexer,
+			}
+		}
+		schema.Tables[string(s.table)] = table
+	}
+	return memdb.NewMemDB(schema)
+}
+
+// idIndex is an index with exactly one key, as memdb wants it for "id".
+type idIndex struct{ index }
+
+// FromObject implements memdb.SingleIndexer.
+func (x idIndex) FromObject(record any) (bool, []byte, error) {
+	keys := x.keys(record)
+	return true, keys[0], nil
+}

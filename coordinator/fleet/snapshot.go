@@ -1,0 +1,322 @@
+package fleet
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/hashicorp/go-memdb"
+)
+
+// A snapshot is a stream: the magic, then frames of a length, a CRC-32C and a
+// CBOR payload. The first frame is the header, the last one the end with the
+// number of records; those between hold records, table by table, in the order
+// of their ids. Equal states give equal streams.
+const (
+	snapshotMagic   = "certctl fleet\n"
+	snapshotVersion = 1
+
+	snapshotFrame    = 256 << 10 // a frame is closed at this size
+	maxSnapshotFrame = 8 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Errors of Restore.
+var (
+	ErrSnapshotDamaged = errors.New("the snapshot is damaged; restore the node from an older snapshot, a backup or its peers")
+	ErrSnapshotNewer   = errors.New("the snapshot is of a later version; upgrade this node to the version that wrote it")
+)
+
+type snapshotHeader struct {
+	Version uint32 `cbor:"1,keyasint"`
+	Index   uint64 `cbor:"2,keyasint"`
+}
+
+type snapshotRecords struct {
+	_       struct{} `cbor:",toarray"`
+	Table   Table    // "" ends the snapshot
+	Count   uint64   // records so far, these included
+	Records []cbor.RawMessage
+}
+
+// Snapshot is a picture of the state, pinned when it was taken at no cost. It
+// may be persisted while the state goes on.
+type Snapshot struct {
+	txn   *memdb.Txn
+	index uint64
+}
+
+// Snapshot pins the state.
+func (s *State) Snapshot() *Snapshot {
+	v := s.View()
+	return &Snapshot{txn: v.txn, index: v.Index()}
+}
+
+// Index is the log index that the snapshot was taken at.
+func (s *Snapshot) Index() uint64 { return s.index }
+
+// Persist writes the snapshot.
+func (s *Snapshot) Persist(w io.Writer) error {
+	out := snapshotWriter{w: bufio.NewWriterSize(w, 64<<10)}
+	out.raw([]byte(snapshotMagic))
+	out.frame(snapshotHeader{Version: snapshotVersion, Index: s.index})
+	for _, schema := range schemas {
+		records, err := s.txn.Get(string(schema.table), indexID)
+		if err != nil {
+			return fmt.Errorf("fleet snapshot: table %s: %w", schema.table, err)
+		}
+		for record := records.Next(); record != nil && out.err == nil; record = records.Next() {
+			out.record(schema.table, record)
+		}
+		out.flush(schema.table)
+	}
+	out.frame(snapshotRecords{Count: out.count})
+	if out.err == nil {
+		out.err = out.w.Flush()
+	}
+	if out.err != nil {
+		return fmt.Errorf("fleet snapshot: write: %w", out.err)
+	}
+	return nil
+}
+
+// snapshotWriter keeps the first error and does nothing after it.
+type snapshotWriter struct {
+	w       *bufio.Writer
+	pending []cbor.RawMessage
+	size    int
+	count   uint64
+	err     error
+}
+
+func (o *snapshotWriter) record(table Table, record any) {
+	data, err := encoder.Marshal(record)
+	if err != nil {
+		o.err = err
+		return
+	}
+	o.pending = append(o.pending, data)
+	o.size += len(data)
+	o.count++
+	if o.size >= snapshotFrame {
+		o.flush(table)
+	}
+}
+
+func (o *snapshotWriter) flush(table Table) {
+	if len(o.pending) > 0 {
+		o.frame(snapshotRecords{Table: table, Count: o.count, Records: o.pending})
+	}
+	o.pending, o.size = nil, 0
+}
+
+func (o *snapshotWriter) frame(payload any) {
+	data, err := encoder.Marshal(payload)
+	if err != nil {
+		o.err = errors.Join(o.err, err)
+		return
+	}
+	var head [8]byte
+	binary.BigEndian.PutUint32(head[:4], uint32(len(data))) // far below 4 GiB
+	binary.BigEndian.PutUint32(head[4:], crc32.Checksum(data, castagnoli))
+	o.raw(head[:])
+	o.raw(data)
+}
+
+func (o *snapshotWriter) raw(data []byte) {
+	if o.err == nil {
+		_, o.err = o.w.Write(data)
+	}
+}
+
+// Restore replaces the whole state by a snapshot. Readers go on with what they
+// have; new views show the new state. On an error the state is unchanged; it
+// wraps ErrSnapshotDamaged, ErrSnapshotNewer or the reader's error.
+func (s *State) Restore(r io.Reader) error {
+	db, err := newDatabase()
+	if err != nil {
+		return fmt.Errorf("fleet state: tables: %w", err)
+	}
+	in := &snapshotReader{r: bufio.NewReaderSize(r, 64<<10)}
+	index, err := in.load(db)
+	if err != nil {
+		return fmt.Errorf("fleet snapshot: %w", err)
+	}
+	s.db.Store(db)
+	s.index.Store(index)
+	return nil
+}
+
+type snapshotReader struct {
+	r *bufio.Reader
+}
+
+func (in *snapshotReader) load(db *memdb.MemDB) (uint64, error) {
+	magic := make([]byte, len(snapshotMagic))
+	if _, err := io.ReadFull(in.r, magic); err != nil {
+		return 0, cut(err)
+	}
+	if string(magic) != snapshotMagic {
+		return 0, fmt.Errorf("%w: it does not begin like one", ErrSnapshotDamaged)
+	}
+	header, err := in.header()
+	if err != nil {
+		return 0, err
+	}
+	txn := db.Txn(true)
+	defer txn.Abort()
+	if err := in.records(txn); err != nil {
+		return 0, err
+	}
+	view := &View{txn: txn}
+	if err := view.check(header.Index); err != nil {
+		return 0, err
+	}
+	txn.Commit()
+	return header.Index, nil
+}
+
+func (in *snapshotReader) header() (snapshotHeader, error) {
+	var header snapshotHeader
+	data, err := in.frame()
+	if err != nil {
+		return header, err
+	}
+	// A later header may have fields that this version does not know; its
+	// version is looked at first.
+	var fields map[uint64]cbor.RawMessage
+	var version uint32
+	if decoder.Unmarshal(data, &fields) != nil || decoder.Unmarshal(fields[1], &version) != nil {
+		return header, fmt.Errorf("%w: header", ErrSnapshotDamaged)
+	}
+	if version > snapshotVersion {
+		return header, fmt.Errorf("%w: version %d, known is %d", ErrSnapshotNewer, version, snapshotVersion)
+	}
+	if err := decoder.Unmarshal(data, &header); err != nil {
+		return header, fmt.Errorf("%w: header: %w", ErrSnapshotDamaged, err)
+	}
+	return header, nil
+}
+
+// frame reads one frame and checks its sum.
+func (in *snapshotReader) frame() ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(in.r, head[:]); err != nil {
+		return nil, cut(err)
+	}
+	size := binary.BigEndian.Uint32(head[:4])
+	if size > maxSnapshotFrame {
+		return nil, fmt.Errorf("%w: a frame of %d bytes", ErrSnapshotDamaged, size)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(in.r, data); err != nil {
+		return nil, cut(err)
+	}
+	if crc32.Checksum(data, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+		return nil, fmt.Errorf("%w: a checksum is wrong", ErrSnapshotDamaged)
+	}
+	return data, nil
+}
+
+// cut tells a stream that ends too early from one that cannot be read.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it is cut short", ErrSnapshotDamaged)
+	}
+	return err
+}
+
+// records reads all frames up to the end and stores what they hold.
+func (in *snapshotReader) records(txn *memdb.Txn) error {
+	var count uint64
+	for {
+		data, err := in.frame()
+		if err != nil {
+			return err
+		}
+		var frame snapshotRecords
+		if err := decoder.Unmarshal(data, &frame); err != nil {
+			return fmt.Errorf("%w: %w", ErrSnapshotDamaged, err)
+		}
+		count += uint64(len(frame.Records))
+		if count != frame.Count {
+			return fmt.Errorf("%w: %d records where %d are expected", ErrSnapshotDamaged, count, frame.Count)
+		}
+		if frame.Table == "" {
+			break
+		}
+		decode, known := recordDecoders[frame.Table]
+		if !known {
+			return fmt.Errorf("%w: table %.40q", ErrSnapshotNewer, frame.Table)
+		}
+		for _, raw := range frame.Records {
+			record, err := decode(raw)
+			if err != nil {
+				return fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, frame.Table, err)
+			}
+			if err := txn.Insert(string(frame.Table), record); err != nil {
+				return fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, frame.Table, err)
+			}
+		}
+	}
+	if _, err := in.r.ReadByte(); !errors.Is(err, io.EOF) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: something follows its end", ErrSnapshotDamaged)
+	}
+	return nil
+}
+
+// check compares what was loaded with the snapshot's own bookkeeping.
+func (v *View) check(index uint64) error {
+	if got := v.Index(); got != index {
+		return fmt.Errorf("%w: it is of index %d and says %d", ErrSnapshotDamaged, got, index)
+	}
+	for _, s := range schemas {
+		if s.table == tableInfos || s.table == tablePosition {
+			continue
+		}
+		rows := 0
+		for records := v.scan(s.table, indexID, nil); records.Next() != nil; {
+			rows++
+		}
+		if want := v.info(s.table).Rows; rows != want {
+			return fmt.Errorf("%w: table %s has %d records instead of %d", ErrSnapshotDamaged, s.table, rows, want)
+		}
+	}
+	return nil
+}
+
+func decodeAs[T any](raw []byte) (any, error) {
+	record := new(T)
+	if err := decoder.Unmarshal(raw, record); err != nil {
+		return nil, err
+	}
+	return record, nil
+}
+
+var recordDecoders = map[Table]func(raw []byte) (any, error){
+	tablePosition:         decodeAs[position],
+	tableInfos:            decodeAs[tableInfo],
+	TableCA:               decodeAs[CA],
+	TableEnrollmentTokens: decodeAs[EnrollmentToken],
+	TableAPITokens:        decodeAs[APIToken],
+	TableAgents:           decodeAs[Agent],
+	TablePresence:         decodeAs[presence],
+	TableOrders:           decodeAs[Order],
+	tableSeen:             decodeAs[seenCommand],
+	TableCertificates: func(raw []byte) (any, error) {
+		record := new(Certificate)
+		if err := decoder.Unmarshal(raw, record); err != nil {
+			return nil, err
+		}
+		record.hash = record.rowHash()
+		return record, nil
+	},
+}

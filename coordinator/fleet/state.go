@@ -1,0 +1,199 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// What is remembered of commands: a proposer that could not know the outcome
+// tries again within minutes, so that an hour is far beyond what it needs.
+// Whichever bound is met first forgets the oldest.
+const (
+	rememberFor = time.Hour
+	rememberMax = 100_000
+)
+
+// collectedFor is how long a collected order stays known.
+const collectedFor = 24 * time.Hour
+
+// cleanPerEntry bounds the old orders that one entry clears away, so that no
+// entry takes long.
+const cleanPerEntry = 256
+
+// State is everything that the coordinator knows, at one log index.
+//
+// Apply and Restore belong to one goroutine. View, Index and Snapshot may be
+// called at any time by any number of goroutines, but a Snapshot is of a known
+// index only when taken by the goroutine that applies.
+type State struct {
+	db    atomic.Pointer[memdb.MemDB]
+	index atomic.Uint64
+	// rememberMax is the constant, but in tests that cannot wait for so many.
+	rememberMax int
+}
+
+// New is the empty state, at index 0.
+func New() (*State, error) {
+	db, err := newDatabase()
+	if err != nil {
+		return nil, fmt.Errorf("fleet state: tables: %w", err)
+	}
+	s := &State{rememberMax: rememberMax}
+	s.db.Store(db)
+	return s, nil
+}
+
+// Index is the log index of the last applied entry.
+func (s *State) Index() uint64 { return s.index.Load() }
+
+// Apply applies one log entry: all of its commands, in order, as one change
+// that readers see at once. It returns a result for each command and the facts
+// to append to the journal.
+//
+// A command whose id was applied before returns the result of that time and
+// changes nothing. An error is a *StopError: the state is unchanged and the
+// caller must not apply anything more.
+func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
+	stop := func(err error) ([]Result, []Fact, error) {
+		return nil, nil, &StopError{Index: index, Err: err}
+	}
+	if applied := s.index.Load(); index <= applied {
+		return stop(fmt.Errorf("%w: %d is applied already", ErrOutOfOrder, applied))
+	}
+	commands, err := DecodeEntry(entry)
+	if err != nil {
+		return stop(err)
+	}
+
+	txn := s.db.Load().Txn(true)
+	defer txn.Abort() // does nothing after Commit
+	c := &change{txn: txn, index: index, infos: map[Table]*tableInfo{}, rememberMax: s.rememberMax}
+	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
+		c.position = *stored
+	}
+	results := make([]Result, len(commands))
+	for i, command := range commands {
+		if results[i], err = c.apply(uint32(i), command); err != nil { // at most MaxEntryCommands
+			return stop(err)
+		}
+	}
+	c.clean()
+	c.finish()
+	if c.err != nil {
+		return stop(c.err)
+	}
+	txn.Commit()
+	s.index.Store(index)
+	return results, c.facts, nil
+}
+
+// apply applies one command, or looks up what it came to before.
+func (c *change) apply(ordinal uint32, command Command) (Result, error) {
+	if seen := find[seenCommand](c, tableSeen, indexID, key(command.ID[:])); seen != nil {
+		return seen.Result, c.err
+	}
+	h, ok := handlers[command.Type]
+	if !ok || command.Version > h.version {
+		if !command.Ignorable {
+			return Result{}, fmt.Errorf("%w: type %d version %d", ErrUnknownCommand, command.Type, command.Version)
+		}
+		return Result{}, nil
+	}
+	c.at, c.command = command.At(), command.ID
+	result, err := h.apply(c, command.Payload)
+	if err := errors.Join(err, c.err); err != nil {
+		return Result{}, fmt.Errorf("command %d of the entry (type %d): %w", ordinal, command.Type, err)
+	}
+	c.insert(tableSeen, &seenCommand{
+		ID: command.ID, Index: c.index, Ordinal: ordinal, Time: command.Time, Result: result,
+	})
+	return result, c.err
+}
+
+// clean forgets what is too old to be asked for, by the time of the entry's
+// last new command.
+//
+// Remembered commands go from the oldest on, up to the first that is young
+// enough, so that a leader with a wrong clock can neither stop the forgetting
+// for good nor empty the memory for longer than its clock is wrong.
+func (c *change) clean() {
+	if c.at.IsZero() {
+		return // every command was known
+	}
+	for oldest := c.scan(tableSeen, indexOrder, nil); ; {
+		seen, ok := oldest.Next().(*seenCommand)
+		if !ok || seen.Index == c.index ||
+			c.info(tableSeen).Rows <= c.rememberMax && c.at.Sub(time.Unix(0, seen.Time)) <= rememberFor {
+			break
+		}
+		c.delete(tableSeen, seen)
+	}
+	collected := c.scan(TableOrders, indexCollected, nil)
+	for range cleanPerEntry {
+		order, ok := collected.Next().(*Order)
+		if !ok || c.at.Sub(order.DoneAt) < collectedFor {
+			return
+		}
+		c.delete(TableOrders, order)
+	}
+}
+
+// A handler applies the commands of one type, up to a version.
+type handler struct {
+	version uint8
+	check   func(payload []byte) error
+	apply   func(c *change, payload []byte) (Result, error)
+}
+
+var handlers = map[Type]handler{}
+
+// register adds the handler of a type. It panics when the type has one: that is
+// a mistake in the program, found at its start.
+func register[P Payload](version uint8, apply func(c *change, payload *P) Result) {
+	var zero P
+	typ := zero.commandType()
+	if _, taken := handlers[typ]; taken {
+		panic(fmt.Sprintf("fleet: command type %d has two handlers", typ))
+	}
+	decode := func(data []byte) (*P, error) {
+		payload := new(P)
+		if err := decoder.Unmarshal(data, payload); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
+		}
+		return payload, nil
+	}
+	handlers[typ] = handler{
+		version: version,
+		check: func(data []byte) error {
+			_, err := decode(data)
+			return err
+		},
+		apply: func(c *change, data []byte) (Result, error) {
+			payload, err := decode(data)
+			if err != nil {
+				return Result{}, err
+			}
+			return apply(c, payload), nil
+		},
+	}
+}
+
+func init() {
+	register(1, initCA)
+	register(1, createEnrollmentToken)
+	register(1, revokeEnrollmentToken)
+	register(1, enrollAgent)
+	register(1, setPendingIdentity)
+	register(1, promoteIdentity)
+	register(1, retireAgent)
+	register(1, syncAgent)
+	register(1, touchAgents)
+	register(1, completeOrder)
+	register(1, rejectOrder)
+	register(1, createAPIToken)
+	register(1, revokeAPIToken)
+}

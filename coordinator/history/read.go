@@ -1,0 +1,186 @@
+package history
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+// Sizes of a page.
+const (
+	DefaultLimit = 100
+	MaxLimit     = 1000
+)
+
+// maxScan bounds the facts that one Read looks at, so that a filter that few
+// facts pass cannot keep it busy.
+const maxScan = 50_000
+
+// ErrCursor says that a cursor did not come from Read.
+var ErrCursor = errors.New("the cursor is not one of the history; begin again without a cursor")
+
+// Query says which facts are wanted. What is not set matches all.
+type Query struct {
+	After       string // cursor: Next of the page before; "" begins
+	Limit       int    // 0 is DefaultLimit; more than MaxLimit is MaxLimit
+	NewestFirst bool
+	Kinds       []fleet.Kind // any of them
+	Agent       string
+	Object      string
+	AuditOnly   bool
+}
+
+// Read lists facts in the order of the log. next continues the list; it is ""
+// at the end, as it is now. A page may be short, or empty, and have a next one.
+func (j *Journal) Read(q Query) (facts []fleet.Fact, next string, err error) {
+	after, err := readCursor(q.After)
+	if err != nil {
+		return nil, "", err
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	limit = min(limit, MaxLimit)
+	err = j.view(func(b buckets) error {
+		walk := newMerge(b, q, after)
+		var last []byte
+		for scanned := 0; ; scanned++ {
+			k, v := walk.next()
+			if k == nil {
+				return nil
+			}
+			if len(facts) == limit || scanned == maxScan {
+				next = base64.RawURLEncoding.EncodeToString(last)
+				return nil
+			}
+			fact, err := decodeFact(v)
+			if err != nil {
+				return err
+			}
+			last = slices.Clone(k)
+			if q.matches(fact) {
+				facts = append(facts, fact)
+			}
+		}
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("journal %s: read: %w", j.config.Path, err)
+	}
+	return facts, next, nil
+}
+
+// Bounds are the oldest and newest log index that the journal has facts of,
+// both 0 if it has none.
+func (j *Journal) Bounds() (first, last uint64, err error) {
+	err = j.view(func(b buckets) error {
+		for _, bucket := range []*bbolt.Bucket{b.routine, b.audit} {
+			cursor := bucket.Cursor()
+			if k, _ := cursor.First(); len(k) == factKeyLen {
+				index := binary.BigEndian.Uint64(k)
+				if first == 0 || index < first {
+					first = index
+				}
+			}
+			if k, _ := cursor.Last(); len(k) == factKeyLen {
+				last = max(last, binary.BigEndian.Uint64(k))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("journal %s: bounds: %w", j.config.Path, err)
+	}
+	return first, last, nil
+}
+
+func (q Query) matches(f fleet.Fact) bool {
+	return (len(q.Kinds) == 0 || slices.Contains(q.Kinds, f.Kind)) &&
+		(q.Agent == "" || f.Agent == q.Agent) &&
+		(q.Object == "" || f.Object == q.Object)
+}
+
+func readCursor(cursor string) ([]byte, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	key, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || len(key) != factKeyLen {
+		return nil, ErrCursor
+	}
+	return key, nil
+}
+
+// A merge goes along several buckets at once, in the order of their keys.
+type merge struct {
+	arms    []*arm
+	reverse bool
+}
+
+type arm struct {
+	cursor *bbolt.Cursor
+	k, v   []byte
+}
+
+func newMerge(b buckets, q Query, after []byte) *merge {
+	m := &merge{reverse: q.NewestFirst}
+	sources := []*bbolt.Bucket{b.audit}
+	if !q.AuditOnly {
+		sources = append(sources, b.routine)
+	}
+	for _, bucket := range sources {
+		a := &arm{cursor: bucket.Cursor()}
+		a.k, a.v = a.begin(after, m.reverse)
+		m.arms = append(m.arms, a)
+	}
+	return m
+}
+
+// begin goes to the first key beyond after.
+func (a *arm) begin(after []byte, reverse bool) (k, v []byte) {
+	switch {
+	case after == nil && reverse:
+		return a.cursor.Last()
+	case after == nil:
+		return a.cursor.First()
+	}
+	k, v = a.cursor.Seek(after) // the first key not below after
+	switch {
+	case reverse && k == nil:
+		return a.cursor.Last()
+	case reverse:
+		return a.cursor.Prev()
+	case string(k) == string(after):
+		return a.cursor.Next()
+	}
+	return k, v
+}
+
+// next takes the next fact of all arms; k is nil at the end.
+func (m *merge) next() (k, v []byte) {
+	var first *arm
+	for _, a := range m.arms {
+		if a.k == nil {
+			continue
+		}
+		if first == nil || (string(a.k) < string(first.k)) != m.reverse {
+			first = a
+		}
+	}
+	if first == nil {
+		return nil, nil
+	}
+	k, v = first.k, first.v
+	if m.reverse {
+		first.k, first.v = first.cursor.Prev()
+	} else {
+		first.k, first.v = first.cursor.Next()
+	}
+	return k, v
+}
