@@ -1,0 +1,10 @@
+//go:build !windows
+
+package server
+
+import "syscall"
+
+const (
+	errAddressInUse   = syscall.EADDRINUSE
+	errAddressUnknown = syscall.EADDRNOTAVAIL
+)
