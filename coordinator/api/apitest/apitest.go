@@ -1,0 +1,283 @@
+// Package apitest runs a coordinator for tests of the API and its clients: a
+// real node with its log and journal on disk, the built-in CA, and the real
+// server on a port of its own, with a clock that tests can move.
+package apitest
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/agentapi"
+	"github.com/certctl/certctl/coordinator/api"
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/cluster/clustertest"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// SyncInterval is how often agents sync in the tests' fleet.
+const SyncInterval = time.Minute
+
+// EnrollmentURL is where agents are told to go.
+const EnrollmentURL = "https://pki.example.com:8443"
+
+// Coordinator is a running coordinator of one node.
+type Coordinator struct {
+	*clustertest.Node
+	CA *ca.CA
+	// Dir has the files of a data directory: root.pem and admin.token.
+	Dir string
+	// URL is where it listens. Its certificate is good for 127.0.0.1, ::1 and
+	// localhost.
+	URL string
+	// Admin is the first API token.
+	Admin apitoken.Token
+	// Log is what the API has logged.
+	Log *Text
+
+	t     testing.TB
+	skew  atomic.Int64
+	fault atomic.Pointer[error]
+	http  *http.Client
+}
+
+// A Text collects what is written to it.
+type Text struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (t *Text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(p)
+}
+
+// String is everything that was written so far.
+func (t *Text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
+// faultyNode is the node that the API sees.
+type faultyNode struct {
+	*cluster.Node
+	fault *atomic.Pointer[error]
+}
+
+func (n faultyNode) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
+	if err := n.fault.Swap(nil); err != nil {
+		return nil, *err
+	}
+	return n.Node.Propose(ctx, commands...)
+}
+
+// Start runs a coordinator until the test's end.
+func Start(t testing.TB) *Coordinator {
+	t.Helper()
+	c := &Coordinator{t: t, Dir: t.TempDir(), Log: new(Text)}
+	quiet := slog.New(slog.DiscardHandler)
+	authority, err := ca.New(ca.Config{
+		SealKeyFile: filepath.Join(c.Dir, "seal.key"), Name: "Example", LeafLifetime: time.Hour, IdentityLifetime: time.Hour,
+	})
+	require.NoError(t, err)
+	c.CA = authority
+	var agents *agentapi.Service
+	c.Node = clustertest.Restart(t, t.TempDir(), func(node *cluster.Node) {
+		agents, err = agentapi.New(agentapi.Config{
+			Node: node, CA: authority, Log: quiet, SyncInterval: SyncInterval, SyncTargetRate: 500,
+			Reserved: pki.MustParseNames("pki.example.com"), Now: c.Now,
+		})
+		require.NoError(t, err)
+		agents.Lead(node)
+	})
+	require.NoError(t, server.Bootstrap(t.Context(), c.Node, authority, c.Dir, quiet))
+	text, err := os.ReadFile(filepath.Join(c.Dir, server.AdminTokenFile))
+	require.NoError(t, err)
+	c.Admin, err = apitoken.Parse(string(text))
+	require.NoError(t, err)
+
+	handler, err := api.New(api.Config{
+		Node: faultyNode{c.Node.Node, &c.fault}, Journal: c.Journal, Presence: agents, Pause: agents.Period,
+		EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now,
+	})
+	require.NoError(t, err)
+	c.serve(agents, handler)
+	return c
+}
+
+func (c *Coordinator) serve(agents server.Agents, handler http.Handler) {
+	c.t.Helper()
+	listener, err := server.Listen(context.Background(), "127.0.0.1:0")
+	require.NoError(c.t, err)
+	names, err := server.NamesOf(nil)
+	require.NoError(c.t, err)
+	front, err := server.New(server.Config{
+		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler,
+		MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(c.t, err)
+	c.URL = "https://" + front.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- front.Run(ctx) }()
+	c.t.Cleanup(func() {
+		cancel()
+		require.NoError(c.t, <-ended)
+	})
+}
+
+// Now is the coordinator's clock.
+func (c *Coordinator) Now() time.Time { return time.Now().Add(time.Duration(c.skew.Load())) }
+
+// Sleep lets time pass for the coordinator.
+func (c *Coordinator) Sleep(d time.Duration) { c.skew.Add(int64(d)) }
+
+// FailNext makes the API's next change fail with err before it is stored.
+func (c *Coordinator) FailNext(err error) { c.fault.Store(&err) }
+
+// RootFile is the path of the root certificate.
+func (c *Coordinator) RootFile() string { return filepath.Join(c.Dir, server.RootFile) }
+
+// AdminTokenFile is the path of the first API token.
+func (c *Coordinator) AdminTokenFile() string { return filepath.Join(c.Dir, server.AdminTokenFile) }
+
+// HTTP is a client that trusts the coordinator's root alone.
+func (c *Coordinator) HTTP() *http.Client {
+	if c.http == nil {
+		roots := x509.NewCertPool()
+		roots.AddCert(c.CA.Root())
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig.RootCAs = roots
+		c.t.Cleanup(transport.CloseIdleConnections)
+		// Redirects are answers like any other.
+		c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return c.http
+}
+
+// do stores a change as of the coordinator's clock.
+func (c *Coordinator) do(payload fleet.Payload) {
+	c.t.Helper()
+	command, err := fleet.NewCommand(c.Now(), payload)
+	require.NoError(c.t, err)
+	results, err := c.Propose(context.Background(), command)
+	require.NoError(c.t, err)
+	require.NoError(c.t, results[0].Err())
+}
+
+// Token makes an API token. A lifetime of 0 does not end.
+func (c *Coordinator) Token(role fleet.Role, lifetime time.Duration) apitoken.Token {
+	c.t.Helper()
+	token := apitoken.New()
+	create := fleet.CreateAPIToken{Actor: "local", ID: token.ID, Name: "test " + string(role), Hash: token.Hash(), Role: role}
+	if lifetime > 0 {
+		create.ExpiresAt = c.Now().Add(lifetime)
+	}
+	c.do(create)
+	return token
+}
+
+// Agent enrols an agent on a host, with labels that the token gives it.
+func (c *Coordinator) Agent(id, host string, labels map[string]string) *Agent {
+	c.t.Helper()
+	token := "t" + id
+	c.do(fleet.CreateEnrollmentToken{
+		Actor: "local", ID: token, Labels: labels, NamePatterns: []string{"**.example.com"}, MaxUses: 1, ExpiresAt: c.Now().Add(time.Hour),
+	})
+	report := wire.HostReport{Hostname: host, OS: "linux", Arch: "amd64", Version: "1.2.3", StartedAt: c.Now().UTC()}
+	c.do(fleet.EnrollAgent{
+		TokenID: token, AgentID: id, Host: report,
+		Identity: fleet.Identity{Fingerprint: "f" + id, PublicKeyFingerprint: "k" + id, Serial: "0a", NotAfter: c.Now().Add(24 * time.Hour).UTC()},
+	})
+	return &Agent{c: c, id: id, host: report, rows: map[string]wire.Digest{}}
+}
+
+// Agent is an enrolled agent that reports what a test makes up.
+type Agent struct {
+	c        *Coordinator
+	id       string
+	host     wire.HostReport
+	sequence uint64
+	revision uint64
+	events   uint64
+	digest   wire.Digest
+	rows     map[string]wire.Digest
+}
+
+// ID is the agent's id.
+func (a *Agent) ID() string { return a.id }
+
+// SafeUntil reports the offline horizon.
+func (a *Agent) SafeUntil(at time.Time) {
+	a.c.t.Helper()
+	a.host.SafeUntil = &at
+	a.sync(nil, nil)
+}
+
+// Report sends the summary of one certificate.
+func (a *Agent) Report(name string, summary wire.Summary) {
+	a.c.t.Helper()
+	data, err := json.Marshal(summary)
+	require.NoError(a.c.t, err)
+	a.revision++
+	row := wire.Row{Name: name, Revision: a.revision, Data: data}
+	stored, err := fleet.NewRow(row)
+	require.NoError(a.c.t, err)
+	if before, ok := a.rows[name]; ok {
+		a.digest.Toggle(before)
+	}
+	a.rows[name] = row.Hash()
+	a.digest.Toggle(row.Hash())
+	a.sync([]fleet.Row{stored}, nil)
+}
+
+// Event reports a routine fact.
+func (a *Agent) Event(kind wire.EventKind, certificate, detail string) {
+	a.c.t.Helper()
+	a.events++
+	a.sync(nil, []wire.Event{{Sequence: a.events, At: a.c.Now().UTC(), Kind: kind, Certificate: certificate, Detail: detail}})
+}
+
+func (a *Agent) sync(rows []fleet.Row, events []wire.Event) {
+	a.c.t.Helper()
+	a.sequence++
+	host := a.host
+	a.c.do(fleet.SyncAgent{
+		AgentID: a.id, BootID: "boot-of-" + a.id, Sequence: a.sequence, Host: &host,
+		BaseRevision: a.revision - uint64(len(rows)), Revision: a.revision, HeadRevision: a.revision, Digest: a.digest,
+		Rows: rows, Events: events,
+	})
+}
+
+// Valid is a summary of a certificate that is in service, from a day before now
+// to a time after it.
+func Valid(now time.Time, left time.Duration, names ...string) wire.Summary {
+	now = now.UTC().Truncate(time.Second)
+	fingerprint := fmt.Sprintf("%064x", []byte(names[0]))[:64]
+	return wire.Summary{
+		Names: pki.MustParseNames(names...), State: wire.StateValid, Issuer: "letsencrypt", IssuerKind: "acme",
+		Serial: fingerprint[:16], Fingerprint: fingerprint, IssuerDN: "CN=Example CA", KeyAlgorithm: "ecdsa-p256",
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(left), RenewAt: now.Add(left / 2), Renewals: 1,
+		Deployments: []wire.DeploymentSummary{{ID: "nginx", State: wire.DeploymentVerified, Fingerprint: fingerprint, At: now}},
+	}
+}

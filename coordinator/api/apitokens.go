@@ -1,0 +1,154 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+type listAPITokens struct {
+	State string `query:"state" enum:"usable,expired,revoked" doc:"Absent: all."`
+	Paging
+}
+
+type apiTokenList struct {
+	Body resource.Page[resource.APIToken]
+}
+
+type apiTokenDetail struct {
+	Body resource.APIToken
+}
+
+type createAPIToken struct {
+	Body resource.CreateAPIToken
+}
+
+type createdAPIToken struct {
+	Body resource.CreatedAPIToken
+}
+
+type identified struct {
+	Body resource.Identified
+}
+
+func (s *server) registerAPITokens(api huma.API) {
+	const path = "/api/v1/tokens"
+	tags := []string{"API tokens"}
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "create-api-token", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary:     "Create an API token",
+		Description: "The answer is the only one that has the token itself. Asking again makes another token.",
+	}), s.createAPIToken)
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "list-api-tokens", Method: http.MethodGet, Path: path, Tags: tags,
+		Summary: "List API tokens", Description: "Newest first, ended ones too.",
+	}), s.listAPITokens)
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "revoke-api-token", Method: http.MethodPost, Path: path + "/{id}/revoke", Tags: tags,
+		Summary:     "Revoke an API token",
+		Description: "It is refused from now on. The last usable token with the role admin cannot be revoked. Revoking a token again changes nothing.",
+	}), s.revokeAPIToken)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "whoami", Method: http.MethodGet, Path: "/api/v1/whoami", Tags: []string{"status"},
+		Summary: "Who the token belongs to",
+	}), whoami)
+}
+
+func whoami(ctx context.Context, _ *struct{}) (*identified, error) {
+	token := tokenOf(ctx)
+	return &identified{Body: resource.Identified{
+		TokenID: token.ID, Name: token.Name, Role: string(token.Role), ExpiresAt: token.ExpiresAt.UTC(),
+	}}, nil
+}
+
+func (s *server) createAPIToken(ctx context.Context, in *createAPIToken) (*createdAPIToken, error) {
+	name := strings.TrimSpace(in.Body.Name)
+	if name == "" || strings.ContainsFunc(name, notPrintable) {
+		return nil, invalid("name", "the name is empty or has control characters", "say in plain text who or what uses the token")
+	}
+	token := apitoken.New()
+	command := fleet.CreateAPIToken{
+		Actor: actorOf(ctx), ID: token.ID, Name: name, Hash: token.Hash(), Role: fleet.Role(in.Body.Role),
+	}
+	if in.Body.TTLSeconds > 0 {
+		command.ExpiresAt = s.Now().UTC().Add(lifetime(in.Body.TTLSeconds, 0))
+	}
+	if _, err := s.do(ctx, command); err != nil {
+		return nil, err
+	}
+	stored, ok := s.Node.State().View().APIToken(token.ID)
+	if !ok {
+		return nil, s.fail("create an API token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
+	}
+	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, s.Now()), Token: token.Reveal()}}, nil
+}
+
+func (s *server) listAPITokens(_ context.Context, in *listAPITokens) (*apiTokenList, error) {
+	now := s.Now()
+	var all []resource.APIToken
+	for _, token := range s.Node.State().View().APITokens() {
+		if shown := apiToken(token, now); in.State == "" || in.State == string(shown.State) {
+			all = append(all, shown)
+		}
+	}
+	page, problem := pageOf(all, in.Paging, func(t resource.APIToken) tokenPlace { return tokenPlace{t.CreatedAt, t.ID} })
+	if problem != nil {
+		return nil, problem
+	}
+	return &apiTokenList{Body: page}, nil
+}
+
+func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDetail, error) {
+	if s.lastAdmin(in.ID) {
+		return nil, newProblem(wire.CodeConflict, "id", "this is the last usable token with the role admin",
+			"create another admin token first, so that somebody can still make tokens")
+	}
+	if _, err := s.do(ctx, fleet.RevokeAPIToken{Actor: actorOf(ctx), ID: in.ID}); err != nil {
+		return nil, err
+	}
+	stored, ok := s.Node.State().View().APIToken(in.ID)
+	if !ok {
+		return nil, notFound("the token is gone", "list the tokens to see their ids")
+	}
+	return &apiTokenDetail{Body: apiToken(stored, s.Now())}, nil
+}
+
+// lastAdmin keeps people from locking themselves out by mistake. It is no more
+// than that: two admins who revoke each other's tokens at the same moment
+// succeed, and the next start of the coordinator makes a new admin token.
+func (s *server) lastAdmin(id string) bool {
+	now, last := s.Now(), false
+	for _, token := range s.Node.State().View().APITokens() {
+		if token.Role != fleet.RoleAdmin || !token.Usable(now) {
+			continue
+		}
+		if token.ID != id {
+			return false
+		}
+		last = true
+	}
+	return last
+}
+
+func apiToken(t *fleet.APIToken, now time.Time) resource.APIToken {
+	out := resource.APIToken{
+		ID: t.ID, Name: t.Name, Role: string(t.Role), State: resource.TokenUsable, CreatedAt: t.CreatedAt.UTC(),
+		CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt.UTC(), RevokedAt: t.RevokedAt.UTC(),
+	}
+	switch {
+	case !t.RevokedAt.IsZero():
+		out.State = resource.TokenRevoked
+	case !t.Usable(now):
+		out.State = resource.TokenExpired
+	}
+	return out
+}

@@ -1,0 +1,98 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const mendToken = "send the header \"Authorization: Bearer cta1...\" with a token from \"certctl api-token create\"; the first one is in the file admin.token in the coordinator's data directory"
+
+// roleKey is where an operation keeps its least role.
+const roleKey = "role"
+
+// needs marks an operation with the least role that may use it.
+func needs(role fleet.Role, op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{roleKey: role}
+	op.Security = []map[string][]string{{bearerScheme: {}}}
+	op.Description += fmt.Sprintf("\n\nNeeds the role `%s`.", role)
+	return op
+}
+
+type bearerKey struct{}
+
+// tokenOf is the API token of a request that has passed authenticate.
+func tokenOf(ctx context.Context) *fleet.APIToken {
+	token, _ := ctx.Value(bearerKey{}).(*fleet.APIToken)
+	return token
+}
+
+// actorOf names the request's token in the journal.
+func actorOf(ctx context.Context) string { return "api_token:" + tokenOf(ctx).ID }
+
+// authenticate lets requests in whose token has the operation's role. It runs
+// before anything else of the request is looked at.
+func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context)) {
+	refuse := func(ctx huma.Context, p *Problem) {
+		if p.Status == http.StatusUnauthorized {
+			ctx.SetHeader("WWW-Authenticate", `Bearer realm="certctl"`)
+		}
+		// The error is of the connection.
+		_ = huma.WriteErr(api, ctx, p.Status, p.Detail, p)
+	}
+	return func(ctx huma.Context, next func(huma.Context)) {
+		role, ok := ctx.Operation().Metadata[roleKey].(fleet.Role)
+		if !ok {
+			panic("api: operation " + ctx.Operation().OperationID + " has no role")
+		}
+		token, problem := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
+		switch {
+		case problem != nil:
+			refuse(ctx, problem)
+		case !token.Role.Includes(role):
+			refuse(ctx, newProblem(wire.CodeForbidden, "",
+				fmt.Sprintf("the token %q has the role %s; this needs %s", token.Name, token.Role, role),
+				"use a token with that role"))
+		default:
+			next(huma.WithValue(ctx, bearerKey{}, token))
+		}
+	}
+}
+
+// identify finds the token of an Authorization header. An unknown id and a
+// wrong secret give the same answer; that a token has ended is told only to
+// who has the whole of it.
+func identify(v *fleet.View, header string, now time.Time) (*fleet.APIToken, *Problem) {
+	unauthorized := func(detail, mend string) (*fleet.APIToken, *Problem) {
+		return nil, newProblem(wire.CodeUnauthorized, "", detail, mend)
+	}
+	if header == "" {
+		return unauthorized("the request has no API token", mendToken)
+	}
+	text, ok := bearer(header)
+	if !ok {
+		return unauthorized("the Authorization header is not of the scheme Bearer", mendToken)
+	}
+	given, err := apitoken.Parse(text)
+	if err != nil {
+		return unauthorized("the API token is malformed: "+err.Error(), mendToken)
+	}
+	token, ok := v.APIToken(given.ID)
+	if !ok || !given.Matches(token.Hash) {
+		return unauthorized("the API token is not known here", "check that the token is complete and of this coordinator")
+	}
+	switch {
+	case !token.RevokedAt.IsZero():
+		return unauthorized(fmt.Sprintf("the API token %q was revoked", token.Name), "use another token")
+	case !token.Usable(now):
+		return unauthorized(fmt.Sprintf("the API token %q expired at %s", token.Name, token.ExpiresAt.UTC().Format(time.RFC3339)), "use another token")
+	}
+	return token, nil
+}

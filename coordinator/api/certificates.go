@@ -1,0 +1,182 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+type listCertificates struct {
+	Agent         string    `query:"agent" maxLength:"128" doc:"Id of the agent."`
+	Labels        []string  `query:"label,explode" maxItems:"32" doc:"label=value of the agent; repeat it for several, all of which must match." example:"env=prod"`
+	Name          string    `query:"name" maxLength:"255" doc:"A DNS name or IP address in the certificate, exactly."`
+	Q             string    `query:"q" maxLength:"255" doc:"Part of a name in the certificate or of its name in the configuration, whatever its case."`
+	Issuer        string    `query:"issuer" maxLength:"128" doc:"Name of the issuer in the agent's configuration."`
+	State         string    `query:"state" enum:"pending,renewing,valid,failed" doc:"Where the agent stands with it."`
+	Health        []string  `query:"health" enum:"ok,renewing,unknown,at_risk,unserved,expired" doc:"One or more healths, separated by commas." example:"at_risk,unserved,expired"`
+	ExpiresBefore time.Time `query:"expires_before" doc:"Only certificates that expire before this moment, soonest first."`
+	Fingerprint   string    `query:"fingerprint" maxLength:"128" doc:"SHA-256 of the DER in hex, with or without colons."`
+	Serial        string    `query:"serial" maxLength:"128" doc:"Serial number in hex, with or without colons."`
+	Paging
+}
+
+type certificatePath struct {
+	Agent string `path:"agent" maxLength:"128" doc:"Id of the agent."`
+	Name  string `path:"name" maxLength:"400" doc:"The certificate's name in the agent's configuration."`
+}
+
+type certificateList struct {
+	Body resource.Page[resource.Certificate]
+}
+
+type certificateDetail struct {
+	Body resource.Certificate
+}
+
+func (s *server) registerCertificates(api huma.API) {
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "list-certificates", Method: http.MethodGet, Path: "/api/v1/certificates", Tags: []string{"certificates"},
+		Summary:     "List certificates",
+		Description: "In an order that stays the same while paging: by agent and name, or by expiry with expires_before or with the health expired alone.",
+	}), s.listCertificates)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "show-certificate", Method: http.MethodGet, Path: "/api/v1/certificates/{agent}/{name}", Tags: []string{"certificates"},
+		Summary: "Show one certificate",
+	}), s.showCertificate)
+}
+
+func (s *server) listCertificates(_ context.Context, in *listCertificates) (*certificateList, error) {
+	labels, problem := parseLabels("label", in.Labels)
+	if problem != nil {
+		return nil, problem
+	}
+	view, now := s.Node.State().View(), s.Now()
+	filter := fleet.CertificateFilter{
+		Agent: in.Agent, Labels: labels, NameContains: in.Q,
+		Issuer: in.Issuer, State: wire.State(in.State), ExpiringBefore: in.ExpiresBefore,
+		Fingerprint: plainHex(in.Fingerprint), Serial: plainHex(in.Serial),
+	}
+	if in.Name != "" {
+		names, err := pki.ParseNames([]string{in.Name})
+		if err != nil {
+			return nil, invalid("name", err.Error(), "give a DNS name or an IP address; q finds parts of names")
+		}
+		filter.Name = names.Strings()[0]
+	}
+	wanted := make(map[resource.Health]bool, len(in.Health))
+	for _, health := range in.Health {
+		wanted[resource.Health(health)] = true
+	}
+	var keep func(*fleet.Certificate) bool
+	if len(wanted) > 0 {
+		keep = func(row *fleet.Certificate) bool {
+			health, _ := s.health(row, s.rowSeen(view, row), now)
+			return wanted[health]
+		}
+	}
+	total := len(labels) == 0 && len(wanted) == 0 && unfiltered(&filter)
+	if len(wanted) == 1 && wanted[resource.HealthExpired] && filter.ExpiringBefore.IsZero() {
+		// There is an index for that. It leaves out the moment itself, at which
+		// a certificate has expired.
+		filter.ExpiringBefore = now.Add(time.Nanosecond)
+	}
+	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Certificate, string, error) {
+		return view.Certificates(filter, page)
+	}, keep)
+	if err != nil {
+		return nil, s.fail("list", err)
+	}
+	out := &certificateList{}
+	out.Body.NextCursor = next
+	out.Body.Items = make([]resource.Certificate, 0, len(found))
+	for _, row := range found {
+		out.Body.Items = append(out.Body.Items, s.certificate(view, row, now))
+	}
+	if total {
+		rows := view.Rows(fleet.TableCertificates)
+		out.Body.Total = &rows
+	}
+	return out, nil
+}
+
+// plainHex is a fingerprint or serial number as the state has it.
+func plainHex(text string) string {
+	return strings.ToLower(strings.ReplaceAll(text, ":", ""))
+}
+
+func (s *server) showCertificate(_ context.Context, in *certificatePath) (*certificateDetail, error) {
+	view := s.Node.State().View()
+	row, ok := view.Certificate(in.Agent, in.Name)
+	if !ok {
+		if _, known := view.Agent(in.Agent); !known {
+			return nil, noAgent(in.Agent)
+		}
+		return nil, notFound("the agent has no certificate named "+clip(in.Name), "list the agent's certificates to see their names")
+	}
+	return &certificateDetail{Body: s.certificate(view, row, s.Now())}, nil
+}
+
+// rowSeen is when the agent of a row was last heard of.
+func (s *server) rowSeen(view *fleet.View, row *fleet.Certificate) time.Time {
+	if agent, ok := view.Agent(row.Agent); ok {
+		return s.lastSeen(view, agent)
+	}
+	return time.Time{}
+}
+
+// health judges a row whose agent was last heard of at seen.
+func (s *server) health(row *fleet.Certificate, seen, now time.Time) (resource.Health, string) {
+	c := summaryOf(row)
+	return judge(&c, s.cutOff(seen, now), seen, now)
+}
+
+// summaryOf reads a row. Only rows that can be read are accepted from agents;
+// should one be damaged all the same, its columns are what is known of it, and
+// its state is one that nobody takes for good.
+func summaryOf(row *fleet.Certificate) wire.Summary {
+	var c wire.Summary
+	if err := json.Unmarshal(row.Data, &c); err == nil {
+		return c
+	}
+	return wire.Summary{
+		State: "unreadable", Issuer: row.Columns.Issuer, Serial: row.Columns.Serial,
+		Fingerprint: row.Columns.Fingerprint, NotAfter: row.Columns.NotAfter,
+	}
+}
+
+func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.Time) resource.Certificate {
+	c := summaryOf(row)
+	out := resource.Certificate{
+		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(),
+		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
+		KeyAlgorithm: c.KeyAlgorithm, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RenewAt: c.RenewAt.UTC(),
+		Renewals: c.Renewals, Deployments: make([]resource.Deployment, 0, len(c.Deployments)),
+		Attempt: c.Attempt, NextAttempt: c.NextAttempt.UTC(), LastError: c.LastError, LastErrorAt: c.LastErrorAt.UTC(),
+		NeedsAttention: c.NeedsAttention,
+	}
+	for _, d := range c.Deployments {
+		out.Deployments = append(out.Deployments, resource.Deployment{
+			ID: d.ID, State: string(d.State), Fingerprint: d.Fingerprint, At: d.At.UTC(), Detail: d.Detail,
+		})
+	}
+	if agent, ok := view.Agent(row.Agent); ok {
+		out.Hostname, out.AgentLastSeen = agent.Host.Hostname, s.lastSeen(view, agent).UTC()
+	}
+	out.Health, out.HealthReason = judge(&c, s.cutOff(out.AgentLastSeen, now), out.AgentLastSeen, now)
+	return out
+}
+
+// unfiltered reports whether a filter has nothing but labels.
+func unfiltered(f *fleet.CertificateFilter) bool {
+	return f.Agent == "" && f.Name == "" && f.NameContains == "" && f.Issuer == "" && f.State == "" &&
+		f.ExpiringBefore.IsZero() && f.Fingerprint == "" && f.Serial == ""
+}

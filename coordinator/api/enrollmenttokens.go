@@ -1,0 +1,195 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base32"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const (
+	defaultEnrollmentTTL = time.Hour
+	defaultUses          = 1
+	// rootAuthority is the name of the root among the built-in authorities.
+	rootAuthority = "root"
+)
+
+type listTokens struct {
+	State string `query:"state" enum:"usable,used,expired,revoked" doc:"Absent: all."`
+	Paging
+}
+
+type tokenPath struct {
+	ID string `path:"id" maxLength:"64" doc:"Id of the token: the part between the first and the second dot."`
+}
+
+type enrollmentTokenList struct {
+	Body resource.Page[resource.EnrollmentToken]
+}
+
+type enrollmentTokenDetail struct {
+	Body resource.EnrollmentToken
+}
+
+type createEnrollmentToken struct {
+	Body resource.CreateEnrollmentToken
+}
+
+type createdEnrollmentToken struct {
+	Body resource.CreatedEnrollmentToken
+}
+
+func (s *server) registerEnrollmentTokens(api huma.API) {
+	const path = "/api/v1/enrollment-tokens"
+	tags := []string{"enrollment tokens"}
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "create-enrollment-token", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary:     "Create an enrolment token",
+		Description: "The answer is the only one that has the token itself. Asking again makes another token.",
+	}), s.createEnrollmentToken)
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "list-enrollment-tokens", Method: http.MethodGet, Path: path, Tags: tags,
+		Summary: "List enrolment tokens", Description: "Newest first, ended ones too.",
+	}), s.listEnrollmentTokens)
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "revoke-enrollment-token", Method: http.MethodPost, Path: path + "/{id}/revoke", Tags: tags,
+		Summary:     "Revoke an enrolment token",
+		Description: "Nobody enrols with it any more. Agents that did stay; retire them one by one. Revoking it again changes nothing.",
+	}), s.revokeEnrollmentToken)
+}
+
+func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollmentToken) (*createdEnrollmentToken, error) {
+	if problem := checkLabels("labels", in.Body.Labels); problem != nil {
+		return nil, problem
+	}
+	patterns, err := pki.ParseNamePatterns(in.Body.NamePatterns)
+	if err != nil {
+		return nil, invalid("name_patterns", err.Error(), "give names such as web1.example.com, *.example.com or **.example.com")
+	}
+	if strings.ContainsFunc(in.Body.Description, notPrintable) {
+		return nil, invalid("description", "the description has control characters", "use plain text on one line")
+	}
+	pin, problem := s.rootPin()
+	if problem != nil {
+		return nil, problem
+	}
+	token := wire.EnrollmentToken{ID: newTokenID(), RootPin: pin}
+	_, _ = rand.Read(token.Secret[:]) // never fails: crypto/rand ends the program instead
+	command := fleet.CreateEnrollmentToken{
+		Actor: actorOf(ctx), ID: token.ID, SecretHash: token.SecretHash(), Description: in.Body.Description,
+		Labels: in.Body.Labels, NamePatterns: patterns.Strings(), MaxUses: defaultUses,
+		ExpiresAt: s.Now().UTC().Add(lifetime(in.Body.TTLSeconds, defaultEnrollmentTTL)),
+	}
+	if in.Body.MaxUses != nil {
+		command.MaxUses = *in.Body.MaxUses
+	}
+	if _, err := s.do(ctx, command); err != nil {
+		return nil, err
+	}
+	stored, ok := s.Node.State().View().EnrollmentToken(token.ID)
+	if !ok {
+		return nil, s.fail("create an enrolment token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
+	}
+	out := &createdEnrollmentToken{}
+	out.Body = resource.CreatedEnrollmentToken{
+		EnrollmentToken: enrollmentToken(stored, s.Now()), Token: token.Reveal(),
+		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token %s", s.EnrollmentURL, token.Reveal()),
+	}
+	return out, nil
+}
+
+// rootPin is the fingerprint of the root that a new agent must be shown.
+func (s *server) rootPin() (pin [32]byte, problem *Problem) {
+	notYet := unavailable("the built-in CA is not made yet")
+	ca, ok := s.Node.State().View().CA()
+	if !ok {
+		return pin, notYet
+	}
+	i := slices.IndexFunc(ca.Authorities, func(a fleet.Authority) bool { return a.Name == rootAuthority })
+	if i < 0 {
+		return pin, s.fail("make an enrolment token", fmt.Errorf("the built-in CA has no authority named %q", rootAuthority))
+	}
+	root, err := x509.ParseCertificate(ca.Authorities[i].Certificate)
+	if err != nil {
+		return pin, s.fail("make an enrolment token", fmt.Errorf("the root of the built-in CA: %w", err))
+	}
+	return wire.PinOf(root), nil
+}
+
+// newTokenID is 16 lower-case letters and digits; it is no secret.
+func newTokenID() string {
+	var id [10]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	return strings.ToLower(base32.StdEncoding.EncodeToString(id[:]))
+}
+
+// lifetime is a requested time to live, whose bounds Huma has checked.
+func lifetime(seconds int64, otherwise time.Duration) time.Duration {
+	if seconds == 0 {
+		return otherwise
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func (s *server) listEnrollmentTokens(_ context.Context, in *listTokens) (*enrollmentTokenList, error) {
+	now := s.Now()
+	var all []resource.EnrollmentToken
+	for _, token := range s.Node.State().View().EnrollmentTokens() {
+		if shown := enrollmentToken(token, now); in.State == "" || in.State == string(shown.State) {
+			all = append(all, shown)
+		}
+	}
+	page, problem := pageOf(all, in.Paging, func(t resource.EnrollmentToken) tokenPlace { return tokenPlace{t.CreatedAt, t.ID} })
+	if problem != nil {
+		return nil, problem
+	}
+	return &enrollmentTokenList{Body: page}, nil
+}
+
+func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enrollmentTokenDetail, error) {
+	if _, err := s.do(ctx, fleet.RevokeEnrollmentToken{Actor: actorOf(ctx), ID: in.ID}); err != nil {
+		return nil, err
+	}
+	stored, ok := s.Node.State().View().EnrollmentToken(in.ID)
+	if !ok {
+		return nil, notFound("the token is gone", "list the tokens to see their ids")
+	}
+	return &enrollmentTokenDetail{Body: enrollmentToken(stored, s.Now())}, nil
+}
+
+func enrollmentToken(t *fleet.EnrollmentToken, now time.Time) resource.EnrollmentToken {
+	out := resource.EnrollmentToken{
+		ID: t.ID, State: resource.TokenUsable, Description: t.Description, Labels: maps.Clone(t.Labels),
+		NamePatterns: slices.Clone(t.NamePatterns), MaxUses: t.MaxUses, Uses: t.Uses,
+		CreatedAt: t.CreatedAt.UTC(), CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt.UTC(),
+		RevokedAt: t.RevokedAt.UTC(), RevokedBy: t.RevokedBy,
+	}
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
+	}
+	if out.NamePatterns == nil {
+		out.NamePatterns = []string{}
+	}
+	switch {
+	case !t.RevokedAt.IsZero():
+		out.State = resource.TokenRevoked
+	case t.MaxUses > 0 && t.Uses >= t.MaxUses:
+		out.State = resource.TokenUsed
+	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
+		out.State = resource.TokenExpired
+	}
+	return out
+}

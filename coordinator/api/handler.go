@@ -1,0 +1,141 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
+)
+
+// Node is the node of the cluster that answers. *cluster.Node is one.
+type Node interface {
+	State() *fleet.State
+	Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error)
+	Ready() cluster.Readiness
+	Leader() (id, address string)
+}
+
+// Journal is where the facts are. *history.Journal is one.
+type Journal interface {
+	Read(q history.Query) (facts []fleet.Fact, next string, err error)
+	Status() (history.Status, error)
+}
+
+// Presence knows when agents were last heard of. It may know more than the
+// replicated state, which is asked too: the later time counts.
+type Presence interface {
+	LastSeen(agentID string) (time.Time, bool)
+}
+
+// Config is what the API is made of. Everything but Presence and Now is
+// required. The fields are used by any number of goroutines at the same time.
+type Config struct {
+	Node     Node
+	Journal  Journal
+	Presence Presence // nil: the replicated state is all that is known
+	// Pause is how long agents are told to wait between syncs, at present. An
+	// agent that was silent for several of them counts as cut off.
+	Pause func() time.Duration
+	// EnrollmentURL is the https URL by which new agents reach the coordinator.
+	EnrollmentURL string
+	Log           *slog.Logger
+	// Now is the clock that health, expiry and tokens are judged by; nil is
+	// time.Now.
+	Now func() time.Time
+}
+
+func (c Config) validate() error {
+	var problems []error
+	require := func(ok bool, problem string) {
+		if !ok {
+			problems = append(problems, errors.New(problem))
+		}
+	}
+	require(c.Node != nil, "Node is missing")
+	require(c.Journal != nil, "Journal is missing")
+	require(c.Pause != nil, "Pause is missing")
+	require(c.Log != nil, "Log is missing")
+	u, err := url.Parse(c.EnrollmentURL)
+	require(err == nil && u.Scheme == "https" && u.Host != "", fmt.Sprintf("EnrollmentURL %q is not an https URL", c.EnrollmentURL))
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("API configuration: %w", err)
+	}
+	return nil
+}
+
+// server is the API's state: none of its own but a count of the fleet.
+type server struct {
+	Config
+	fleetCount tally
+}
+
+// New returns the handler of /api/v1/, /openapi.json and /openapi.yaml. It
+// starts nothing.
+//
+// The header X-Request-ID of the request is its id; where it has none, the
+// handler makes one. What a client sent there is for the caller to check.
+func New(config Config) (http.Handler, error) {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	s := &server{Config: config}
+	mux := http.NewServeMux()
+	api := s.register(mux)
+	if err := serveDocument(mux, api.OpenAPI()); err != nil {
+		return nil, err
+	}
+	return finish(mux), nil
+}
+
+// register adds every operation to mux.
+func (s *server) register(mux *http.ServeMux) huma.API {
+	api := humago.New(mux, humaConfig())
+	api.UseMiddleware(s.authenticate(api))
+	s.registerStatus(api)
+	s.registerAgents(api)
+	s.registerCertificates(api)
+	s.registerEnrollmentTokens(api)
+	s.registerAPITokens(api)
+	s.registerAudit(api)
+	extensible(api.OpenAPI())
+	return api
+}
+
+// lastSeen is the last sign of life of an agent: its enrolment is one.
+func (s *server) lastSeen(v *fleet.View, agent *fleet.Agent) time.Time {
+	seen := agent.EnrolledAt
+	if at := v.LastSeen(agent.ID); at.After(seen) {
+		seen = at
+	}
+	if s.Presence != nil {
+		if at, ok := s.Presence.LastSeen(agent.ID); ok && at.After(seen) {
+			seen = at
+		}
+	}
+	return seen
+}
+
+// patience is how many syncs an agent may miss before it counts as cut off,
+// and grace is what one sync may take.
+const (
+	patience = 3
+	grace    = 10 * time.Second
+)
+
+// cutOff reports whether an agent that was last seen at a time is cut off now.
+func (s *server) cutOff(seen, now time.Time) bool {
+	return now.Sub(seen) > patience*s.Pause()+grace
+}

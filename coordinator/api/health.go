@@ -1,0 +1,114 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// lateLife is the last part of a lifetime in which a certificate that should
+// have been renewed is at risk, whatever its agent says.
+const lateLife = 10 // a tenth
+
+// judge is the worst that is known about a certificate at a time, and why, for
+// a person. cutOff says that its agent is cut off, and seen when it was last
+// heard of.
+//
+// What was bad when the agent was last heard of counts as bad until the agent
+// says otherwise: a host that is cut off may have renewed meanwhile, but nobody
+// here knows. What was well then is unknown now. So nothing that has expired or
+// is not in service is ever called well.
+func judge(c *wire.Summary, cutOff bool, seen, now time.Time) (resource.Health, string) {
+	health, reason := lastKnown(c, now)
+	if !cutOff {
+		return health, reason
+	}
+	since := fmt.Sprintf("its agent is cut off since %s", seen.UTC().Format(time.RFC3339))
+	if health.Well() {
+		return resource.HealthUnknown, since + "; then it was " + reason
+	}
+	return health, reason + "; " + since + " and may know better"
+}
+
+// lastKnown judges a certificate by its agent's report and the clock.
+func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
+	switch {
+	case c.Fingerprint == "" && c.State == wire.StateRenewing:
+		return resource.HealthUnserved, because("no certificate yet; the first one is being obtained", c)
+	case c.Fingerprint == "":
+		return resource.HealthUnserved, because("no certificate yet", c)
+	case c.NotAfter.IsZero():
+		return resource.HealthUnserved, "its agent does not say when it expires"
+	case !now.Before(c.NotAfter):
+		return resource.HealthExpired, because("expired at "+c.NotAfter.UTC().Format(time.RFC3339), c)
+	}
+	if where := unserved(c); len(where) > 0 {
+		return resource.HealthUnserved, because("not in service at "+strings.Join(where, ", "), c)
+	}
+	left := c.NotAfter.Sub(now)
+	switch {
+	case now.Before(c.NotBefore):
+		return resource.HealthAtRisk, "not valid before " + c.NotBefore.UTC().Format(time.RFC3339) + "; compare the clocks of host, CA and coordinator"
+	case left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now):
+		return resource.HealthAtRisk, because("about to expire and not renewed", c)
+	case c.NeedsAttention != "":
+		return resource.HealthAtRisk, because("in service; somebody has to act", c)
+	case c.State == wire.StateFailed || c.Attempt > 0:
+		return resource.HealthAtRisk, because("in service; its renewal fails and is tried again", c)
+	case c.State == wire.StateRenewing:
+		return resource.HealthRenewing, inService(c) + "; being renewed"
+	case c.State == wire.StateValid:
+		return resource.HealthOK, inService(c)
+	}
+	// A state that this version does not know, or none that has a certificate.
+	return resource.HealthUnknown, fmt.Sprintf("its agent reports the state %q", c.State)
+}
+
+// inService says what is known of a certificate that nothing is wrong with. One
+// without deployments is put to use by nobody whom its agent could ask.
+func inService(c *wire.Summary) string {
+	if len(c.Deployments) == 0 {
+		return "kept valid on the host; it has no deployments to verify"
+	}
+	return "in service"
+}
+
+// omittedDeployments is the id of the entry by which an agent stands in for the
+// deployments that had no room in its report. Its state is the worst of theirs;
+// a fingerprint it has none.
+const omittedDeployments = "..."
+
+// unserved lists the deployments where the certificate should be in service
+// and is not. While a renewal is under way, or has failed and left what was
+// there, a deployment may lag behind.
+func unserved(c *wire.Summary) []string {
+	var where []string
+	for _, d := range c.Deployments {
+		underWay := c.State == wire.StateRenewing || c.State == wire.StateFailed
+		switch {
+		case d.State == wire.DeploymentBroken:
+			where = append(where, d.ID+" (the previous certificate could not be put back)")
+		case d.ID == omittedDeployments && (d.State == wire.DeploymentVerified || d.State == wire.DeploymentUnverified):
+			// They all ended well.
+		case d.Fingerprint == "":
+			where = append(where, d.ID)
+		case d.Fingerprint != c.Fingerprint && !underWay:
+			where = append(where, d.ID+" (another certificate is)")
+		}
+	}
+	return where
+}
+
+// because adds what the agent knows about the reason.
+func because(text string, c *wire.Summary) string {
+	switch {
+	case c.NeedsAttention != "":
+		return text + ": " + c.NeedsAttention
+	case c.LastError != "" && (c.Attempt > 0 || c.State == wire.StateFailed):
+		return text + ": " + c.LastError
+	}
+	return text
+}

@@ -1,0 +1,51 @@
+package resource
+
+import "time"
+
+// Agent is an enrolled host. Whether it is well, whether it is connected and
+// how long it is safe alone are separate facts: none follows from another.
+type Agent struct {
+	ID       string            `json:"id" doc:"Id that the coordinator gave at the enrolment."`
+	State    string            `json:"state" enum:"active,retired" doc:"A retired agent is refused for good."`
+	Hostname string            `json:"hostname" doc:"As the agent reports it."`
+	OS       string            `json:"os"`
+	Arch     string            `json:"arch"`
+	Version  string            `json:"version" doc:"Of the agent's program."`
+	Labels   map[string]string `json:"labels" doc:"Given by the enrolment token."`
+	// NamePatterns limit what the agent may order through brokered issuers.
+	NamePatterns []string `json:"name_patterns" nullable:"false" doc:"Names that the agent may order from brokered issuers."`
+
+	EnrolledAt        time.Time `json:"enrolled_at"`
+	EnrollmentTokenID string    `json:"enrollment_token_id"`
+	RetiredAt         time.Time `json:"retired_at,omitzero"`
+	StartedAt         time.Time `json:"started_at,omitzero" doc:"Last start of the agent's program."`
+
+	LastSeen    time.Time `json:"last_seen" doc:"Last sign of life; the enrolment if there was none since."`
+	Connected   bool      `json:"connected" doc:"Whether the agent was heard of within the last few syncs. A host that is cut off goes on renewing at its direct issuers."`
+	CutOffSince time.Time `json:"cut_off_since,omitzero" doc:"Last sign of life of an agent that is not connected."`
+	SafeUntil   time.Time `json:"safe_until,omitzero" doc:"Offline horizon: when the first expired certificate would be served if the coordinator, every CA and the network were gone from the last report on. Absent when the host serves no certificate."`
+
+	Certificates  int    `json:"certificates" doc:"Managed certificates of the agent."`
+	EventsDropped uint64 `json:"events_dropped" doc:"Facts that a full outbox on the host merged or dropped."`
+
+	Identity        Identity `json:"identity" doc:"The identity certificate in use."`
+	IdentityPending bool     `json:"identity_pending" doc:"Whether a renewed identity was handed out and not used yet."`
+}
+
+// Identity is the certificate by which an agent proves itself.
+type Identity struct {
+	Serial      string    `json:"serial"`
+	Fingerprint string    `json:"fingerprint"`
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// AgentDetail is one agent with what is counted for it alone.
+type AgentDetail struct {
+	Agent
+	CertificateHealth HealthCounts `json:"certificate_health" doc:"The agent's certificates by health."`
+}
+
+// RetireAgent asks to end an agent.
+type RetireAgent struct {
+	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit trail."`
+}

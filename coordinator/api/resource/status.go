@@ -1,0 +1,71 @@
+package resource
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Page is one part of a list.
+type Page[T any] struct {
+	Items []T `json:"items" nullable:"false"`
+	// NextCursor continues the list. A page may be short, or empty, and yet
+	// have a next one: only its absence ends the list.
+	NextCursor string `json:"next_cursor,omitempty" doc:"Give it as cursor, with the same filter, to continue. A page may be short or empty and yet have a next one; only the absence of next_cursor ends the list."`
+	// Total is the number of items without any filter, where that is known at
+	// no cost.
+	Total *int `json:"total,omitempty" doc:"Items on all pages, when the request has no filter."`
+}
+
+// Event is one fact of the journal.
+type Event struct {
+	Index   uint64          `json:"index" doc:"Of the log entry. Index and ordinal order all facts."`
+	Ordinal uint32          `json:"ordinal"`
+	Time    time.Time       `json:"time"`
+	Kind    string          `json:"kind" example:"agent.enrolled"`
+	Actor   string          `json:"actor,omitempty" doc:"Who did it: agent:ID, api_token:ID, enrollment_token:ID, local or system."`
+	Object  string          `json:"object,omitempty" doc:"What it was done to: a certificate's name, the id of an order, a token or an agent."`
+	AgentID string          `json:"agent_id,omitempty"`
+	Detail  json.RawMessage `json:"detail,omitempty"`
+	Audit   uint64          `json:"audit,omitempty" doc:"Number in the audit trail, from 1 and without a hole; absent for routine facts."`
+}
+
+// Status is the coordinator and its fleet in one picture.
+type Status struct {
+	Version string    `json:"version" doc:"Of the coordinator's program."`
+	Time    time.Time `json:"time" doc:"The coordinator's clock."`
+	AsOf    time.Time `json:"as_of" doc:"When the fleet was counted. In a large fleet this is some seconds ago."`
+
+	Node         NodeStatus   `json:"node"`
+	Agents       AgentCounts  `json:"agents"`
+	Certificates HealthCounts `json:"certificates" doc:"All certificates by health."`
+	// SafeUntil is the fleet's offline horizon.
+	SafeUntil     time.Time     `json:"safe_until,omitzero" doc:"The earliest offline horizon of any agent."`
+	OrdersPending int           `json:"orders_pending" doc:"Orders at brokered issuers that wait for their certificate."`
+	Journal       JournalStatus `json:"journal"`
+}
+
+// NodeStatus is what the answering node can do.
+type NodeStatus struct {
+	Ready        bool   `json:"ready"`
+	Leading      bool   `json:"leading"`
+	Leader       string `json:"leader,omitempty" doc:"Id of the leading node."`
+	AppliedIndex uint64 `json:"applied_index"`
+}
+
+// AgentCounts counts agents that are not retired, and those that are.
+type AgentCounts struct {
+	Active    int `json:"active"`
+	Connected int `json:"connected"`
+	CutOff    int `json:"cut_off"`
+	Retired   int `json:"retired"`
+}
+
+// JournalStatus is how full the journal is.
+type JournalStatus struct {
+	Facts      uint64 `json:"facts" doc:"Routine facts that are kept."`
+	AuditFacts uint64 `json:"audit_facts" doc:"Facts of the audit trail; they are never dropped."`
+	Bytes      int64  `json:"bytes"`
+	MaxBytes   int64  `json:"max_bytes"`
+	Dropped    uint64 `json:"dropped" doc:"Routine facts that went for want of room."`
+	NearlyFull bool   `json:"nearly_full"`
+}

@@ -1,0 +1,133 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/buildinfo"
+)
+
+type statusDocument struct {
+	Body resource.Status
+}
+
+func (s *server) registerStatus(api huma.API) {
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "show-status", Method: http.MethodGet, Path: "/api/v1/status", Tags: []string{"status"},
+		Summary:     "Show the coordinator and its fleet",
+		Description: "Counts of the whole fleet. They may be as old as as_of says.",
+	}), s.showStatus)
+}
+
+func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, error) {
+	journal, err := s.Journal.Status()
+	if err != nil {
+		return nil, s.fail("read the journal's status", err)
+	}
+	ready := s.Node.Ready()
+	leader, _ := s.Node.Leader()
+	out := &statusDocument{Body: resource.Status{
+		Version: buildinfo.Version(), Time: s.Now().UTC(),
+		Node: resource.NodeStatus{
+			Ready: ready.Ready(), Leading: ready.Leading, Leader: leader, AppliedIndex: s.Node.State().Index(),
+		},
+		Journal: resource.JournalStatus{
+			Facts: journal.Facts, AuditFacts: journal.AuditFacts, Bytes: journal.Bytes, MaxBytes: journal.MaxBytes,
+			Dropped: journal.Dropped, NearlyFull: journal.NearlyFull,
+		},
+	}}
+	counted := s.fleetCount.get(s)
+	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
+	out.Body.SafeUntil, out.Body.OrdersPending = counted.safeUntil, counted.ordersPending
+	return out, nil
+}
+
+// countShare bounds what counting may cost: one part in so many of the time of
+// one processor, however often it is asked for.
+const countShare = 20
+
+// tally is the last count of the fleet. Counting goes through every summary,
+// because health depends on the clock and on who is cut off; a count that took
+// a moment is kept for many of them, one that took none is made afresh.
+type tally struct {
+	mu       sync.Mutex // held while counting: those who ask meanwhile share the result
+	last     fleetCount
+	keep     time.Duration // how long last is good, by the monotonic clock
+	finished time.Time
+}
+
+type fleetCount struct {
+	at            time.Time
+	agents        resource.AgentCounts
+	certificates  resource.HealthCounts
+	safeUntil     time.Time
+	ordersPending int
+}
+
+func (t *tally) get(s *server) fleetCount {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	began := time.Now()
+	if !t.finished.IsZero() && began.Sub(t.finished) < t.keep {
+		return t.last
+	}
+	t.last = s.count()
+	t.finished = time.Now()
+	t.keep = 0
+	if took := t.finished.Sub(began); took > 10*time.Millisecond {
+		t.keep = countShare * took
+	}
+	return t.last
+}
+
+func (s *server) count() fleetCount {
+	view, now := s.Node.State().View(), s.Now()
+	count := fleetCount{at: now, ordersPending: len(view.OrdersIn(fleet.OrderRequested, 0))}
+	seen := make(map[string]time.Time, view.Rows(fleet.TableAgents))
+	each(func(page fleet.Page) ([]*fleet.Agent, string, error) { return view.Agents(fleet.AgentFilter{}, page) }, func(a *fleet.Agent) {
+		if a.State != fleet.AgentActive {
+			count.agents.Retired++
+			return
+		}
+		at := s.lastSeen(view, a)
+		seen[a.ID] = at
+		count.agents.Active++
+		if s.cutOff(at, now) {
+			count.agents.CutOff++
+		} else {
+			count.agents.Connected++
+		}
+		if until := a.Host.SafeUntil; until != nil && (count.safeUntil.IsZero() || until.Before(count.safeUntil)) {
+			count.safeUntil = until.UTC()
+		}
+	})
+	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
+		return view.Certificates(fleet.CertificateFilter{}, page)
+	}, func(row *fleet.Certificate) {
+		health, _ := s.health(row, seen[row.Agent], now)
+		count.certificates.Add(health)
+	})
+	return count
+}
+
+// each goes through a whole list of one view. Its cursors cannot be wrong.
+func each[T any](list func(fleet.Page) ([]T, string, error), visit func(T)) {
+	for page := (fleet.Page{Limit: fleet.MaxLimit}); ; {
+		records, next, err := list(page)
+		if err != nil {
+			panic("api: a list refused its own cursor: " + err.Error())
+		}
+		for _, record := range records {
+			visit(record)
+		}
+		if page.Cursor = next; next == "" {
+			return
+		}
+	}
+}
