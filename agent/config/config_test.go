@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"relative state":      {"state_dir: var/x\n", `agent.yaml:1:12: state_dir: cannot use "var/x"; expected an absolute path`},
 		"unknown issuer":      {issuer + "certificates: [{name: a, names: [a.example.com], issuer: lee}]\n", `there is no issuer "lee"; expected one of: coordinator, le`},
 		"reserved issuer":     {"issuers: {coordinator: {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n", "stands for the coordinator's built-in CA"},
+		"long issuer":         {"issuers: {" + strings.Repeat("x", 129) + ": {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n", "expected a name of 1 to 128 characters"},
 		"empty issuer":        {"issuers: {le: {}}\n", "an issuer needs a section that says what it is"},
 		"wildcard over http":  {issuer + "certificates: [{name: a, names: ['*.example.com'], issuer: le}]\n", "needs an issuer whose challenge is dns-01"},
 		"bad name":            {"certificates: [{name: a, names: ['exa mple.com']}]\n", "certificates[0].names"},

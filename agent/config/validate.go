@@ -36,6 +36,11 @@ func (s *Settings) Validate(report func(string, error)) {
 	if _, taken := s.Issuers[CoordinatorIssuer]; taken {
 		report("issuers."+CoordinatorIssuer, errors.New("this name stands for the coordinator's built-in CA; use another one"))
 	}
+	for name := range s.Issuers {
+		if !wire.ValidName(name) {
+			report(fmt.Sprintf("issuers[%q]", name), fmt.Errorf("expected a name of 1 to %d characters without control characters", wire.MaxNameLen))
+		}
+	}
 	names := make(map[string]int, len(s.Certificates))
 	files := make(map[string]string)
 	for i := range s.Certificates {

@@ -37,7 +37,8 @@ type Config struct {
 
 // Server answers on the control socket.
 type Server struct {
-	cfg Config
+	cfg      Config
+	listener net.Listener // nil until Listen
 }
 
 // New checks cfg.
@@ -56,15 +57,30 @@ func New(cfg Config) (*Server, error) {
 	return &Server{cfg: cfg}, nil
 }
 
-// Run listens and serves until ctx is done, and returns nil once every request
-// has been answered or cut off. A socket that was left behind by a crash is
-// replaced; one that somebody answers on, and any other kind of file, is not.
-func (s *Server) Run(ctx context.Context) error {
+// Listen opens the socket, so that a caller can find out that another agent has
+// it before it begins anything. Run does the same if Listen was not called, and
+// closes the socket.
+func (s *Server) Listen(ctx context.Context) error {
+	if s.listener != nil {
+		return nil
+	}
 	listener, err := listen(ctx, s.cfg.Path, s.cfg.Group)
 	if err != nil {
 		return err
 	}
+	s.listener = listener
 	s.cfg.Log.Info("control socket is open", "path", s.cfg.Path)
+	return nil
+}
+
+// Run listens and serves until ctx is done, and returns nil once every request
+// has been answered or cut off. A socket that was left behind by a crash is
+// replaced; one that somebody answers on, and any other kind of file, is not.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Listen(ctx); err != nil {
+		return err
+	}
+	listener := s.listener
 
 	server := &http.Server{
 		Handler:           s.handler(),

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/certctl/certctl/agent/keys"
@@ -52,7 +53,7 @@ type Config struct {
 	Store Identities
 	Keys  Keys
 	Host  wire.HostReport
-	// Names are all names that the configuration wants from brokered issuers.
+	// Names is what the configuration wants from brokered issuers; see Wanted.
 	Names pki.Names
 	// Timeout bounds the exchange; 0 is DefaultTimeout.
 	Timeout time.Duration
@@ -182,7 +183,7 @@ func replaceable(current *store.Identity, cfg *Config) error {
 		return nil
 	}
 	return &Error{
-		Err:  fmt.Errorf("%w as agent %s at %s", ErrEnrolled, current.AgentID, current.Servers),
+		Err:  fmt.Errorf("%w as agent %s at %s", ErrEnrolled, current.AgentID, strings.Join(current.Servers, ", ")),
 		Mend: "use --replace to give that identity up for a new one",
 	}
 }

@@ -214,7 +214,7 @@ func TestRefusals(t *testing.T) {
 	for code, want := range map[wire.Code]string{
 		wire.CodeTokenUnknown: "copied whole",
 		wire.CodeTokenExpired: "certctl token create",
-		wire.CodeTokenUsed:    "another host has used it up",
+		wire.CodeTokenUsed:    "it has enrolled as many hosts as it was made for",
 		wire.CodeTokenRevoked: "certctl token create",
 		wire.CodeNamesRefused: "take the names out",
 		wire.CodeAgentRetired: "has been retired",

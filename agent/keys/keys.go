@@ -66,7 +66,8 @@ type Dir struct {
 
 // OpenDir opens the directory and creates it where it is missing. One that
 // belongs to somebody else, that others may enter, or that cannot be written is
-// refused with a *durable.PrivateDirError.
+// refused with a *durable.PrivateDirError. What a crash left of the test whether
+// it can be written is removed, so that the caller holds the store's lock.
 func OpenDir(path string) (*Dir, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -74,6 +75,9 @@ func OpenDir(path string) (*Dir, error) {
 	}
 	if err := durable.EnsurePrivateDir(abs); err != nil {
 		return nil, fmt.Errorf("key directory: %w", err)
+	}
+	if _, err := durable.RemoveStaleTemp(abs); err != nil {
+		return nil, fmt.Errorf("key directory %s: %w", abs, err)
 	}
 	return &Dir{path: abs, fault: func(string) error { return nil }}, nil
 }

@@ -45,6 +45,19 @@ func TestCreateAndLoad(t *testing.T) {
 	assert.Equal(t, d.Path(), again.Path())
 }
 
+func TestOpenDirRemovesWhatACrashLeft(t *testing.T) {
+	d := openDir(t)
+	id, _, err := d.Create(pki.DefaultKeyAlgorithm)
+	require.NoError(t, err)
+	leftover := filepath.Join(d.Path(), ".certctl-1234.tmp")
+	require.NoError(t, os.WriteFile(leftover, nil, 0o600))
+	again, err := OpenDir(d.Path())
+	require.NoError(t, err)
+	assert.NoFileExists(t, leftover)
+	_, err = again.Load(id)
+	require.NoError(t, err)
+}
+
 func TestCreateRefusesUnknownAlgorithm(t *testing.T) {
 	d := openDir(t)
 	_, _, err := d.Create("dsa-1024")

@@ -26,6 +26,10 @@ const (
 	infoTimeout   = 30 * time.Second
 )
 
+// limited is a target that knows how long it may take, because its commands have
+// time limits of their own: to end them earlier would be to end them each time.
+type limited interface{ TimeLimit() time.Duration }
+
 // pair is a key and its certificate, known to match.
 type pair struct {
 	key   *store.Generation
@@ -47,6 +51,7 @@ func (e *Engine) load(m *managed, g *store.Generation) (*pair, error) {
 	if err := pki.MatchKey(chain[0], key); err != nil {
 		return nil, fmt.Errorf("stored certificate and key file %s: %w", g.KeyID, err)
 	}
+	e.keyWorks(g.KeyID)
 	return &pair{
 		key: g, chain: chain,
 		task: deploy.Task{Certificate: m.Name, Generation: g.Number, Key: key, Chain: chain},
@@ -96,7 +101,11 @@ func (e *Engine) deployOne(ctx context.Context, m *managed, rec *store.Certifica
 			return deploymentSaved(rec, id, g, append(json.RawMessage(nil), state...))
 		})
 	}
-	report, err := guarded(ctx, e.cfg.DeployTimeout, e.log, "deployment "+id, func(ctx context.Context) (*deploy.Report, error) {
+	limit := e.cfg.DeployTimeout
+	if slow, ok := m.targets[id].(limited); ok {
+		limit = max(limit, slow.TimeLimit())
+	}
+	report, err := guarded(ctx, limit, e.log, "deployment "+id, func(ctx context.Context) (*deploy.Report, error) {
 		return m.targets[id].Deploy(ctx, &task)
 	})
 	switch {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -236,4 +237,30 @@ func TestStateOfAnOlderPairIsNotGivenToANewerOne(t *testing.T) {
 	w.tick()
 	require.Equal(t, []string{""}, given)
 	w.requireServed(2)
+}
+
+// slow is a target whose own time limits add up to more than the engine's.
+type slow struct{ *place }
+
+func (slow) TimeLimit() time.Duration { return 20 * time.Minute }
+
+func TestTargetThatMayTakeLongerIsNotEndedEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.clock.set(time.Now())
+		w.places[0].failWith(func(ctx context.Context, _ *deploy.Task) error {
+			select {
+			case <-time.After(15 * time.Minute):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		w.tune = func(c *Config) { c.Managed[0].Deployments[0].Target = slow{w.places[0]} }
+		w.open()
+		w.tick()
+		assert.EqualValues(t, 1, w.record().Renewals)
+		assert.Empty(t, w.record().LastError)
+		w.close()
+	})
 }

@@ -3,7 +3,9 @@ package renewal
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/store"
@@ -27,109 +29,109 @@ const (
 func (e *Engine) tick(ctx context.Context) {
 	now := e.now()
 	e.housekeep(now)
-	names, more, err := e.due(now)
+	names, err := e.due(now)
 	if err != nil {
 		e.log.Error("schedule cannot be read", "err", err)
 		return
 	}
-	budget := time.NewTimer(e.cfg.TickBudget)
+	budget, interval := time.NewTimer(e.cfg.TickBudget), time.NewTimer(e.cfg.TickInterval)
 	defer budget.Stop()
-	for i, name := range names {
-		if e.stopped() {
+	defer interval.Stop()
+	late := false
+	for queues := e.queues(names); ; {
+		left := e.startDue(ctx, queues, now)
+		if left == 0 || e.stopped() {
 			return
 		}
-		job, ok := e.claim(name, now)
-		if !ok {
-			continue
+		if late && !e.slots.full() {
+			// What is left is of issuers that have used up their part. What has
+			// become due meanwhile may be of another one.
+			e.nudge()
+			return
 		}
 		select {
-		case e.slots <- struct{}{}:
+		case <-e.slots.freed:
+		case <-interval.C:
+			late = true
 		case <-budget.C:
-			e.release(name, job)
-			e.log.Warn("tick budget spent", "tick_budget", e.cfg.TickBudget.String(), "not_started", len(names)-i, "concurrency", e.cfg.Concurrency)
+			e.log.Warn("tick budget spent", "tick_budget", e.cfg.TickBudget.String(), "not_started", left, "concurrency", e.cfg.Concurrency)
 			return
 		case <-ctx.Done():
-			e.release(name, job)
 			return
 		}
-		e.jobs.Go(func() {
-			defer func() {
-				<-e.slots
-				e.finish(name)
-			}()
-			e.visit(ctx, job.managed, job.woken)
-		})
-	}
-	if more {
-		e.nudge()
 	}
 }
 
-// due lists what is due by the stored schedule, and what was asked for. more
-// says that the schedule holds more than that.
-func (e *Engine) due(now time.Time) (names []string, more bool, err error) {
-	e.mu.Lock()
-	seen := make(map[string]bool, len(e.looks))
-	for name := range e.looks {
-		names = append(names, name)
-		seen[name] = true
+// startDue starts what the queues hold, one of each issuer in turn, as far as there
+// are slots, and returns how many are left.
+func (e *Engine) startDue(ctx context.Context, queues []*queue, now time.Time) (left int) {
+	for going := true; going; {
+		going, left = false, 0
+		for _, q := range queues {
+			if len(q.names) > 0 && !e.stopped() && e.slots.take(q.issuer) {
+				e.startOne(ctx, q.issuer, q.names[0], now)
+				q.names = q.names[1:]
+				going = true
+			}
+			left += len(q.names)
+		}
 	}
-	// Certificates that are worked on or blocked stay listed until their next
-	// transaction and must not use up the limit.
-	limit := len(e.working) + len(e.blocked) + 4*e.cfg.Concurrency
-	e.mu.Unlock()
+	return left
+}
 
-	listed, err := e.cfg.Store.Due(now, limit)
-	if err != nil {
-		return nil, false, e.storeFailed(err)
+// startOne starts a visit in a slot that is held already, if the certificate is
+// free.
+func (e *Engine) startOne(ctx context.Context, issuer, name string, now time.Time) {
+	m, woken, ok := e.claim(name, now)
+	if !ok {
+		e.slots.give(issuer)
+		return
 	}
+	e.jobs.Go(func() {
+		defer func() {
+			e.slots.give(issuer)
+			e.finish(name)
+		}()
+		e.visit(ctx, m, woken)
+	})
+}
+
+// due lists what was asked for, and then what is due by the stored schedule.
+// Certificates that are worked on or blocked are listed too.
+func (e *Engine) due(now time.Time) ([]string, error) {
+	listed, err := e.cfg.Store.Due(now, 0)
+	if err != nil {
+		return nil, e.storeFailed(err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	names := slices.Collect(maps.Keys(e.looks))
 	for _, name := range listed {
-		if !seen[name] {
+		if _, asked := e.looks[name]; !asked {
 			names = append(names, name)
 		}
 	}
-	return names, len(listed) == limit, nil
+	return names, nil
 }
 
-// claimed is a certificate that one job has to itself.
-type claimed struct {
-	managed *managed
-	asked   bool // for by look
-	woken   bool
-}
-
-// claim takes a certificate for one job, if it is free.
-func (e *Engine) claim(name string, now time.Time) (claimed, bool) {
+// claim takes a certificate for one job, if it is free. woken says that its
+// waiting order is to go on.
+func (e *Engine) claim(name string, now time.Time) (m *managed, woken, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	m := e.managed[name]
-	if m == nil {
-		delete(e.looks, name)
-		return claimed{}, false
-	}
 	if _, busy := e.working[name]; busy {
-		return claimed{}, false // a look that was asked for stays in the list
+		return nil, false, false // a look that was asked for stays in the list
 	}
 	if b, is := e.blocked[name]; is {
 		if !reached(b.until, now) {
-			return claimed{}, false
+			return nil, false, false
 		}
 		delete(e.blocked, name)
 	}
-	woken, asked := e.looks[name]
+	woken = e.looks[name]
 	delete(e.looks, name)
 	e.working[name] = stepWait
-	return claimed{managed: m, asked: asked, woken: woken}, true
-}
-
-// release gives back a certificate that was claimed and not visited.
-func (e *Engine) release(name string, job claimed) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.working, name)
-	if job.asked {
-		e.looks[name] = e.looks[name] || job.woken
-	}
+	return e.managed[name], woken, true
 }
 
 // finish ends a job. Who asked for a look meanwhile gets one.

@@ -73,7 +73,8 @@ type Config struct {
 	// long one look may go on starting work.
 	TickInterval time.Duration
 	TickBudget   time.Duration
-	// IssueTimeout bounds one call of an issuer, DeployTimeout one of a target.
+	// IssueTimeout bounds one call of an issuer, DeployTimeout one of a target
+	// that does not ask for more.
 	IssueTimeout  time.Duration
 	DeployTimeout time.Duration
 	// VerifyInterval is how often what is in service is compared with what
@@ -99,7 +100,7 @@ type Engine struct {
 	managed map[string]*managed
 	names   []string // of managed, sorted
 	log     *slog.Logger
-	slots   chan struct{} // one for each certificate that is worked on
+	slots   *slots        // one for each certificate that is worked on
 	wake    chan struct{} // holds at most one; asks for a look at the schedule
 	jobs    sync.WaitGroup
 
@@ -110,6 +111,8 @@ type Engine struct {
 	looks    map[string]bool      // to be looked at; true if also woken
 	verifyAt map[string]time.Time // when to verify again
 	blocked  map[string]block
+	// unusable counts, by id, how often in a row a new key could not be used.
+	unusable map[string]int
 	lastTick time.Time
 	sweepAt  time.Time
 	onChange []func()
@@ -173,12 +176,14 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, managed: all, log: cfg.Log,
-		slots:    make(chan struct{}, cfg.Concurrency),
+		slots:    newSlots(cfg.Concurrency, issuerNames(all)),
 		wake:     make(chan struct{}, 1),
 		working:  make(map[string]step),
 		looks:    make(map[string]bool),
 		verifyAt: make(map[string]time.Time),
 		blocked:  make(map[string]block),
+
+		unusable: make(map[string]int),
 	}
 	for name := range all {
 		e.names = append(e.names, name)

@@ -44,6 +44,8 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 		"at most 128":           func(c *Config) { c.Managed[0].Name = fmt.Sprintf("%0129d", 1) },
 		"no names":              func(c *Config) { c.Managed[0].Names = pki.Names{} },
 		"key algorithm \"des\"": func(c *Config) { c.Managed[0].KeyAlgorithm = "des" },
+		"name of its issuer":    func(c *Config) { c.Managed[0].IssuerName = fmt.Sprintf("%0129d", 1) },
+		"has 129 octets":        func(c *Config) { c.Managed[0].Deployments[0].ID = fmt.Sprintf("%0129d", 1) },
 		"issuer is not set":     func(c *Config) { c.Managed[0].Issuer = nil },
 		"must not be negative":  func(c *Config) { c.Managed[0].Lifetime = -1 },
 		"id and a target":       func(c *Config) { c.Managed[0].Deployments[0].Target = nil },

@@ -74,6 +74,9 @@ func newManaged(m Managed) (*managed, error) {
 	if m.IssuerName == "" || m.Issuer == nil {
 		problems = append(problems, errors.New("issuer is not set"))
 	}
+	if len(m.IssuerName) > wire.MaxNameLen {
+		problems = append(problems, fmt.Errorf("the name of its issuer has %d octets; at most %d are allowed", len(m.IssuerName), wire.MaxNameLen))
+	}
 	if m.Lifetime < 0 {
 		problems = append(problems, fmt.Errorf("lifetime %v: must not be negative", m.Lifetime))
 	}
@@ -82,6 +85,9 @@ func newManaged(m Managed) (*managed, error) {
 		if d.ID == "" || d.Target == nil {
 			problems = append(problems, fmt.Errorf("deployment %d needs both an id and a target", i+1))
 			continue
+		}
+		if len(d.ID) > wire.MaxNameLen {
+			problems = append(problems, fmt.Errorf("deployment id %.16q... has %d octets; at most %d are allowed", d.ID, len(d.ID), wire.MaxNameLen))
 		}
 		if targets[d.ID] != nil {
 			problems = append(problems, fmt.Errorf("deployment id %q is used twice; give each its own", d.ID))

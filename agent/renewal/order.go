@@ -16,9 +16,9 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
-// keyAttempts is after how many failed attempts a key that cannot be read is
-// given up: a file that is damaged would otherwise hold up its renewal for ever,
-// while one moment without file descriptors must not cost an order.
+// keyAttempts is how often in a row a new key may be unusable before it is given
+// up: a file that is damaged would otherwise hold up its renewal for ever, while
+// one moment without file descriptors must not cost an order.
 const keyAttempts = 3
 
 // begin makes a new key and stores the intent to order a certificate for it.
@@ -54,6 +54,7 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	if err != nil {
 		return e.failKey(m, rec, err)
 	}
+	e.keyWorks(rec.Next.KeyID)
 	orderID := rec.OrderID
 	order := &issuer.Order{
 		ID: orderID, Certificate: m.Name, Names: m.Names, Key: key,
@@ -103,28 +104,47 @@ func (e *Engine) check(m *managed, answer *issuer.Issued, key crypto.Signer) ([]
 		sent = answer.Chain
 	}
 	chain, err := pki.CheckIssued(sent, key.Public(), m.Names, e.now())
+	if err == nil {
+		err = checkRecordable(chain[0])
+	}
 	if err != nil {
 		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", m.IssuerName, err)
 	}
 	return chain, nil
 }
 
+// maxSerial is how many octets a serial number may have (RFC 5280, section
+// 4.1.2.2).
+const maxSerial = 20
+
+// checkRecordable refuses what could not be stored or reported once it is in
+// service: a row that the coordinator does not take holds up all that follow.
+func checkRecordable(leaf *x509.Certificate) error {
+	if n := len(leaf.SerialNumber.Bytes()); n > maxSerial {
+		return fmt.Errorf("its serial number has %d octets; at most %d are allowed", n, maxSerial)
+	}
+	if !storable(leaf.NotBefore, leaf.NotAfter) {
+		return errors.New("its validity is outside the years 1 to 9999")
+	}
+	return nil
+}
+
 // failOrder stores a failure on the way to a certificate.
 func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) error {
 	u := e.draw()
 	does := actFor(fail.class)
-	var dropped string
-	var wait string
+	var dropped, wait string
+	var counted bool
 	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
 		if rec.OrderID != seen.OrderID || rec.Phase != seen.Phase && !ordering(rec, seen.OrderID) {
 			return errSuperseded
 		}
 		now := e.now()
-		orderFailed(rec, m, fail, now, u)
+		counted = orderFailed(rec, m, fail, now, u)
 		if does.drops && rec.Next != nil {
 			dropped = abandoned(rec)
 		}
-		if does.counts {
+		if counted {
 			emit(wire.Event{Kind: wire.EventFailed, Detail: rec.LastError})
 		}
 		wait = rec.RetryAt.Sub(now).String()
@@ -134,7 +154,7 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 		return unlessSuperseded(err)
 	}
 	log := e.log.With("certificate", m.Name, "issuer", m.IssuerName, "class", fail.class.String(), "retry_in", wait)
-	if does.counts {
+	if counted {
 		log.Warn("renewal attempt failed", "err", fail.err)
 	} else {
 		log.Debug("order is pending", "err", fail.err)
@@ -146,10 +166,22 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 // failKey stores that the new key cannot be read, and gives it up where waiting
 // cannot help.
 func (e *Engine) failKey(m *managed, rec *store.Certificate, err error) error {
-	if errors.Is(err, keys.ErrNotFound) || rec.OrderAttempt+1 >= keyAttempts {
+	e.mu.Lock()
+	e.unusable[rec.Next.KeyID]++
+	failures := e.unusable[rec.Next.KeyID]
+	e.mu.Unlock()
+	if errors.Is(err, keys.ErrNotFound) || failures >= keyAttempts {
 		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: keyError(err), attention: true})
 	}
 	return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err)})
+}
+
+// keyWorks forgets the failures of a key. A restart forgets them too, which costs
+// a few attempts more.
+func (e *Engine) keyWorks(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.unusable, id)
 }
 
 func keyError(err error) error {
@@ -185,6 +217,7 @@ func (e *Engine) discardKey(name, keyID string) {
 	if keyID == "" {
 		return
 	}
+	e.keyWorks(keyID)
 	if err := e.cfg.Keys.Remove(keyID); err != nil && !errors.Is(err, keys.ErrNotFound) {
 		e.log.Warn("unused key stays until the next sweep", "certificate", name, "key_id", keyID, "err", err)
 	}

@@ -3,6 +3,7 @@ package renewal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/issuer"
@@ -40,6 +41,15 @@ func firstInfoCheck(g *store.Generation, now time.Time, u float64) time.Time {
 	return now.Add(fraction(infoPause(time.Hour, usable(g)), (1+u)/2))
 }
 
+// storable reports whether a record can hold these moments. What an authority
+// writes must never make a record that cannot be stored.
+func storable(moments ...time.Time) bool {
+	return !slices.ContainsFunc(moments, func(at time.Time) bool {
+		year := at.UTC().Year()
+		return year < 1 || year > 9999 // as RFC 3339 has it
+	})
+}
+
 // applyRenewalInfo stores what the authority answered about the certificate in
 // service. A point is drawn once for each window. An error, given or found,
 // leaves the last suggestion in place and is returned for the log: it never
@@ -54,6 +64,9 @@ func applyRenewalInfo(rec *store.Certificate, info *issuer.RenewalInfo, err erro
 		// A little later for some than for others: all certificates of a fleet
 		// may have been told the same.
 		return now.Add(fraction(infoPause(asked, life), 1+u/10))
+	}
+	if err == nil && info != nil && !storable(info.WindowStart, info.WindowEnd) {
+		err = errors.New("renewal information is invalid: its window is outside the years 1 to 9999")
 	}
 	if err == nil && info != nil && !info.WindowEnd.After(info.WindowStart) {
 		// RFC 9773, section 4.2: "A RenewalInfo object in which the end
@@ -70,14 +83,14 @@ func applyRenewalInfo(rec *store.Certificate, info *issuer.RenewalInfo, err erro
 		return !kept.SelectedAt.IsZero(), nil
 	}
 	next := store.RenewalInfo{
-		WindowStart: info.WindowStart, WindowEnd: info.WindowEnd,
+		WindowStart: info.WindowStart.UTC(), WindowEnd: info.WindowEnd.UTC(),
 		ExplanationURL: clip(info.ExplanationURL),
 		SelectedAt:     kept.SelectedAt,
 		CheckAgainAt:   again(info.RetryAfter),
 	}
 	same := kept.WindowStart.Equal(info.WindowStart) && kept.WindowEnd.Equal(info.WindowEnd) && !kept.SelectedAt.IsZero()
 	if !same {
-		next.SelectedAt = info.WindowStart.Add(fraction(info.WindowEnd.Sub(info.WindowStart), u))
+		next.SelectedAt = next.WindowStart.Add(fraction(info.WindowEnd.Sub(info.WindowStart), u))
 	}
 	rec.RenewalInfo = &next
 	return !same, nil

@@ -1,6 +1,7 @@
 package renewal
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -64,6 +65,19 @@ func TestApplyRenewalInfo(t *testing.T) {
 		moved, err = applyRenewalInfo(rec, bad, nil, later, 0)
 		require.ErrorIs(t, err, errInvalidWindow)
 		assert.False(t, moved)
+		assert.Equal(t, noon.Add(55*day), rec.RenewalInfo.SelectedAt)
+	}
+
+	// An offset can lead out of the years that a record can hold.
+	last := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	for _, bad := range []*issuer.RenewalInfo{
+		{WindowStart: last, WindowEnd: last.In(time.FixedZone("", -12*3600)).Add(30 * time.Hour)},
+		{WindowStart: time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), WindowEnd: noon},
+	} {
+		_, err = applyRenewalInfo(rec, bad, nil, later, 0.99)
+		require.Error(t, err)
+		_, err = json.Marshal(rec.RenewalInfo)
+		require.NoError(t, err)
 		assert.Equal(t, noon.Add(55*day), rec.RenewalInfo.SelectedAt)
 	}
 

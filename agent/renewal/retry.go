@@ -127,12 +127,18 @@ func worry(rec *store.Certificate, now time.Time) string {
 	switch {
 	case expired(cur, now):
 		return "the certificate in service expired on " + stamp(cur.NotAfter)
-	case rec.Attempt > 0 && cur != nil && cur.NotAfter.Sub(now) < fraction(usable(cur), attentionPart):
+	case rec.Attempt > 0 && late(cur, now):
 		return "the certificate in service expires on " + stamp(cur.NotAfter) + " and its renewal fails"
 	case rec.Attempt >= attentionAttempts:
 		return "the last attempts have all failed"
 	}
 	return ""
+}
+
+// late reports whether the certificate in service is in the last tenth of its
+// lifetime, or beyond.
+func late(cur *store.Generation, now time.Time) bool {
+	return cur != nil && cur.NotAfter.Sub(now) < fraction(usable(cur), attentionPart)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -96,16 +96,24 @@ func abandoned(rec *store.Certificate) (keyID string) {
 	return keyID
 }
 
-// orderFailed records a failure on the way to a certificate.
-func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time, u float64) {
+// orderFailed records a failure on the way to a certificate, and returns whether
+// it counts as one.
+func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time, u float64) (counted bool) {
 	does := actFor(fail.class)
 	attempt := 1
 	if does.counts {
 		rec.OrderAttempt++
 		attempt = rec.OrderAttempt
 		noteFailure(rec, fail.err, does.attention || fail.attention, now)
+	} else if rec.OrderAttempt == 0 && late(rec.Current, now) {
+		// An authority that is still at it is given time, but not the last of it
+		// without a word. It is said once: each look would be news otherwise.
+		rec.OrderAttempt = 1
+		noteFailure(rec, fail.err, false, now)
+		counted = true
 	}
 	rec.RetryAt = now.Add(does.pace.pause(attempt, fail.retryAfter, rec.Current, m.Lifetime, now, u))
+	return counted || does.counts
 }
 
 func noteFailure(rec *store.Certificate, err error, attention bool, now time.Time) {

@@ -280,8 +280,16 @@ func (s *faultyStore) Update(name string, fn func(*store.CertificateTx) error) e
 
 type faultyKeys struct {
 	Keys
-	point   func(string)
-	failure error
+	point      func(string)
+	failure    error // of Create
+	unreadable error // of Load
+}
+
+func (k *faultyKeys) Load(id string) (crypto.Signer, error) {
+	if k.unreadable != nil {
+		return nil, k.unreadable
+	}
+	return k.Keys.Load(id)
 }
 
 func (k *faultyKeys) Create(alg pki.KeyAlgorithm) (string, crypto.Signer, error) {

@@ -111,6 +111,10 @@ func open(path string, opts Options, l layout) (_ *Store, err error) {
 			err = errors.Join(err, s.lock.Unlock())
 		}
 	}()
+	// With the lock held nobody else writes here: what a crash left goes.
+	if _, err := durable.RemoveStaleTemp(filepath.Dir(abs)); err != nil {
+		return nil, s.source.access(err)
+	}
 	if err := s.source.createIfMissing(s.now()); err != nil {
 		return nil, err
 	}

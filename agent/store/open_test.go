@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/shared/wire"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -20,6 +23,8 @@ func TestOpenCreatesAndReopens(t *testing.T) {
 	// The rest of a creation that a power cut ended is no obstacle.
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	require.NoError(t, os.WriteFile(path+".new", []byte("half a file"), 0o600))
+	leftover := filepath.Join(filepath.Dir(path), ".certctl-1234.tmp")
+	require.NoError(t, os.WriteFile(leftover, nil, 0o600))
 
 	s := openAt(t, path, Options{})
 	instance, boot := s.InstanceID(), s.BootID()
@@ -28,6 +33,7 @@ func TestOpenCreatesAndReopens(t *testing.T) {
 	assert.Equal(t, path, s.Path())
 	require.NoError(t, s.Close())
 	assert.NoFileExists(t, path+".new")
+	assert.NoFileExists(t, leftover)
 	if runtime.GOOS != "windows" {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
@@ -161,7 +167,7 @@ func TestUpdateErrorsStoreNothing(t *testing.T) {
 		"bad JSON":    func(tx *CertificateTx) error { tx.Record.OrderState = []byte("{"); return nil },
 		"bad event":   func(tx *CertificateTx) error { tx.Record.Attempt = 9; tx.Emit(eventOf("", "web")); return nil },
 		"bad subject": func(tx *CertificateTx) error { tx.Emit(eventOf("x", "a\x00b")); return nil },
-		"huge issuer": func(tx *CertificateTx) error { tx.Record.Issuer = string(make([]byte, 9000)); return nil },
+		"huge issuer": func(tx *CertificateTx) error { tx.Record.Issuer = strings.Repeat("x", wire.MaxRowBytes); return nil },
 	} {
 		err := s.Update("web", fn)
 		require.Error(t, err, name)

@@ -187,7 +187,7 @@ func TestRetryIsFollowedByTheNews(t *testing.T) {
 	for name, happens := range map[string]func(*host){
 		"row":   func(h *host) { h.certificate("a", "issuer") },
 		"event": func(h *host) { h.fact("one") },
-		"order": func(h *host) { h.order("order", "a") },
+		"order": func(h *host) { h.order("order-of-a", "a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -195,16 +195,21 @@ func TestRetryIsFollowedByTheNews(t *testing.T) {
 				h.enrol()
 				var up atomic.Bool
 				h.network.Down = func() bool { return !up.Load() }
-				var bodies int
-				h.coord.Body = func([]byte) { bodies++ }
+				var bodies atomic.Int32
+				h.coord.Body = func([]byte) { bodies.Add(1) }
 				h.start()
 				h.pass(time.Second)
 				happens(h)
 				up.Store(true)
-				for h.client.State().Standing != Connected {
+				for range 1000 {
+					if h.client.State().Standing == Connected {
+						break
+					}
 					h.pass(10 * time.Millisecond)
 				}
-				assert.Equal(t, 2, bodies, "the retry and the news")
+				require.Equal(t, Connected, h.client.State().Standing)
+				assert.EqualValues(t, 2, bodies.Load(), "the retry and the news")
+				h.pass(2 * time.Minute) // an order's result is collected later
 				require.NoError(t, h.converged())
 			})
 		})

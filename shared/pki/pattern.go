@@ -200,7 +200,13 @@ func (e *NameNotAllowedError) Error() string {
 	if len(e.Patterns) == 0 {
 		return fmt.Sprintf("name %q is not allowed: this enrolment allows no names", e.Name)
 	}
-	return fmt.Sprintf("name %q is not allowed; this enrolment allows %s", e.Name, strings.Join(e.Patterns, ", "))
+	// The text is kept with each refused order: it must not grow with the enrolment.
+	const most = 10
+	shown, more := e.Patterns, ""
+	if len(shown) > most {
+		shown, more = shown[:most], fmt.Sprintf(" and %d more patterns", len(shown)-most)
+	}
+	return fmt.Sprintf("name %q is not allowed; this enrolment allows %s%s", e.Name, strings.Join(shown, ", "), more)
 }
 
 // Allow returns nil if every name is allowed, and else a *NameNotAllowedError about the first that is not. A set

@@ -2,6 +2,7 @@ package pki_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,6 +54,16 @@ func TestNamePatternsNameTheFirstRefused(t *testing.T) {
 	err = patterns.Allow(pki.MustParseNames("a.example.com", "192.0.2.1"))
 	require.EqualError(t, err, `name "192.0.2.1" is not allowed; this enrolment allows *.example.com, 10.0.0.0/8`)
 	require.NoError(t, patterns.Allow(pki.MustParseNames("a.example.com", "10.0.0.1")))
+
+	var many []string
+	for i := range pki.MaxNamePatterns {
+		many = append(many, fmt.Sprintf("**.%s%d.example.com", strings.Repeat("x", 50), i))
+	}
+	patterns, err = pki.ParseNamePatterns(many)
+	require.NoError(t, err)
+	err = patterns.Allow(pki.MustParseNames("b.example.org"))
+	require.ErrorContains(t, err, "and 90 more patterns")
+	assert.Less(t, len(err.Error()), 1024)
 	require.ErrorIs(t, patterns.Allow(pki.Names{}), pki.ErrNoNames)
 
 	err = pki.NamePatterns(nil).Allow(pki.MustParseNames("a.example.com"))

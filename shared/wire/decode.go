@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -14,7 +16,7 @@ import (
 func Decode(r io.Reader, limit int64, dst any) *Problem {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return invalid("", fmt.Sprintf("the body could not be read whole: %v", err), "send it again")
+		return invalid("", clip(fmt.Sprintf("the body could not be read whole: %v", err)), "send it again")
 	}
 	if int64(len(body)) > limit {
 		return &Problem{
@@ -30,11 +32,21 @@ func Decode(r io.Reader, limit int64, dst any) *Problem {
 		case errors.As(err, &syntax):
 			return invalid("", fmt.Sprintf("the body is not JSON: %v at byte %d of %d", err, syntax.Offset, len(body)), "send the whole body")
 		case errors.As(err, &kind):
-			return invalid(kind.Field, fmt.Sprintf("expected %s, found %s", kind.Type, kind.Value), "")
+			return invalid(kind.Field, clip(fmt.Sprintf("expected %s, found %s", kind.Type, kind.Value)), "")
 		}
-		return invalid("", fmt.Sprintf("the body does not fit: %v", err), "")
+		return invalid("", clip(fmt.Sprintf("the body does not fit: %v", err)), "")
 	}
 	return nil
+}
+
+// clip bounds what an answer, and the log that it goes into, repeat of a body
+// that anybody may have sent.
+func clip(detail string) string {
+	const most = 256
+	if len(detail) <= most {
+		return detail
+	}
+	return strings.ToValidUTF8(detail[:most], "") + "…"
 }
 
 func invalid(field, detail, mend string) *Problem {
@@ -83,6 +95,7 @@ func (r *SyncRequest) Validate() *Problem {
 
 func (r *SyncRequest) validateRows() *Problem {
 	seen := make(map[string]bool, len(r.Rows)+len(r.Removed))
+	taken := make(map[uint64]bool, len(r.Rows)+len(r.Removed))
 	check := func(field, name string, revision uint64) *Problem {
 		switch {
 		case !ValidName(name):
@@ -91,8 +104,10 @@ func (r *SyncRequest) validateRows() *Problem {
 			return invalid(field+".name", fmt.Sprintf("%q stands twice in one request", name), "")
 		case revision <= r.BaseRevision || revision > r.Revision:
 			return invalid(field+".revision", fmt.Sprintf("%d is not above base_revision %d and at most revision %d", revision, r.BaseRevision, r.Revision), "")
+		case taken[revision]:
+			return invalid(field+".revision", fmt.Sprintf("%d stands twice in one request; each change has a revision of its own", revision), "")
 		}
-		seen[name] = true
+		seen[name], taken[revision] = true, true
 		return nil
 	}
 	for i, row := range r.Rows {
@@ -104,7 +119,7 @@ func (r *SyncRequest) validateRows() *Problem {
 			return invalid(field+".data", fmt.Sprintf("%d bytes; expected 1 to %d", len(row.Data), MaxRowBytes), "")
 		}
 		if _, err := row.Summary(); err != nil {
-			return invalid(field+".data", err.Error(), "")
+			return invalid(field+".data", clip(err.Error()), "")
 		}
 	}
 	for i, gone := range r.Removed {
@@ -124,6 +139,8 @@ func (r *SyncRequest) validateEvents() *Problem {
 			return invalid(field+".sequence", fmt.Sprintf("%d does not follow %d; expected growing numbers", e.Sequence, last), "")
 		case e.Kind == "" || len(e.Kind) > MaxNameLen:
 			return invalid(field+".kind", "expected a kind of event", "")
+		case !validTime(e.At):
+			return invalid(field+".at", timeExpected, "")
 		case e.Certificate != "" && !ValidName(e.Certificate):
 			return invalid(field+".certificate", "expected the name of a managed certificate", "")
 		case len(e.Serial) > MaxNameLen || len(e.Detail) > MaxTextLen:
@@ -167,10 +184,13 @@ func (r Row) Summary() (Summary, error) {
 		return Summary{}, fmt.Errorf("row %q is not a summary: %w", r.Name, err)
 	}
 	switch {
-	case len(s.Issuer) > MaxNameLen || len(s.IssuerKind) > MaxNameLen || len(s.State) > MaxNameLen:
+	case len(s.Issuer) > MaxNameLen || len(s.IssuerKind) > MaxNameLen || len(s.State) > MaxNameLen ||
+		len(s.Serial) > MaxNameLen || len(s.Fingerprint) > MaxNameLen:
 		return Summary{}, fmt.Errorf("row %q has a name that is too long; expected at most %d bytes", r.Name, MaxNameLen)
 	case len(s.LastError) > MaxTextLen || len(s.NeedsAttention) > MaxTextLen:
 		return Summary{}, fmt.Errorf("row %q has a text that is too long; expected at most %d bytes", r.Name, MaxTextLen)
+	case !validTime(s.NotBefore) || !validTime(s.NotAfter):
+		return Summary{}, fmt.Errorf("row %q has a date out of range; %s", r.Name, timeExpected)
 	}
 	return s, nil
 }
@@ -181,7 +201,22 @@ func (h HostReport) validate(field string) *Problem {
 			return invalid(field+"."+name, "expected at most 255 bytes of UTF-8", "")
 		}
 	}
+	if !validTime(h.StartedAt) {
+		return invalid(field+".started_at", timeExpected, "")
+	}
+	if h.SafeUntil != nil && !validTime(*h.SafeUntil) {
+		return invalid(field+".safe_until", timeExpected, "")
+	}
 	return nil
+}
+
+const timeExpected = "expected a time in the years 1 to 9999, in UTC"
+
+// validTime reports whether a time can be written down again: RFC 3339 has four
+// digits for the year, and an offset can lead out of them.
+func validTime(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 1 && year <= 9999
 }
 
 // Validate checks the shape of an enrolment; the token and the CSR are judged

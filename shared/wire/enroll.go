@@ -15,9 +15,9 @@ type EnrollRequest struct {
 	Token    string     `json:"token"`
 	CSR      []byte     `json:"csr"` // DER
 	Host     HostReport `json:"host"`
-	// Names are all names that the agent's configuration wants from brokered
-	// issuers. An enrolment that would not allow them is refused now, rather
-	// than at the first order.
+	// Names are what the agent's configuration wants from brokered issuers, or
+	// some of it where that is more than pki.MaxNames. An enrolment that would
+	// not allow them is refused now, rather than at the first order.
 	Names pki.Names `json:"names"`
 }
 

@@ -29,6 +29,14 @@ func validSync(t testing.TB) *SyncRequest {
 	}
 }
 
+// beyond is a time that is good JSON and has five digits of the year in UTC.
+func beyond(t testing.TB) time.Time {
+	t.Helper()
+	var at time.Time
+	require.NoError(t, json.Unmarshal([]byte(`"9999-12-31T23:59:59-01:00"`), &at))
+	return at
+}
+
 func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 	require.Nil(t, validSync(t).Validate())
 	long := strings.Repeat("x", MaxTextLen+1)
@@ -56,6 +64,9 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		"orders[0].csr":              func(r *SyncRequest) { r.Orders[0].CSR = nil },
 		"orders[0].certificate":      func(r *SyncRequest) { r.Orders[0].Certificate = "" },
 		"orders[0].validity_seconds": func(r *SyncRequest) { r.Orders[0].ValiditySeconds = -1 },
+		"host.started_at":            func(r *SyncRequest) { r.Host.StartedAt = beyond(t) },
+		"host.safe_until":            func(r *SyncRequest) { at := beyond(t); r.Host.SafeUntil = &at },
+		"events[0].at":               func(r *SyncRequest) { r.Events[0].At = beyond(t) },
 		"host.hostname":              func(r *SyncRequest) { r.Host.Hostname = long },
 	} {
 		t.Run(field, func(t *testing.T) {
@@ -87,6 +98,48 @@ func TestDecodeRefusesWhatIsTooLargeOrCut(t *testing.T) {
 	p = Decode(strings.NewReader(`{"sequence":"one"}`), MaxSyncBody, &r)
 	require.NotNil(t, p)
 	assert.Equal(t, "sequence", p.Field)
+}
+
+// What can be wrong with a row beyond the shape of the JSON.
+func TestValidateRefusesRowsThatCannotBeStored(t *testing.T) {
+	for name, spoil := range map[string]func(*Summary){
+		"serial":      func(s *Summary) { s.Serial = strings.Repeat("a", MaxNameLen+1) },
+		"fingerprint": func(s *Summary) { s.Fingerprint = strings.Repeat("a", MaxNameLen+1) },
+		"not before":  func(s *Summary) { s.NotBefore = beyond(t) },
+		"not after":   func(s *Summary) { s.NotAfter = beyond(t) },
+	} {
+		s := Summary{State: StateValid, Issuer: "le", IssuerKind: "acme"}
+		spoil(&s)
+		data, err := json.Marshal(s)
+		require.NoError(t, err)
+		r := validSync(t)
+		r.Rows[0].Data = data
+		p := r.Validate()
+		require.NotNil(t, p, name)
+		assert.Equal(t, "rows[0].data", p.Field, name)
+	}
+	r := validSync(t)
+	r.Rows = append(r.Rows, Row{Name: "mail", Revision: r.Rows[0].Revision, Data: r.Rows[0].Data})
+	p := r.Validate()
+	require.NotNil(t, p, "two rows of one revision cannot be told apart by it, nor be stored apart")
+	assert.Equal(t, "rows[1].revision", p.Field)
+}
+
+// An enrolment needs no identity, so that its refusal must not be a way to fill
+// the coordinator's log.
+func TestRefusalsRepeatLittle(t *testing.T) {
+	long := strings.Repeat("9", 60_000)
+	for name, body := range map[string]string{
+		"number":  `{"protocol":1,"token":` + long + `}`,
+		"time":    `{"protocol":1,"host":{"started_at":"` + long + `"}}`,
+		"names":   `{"protocol":1,"names":["` + long + `"]}`,
+		"integer": `{"protocol":` + long + `}`,
+	} {
+		var r EnrollRequest
+		p := Decode(strings.NewReader(body), MaxEnrollBody, &r)
+		require.NotNil(t, p, name)
+		assert.Less(t, len(p.Error()), 1000, name)
+	}
 }
 
 // The digest of an inventory depends on what is in it, not on the order in

@@ -144,7 +144,7 @@ func (a *agentCommand) renewCommand() *cobra.Command {
 until the new one is in service. An interrupted wait interrupts nothing else.`,
 		Example: `  certctl-agent renew www
   certctl-agent renew www --wait 0s`,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneName,
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.dial(cmd.Context())
@@ -174,6 +174,14 @@ until the new one is in service. An interrupted wait interrupts nothing else.`,
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 2*time.Minute, "how long to wait for the new certificate; 0s: not at all")
 	return cmd
+}
+
+// oneName is cobra.ExactArgs(1) in words.
+func oneName(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: give the name of one certificate; \"certctl-agent list\" shows the names", cmd.Name())
+	}
+	return nil
 }
 
 // completeNames offers the names of the managed certificates to the shell.

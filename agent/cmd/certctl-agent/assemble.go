@@ -83,7 +83,7 @@ func (p *parts) acme(name string, a *config.ACME, listeners *acme.Listeners) (*a
 	cfg := acme.Config{
 		Name: name, DirectoryURL: a.Directory, RootCAs: roots, Contact: a.Email, TermsAgreed: a.TermsAgreed,
 		PreferredChain: a.PreferredChain, Solver: solver(a), Listeners: listeners,
-		Keys: p.accountKeys, State: p.issuerState, Log: p.log.With("issuer", name),
+		Keys: p.accountKeys, State: p.issuerState, Log: p.log,
 	}
 	if a.EAB != nil {
 		cfg.EAB = &acme.EAB{KeyID: a.EAB.KeyID, HMACKey: a.EAB.HMACKey}

@@ -100,21 +100,18 @@ func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*c
 // names that this host will ask it for, so that a token for other names is
 // refused now and not at the first order.
 func enrollWith(ctx context.Context, s *config.Settings, state *localState, request control.EnrollRequest, log *slog.Logger) (*store.Identity, error) {
-	var brokered []string
+	var brokered []pki.Names
 	for i := range s.Certificates {
-		if s.Certificates[i].Issuer == config.CoordinatorIssuer {
-			brokered = append(brokered, s.Certificates[i].Names...)
-		}
-	}
-	var names pki.Names
-	if len(brokered) > 0 {
-		var err error
-		if names, err = pki.ParseNames(brokered); err != nil {
-			return nil, fmt.Errorf("names of the certificates from the coordinator: %w", err)
+		if c := &s.Certificates[i]; c.Issuer == config.CoordinatorIssuer {
+			names, err := pki.ParseNames(c.Names)
+			if err != nil {
+				return nil, fmt.Errorf("names of the certificate %q: %w", c.Name, err)
+			}
+			brokered = append(brokered, names)
 		}
 	}
 	return enroll.Enroll(ctx, enroll.Config{
 		Server: request.Server, Token: request.Token, Replace: request.Replace,
-		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: names, Log: log.With("part", "enroll"),
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: enroll.Wanted(brokered), Log: log.With("part", "enroll"),
 	})
 }

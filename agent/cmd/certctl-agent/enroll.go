@@ -26,15 +26,16 @@ func (a *agentCommand) enrollCommand() *cobra.Command {
 		output                   string
 	)
 	cmd := &cobra.Command{
-		Use:   "enroll --server URL --token TOKEN",
+		Use:   "enroll --server URL --token-file FILE",
 		Short: "Enrol this host with a coordinator",
 		Long: `Exchanges an enrolment token for this agent's identity. The token also says which
 CA the coordinator must show, so that nothing else needs to be trusted.
 
 Works while the agent runs and while it does not. Repeating it after a lost
 answer, with the same token, is safe. "certctl token create" makes tokens.`,
-		Example: `  certctl-agent enroll --server https://certctl.example.com:8443 --token cte1...
-  certctl-agent enroll --server https://certctl.example.com:8443 --token-file - < token`,
+		Example: `  certctl-agent enroll --server https://certctl.example.com:8443 --token-file token
+  ssh admin@host cat token | certctl-agent enroll --server https://certctl.example.com:8443 --token-file -
+  certctl-agent enroll --server https://certctl.example.com:8443 --token cte1...`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,12 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		log.Warn("configuration", "warning", warning)
 	}
 	log.Info("agent starts", "version", buildinfo.Version(), "state_dir", s.StateDir, "certificates", len(s.Certificates))
+
+	// An agent idles for weeks beside somebody's service: its memory counts
+	// more than the time of its collector.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 
 	// The state comes first: nothing else may begin before it is known to be
 	// whole, private and this process's alone.
@@ -128,6 +135,9 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 
+	if err := socket.Listen(ctx); err != nil {
+		return err
+	}
 	if err := forgetOrders(state.store, brokered, managed); err != nil {
 		return err
 	}
@@ -196,7 +206,7 @@ func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) 
 		},
 	})
 	if errors.Is(err, store.ErrLocked) {
-		return nil, fmt.Errorf("another certctl-agent uses this state directory: %w; see \"certctl-agent status\", or stop it with \"certctl-agent stop\"", err)
+		return nil, fmt.Errorf("another certctl-agent runs: %w; \"certctl-agent status\" asks the one that runs, \"certctl-agent stop\" stops a service", err)
 	}
 	if err != nil {
 		return nil, err

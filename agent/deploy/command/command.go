@@ -93,6 +93,9 @@ func New(config Config) (*Command, error) {
 // String is the command for people to read; it is not quoted for any shell.
 func (c *Command) String() string { return strings.Join(c.argv, " ") }
 
+// Timeout is the command's time limit.
+func (c *Command) Timeout() time.Duration { return c.timeout }
+
 // Error is a command that did not succeed.
 type Error struct {
 	Command  string // as Command.String gives it

@@ -50,15 +50,11 @@ func observe(path string) (observed, error) {
 	case !info.Mode().IsRegular():
 		return observed{}, fmt.Errorf("%s is a %s, not a regular file", path, describe(info.Mode()))
 	}
-	f, err := os.Open(path)
+	f, opened, err := openRegular(path)
 	if err != nil {
 		return observed{}, fmt.Errorf("reading the file that is there: %w", err)
 	}
 	defer f.Close()
-	opened, err := f.Stat()
-	if err != nil {
-		return observed{}, fmt.Errorf("reading the file that is there: %w", err)
-	}
 	// Else a link put there at the right moment would have any file read.
 	if !os.SameFile(info, opened) {
 		return observed{}, fmt.Errorf("%s was replaced by somebody else just now; try again", path)
@@ -72,6 +68,24 @@ func observe(path string) (observed, error) {
 		return observed{}, err
 	}
 	return observed{exists: true, content: content, attributes: attrs}, nil
+}
+
+// openRegular opens a file for reading, and nothing else: a named pipe would
+// keep whoever opens it until somebody writes to it, which may be never.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|openAtOnce, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is a %s, not a regular file", path, describe(info.Mode()))
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 // readAll reads a file up to the bound.

@@ -20,6 +20,9 @@ const (
 	forbiddenForCertificates fs.FileMode = 0o002
 )
 
+// openAtOnce keeps the opening of a named pipe from waiting for its other end.
+const openAtOnce = syscall.O_NONBLOCK
+
 // access is who may use the files, as configured.
 type access struct {
 	owner, group  string
@@ -115,6 +118,26 @@ func lookUp(name string, byName func(string) (string, error)) (int, error) {
 	return int(id), nil
 }
 
+// checkPlanted refuses to give the key to whoever put a file in its place. In a
+// directory like /tmp anybody can: the owner of what is there would own the key.
+func (a access) checkPlanted(where string, before observed, want attributes) error {
+	if !before.exists || trustedUser(before.UID) || a.owner != "" && before.UID == want.UID {
+		return nil
+	}
+	dir := filepath.Dir(where)
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("looking at the directory: %w", err)
+	}
+	if info.Mode().Perm()&0o002 == 0 {
+		return nil
+	}
+	return fmt.Errorf("it belongs to user id %d, who may have put it there to get the key, since every user can write to %s: remove it, or keep the key in another directory", before.UID, dir)
+}
+
+// trustedUser: root, or the user that the agent runs as.
+func trustedUser(uid int) bool { return uid == 0 || uid == os.Geteuid() }
+
 func attributesOf(f *os.File, info fs.FileInfo) (attributes, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -184,7 +207,7 @@ func trustedOwner(uid uint32) bool {
 // user. In a directory like /tmp it may be anybody's.
 func linkTrusted(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid())
+	return ok && trustedUser(int(st.Uid))
 }
 
 func isDiskFull(error) bool { return false }

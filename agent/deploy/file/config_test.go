@@ -44,3 +44,16 @@ func TestNewReportsAllProblemsAtOnce(t *testing.T) {
 		assert.ErrorContains(t, err, field+":")
 	}
 }
+
+func TestTimeLimitCoversWhatIsConfigured(t *testing.T) {
+	paths := Paths{Combined: filepath.Join(t.TempDir(), "combined.pem")}
+	target := newTarget(t, Config{Paths: paths})
+	assert.Equal(t, time.Minute, target.TimeLimit())
+	target = newTarget(t, Config{
+		Paths:  paths,
+		Check:  &command.Config{Argv: []string{"check"}, Timeout: 10 * time.Minute},
+		Reload: &command.Config{Argv: []string{"reload"}, Timeout: 30 * time.Minute},
+		Probe:  &Probe{Address: "127.0.0.1:443", Patience: 10 * time.Minute},
+	})
+	assert.Greater(t, target.TimeLimit(), (10+2*30+2*10)*time.Minute)
+}

@@ -57,6 +57,11 @@ func (t *Target) Deploy(ctx context.Context, task *deploy.Task) (*deploy.Report,
 	if tx.plan, err = t.newPlan(task); err != nil {
 		return nil, tx.prepareFailed(ctx, err)
 	}
+	if tx.resumed && !tx.record.covers(tx.plan) {
+		if err := tx.putBack(); err != nil {
+			return nil, tx.prepareFailed(ctx, err)
+		}
+	}
 	served := ""
 	if t.probe != nil {
 		if served, err = t.served(ctx); err != nil {
@@ -67,6 +72,23 @@ func (t *Target) Deploy(ctx context.Context, task *deploy.Task) (*deploy.Report,
 		return tx.activate(ctx, served)
 	}
 	return tx.replace(ctx, served)
+}
+
+// putBack ends a transaction that was about other files, because the
+// configuration was changed after the crash: what the record describes gets its
+// old content, and the deployment begins anew with a record of its own.
+func (tx *transaction) putBack() error {
+	tx.log.Info("the interrupted deployment was to other files, which are put back", "transaction", tx.record.ID)
+	if err := tx.restore(tx.journal, tx.record); err != nil {
+		return fmt.Errorf("putting back the files of an earlier configuration: %w", err)
+	}
+	if err := tx.journal.close(tx.record); err != nil {
+		return fmt.Errorf("ending the deployment to the files of an earlier configuration: %w", err)
+	}
+	tx.record, tx.resumed = nil, false
+	var err error
+	tx.plan, err = tx.newPlan(tx.task)
+	return err
 }
 
 // activate is Deploy for files that are in place already, with no transaction

@@ -149,6 +149,9 @@ func (l *directoryLayout) sweep(r *record) error {
 	if err != nil {
 		return fmt.Errorf("looking for old directories: %w", err)
 	}
+	if !l.t.trustAny && checkTrusted(parent) != nil {
+		return nil // nothing was ever made there, and locate says why not
+	}
 	link := filepath.Join(parent, filepath.Base(l.link))
 	needed := map[string]bool{}
 	if target, err := os.Readlink(link); err == nil {

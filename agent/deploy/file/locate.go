@@ -21,6 +21,12 @@ func (t *Target) locateDir(dir string) (string, error) {
 		if !t.createDirectories {
 			return "", fmt.Errorf("the directory %s does not exist: create it, or set create directories for this target", dir)
 		}
+		if !t.trustAny {
+			// Before, or somebody's link would decide where directories are made.
+			if err := checkTrusted(existing(dir)); err != nil {
+				return "", err
+			}
+		}
 		if err := durable.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
@@ -35,6 +41,17 @@ func (t *Target) locateDir(dir string) (string, error) {
 		return "", fmt.Errorf("looking at the directory: %w", err)
 	}
 	return resolved, nil
+}
+
+// existing is the part of a directory's path that is there.
+func existing(dir string) string {
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }
 
 // locateFile follows symbolic links to where the file is, or would be, so that

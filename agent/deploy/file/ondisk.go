@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/certctl/certctl/shared/pki"
@@ -38,7 +37,7 @@ func (t *Target) onDisk(leaf *x509.Certificate) error {
 
 // readFile follows links, as the program that reads the file does.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, _, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,11 @@ func (t *Target) newPlan(task *deploy.Task) (*plan, error) {
 		if item.want, err = t.access.want(item.kind, item.before); err != nil {
 			return nil, fmt.Errorf("%s file %s: %w", item.kind, item.path, err)
 		}
+		if item.kind.secret() {
+			if err := t.access.checkPlanted(item.where, item.before, item.want); err != nil {
+				return nil, fmt.Errorf("%s file %s: %w", item.kind, item.path, err)
+			}
+		}
 	}
 	return p, nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/certctl/certctl/agent/deploy"
@@ -141,6 +142,16 @@ func decodeRecord(data []byte) (*record, error) {
 		}
 	}
 	return r, nil
+}
+
+// covers reports whether the record describes exactly what the plan replaces.
+func (r *record) covers(p *plan) bool {
+	if r.Link != nil || p.link != nil {
+		return r.Link != nil && p.link != nil && r.Link.Path == p.link.where
+	}
+	return len(r.Files) == len(p.items) && !slices.ContainsFunc(p.items, func(i item) bool {
+		return !slices.ContainsFunc(r.Files, func(f savedFile) bool { return f.Path == i.where })
+	})
 }
 
 // begin makes the snapshot and its record durable, then the state.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/deploy"
+	"github.com/certctl/certctl/agent/deploy/command"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
@@ -45,6 +46,27 @@ func (t *Target) Verify(ctx context.Context, leaf *x509.Certificate) error {
 		return mismatch(found, want)
 	}
 	return nil
+}
+
+// TimeLimit is how long Deploy may take by what is configured: the way forth,
+// and the way back from its last step.
+func (t *Target) TimeLimit() time.Duration {
+	const disks = time.Minute
+	limit := disks
+	for _, c := range []*command.Command{t.check, t.reload, t.verifyCommand} {
+		if c != nil {
+			limit += c.Timeout()
+		}
+	}
+	if t.reload != nil {
+		limit += t.reload.Timeout() // the way back
+	}
+	if t.probe != nil {
+		// A look before anything is done, and then until the program has settled,
+		// twice.
+		limit += t.probe.Timeout + 2*(t.probe.Patience+settledAfter*(t.probe.Timeout+settlePause))
+	}
+	return limit
 }
 
 // served returns the fingerprint of the leaf that a new connection is shown.

@@ -29,7 +29,9 @@ func (r *issuance) download(ctx context.Context) (*issuer.Issued, error) {
 			chain, err = pki.SortChain(chain)
 		}
 		if err != nil && n == 0 {
-			return nil, &issuer.Error{Class: issuer.ClassRetry, Err: fmt.Errorf("%s: %s: %w", stepCertificate, certificate.URL, err)}
+			// The whole answer has come, and will be the same the next time: to
+			// ask for it again would be to ask for ever.
+			return nil, &issuer.Error{Class: issuer.ClassOrderGone, Err: fmt.Errorf("%s: %s: %w", stepCertificate, certificate.URL, err)}
 		}
 		if err != nil {
 			r.log.Warn("an alternate chain is not usable", "url", certificate.URL, "err", err)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -163,6 +164,21 @@ func TestAnAuthorityThatHangsOrFloods(t *testing.T) {
 	requireClass(t, issuer.ClassRetry, err)
 	var tooLarge *http.MaxBytesError
 	require.ErrorAs(t, err, &tooLarge)
+}
+
+// A certificate that cannot be read stays what it is: an order that was
+// continued because of it would be continued for ever.
+func TestACertificateThatCannotBeReadEndsTheOrder(t *testing.T) {
+	t.Parallel()
+	i := fakeCA(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/pem-certificate-chain")
+		_, _ = w.Write([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	})
+	order := newOrder(t, "a.example")
+	url := strings.TrimSuffix(i.config.DirectoryURL, "/dir") + "/order"
+	order.State = json.RawMessage(fmt.Sprintf(`{"directory":%q,"order":%q,"finalizing":true,"certificate":%q}`, i.config.DirectoryURL, url, url))
+	_, err := i.Issue(deadline(t, 20*time.Second), order)
+	requireClass(t, issuer.ClassOrderGone, err)
 }
 
 func TestSomethingThatIsNoDirectory(t *testing.T) {

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,12 +167,48 @@ func TestDNSHookFaults(t *testing.T) {
 	failure = requireClass(t, issuer.ClassConfig, run(50*time.Millisecond, "/bin/sleep", "60"))
 	assert.Contains(t, failure.Error(), "/bin/sleep")
 	failure = requireClass(t, issuer.ClassConfig, run(100*time.Millisecond, "/bin/sh", "-c", "exec /bin/sleep 60"))
-	assert.Contains(t, failure.Error(), "not finished after 100ms")
+	assert.Contains(t, failure.Error(), "not done after 100ms")
 	requireClass(t, issuer.ClassConfig, run(0, "/nonexistent/hook"))
 
 	long := requireClass(t, issuer.ClassConfig, run(0, "/bin/sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo the end; exit 1"))
-	assert.Less(t, len(long.Error()), 2*hookOutput)
+	assert.Less(t, len(long.Error()), 8<<10)
 	assert.Contains(t, long.Error(), "the end")
+}
+
+// A hook is somebody else's program: it gets no secret of the agent's, and
+// nothing of it goes on when its time is up.
+func TestDNSHookGetsNoSecretsAndLeavesNothingBehind(t *testing.T) {
+	t.Setenv("CERTCTL_SOMETHING_SECRET", "hunter2")
+	t.Setenv("HTTPS_PROXY", "http://user:hunter2@proxy.example")
+	dir := t.TempDir()
+	hook := func(script string, timeout time.Duration) error {
+		return DNS01Exec{Command: []string{"/bin/sh", "-c", script}, Timeout: timeout}.presenter(nil).
+			present(t.Context(), challengeFor("a", "a.example"))
+	}
+	require.NoError(t, hook("env >"+dir+"/env", 0))
+	environment, err := os.ReadFile(filepath.Join(dir, "env"))
+	require.NoError(t, err)
+	assert.Contains(t, string(environment), "CERTCTL_ACME_NAME=_acme-challenge.a.example.")
+	assert.NotContains(t, string(environment), "hunter2")
+
+	fifo := filepath.Join(dir, "alive")
+	require.NoError(t, exec.CommandContext(t.Context(), "mkfifo", fifo).Run())
+	requireClass(t, issuer.ClassConfig, hook("(exec 3>"+fifo+"; sleep 60) >/dev/null 2>&1 & read line <"+fifo, 300*time.Millisecond))
+	// The child held the pipe open for writing: reading it to its end is done
+	// only when the child is gone.
+	begun := time.Now()
+	reader, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	require.NoError(t, err)
+	defer func() { _ = reader.Close() }()
+	_, err = io.ReadAll(reader)
+	require.NoError(t, err)
+	assert.Less(t, time.Since(begun), 30*time.Second, "a child of the hook went on")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = DNS01Exec{Command: []string{"true"}}.presenter(nil).present(ctx, challengeFor("a", "a.example"))
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, issuer.ClassRetry, issuer.Classify(err).Class, "a stop is no fault of the hook")
 }
 
 func TestRFC2136Faults(t *testing.T) {

@@ -207,7 +207,9 @@ func (i *Issuer) place(order *issuer.Order, id string) (placed bool, err error) 
 	}})
 }
 
-// await waits for the result of an order.
+// await waits for the result of an order, but not for a coordinator that cannot
+// be reached: the slot is of more use to another certificate, and a result wakes
+// the renewal whenever it comes.
 func (i *Issuer) await(ctx context.Context, id string) (*wire.OrderResult, error) {
 	timer := time.NewTimer(i.cfg.Patience)
 	defer timer.Stop()
@@ -217,6 +219,9 @@ func (i *Issuer) await(ctx context.Context, id string) (*wire.OrderResult, error
 		result, err := i.result(id)
 		if result != nil || err != nil {
 			return result, err
+		}
+		if !i.cfg.Courier.State().CutOffSince.IsZero() {
+			return nil, i.pending()
 		}
 		select {
 		case <-arrived:

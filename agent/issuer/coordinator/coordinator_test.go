@@ -245,7 +245,10 @@ func TestWithoutACoordinator(t *testing.T) {
 		assert.Empty(t, open)
 
 		b.courier.state = agentsync.State{Standing: agentsync.CutOff, CutOffSince: time.Now(), LastError: "no route"}
+		began := time.Now()
 		_, err = b.issuer.Issue(t.Context(), b.order("renewal-1"))
+		assert.Zero(t, time.Since(began), "nobody is there to wait for")
+		assert.Equal(t, 1, b.courier.urged, "the order waits to be sent")
 		assert.Equal(t, issuer.ClassPending, class(t, err).Class)
 		assert.ErrorContains(t, err, "coordinator not reachable since 2000-01-01T00:00:00Z: no route; the order waits")
 		b.courier.state.Standing = agentsync.Unknown

@@ -181,6 +181,11 @@ func openState(s *config.Settings, log *slog.Logger) (_ *clusterState, err error
 	if err != nil {
 		return nil, err
 	}
+	// The open log is the lock of this directory: what a killed process was
+	// writing can be nobody else's.
+	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
+		return nil, err
+	}
 	return st, nil
 }
 

@@ -1,0 +1,107 @@
+package renewal
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// slots bound how many certificates are worked on at the same time. Part of
+// them is set aside for each issuer, so that an authority that hangs on more
+// certificates than there are slots does not hold up those of the others.
+type slots struct {
+	total int
+	// reserve is how many each issuer finds whatever the others do; 0 if there
+	// are more issuers than slots.
+	reserve int
+	freed   chan struct{} // holds at most one; says that a slot was given back
+
+	mu   sync.Mutex // guards what follows
+	used map[string]int
+	free int
+}
+
+// newSlots sets half of the slots aside, in equal parts and at least one for
+// each issuer. The other half, or all of them for a single issuer, is for who
+// comes first.
+func newSlots(total int, issuers []string) *slots {
+	s := &slots{total: total, free: total, freed: make(chan struct{}, 1), used: make(map[string]int)}
+	for _, issuer := range issuers {
+		s.used[issuer] = 0
+	}
+	if n := len(s.used); n > 0 && n <= total {
+		s.reserve = max(total/(2*n), 1)
+	}
+	return s
+}
+
+// take takes a slot for a certificate of that issuer, if one is left for it.
+func (s *slots) take(issuer string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owed := 0
+	for other, used := range s.used {
+		if other != issuer {
+			owed += max(s.reserve-used, 0)
+		}
+	}
+	if s.free <= owed {
+		return false
+	}
+	s.free--
+	s.used[issuer]++
+	return true
+}
+
+func (s *slots) give(issuer string) {
+	s.mu.Lock()
+	s.free++
+	s.used[issuer]--
+	s.mu.Unlock()
+	select {
+	case s.freed <- struct{}{}:
+	default: // it is said already
+	}
+}
+
+// full reports whether no issuer would get one.
+func (s *slots) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free == 0
+}
+
+// queue is what is due of one issuer, the most urgent first.
+type queue struct {
+	issuer string
+	names  []string
+}
+
+// queues sorts names by issuer and keeps their order.
+func (e *Engine) queues(names []string) []*queue {
+	byIssuer := make(map[string]*queue)
+	var order []*queue
+	for _, name := range names {
+		m := e.managed[name]
+		if m == nil {
+			continue // its record could not be removed at the start
+		}
+		q := byIssuer[m.IssuerName]
+		if q == nil {
+			q = &queue{issuer: m.IssuerName}
+			byIssuer[m.IssuerName] = q
+			order = append(order, q)
+		}
+		q.names = append(q.names, name)
+	}
+	return order
+}
+
+// issuerNames lists the issuers that managed certificates use.
+func issuerNames(all map[string]*managed) []string {
+	names := make(map[string]bool)
+	for _, m := range all {
+		names[m.IssuerName] = true
+	}
+	return slices.Collect(maps.Keys(names))
+}
