@@ -1,0 +1,192 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/control"
+)
+
+// An agent that has ten certificates and nothing to do costs next to nothing:
+// no memory to speak of, no processor, and one small request per interval.
+func TestIdleAgent(t *testing.T) {
+	t.Parallel()
+	const window = 20 * time.Second
+	c := startCoordinator(t)
+	proxy := startProxy(t, c.address)
+	var certificates []section
+	for i := range 10 {
+		certificates = append(certificates, certificate(fmt.Sprintf("c%d", i), "coordinator", fmt.Sprintf("c%d.example", i)))
+	}
+	a := newAgent(t, "the agent", nil)
+	// The intervals that are in force when nobody sets any.
+	a.configure(section{"certificates": certificates, "renewal": section{}})
+	a.enrolled(a.enrollWith("https://"+proxy.address, c.newToken("*.example").Token))
+	a.startAndAwait()
+	a.awaitSettled(30 * time.Second)
+	for i := range 10 {
+		own, err := a.certificate(fmt.Sprintf("c%d", i))
+		require.NoError(t, err)
+		a.awaitReported(c, own.Name, own.Serial, 15*time.Second)
+	}
+	// What the start has left to do, such as sweeps and the last reports, ends
+	// before the window begins.
+	ctx := t.Context()
+	pause(ctx, 3*syncInterval)
+
+	pid := a.cmd.Process.Pid
+	requests, octets := proxy.counts()
+	cpu := cpuTime(t, pid)
+	began := time.Now()
+	pause(ctx, window)
+	used, took := cpuTime(t, pid)-cpu, time.Since(began)
+	requestsNow, octetsNow := proxy.counts()
+	requests, octets = requestsNow-requests, octetsNow-octets
+	rss := residentSize(t, pid)
+	binary, err := os.Stat(a.path)
+	require.NoError(t, err)
+
+	share := 100 * used.Seconds() / took.Seconds()
+	t.Logf("idle with 10 certificates for %v: %.1f MiB resident, %v of processor time (%.2f %%), %d requests of %d octets on average; binary %.1f MiB",
+		took.Round(time.Millisecond), mib(rss), used, share, requests, octets/max(requests, 1), mib(binary.Size()))
+	assert.LessOrEqual(t, rss, int64(20<<20), "octets resident")
+	assert.Less(t, share, 2.0, "percent of one processor")
+	assert.LessOrEqual(t, binary.Size(), int64(maxBinary), "octets of the binary")
+	// The pauses are those of the coordinator, give or take a tenth each.
+	want := int(took / syncInterval)
+	assert.InDelta(t, want, requests, 2, "one request per interval")
+	assert.Equal(t, control.ConnectionConnected, a.status().Coordinator.State)
+}
+
+func mib(octets int64) float64 { return float64(octets) / (1 << 20) }
+
+// residentSize is what the process holds in memory, in octets.
+func residentSize(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			require.NoError(t, err)
+			return kib << 10
+		}
+	}
+	require.FailNow(t, "no VmRSS", "/proc/%d/status:\n%s", pid, text)
+	return 0
+}
+
+// cpuTime is the processor time that the process has used, in user and kernel.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	// After the name, which may hold anything: state is field 3, utime 14,
+	// stime 15 (proc_pid_stat(5)), in hundredths of a second.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		require.NoError(t, err)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// proxy passes connections on and counts what the client sends. Octets that
+// come in quick succession are one request: the agent makes one after another.
+type proxy struct {
+	address string
+
+	mu       sync.Mutex
+	open     map[net.Conn]bool
+	last     time.Time
+	requests int64
+	octets   int64
+}
+
+// quiet is a pause that no request has in its middle.
+const quiet = 300 * time.Millisecond
+
+func startProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{address: listener.Addr().String(), open: make(map[net.Conn]bool)}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { p.pass(conn, to) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		p.mu.Lock()
+		for conn := range p.open {
+			_ = conn.Close()
+		}
+		p.mu.Unlock()
+		serving.Wait()
+	})
+	return p
+}
+
+func (p *proxy) pass(client net.Conn, to string) {
+	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", to)
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	p.mu.Lock()
+	p.open[client], p.open[server] = true, true
+	p.mu.Unlock()
+	var back sync.WaitGroup
+	back.Go(func() {
+		_, _ = io.Copy(client, server)
+		_ = client.Close()
+	})
+	_, _ = io.Copy(io.MultiWriter(p, server), client)
+	_ = server.Close()
+	back.Wait()
+	p.mu.Lock()
+	delete(p.open, client)
+	delete(p.open, server)
+	p.mu.Unlock()
+}
+
+// Write counts.
+func (p *proxy) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.last) > quiet {
+		p.requests++
+	}
+	p.last = now
+	p.octets += int64(len(b))
+	return len(b), nil
+}
+
+func (p *proxy) counts() (requests, octets int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.requests, p.octets
+}

@@ -1,0 +1,162 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/internal/testca/pebble"
+	"github.com/certctl/certctl/shared/pki"
+)
+
+// An agent is killed again and again while it obtains, deploys and renews. It
+// always goes on: each renewal has one certificate, the authorities have no
+// more on record than the agent has put into service, and what nginx serves is
+// good at every moment.
+func TestKillAgent(t *testing.T) {
+	t.Parallel()
+	const kills = 18
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	ca := pebble.Run(t, pebble.Options{
+		NonceReject: 10,
+		Profiles:    map[string]pebble.Profile{"short": {Description: "short", Validity: time.Minute}},
+	})
+	var names []string
+	for i := range 5 {
+		names = append(names, fmt.Sprintf("www%d.example", i))
+	}
+	web := startWeb(t, names...)
+	c := startCoordinator(t, "CERTCTL_CA_LEAF_LIFETIME=1m")
+	var certificates []section
+	for i, name := range names {
+		certificates = append(certificates, certificate(
+			fmt.Sprintf("www%d", i), []string{"pebble", "coordinator"}[i%2], name, deployTo(web, i)))
+	}
+	a := newAgent(t, "the agent", section{"issuers": section{"pebble": acmeIssuer(ca)}, "certificates": certificates})
+	a.enroll(c, "*.example")
+
+	prober := startProber(web, names...)
+	for range kills {
+		a.start()
+		life := time.Duration(20+random.IntN(1800)) * time.Millisecond
+		ended, cancel := context.WithTimeout(t.Context(), life)
+		if random.IntN(2) == 0 {
+			// A renewal that somebody asks for, if the agent answers in time.
+			forceRenewal(ended, a, fmt.Sprintf("www%d", random.IntN(len(names))))
+		}
+		<-ended.Done()
+		cancel()
+		require.True(t, a.running(), "the agent ended by itself")
+		a.kill()
+	}
+	a.startAndAwait()
+
+	var converged *control.Status
+	await(t, 60*time.Second, "the agent has come to rest, and the books agree", func() (err error) {
+		ledger := ca.Ledger()
+		if converged, err = a.tryStatus(); err != nil {
+			return err
+		}
+		if err := settled(converged); err != nil {
+			return err
+		}
+		return booksAgree(converged, ledger, issuedByCoordinator(c, a), ca.Ledger())
+	})
+	ledger := ca.Ledger()
+	assert.LessOrEqual(t, ledger.Orders-len(ledger.Issued), kills, "an order is opened in vain at most once for each crash")
+
+	looks, again, err := prober.stop()
+	t.Logf("%d kills; Pebble: %d orders, %d certificates; built-in CA: %d; nginx: %d looks, %d repeated",
+		kills, ledger.Orders, len(ledger.Issued), len(issuedByCoordinator(c, a)), looks, again)
+	require.NoError(t, err, "what nginx served")
+	assert.Greater(t, looks, 100)
+	for i, name := range names {
+		leaf, err := servedLeaf(t.Context(), web, name)
+		require.NoError(t, err)
+		own, err := a.certificate(fmt.Sprintf("www%d", i))
+		require.NoError(t, err)
+		assert.Contains(t, []string{own.Fingerprint, converged.Certificates[i].Fingerprint}, pki.Fingerprint(leaf))
+	}
+	require.NoError(t, eventsInOrder(c, a))
+
+	a.stop()
+	assert.Empty(t, temporaries(t, a.state), "temporary files in the state directory")
+	assert.Empty(t, temporaries(t, filepath.Dir(web.ConfigPath())), "temporary files beside nginx's")
+}
+
+// forceRenewal asks the agent to renew, as soon as it answers.
+func forceRenewal(ctx context.Context, a *agent, name string) {
+	for ctx.Err() == nil {
+		client, err := control.Dial(ctx, filepath.Join(a.home, "a.sock"))
+		if err != nil {
+			pause(ctx, 10*time.Millisecond)
+			continue
+		}
+		_, _ = client.Renew(ctx, name) // it may not get to answer
+		client.Close()
+		return
+	}
+}
+
+// issuedByCoordinator are the orders of the agent that the built-in CA has
+// answered with a certificate.
+func issuedByCoordinator(c *coordinator, a *agent) []string {
+	var orders []string
+	for _, fact := range c.facts(a.id) {
+		if fact.Kind == "order.issued" {
+			orders = append(orders, fact.Object)
+		}
+	}
+	return orders
+}
+
+// booksAgree compares what the agent says it has put into service with what the
+// authorities say they have issued. before and after enclose the status.
+func booksAgree(status *control.Status, before pebble.Ledger, brokered []string, after pebble.Ledger) error {
+	if len(before.Issued) != len(after.Issued) {
+		return errors.New("a renewal came between")
+	}
+	renewals := make(map[string]int)
+	for i := range status.Certificates {
+		renewals[status.Certificates[i].Issuer] += int(status.Certificates[i].Renewals)
+	}
+	if n := len(after.Issued); renewals["pebble"] != n {
+		return fmt.Errorf("%d certificates of Pebble were put into service, and it issued %d", renewals["pebble"], n)
+	}
+	if n := len(brokered); renewals["coordinator"] != n {
+		return fmt.Errorf("%d certificates of the built-in CA were put into service, and it issued %d", renewals["coordinator"], n)
+	}
+	return nil
+}
+
+// temporaries are files that only live for a moment and are still there.
+func temporaries(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if !entry.IsDir() && (strings.HasPrefix(name, ".certctl-") || strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".new")) {
+			found = append(found, path)
+		}
+		return nil
+	}))
+	return found
+}

@@ -1,0 +1,91 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stopLimit is how long a program may take to end when it is asked to.
+const stopLimit = 5 * time.Second
+
+// SIGTERM ends both programs soon and with status 0, also in the middle of
+// work, and what they were at goes on after the next start.
+func TestGracefulStop(t *testing.T) {
+	t.Parallel()
+	c := startCoordinator(t)
+	a := newAgent(t, "the agent", section{"certificates": []section{certificate("www", "coordinator", "www.example")}})
+	a.enroll(c, "www.example")
+	a.startAndAwait()
+	a.awaitSettled(20 * time.Second)
+
+	took, status := c.end(syscall.SIGTERM)
+	assert.Zero(t, status)
+	assert.Less(t, took, stopLimit, "the coordinator, with an agent connected")
+	// With the coordinator gone the agent is in the middle of an order.
+	r := a.call("renew", "www", "--wait", "0s")
+	require.Zero(t, r.status, r.stderr)
+	took, status = a.end(syscall.SIGTERM)
+	assert.Zero(t, status)
+	assert.Less(t, took, stopLimit, "the agent, with an order under way")
+
+	a.startAndAwait()
+	c.start()
+	c.awaitServing()
+	await(t, 45*time.Second, "the order goes on", func() error {
+		own, err := a.certificate("www")
+		if err == nil && own.Renewals != 2 {
+			err = fmt.Errorf("%d certificates were put into service", own.Renewals)
+		}
+		return err
+	})
+}
+
+// SIGHUP ends a program that has nothing to reload in the same orderly way, so
+// that a service manager starts it with its new configuration.
+func TestHangupEndsInOrder(t *testing.T) {
+	t.Parallel()
+	c := startCoordinator(t)
+	a := newAgent(t, "the agent", nil)
+	a.startAndAwait()
+	for _, d := range []*daemon{a.daemon, c.daemon} {
+		took, status := d.end(syscall.SIGHUP)
+		assert.Zero(t, status, d.name)
+		assert.Less(t, took, stopLimit, d.name)
+		d.start()
+	}
+	c.awaitServing()
+	a.awaitReady(20*time.Second, func() error {
+		_, err := a.tryStatus()
+		return err
+	})
+}
+
+// A stop that comes in the middle of a start is no failure.
+func TestStopDuringStart(t *testing.T) {
+	t.Parallel()
+	c := newCoordinator(t)
+	a := newAgent(t, "the agent", nil)
+	for _, d := range []*daemon{a.daemon, c.daemon} {
+		for after := time.Duration(0); after < 360*time.Millisecond; after += 40 * time.Millisecond {
+			written := d.output.size()
+			d.start()
+			// Its first words say that it has begun to listen to signals.
+			for d.output.size() == written && d.running() {
+				pause(t.Context(), time.Millisecond)
+			}
+			pause(t.Context(), after)
+			took, status := d.end(syscall.SIGTERM)
+			assert.Zerof(t, status, "%s, %v after its first words", d.name, after)
+			assert.Less(t, took, stopLimit, d.name)
+		}
+	}
+	c.start()
+	c.awaitServing()
+}
