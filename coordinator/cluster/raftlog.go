@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // raftLogger lets Raft log through slog. Raft's messages are constant texts
@@ -34,19 +37,56 @@ func (l *raftLogger) level(level hclog.Level) slog.Level {
 
 // Log implements hclog.Logger.
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
-	l.log.Log(context.Background(), l.level(level), msg, errorKey(args)...)
+	args = pairs(args)
+	if level == hclog.Error && nothingWrong(args) {
+		level = hclog.Debug
+	}
+	l.log.Log(context.Background(), l.level(level), msg, args...)
 }
 
-// errorKey renames Raft's "error" to the key that this project uses.
-func errorKey(args []any) []any {
-	for i := 0; i+1 < len(args); i += 2 {
-		if args[i] == "error" {
-			renamed := append([]any(nil), args...)
-			renamed[i] = "err"
-			return renamed
+// nothingWrong recognises what Raft calls an error and is none: a snapshot was
+// asked for, and the last one still holds everything.
+func nothingWrong(args []any) bool {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			return true
 		}
 	}
-	return args
+	return false
+}
+
+// pairs makes Raft's pairs ready for slog: "error" gets the key that this
+// project uses, formats are carried out, and what can say what it is does so
+// instead of showing its fields, of which JSON would see none.
+func pairs(args []any) []any {
+	ready := make([]any, len(args))
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case hclog.Format:
+			ready[i] = formatted(v)
+		case error:
+			ready[i] = v
+		case fmt.Stringer:
+			ready[i] = v.String()
+		default:
+			ready[i] = arg
+		}
+		if i%2 == 0 && arg == "error" {
+			ready[i] = "err"
+		}
+	}
+	return ready
+}
+
+func formatted(f hclog.Format) string {
+	if len(f) == 0 {
+		return ""
+	}
+	layout, ok := f[0].(string)
+	if !ok {
+		return fmt.Sprint(f...)
+	}
+	return fmt.Sprintf(layout, f[1:]...)
 }
 
 func (l *raftLogger) Trace(msg string, args ...any) { l.Log(hclog.Trace, msg, args...) }
@@ -67,7 +107,7 @@ func (l *raftLogger) IsError() bool { return l.enabled(hclog.Error) }
 
 // With implements hclog.Logger.
 func (l *raftLogger) With(args ...any) hclog.Logger {
-	return &raftLogger{Logger: l.Logger, log: l.log.With(errorKey(args)...)}
+	return &raftLogger{Logger: l.Logger, log: l.log.With(pairs(args)...)}
 }
 
 // Named implements hclog.Logger. The name of a part of Raft tells nothing that

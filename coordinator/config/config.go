@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/certctl/certctl/shared/pki"
@@ -40,7 +42,7 @@ type Log struct {
 type Server struct {
 	Listen string   `yaml:"listen" env:"CERTCTL_SERVER_LISTEN" default:":8443" doc:"Address of the HTTPS server, host:port."`
 	Names  []string `yaml:"names" env:"CERTCTL_SERVER_NAMES" default:"" max:"100" doc:"DNS names and IP addresses by which agents and people reach this node; they stand in its certificate. This host's name, localhost and the loopback addresses are always in it."`
-	URL    string   `yaml:"url" env:"CERTCTL_SERVER_URL" default:"" doc:"The URL that new agents are told to use. Empty: made from the first of names, or the host's name, and the port."`
+	URL    string   `yaml:"url" env:"CERTCTL_SERVER_URL" default:"" doc:"The URL that new agents are told to use; its host stands in the certificate too. Empty: made from the first of names, or the host's name, and the port."`
 }
 
 // CA is the built-in certificate authority.
@@ -64,6 +66,16 @@ type Journal struct {
 	MaxBytes  int64         `yaml:"max_bytes" env:"CERTCTL_JOURNAL_MAX_BYTES" default:"4294967296" min:"16777216" doc:"Size limit of the journal. Above four fifths of it the coordinator warns; at it, routine facts are dropped and counted."`
 }
 
+// ServerNames are the configured names, and the one in the configured URL,
+// which agents use and therefore has to be in the certificate too.
+func (s *Settings) ServerNames() []string {
+	u, err := url.Parse(s.Server.URL)
+	if err != nil || u.Hostname() == "" {
+		return s.Server.Names
+	}
+	return append([]string{u.Hostname()}, s.Server.Names...)
+}
+
 // Validate implements settings.Validator.
 func (s *Settings) Validate(report func(string, error)) {
 	if !filepath.IsAbs(s.DataDir) {
@@ -75,6 +87,14 @@ func (s *Settings) Validate(report func(string, error)) {
 	if len(s.Server.Names) > 0 {
 		if _, err := pki.ParseNames(s.Server.Names); err != nil {
 			report("server.names", err)
+		}
+	}
+	if text := s.Server.URL; text != "" {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.TrimSuffix(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			report("server.url", fmt.Errorf("cannot use %q; expected a URL such as https://certctl.example.com:8443", text))
+		} else if _, err := pki.ParseNames([]string{u.Hostname()}); err != nil {
+			report("server.url", err)
 		}
 	}
 	if s.CA.Name == "" {

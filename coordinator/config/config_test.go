@@ -32,20 +32,25 @@ func TestDefaultsAreEnough(t *testing.T) {
 
 func TestMistakesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"data_dir: x\n":                            "coordinator.yaml:1:11: data_dir: cannot use \"x\"; expected an absolute path",
-		"server: {listen: '8443'}\n":               "server.listen: cannot use \"8443\"; expected host:port",
-		"server: {names: ['a b']}\n":               "server.names",
-		"ca: {leaf_lifetime: 10s}\n":               "ca.leaf_lifetime",
-		"fleet: {sync_intervall: 10s}\n":           `did you mean "sync_interval"?`,
-		"ca: {name: ''}\n":                         "expected an organization's name",
-		"journal: {max_bytes: 5}\n":                "journal.max_bytes",
-		"fleet: {sync_interval: 1m}\nfleet: {}\n":  "coordinator.yaml:2:1",
-		"fleet: {sync_target_rate: five}\nx: [1\n": "coordinator.yaml:",
+		"data_dir: x\n":                              "coordinator.yaml:1:11: data_dir: cannot use \"x\"; expected an absolute path",
+		"server: {listen: '8443'}\n":                 "server.listen: cannot use \"8443\"; expected host:port",
+		"server: {names: ['a b']}\n":                 "server.names",
+		"ca: {leaf_lifetime: 10s}\n":                 "ca.leaf_lifetime",
+		"fleet: {sync_intervall: 10s}\n":             `did you mean "sync_interval"?`,
+		"server: {url: 'http://x:1'}\n":              "server.url: cannot use",
+		"server: {url: 'https://x.example.com/a'}\n": "server.url: cannot use",
+		"ca: {name: ''}\n":                           "expected an organization's name",
+		"journal: {max_bytes: 5}\n":                  "journal.max_bytes",
+		"fleet: {sync_interval: 1m}\nfleet: {}\n":    "coordinator.yaml:2:1",
+		"fleet: {sync_target_rate: five}\nx: [1\n":   "coordinator.yaml:",
 	} {
 		_, err := load(t, text)
 		require.Error(t, err, text)
 		assert.Contains(t, err.Error(), want)
 	}
-	_, err := load(t, "", "CERTCTL_SYNC_INTERVAL=often")
+	s, err := load(t, "server: {url: 'https://pki.example.com:8443/', names: [c1.example.com]}\n")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"pki.example.com", "c1.example.com"}, s.ServerNames())
+	_, err = load(t, "", "CERTCTL_SYNC_INTERVAL=often")
 	assert.ErrorContains(t, err, "environment CERTCTL_SYNC_INTERVAL")
 }

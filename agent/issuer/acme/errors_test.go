@@ -166,6 +166,38 @@ func TestAnAuthorityThatHangsOrFloods(t *testing.T) {
 	require.ErrorAs(t, err, &tooLarge)
 }
 
+// A directory that cannot be read again is not what every call waits for.
+func TestAnOldDirectoryIsGoodEnough(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	var server *httptest.Server
+	server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) > 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"newNonce": server.URL + "/nonce", "newAccount": server.URL + "/account", "newOrder": server.URL + "/order",
+		})
+	}))
+	t.Cleanup(server.Close)
+	i := open(t, fakeConfig(server, "/dir"))
+	first, err := i.session(t.Context())
+	require.NoError(t, err)
+	first.read = first.read.Add(-directoryLife)
+	for range 3 {
+		again, err := i.session(t.Context())
+		require.NoError(t, err)
+		assert.Same(t, first, again)
+	}
+	assert.EqualValues(t, 2, asked.Load())
+
+	first.read = first.read.Add(-directoryPause)
+	_, err = i.session(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, asked.Load(), "asked again after a while")
+}
+
 // A certificate that cannot be read stays what it is: an order that was
 // continued because of it would be continued for ever.
 func TestACertificateThatCannotBeReadEndsTheOrder(t *testing.T) {

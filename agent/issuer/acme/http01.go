@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/certctl/certctl/agent/issuer"
-	"github.com/certctl/certctl/shared/durable"
 )
 
 // challengePath is where the CA looks for a token (RFC 8555 section 8.3).
@@ -83,7 +83,8 @@ func newHTTP01Server(find func(token string) (string, bool)) *http.Server {
 // a web server that runs anyway.
 type HTTP01Webroot struct {
 	// Path is the document root, an absolute path of an existing directory. The
-	// files go into .well-known/acme-challenge below it.
+	// files go into .well-known/acme-challenge below it, and links there may not
+	// lead out of it.
 	Path string
 }
 
@@ -101,28 +102,73 @@ func (s HTTP01Webroot) presenter(*Listeners) presenter { return &webroot{root: s
 
 type webroot struct{ root string }
 
-func (p *webroot) dir() string { return filepath.Join(p.root, ".well-known", "acme-challenge") }
+// Both are below the document root, which the program that serves it can often
+// change. So everything goes through an os.Root: a link there cannot lead the
+// agent, which may be root, to another place.
+const (
+	wellKnown    = ".well-known"
+	challengeDir = wellKnown + "/acme-challenge"
+)
 
 func (p *webroot) present(_ context.Context, challenge acme.Challenge) error {
 	// Making the document root itself would hide that it is misspelt.
-	if info, err := os.Stat(p.root); err != nil {
-		return p.fault(err)
-	} else if !info.IsDir() {
-		return p.fault(fmt.Errorf("%s is not a directory", p.root))
-	}
-	if err := durable.MkdirAll(p.dir(), 0o755); err != nil {
+	root, err := os.OpenRoot(p.root)
+	if err != nil {
 		return p.fault(err)
 	}
-	// Written beside and renamed, so that the web server never serves a part. It
-	// holds no secret and must be readable for that server.
-	if err := durable.WriteFile(filepath.Join(p.dir(), challenge.Token), []byte(challenge.KeyAuthorization), 0o644); err != nil {
+	defer func() { _ = root.Close() }()
+	for _, dir := range []string{wellKnown, challengeDir} {
+		if err := makeReadable(root, dir); err != nil {
+			return p.fault(err)
+		}
+	}
+	if err := showFile(root, path.Join(challengeDir, challenge.Token), challenge.KeyAuthorization); err != nil {
 		return p.fault(err)
 	}
 	return nil
 }
 
+// makeReadable makes a directory that the web server can read, whatever the
+// umask. One that is there stays as it is.
+func makeReadable(root *os.Root, dir string) error {
+	err := root.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return root.Chmod(dir, 0o755)
+}
+
+// showFile writes beside and renames, so that the web server never serves a
+// part. The text is no secret, and is not needed after a crash.
+func showFile(root *os.Root, name, text string) error {
+	temp := name + ".tmp"
+	if err := root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return errors.Join(err, root.Remove(temp))
+	}
+	return root.Rename(temp, name)
+}
+
 func (p *webroot) withdraw(_ context.Context, challenge acme.Challenge) error {
-	if err := os.Remove(filepath.Join(p.dir(), challenge.Token)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	root, err := os.OpenRoot(p.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return p.fault(err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := root.Remove(path.Join(challengeDir, challenge.Token)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p.fault(err)
 	}
 	return nil

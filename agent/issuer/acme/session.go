@@ -28,6 +28,8 @@ const (
 	// directoryLife is how long a directory is used before it is read again. It is
 	// above the 12 hours for which acmez keeps its own copy in memory.
 	directoryLife = 24 * time.Hour
+	// directoryPause is how long the old one is used when that failed.
+	directoryPause = 10 * time.Minute
 )
 
 // session is an ACME client with the directory that it works by.
@@ -35,7 +37,7 @@ type session struct {
 	client    *acme.Client
 	http      *http.Client
 	directory directory
-	read      time.Time
+	read      time.Time // guarded by Issuer.sessionTurn
 }
 
 // directory is what this package needs of RFC 8555 section 7.1.1.
@@ -63,6 +65,10 @@ func (i *Issuer) session(ctx context.Context) (*session, error) {
 		return i.current, nil
 	}
 	s, err := i.open(ctx)
+	if err != nil && i.current != nil {
+		// Not by each call anew: they take turns, and one may wait for a minute.
+		i.current.read = time.Now().Add(directoryPause - directoryLife)
+	}
 	if err != nil && i.current != nil && ctx.Err() == nil {
 		i.log.Warn("the directory could not be read again; going by the old one", "err", err)
 		return i.current, nil

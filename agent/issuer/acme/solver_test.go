@@ -175,6 +175,45 @@ func TestDNSHookFaults(t *testing.T) {
 	assert.Contains(t, long.Error(), "the end")
 }
 
+// Whoever can write to the document root must not be able to send the agent to
+// another place.
+func TestWebrootDoesNotFollowLinksOutOfIt(t *testing.T) {
+	for _, link := range []string{wellKnown, challengeDir} {
+		root, elsewhere := t.TempDir(), t.TempDir()
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, link)), 0o755))
+		require.NoError(t, os.Symlink(elsewhere, filepath.Join(root, link)))
+		p, challenge := HTTP01Webroot{Path: root}.presenter(nil), challengeFor("a", "a.example")
+		requireClass(t, issuer.ClassConfig, p.present(t.Context(), challenge))
+		entries, err := os.ReadDir(elsewhere)
+		require.NoError(t, err)
+		assert.Empty(t, entries, link)
+
+		victim := filepath.Join(elsewhere, "a")
+		require.NoError(t, os.WriteFile(victim, nil, 0o600))
+		_ = p.withdraw(t.Context(), challenge)
+		assert.FileExists(t, victim)
+	}
+
+	// A link in place of the answer is replaced, and one within the root followed.
+	root, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(root, "shared"), 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(root, wellKnown), 0o755))
+	require.NoError(t, os.Symlink("../shared", filepath.Join(root, challengeDir)))
+	for _, name := range []string{"a", "a.tmp"} {
+		require.NoError(t, os.Symlink(victim, filepath.Join(root, "shared", name)))
+	}
+	p := HTTP01Webroot{Path: root}.presenter(nil)
+	require.NoError(t, p.present(t.Context(), challengeFor("a", "a.example")))
+	for path, want := range map[string]string{victim: "precious", filepath.Join(root, "shared", "a"): "a.thumbprint"} {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		assert.Equal(t, want, string(text))
+	}
+	require.NoError(t, p.withdraw(t.Context(), challengeFor("a", "a.example")))
+	assert.NoFileExists(t, filepath.Join(root, "shared", "a"))
+}
+
 // A hook is somebody else's program: it gets no secret of the agent's, and
 // nothing of it goes on when its time is up.
 func TestDNSHookGetsNoSecretsAndLeavesNothingBehind(t *testing.T) {

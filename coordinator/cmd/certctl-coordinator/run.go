@@ -43,7 +43,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 
 	// What can be refused without touching any state comes first: the names,
 	// and the port, which is taken before there is anything to serve.
-	names, err := server.NamesOf(s.Server.Names)
+	names, err := server.NamesOf(s.ServerNames())
 	if err != nil {
 		return report.Problem("server.names", err)
 	}
@@ -53,7 +53,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	}
 	defer listener.Close()
 	url := s.Server.URL
-	if url == "" {
+	if url == "" { // else its host is among the names
 		url = names.URL(listener.Addr())
 	}
 
