@@ -98,7 +98,7 @@ type DNS01 struct {
 
 // DNSExec is the hook for dns-01.
 type DNSExec struct {
-	Command []string      `yaml:"command" required:"true" min:"1" max:"64" example:"/usr/local/bin/dns-hook" doc:"The command and its arguments, run without a shell, followed by: present or cleanup, the record's name, its value."`
+	Command []string      `yaml:"command" required:"true" min:"1" max:"64" example:"/usr/local/bin/dns-hook" doc:"The command and its arguments, run without a shell and with a small environment of its own, followed by: present or cleanup, the record's name, its value."`
 	Timeout time.Duration `yaml:"timeout" default:"1m" min:"1s" max:"30m" doc:"How long one call may take."`
 }
 

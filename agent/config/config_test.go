@@ -91,6 +91,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"terms":               {"issuers: {le: {acme: {directory: 'https://a.example/d'}}}\n", "agree to them"},
 		"http directory":      {"issuers: {le: {acme: {directory: 'http://a.example/d', terms_agreed: true}}}\n", "expected an https URL"},
 		"dns without how":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01}}}\n", "expected exactly one of exec and rfc2136"},
+		"dns waits too long":  {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {propagation_wait: 1h, exec: {command: [/x]}}}}}\n", "as long as a whole attempt"},
 		"half a tsig":         {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {rfc2136: {server: 'ns:53', tsig_key_name: k}}}}}\n", "expected tsig_key_name and tsig_secret together"},
 		"eab without key":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, eab: {key_id: x}}}}\n", "expected hmac_key or hmac_key_file"},
 		"mail":                {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, email: [me]}}}\n", "not an e-mail address"},

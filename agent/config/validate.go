@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/settings"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -41,6 +42,7 @@ func (s *Settings) Validate(report func(string, error)) {
 			report(fmt.Sprintf("issuers[%q]", name), fmt.Errorf("expected a name of 1 to %d characters without control characters", wire.MaxNameLen))
 		}
 	}
+	s.validateTimes(report)
 	names := make(map[string]int, len(s.Certificates))
 	files := make(map[string]string)
 	for i := range s.Certificates {
@@ -58,6 +60,25 @@ func (s *Settings) Validate(report func(string, error)) {
 				}
 				files[filepath.Clean(f.path)] = fmt.Sprintf("certificate %q", c.Name)
 			}
+		}
+	}
+}
+
+// validateTimes reports challenges that could never be over in the time that
+// one attempt at an authority has.
+func (s *Settings) validateTimes(report func(string, error)) {
+	for name, iss := range s.Issuers {
+		if iss.ACME == nil || iss.ACME.Challenge != "dns-01" {
+			continue
+		}
+		dns := iss.ACME.DNS01
+		needs := dns.PropagationWait
+		if dns.Exec != nil {
+			needs += dns.Exec.Timeout
+		}
+		if needs >= s.Renewal.IssueTimeout {
+			report("issuers."+name+".acme.dns_01", fmt.Errorf("propagation_wait and exec.timeout together may take %s, as long as a whole attempt (renewal.issue_timeout, %s); raise that, or lower these",
+				settings.FormatDuration(needs), settings.FormatDuration(s.Renewal.IssueTimeout)))
 		}
 	}
 }

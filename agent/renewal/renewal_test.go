@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"math/big"
 	"os"
@@ -236,38 +235,6 @@ func TestPendingOrderIsWoken(t *testing.T) {
 	w.requireServed(1)
 }
 
-// An authority that is at it for ever is no failure, until the certificate in
-// service comes to its end.
-func TestPendingOrderIsReportedBeforeExpiry(t *testing.T) {
-	w := newWorld(t)
-	w.open()
-	w.settleDown()
-	w.ca.interfere(func(context.Context, *issuer.Order) error {
-		return &issuer.Error{Class: issuer.ClassPending, Err: errors.New("coordinator not reachable")}
-	})
-	w.toRenewal()
-	w.tick()
-	require.Zero(t, w.record().Attempt)
-	require.Empty(t, w.record().NeedsAttention)
-
-	w.clock.set(w.record().Current.NotAfter.Add(-8 * day))
-	for range 3 {
-		w.tick()
-		w.clock.advance(time.Hour)
-	}
-	rec := w.record()
-	assert.Contains(t, rec.NeedsAttention, "expires on")
-	assert.Contains(t, rec.NeedsAttention, "coordinator not reachable")
-	assert.Equal(t, 1, rec.Attempt)
-	assert.Len(t, w.events(wire.EventFailed), 1, "said once")
-	assert.Equal(t, store.PhaseKeyWritten, rec.Phase, "the order goes on")
-
-	w.ca.interfere(nil)
-	w.e.Wake("web")
-	w.requireServed(2)
-	assert.Empty(t, w.record().NeedsAttention)
-}
-
 func TestMinuteCertificatesFromAnAuthorityThatBackdates(t *testing.T) {
 	w := newWorld(t)
 	w.ca.life, w.ca.backdate = time.Minute, time.Hour
@@ -361,30 +328,6 @@ func TestIssuerThatPanicsHurtsItsCertificateAlone(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, good.Renewals)
 	require.NoError(t, w.e.fatal)
-}
-
-// However long an authority has been out of reach, one moment in which a key
-// cannot be read must not cost its order.
-func TestOneUnreadableMomentDoesNotCostAnOrder(t *testing.T) {
-	w := newWorld(t)
-	w.ca.interfere(func(_ context.Context, order *issuer.Order) error {
-		return errors.Join(errors.New("no route to host"), order.Save(json.RawMessage(`{"Number":"1"}`)))
-	})
-	w.open()
-	w.run(2*time.Hour, 5*time.Minute)
-	rec := w.record()
-	require.Greater(t, rec.Attempt, keyAttempts)
-	for range keyAttempts - 1 {
-		w.keys.unreadable = errors.New("too many open files")
-		w.clock.advance(day)
-		w.tick()
-		require.Contains(t, w.record().NeedsAttention, "too many open files")
-	}
-	w.keys.unreadable = nil
-	w.clock.advance(day)
-	w.tick()
-	assert.Equal(t, rec.OrderID, w.record().OrderID)
-	assert.Equal(t, rec.Next.KeyID, w.record().Next.KeyID)
 }
 
 func TestKeyFileIsLostWhileItsOrderIsUnderWay(t *testing.T) {

@@ -158,7 +158,11 @@ func (c *change) dropRow(name string, old storedRow) error {
 // dropRemovals forgets that a name was removed: its new row says more.
 func (c *change) dropRemovals(name string) error {
 	cursor := c.tx.Bucket([]byte(bucketRemovals)).Cursor()
-	for key, removed := cursor.First(); key != nil; key, removed = cursor.Next() {
+	for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
+		removed, err := unseal(bucketRemovals, key, value)
+		if err != nil {
+			return err
+		}
 		if string(removed) == name {
 			return c.remove(bucketRemovals, bytes.Clone(key))
 		}
@@ -187,12 +191,13 @@ func (s *Store) Remove(name string, events ...wire.Event) (removed *Certificate,
 			return err
 		}
 		c.counters.Revision++
+		removal := numberKey(c.counters.Revision)
 		return errors.Join(
 			c.remove(bucketCertificates, key),
 			c.remove(bucketRows, key),
 			c.move(bucketSchedule, name, removed.NextAction, time.Time{}),
 			c.move(bucketExpiry, name, removed.serviceEnd(), time.Time{}),
-			c.put(bucketRemovals, numberKey(c.counters.Revision), key),
+			c.put(bucketRemovals, removal, seal(bucketRemovals, removal, key)),
 			c.emit(events),
 		)
 	})

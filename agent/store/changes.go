@@ -58,7 +58,7 @@ func (p *Changes) fill(tx *bolt.Tx, after uint64, limit int) error {
 	rows := tx.Bucket([]byte(bucketRevisions)).Cursor()
 	removals := tx.Bucket([]byte(bucketRemovals)).Cursor()
 	rowKey, rowName := rows.Seek(numberKey(after + 1))
-	removedKey, removedName := removals.Seek(numberKey(after + 1))
+	removedKey, removedValue := removals.Seek(numberKey(after + 1))
 	reached, size := after, 0
 	for n := 0; rowKey != nil || removedKey != nil; n++ {
 		if n == limit {
@@ -66,10 +66,14 @@ func (p *Changes) fill(tx *bolt.Tx, after uint64, limit int) error {
 			return nil
 		}
 		if rowKey == nil || removedKey != nil && binary.BigEndian.Uint64(removedKey) < binary.BigEndian.Uint64(rowKey) {
+			removedName, err := unseal(bucketRemovals, removedKey, removedValue)
+			if err != nil {
+				return err
+			}
 			reached = binary.BigEndian.Uint64(removedKey)
 			size += len(removedName) + rowOverhead
 			p.Removed = append(p.Removed, wire.Removal{Name: string(removedName), Revision: reached})
-			removedKey, removedName = removals.Next()
+			removedKey, removedValue = removals.Next()
 			continue
 		}
 		stored, err := getJSON[storedRow](tx, bucketRows, rowName)

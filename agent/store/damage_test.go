@@ -241,14 +241,20 @@ func TestRefusesContradictions(t *testing.T) {
 		}
 	}
 	cases := map[string]func(*bolt.Tx) error{
-		"bucket missing":            func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(bucketOrders)) },
-		"counters missing":          del(bucketMeta, []byte(metaCounters)),
-		"counters not JSON":         set(bucketMeta, metaCounters, "{"),
-		"digest":                    set(bucketMeta, metaCounters, `{"revision":1000,"event":1000,"outbox":{"certificate.issued":40}}`),
-		"instance missing":          del(bucketMeta, []byte(metaInstance)),
-		"schema missing":            del(bucketMeta, []byte(metaSchema)),
-		"schema unsealed":           index(bucketMeta, []byte(metaSchema), []byte("1")),
-		"created":                   set(bucketMeta, metaCreated, `"yesterday"`),
+		"bucket missing":    func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(bucketOrders)) },
+		"counters missing":  del(bucketMeta, []byte(metaCounters)),
+		"counters not JSON": set(bucketMeta, metaCounters, "{"),
+		"digest":            set(bucketMeta, metaCounters, `{"revision":1000,"event":1000,"outbox":{"certificate.issued":40}}`),
+		"instance missing":  del(bucketMeta, []byte(metaInstance)),
+		"schema missing":    del(bucketMeta, []byte(metaSchema)),
+		"schema unsealed":   index(bucketMeta, []byte(metaSchema), []byte("1")),
+		"created":           set(bucketMeta, metaCreated, `"yesterday"`),
+		"creation missing":  del(bucketMeta, []byte(metaCreated)),
+		"identity of another name": func(tx *bolt.Tx) error {
+			meta := tx.Bucket([]byte(bucketMeta))
+			value := bytes.Clone(meta.Get([]byte(metaIdentity)))
+			return errors.Join(meta.Delete([]byte(metaIdentity)), meta.Put([]byte("identitx"), value))
+		},
 		"sync state":                set(bucketMeta, metaSync, `[]`),
 		"identity":                  set(bucketMeta, metaIdentity, `7`),
 		"record missing":            first(bucketCertificates),
@@ -264,8 +270,13 @@ func TestRefusesContradictions(t *testing.T) {
 		"row not JSON":              set(bucketRows, "web-01", `x`),
 		"revision missing":          first(bucketRevisions),
 		"revision too many":         index(bucketRevisions, numberKey(1), []byte("ghost")),
-		"removal of a live one":     index(bucketRemovals, numberKey(1), []byte("web-01")),
-		"removal without a number":  index(bucketRemovals, []byte("x"), []byte("web-07")),
+		"removal of a live one":     set(bucketRemovals, string(numberKey(1)), "web-01"),
+		"removal without a number":  set(bucketRemovals, "x", "web-07"),
+		"removal unsealed":          index(bucketRemovals, numberKey(1), []byte("web-07")),
+		"removal moved":             index(bucketRemovals, numberKey(2), seal(bucketRemovals, numberKey(1), []byte("web-07"))),
+		"schedule with a value":     index(bucketSchedule, momentKey(epoch, "web-00"), []byte{0x80}),
+		"expiry with a value":       index(bucketExpiry, momentKey(epoch, "web-00"), []byte{0x80}),
+		"event kind with a value":   index(bucketKinds, kindKey(wire.EventIssued, 1), []byte{0x80}),
 		"event missing":             first(bucketEvents),
 		"event not JSON":            set(bucketEvents, string(numberKey(3)), `x`),
 		"event of another number":   set(bucketEvents, string(numberKey(3)), `{"sequence":4,"kind":"certificate.issued"}`),

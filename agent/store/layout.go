@@ -25,7 +25,7 @@ const (
 	bucketExpiry       = "expiry"       // index: Current.NotAfter, name
 	bucketRows         = "rows"         // name -> storedRow
 	bucketRevisions    = "revisions"    // index: revision -> name, of rows
-	bucketRemovals     = "removals"     // index: revision -> name, of removed rows
+	bucketRemovals     = "removals"     // revision -> name, of removed rows
 	bucketEvents       = "events"       // sequence -> wire.Event
 	bucketKinds        = "event_kinds"  // index: kind, sequence
 	bucketSubjects     = "event_newest" // index: kind, certificate -> newest sequence

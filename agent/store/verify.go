@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -39,7 +40,20 @@ func verifyMeta(tx *bolt.Tx, _ counters) error {
 	if len(id) == 0 {
 		return damage("its instance id is missing")
 	}
-	if _, err := getJSON[time.Time](tx, bucketMeta, []byte(metaCreated)); err != nil {
+	created, err := getJSON[time.Time](tx, bucketMeta, []byte(metaCreated))
+	if err != nil {
+		return err
+	}
+	if created == nil {
+		return damage("the time of its creation is missing")
+	}
+	// Also under names that nobody asks for: a damaged name would otherwise be an
+	// identity that was never there.
+	err = tx.Bucket([]byte(bucketMeta)).ForEach(func(key, value []byte) error {
+		_, err := unseal(bucketMeta, key, value)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if _, err := getJSON[SyncState](tx, bucketMeta, []byte(metaSync)); err != nil {
@@ -81,12 +95,11 @@ func verifyCertificates(tx *bolt.Tx, _ counters) error {
 	if err != nil {
 		return err
 	}
-	for bucket, want := range map[string]int{bucketSchedule: scheduled, bucketExpiry: serving, bucketRows: records} {
-		if err := verifyCount(tx, bucket, want); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		verifyMarks(tx, bucketSchedule, scheduled),
+		verifyMarks(tx, bucketExpiry, serving),
+		verifyCount(tx, bucketRows, records),
+	)
 }
 
 func verifyInventory(tx *bolt.Tx, c counters) error {
@@ -114,7 +127,11 @@ func verifyInventory(tx *bolt.Tx, c counters) error {
 	if err := verifyCount(tx, bucketRevisions, rows); err != nil {
 		return err
 	}
-	return tx.Bucket([]byte(bucketRemovals)).ForEach(func(key, name []byte) error {
+	return tx.Bucket([]byte(bucketRemovals)).ForEach(func(key, value []byte) error {
+		name, err := unseal(bucketRemovals, key, value)
+		if err != nil {
+			return err
+		}
 		revision, err := splitNumber(key)
 		if err != nil || revision == 0 || revision > c.Revision || revisions.Get(key) != nil ||
 			checkName("certificate name", string(name)) != nil || has(tx.Bucket([]byte(bucketRows)), name) {
@@ -164,7 +181,7 @@ func verifyOutbox(tx *bolt.Tx, c counters) error {
 	if err := verifyCount(tx, bucketSubjects, len(newest)); err != nil {
 		return err
 	}
-	return verifyCount(tx, bucketKinds, total)
+	return verifyMarks(tx, bucketKinds, total)
 }
 
 func verifyRest(tx *bolt.Tx, _ counters) error {
@@ -201,6 +218,20 @@ func verifyRest(tx *bolt.Tx, _ counters) error {
 func has(b *bolt.Bucket, key []byte) bool {
 	found, _ := b.Cursor().Seek(key)
 	return bytes.Equal(found, key)
+}
+
+// verifyMarks counts the entries of an index whose keys say all.
+func verifyMarks(tx *bolt.Tx, bucket string, want int) error {
+	err := tx.Bucket([]byte(bucket)).ForEach(func(key, value []byte) error {
+		if len(value) > 0 {
+			return damage("%s %s has a value, which nothing here gave it", bucket, quoteKey(key))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return verifyCount(tx, bucket, want)
 }
 
 func verifyCount(tx *bolt.Tx, bucket string, want int) error {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -120,9 +121,15 @@ func (t *target) resolve() (*login, error) {
 	if err != nil {
 		return nil, err
 	}
-	if server := first(t.server, os.Getenv("CERTCTL_SERVER_URL")); server != "" && server != chosen.Server {
-		// A token is for one coordinator: it must not go to another one.
-		chosen = &login{Server: server}
+	if server := first(t.server, os.Getenv("CERTCTL_SERVER_URL")); server != "" {
+		base, err := client.ParseServer(server)
+		if err != nil {
+			return nil, err
+		}
+		if base.String() != strings.TrimSuffix(chosen.Server, "/") {
+			// A token is for one coordinator: it must not go to another one.
+			chosen = &login{Server: base.String()}
+		}
 	}
 	if file := first(t.caFile, os.Getenv("CERTCTL_CA_FILE")); file != "" {
 		if chosen.CA, err = readSmall(file); err != nil {
@@ -147,11 +154,14 @@ func (t *target) resolve() (*login, error) {
 
 // stored is the context that the file has; an empty one if none is chosen.
 func (t *target) stored() (*login, error) {
+	named := first(t.context, os.Getenv("CERTCTL_CONTEXT"))
+	if _, err := contextPath(); err != nil && named == "" {
+		return &login{}, nil // a script that has no home, and needs none
+	}
 	file, err := readContexts()
 	if err != nil {
 		return nil, err
 	}
-	named := first(t.context, os.Getenv("CERTCTL_CONTEXT"))
 	name := first(named, file.Current)
 	if name == "" {
 		return &login{}, nil

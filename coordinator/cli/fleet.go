@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -44,7 +44,7 @@ report on.`,
 			if safe != "" {
 				within, err := settings.ParseDuration(safe)
 				if err != nil {
-					return fmt.Errorf("flag --safe-within: %w", err)
+					return fmt.Errorf("flag --safe-within %q: %w", safe, err)
 				}
 				q.Set("safe_before", time.Now().Add(within).UTC().Format(time.RFC3339))
 			}
@@ -84,16 +84,17 @@ func connectionText(a resource.Agent, now time.Time) string {
 func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Example: `  certctl agents show u53n5nbgbmcuo7ob`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var a resource.AgentDetail
-			if err := p.call(cmd, get, agentsPath+"/"+url.PathEscape(args[0]), nil, &a); err != nil {
+			if err := p.call(cmd, get, agentsPath+client.Path(args[0]), nil, &a); err != nil {
 				return err
 			}
 			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
 				pairs := [][2]string{
 					{"agent", a.ID}, {"host", a.Hostname}, {"platform", a.OS + "/" + a.Arch}, {"version", a.Version},
 					{"state", a.State}, {"connection", connectionText(a.Agent, now)}, {"last seen", moment(a.LastSeen, now)},
-					{"safe until", first(moment(a.SafeUntil, now), "it serves no certificate")},
+					{"safe until", first(horizon(a.SafeUntil, now), "it serves no certificate")},
 					{"certificates", healthText(a.CertificateHealth)},
 					{"enrolled", moment(a.EnrolledAt, now) + ", with token " + a.EnrollmentTokenID},
 					{"may order", first(strings.Join(a.NamePatterns, ", "), "nothing")}, {"labels", labelText(a.Labels)},
@@ -125,7 +126,7 @@ goes on with issuers of its own. To have it back, enrol it anew.`,
 				return errors.New("this cannot be taken back; say --yes if you mean it")
 			}
 			var a resource.AgentDetail
-			if err := p.call(cmd, post, agentsPath+"/"+url.PathEscape(args[0])+"/retire", resource.RetireAgent{Reason: reason}, &a); err != nil {
+			if err := p.call(cmd, post, agentsPath+client.Path(args[0], "retire"), resource.RetireAgent{Reason: reason}, &a); err != nil {
 				return err
 			}
 			return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
@@ -147,9 +148,9 @@ func (p *program) certificatesCommand() *cobra.Command {
 
 func (p *program) listCertificatesCommand() *cobra.Command {
 	var (
-		page                                                 listFlags
-		agent, name, part, issuer, state, serial, print, due string
-		health, labels                                       []string
+		page                                                       listFlags
+		agent, name, part, issuer, state, serial, fingerprint, due string
+		health, labels                                             []string
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: cobra.NoArgs,
@@ -159,12 +160,12 @@ func (p *program) listCertificatesCommand() *cobra.Command {
   certctl certificates list --name www.example.com --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := query("agent", agent, "name", name, "q", part, "issuer", issuer, "state", state,
-				"health", strings.Join(health, ","), "serial", serial, "fingerprint", print)
+				"health", strings.Join(health, ","), "serial", serial, "fingerprint", fingerprint)
 			q["label"] = labels
 			if due != "" {
 				within, err := settings.ParseDuration(due)
 				if err != nil {
-					return fmt.Errorf("flag --expires-within: %w", err)
+					return fmt.Errorf("flag --expires-within %q: %w", due, err)
 				}
 				q.Set("expires_before", time.Now().Add(within).UTC().Format(time.RFC3339))
 			}
@@ -190,7 +191,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 	flags.StringVar(&part, "query", "", "only those with this in a name")
 	flags.StringVar(&issuer, "issuer", "", "only those of the issuer with this name")
 	flags.StringVar(&serial, "serial", "", "only the one with this serial number")
-	flags.StringVar(&print, "fingerprint", "", "only the one with this SHA-256 fingerprint")
+	flags.StringVar(&fingerprint, "fingerprint", "", "only the one with this SHA-256 fingerprint")
 	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
 	flags.StringSliceVar(&health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
 	choice(cmd, &state, "state", "only those in this state", "pending", "renewing", "valid", "failed")
@@ -240,7 +241,7 @@ func (p *program) showCertificateCommand() *cobra.Command {
 		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var c resource.Certificate
-			if err := p.call(cmd, get, certificatesPath+"/"+url.PathEscape(args[0])+"/"+url.PathEscape(args[1]), nil, &c); err != nil {
+			if err := p.call(cmd, get, certificatesPath+client.Path(args[0], args[1]), nil, &c); err != nil {
 				return err
 			}
 			return p.show(cmd, c, func(out io.Writer, now time.Time) error { return certificateFacts(out, &c, now) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"time"
@@ -37,30 +38,30 @@ context: a file of yours that nobody else may read. The next commands use it.`,
 }
 
 func (p *program) login(cmd *cobra.Command) error {
-	if p.target.server == "" {
+	server := first(p.target.server, os.Getenv("CERTCTL_SERVER_URL"))
+	if server == "" {
 		return errors.New("flag --server is missing: give the coordinator's URL, such as https://certctl.example.com:8443")
 	}
 	name := first(p.target.context, defaultContext)
 	if !contextName.MatchString(name) {
 		return fmt.Errorf("flag --context %q: expected letters, digits, ., _ and -, at most 64", name)
 	}
-	// Only what was given counts: the context may not exist yet.
-	fresh := target{server: p.target.server, tokenFile: p.target.tokenFile, caFile: p.target.caFile}
-	text, err := fresh.token()
+	base, err := client.ParseServer(server)
+	if err != nil {
+		return err
+	}
+	// Only what was given counts, not what a context holds: it may not exist yet.
+	text, err := p.target.token()
 	if err != nil {
 		return err
 	}
 	if text == "" {
 		return errors.New("flag --token-file is missing: give the file of an API token; the coordinator's first start made one in admin.token")
 	}
-	base, err := client.ParseServer(fresh.server)
-	if err != nil {
-		return err
-	}
 	chosen := login{Server: base.String(), Token: settings.NewSecret(text)}
-	if fresh.caFile != "" {
-		if chosen.CA, err = readSmall(fresh.caFile); err != nil {
-			return fmt.Errorf("flag --ca-file: %w", err)
+	if file := first(p.target.caFile, os.Getenv("CERTCTL_CA_FILE")); file != "" {
+		if chosen.CA, err = readSmall(file); err != nil {
+			return fmt.Errorf("CA file: %w", err)
 		}
 		chosen.CA += "\n"
 	}
@@ -98,29 +99,32 @@ func (p *program) contextCommand() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
 		},
 		&cobra.Command{
-			Use: "use NAME", Short: "Make a context the current one", Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Use: "use NAME", Short: "Make a context the current one", Example: `  certctl context use staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return changeContexts(args[0], func(file *contextFile) {
-					file.Current = args[0]
-					fmt.Fprintf(cmd.OutOrStdout(), "the current context is %q now\n", args[0])
-				})
+				if err := changeContexts(args[0], func(file *contextFile) { file.Current = args[0] }); err != nil {
+					return err
+				}
+				return p.showContext(cmd, args)
 			},
 		},
 		&cobra.Command{
-			Use: "show [NAME]", Short: "Show a context, without its token", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeContexts,
+			Use: "show [NAME]", Short: "Show a context, without its token", Example: "  certctl context show\n  certctl context show staging", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeContexts,
 			RunE: func(cmd *cobra.Command, args []string) error { return p.showContext(cmd, args) },
 		},
 		&cobra.Command{
-			Use: "remove NAME", Short: "Forget a context and its token", Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Use: "remove NAME", Short: "Forget a context and its token", Example: `  certctl context remove staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
 			Long: "Forgets a context on this machine. The token itself stays good: \"certctl api-token revoke\" ends it.",
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return changeContexts(args[0], func(file *contextFile) {
+				err := changeContexts(args[0], func(file *contextFile) {
 					delete(file.Contexts, args[0])
 					if file.Current == args[0] {
 						file.Current = ""
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "the context %q is gone\n", args[0])
 				})
+				if err != nil {
+					return err
+				}
+				return p.listContexts(cmd)
 			},
 		},
 	)
@@ -167,7 +171,7 @@ func (p *program) showContext(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	name := first(append(args, p.target.context, file.Current)...)
+	name := first(append(slices.Clone(args), p.target.context, os.Getenv("CERTCTL_CONTEXT"), file.Current)...)
 	if _, ok := file.Contexts[name]; !ok {
 		return unknownContext(name)
 	}

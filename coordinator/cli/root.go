@@ -15,7 +15,6 @@ import (
 
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/buildinfo"
-	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -44,7 +43,11 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "certctl: %s\n", explain(err))
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "certctl: interrupted; a change that was asked for may have been made all the same")
+		return exitFailed
+	}
+	fmt.Fprintf(stderr, "certctl: %s\n", plainLines(explain(err)))
 	if errors.Is(err, client.ErrUnreachable) {
 		return exitUnreachable
 	}
@@ -114,7 +117,7 @@ func versionCommand(p *program) *cobra.Command {
 		Use: "version", Short: "Print version, commit and platform", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.output == "json" {
-				return sharedcli.WriteJSON(cmd.OutOrStdout(), buildinfo.Get())
+				return writeJSON(cmd.OutOrStdout(), buildinfo.Get())
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), buildinfo.Get().String())
 			return nil
@@ -125,7 +128,7 @@ func versionCommand(p *program) *cobra.Command {
 // show writes v as JSON, or lets human write it.
 func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now time.Time) error) error {
 	if p.output == "json" {
-		return sharedcli.WriteJSON(cmd.OutOrStdout(), v)
+		return writeJSON(cmd.OutOrStdout(), v)
 	}
 	return human(cmd.OutOrStdout(), time.Now())
 }

@@ -40,7 +40,7 @@ func (p *program) statusCommand() *cobra.Command {
 					{"coordinator", s.Version + ", " + node},
 					{"agents", fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)},
 					{"certificates", healthText(s.Certificates)},
-					{"safe until", first(moment(s.SafeUntil, now), "no certificate is in service")},
+					{"safe until", first(horizon(s.SafeUntil, now), "no certificate is in service")},
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
 					{"journal", journal},
 				}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
+
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 const maxSmallFile = 1 << 20
@@ -23,22 +27,61 @@ func readSmall(path string) (string, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxSmallFile))
-	if err != nil {
+	data, err := io.ReadAll(io.LimitReader(in, maxSmallFile+1))
+	switch {
+	case err != nil:
 		return "", err
+	case len(data) > maxSmallFile:
+		return "", fmt.Errorf("%s is larger than %d bytes; it is not the file that was meant", path, maxSmallFile)
 	}
 	return strings.TrimSpace(string(data)), nil
 }
+
+// paints reports whether a terminal takes a character for more than itself: an
+// escape sequence begins with one, and others turn the direction of the text.
+func paints(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
 
 // plain makes a text from outside safe for a terminal: what agents report may
 // not move its cursor or change its colours.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+		if paints(r) {
 			return ' '
 		}
 		return r
 	}, text)
+}
+
+// plainLines is plain for a text of several lines.
+func plainLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		indent := line[:len(line)-len(strings.TrimLeft(line, "\t"))]
+		lines[i] = indent + plain(line[len(indent):])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// writeJSON writes v. What JSON lets stand although a terminal obeys it is
+// escaped, which means the same.
+func writeJSON(out io.Writer, v any) error {
+	var text bytes.Buffer
+	if err := sharedcli.WriteJSON(&text, v); err != nil {
+		return err
+	}
+	var safe strings.Builder
+	for _, r := range text.String() {
+		switch {
+		case r == '\n' || !paints(r):
+			safe.WriteRune(r)
+		default: // only ever within a string
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&safe, `\u%04x`, unit)
+			}
+		}
+	}
+	_, err := io.WriteString(out, safe.String())
+	return err
 }
 
 // dash stands for what is not there.
@@ -81,6 +124,14 @@ func moment(t, now time.Time) string {
 		return ""
 	}
 	return fmt.Sprintf("%s (%s)", t.Local().Format("2006-01-02 15:04:05"), distance(t, now))
+}
+
+// horizon is moment for an offline horizon, which says aloud that it has passed.
+func horizon(t, now time.Time) string {
+	if !t.IsZero() && !now.Before(t) {
+		return fmt.Sprintf("PASSED at %s: as last reported, an expired certificate would be served", moment(t, now))
+	}
+	return moment(t, now)
 }
 
 // distance is "in 41 d" or "3 h ago".

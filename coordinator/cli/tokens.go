@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -51,13 +52,13 @@ The token is shown once.`,
   certctl token create --names '**.example.internal' --output json | jq -r .token`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			lifetime, err := settings.ParseDuration(ttl)
+			seconds, err := lifetime(ttl)
 			if err != nil {
-				return fmt.Errorf("flag --ttl: %w", err)
+				return err
 			}
 			var made resource.CreatedEnrollmentToken
 			err = p.call(cmd, post, enrollmentTokensPath, resource.CreateEnrollmentToken{
-				Description: description, Labels: labels, NamePatterns: names, MaxUses: &uses, TTLSeconds: int64(lifetime / time.Second),
+				Description: description, Labels: labels, NamePatterns: names, MaxUses: &uses, TTLSeconds: seconds,
 			}, &made)
 			if err != nil {
 				return err
@@ -81,6 +82,19 @@ The token is shown once.`,
 	flags.StringVar(&ttl, "ttl", "1h", "how long it is good, such as 30m, 12h, 7d")
 	flags.StringVar(&description, "description", "", "what it is for")
 	return cmd
+}
+
+// lifetime reads the flag --ttl. Nothing short may become 0 seconds on the way:
+// in a request that is the coordinator's choice, or no end at all.
+func lifetime(ttl string) (seconds int64, err error) {
+	d, err := settings.ParseDuration(ttl)
+	if err != nil {
+		return 0, fmt.Errorf("flag --ttl %q: %w", ttl, err)
+	}
+	if d < time.Minute {
+		return 0, fmt.Errorf("flag --ttl %q: expected one minute or more", ttl)
+	}
+	return int64(d / time.Second), nil
 }
 
 func usesLeft(t resource.EnrollmentToken) string {
@@ -139,7 +153,7 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 		ValidArgsFunction: completeIDs(p, enrollmentTokensPath, func(t resource.EnrollmentToken) string { return t.ID }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var t resource.EnrollmentToken
-			if err := p.call(cmd, post, enrollmentTokensPath+"/"+url.PathEscape(args[0])+"/revoke", nil, &t); err != nil {
+			if err := p.call(cmd, post, enrollmentTokensPath+client.Path(args[0], "revoke"), nil, &t); err != nil {
 				return err
 			}
 			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
@@ -169,11 +183,10 @@ agents; admin also makes API tokens. The token is shown once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			request := resource.CreateAPIToken{Name: name, Role: role}
 			if ttl != "" {
-				lifetime, err := settings.ParseDuration(ttl)
-				if err != nil {
-					return fmt.Errorf("flag --ttl: %w", err)
+				var err error
+				if request.TTLSeconds, err = lifetime(ttl); err != nil {
+					return err
 				}
-				request.TTLSeconds = int64(lifetime / time.Second)
 			}
 			var made resource.CreatedAPIToken
 			if err := p.call(cmd, post, apiTokensPath, request, &made); err != nil {
@@ -203,6 +216,7 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: cobra.NoArgs,
+		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tokens, err := list[resource.APIToken](p, cmd, &page, apiTokensPath, query("state", state))
 			if err != nil {
@@ -225,10 +239,11 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 func (p *program) revokeAPITokenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
+		Example:           `  certctl api-token revoke 3dmplskkssuxxolk`,
 		ValidArgsFunction: completeIDs(p, apiTokensPath, func(t resource.APIToken) string { return t.ID }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var t resource.APIToken
-			if err := p.call(cmd, post, apiTokensPath+"/"+url.PathEscape(args[0])+"/revoke", nil, &t); err != nil {
+			if err := p.call(cmd, post, apiTokensPath+client.Path(args[0], "revoke"), nil, &t); err != nil {
 				return err
 			}
 			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {

@@ -81,17 +81,34 @@ func New(c Config) (*Client, error) {
 // ParseServer checks a coordinator's URL.
 func ParseServer(text string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
-		return nil, fmt.Errorf("server %q: expected a URL such as https://certctl.example.com:8443", text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.String() != "https://"+u.Host {
+		return nil, errors.New("the server's URL is not one: expected such as https://certctl.example.com:8443")
 	}
 	return u, nil
+}
+
+// Path joins parts to the path of a request. Each part is one segment, whatever
+// it holds.
+func Path(parts ...string) string {
+	var path strings.Builder
+	for _, part := range parts {
+		path.WriteByte('/')
+		if part == "." || part == ".." {
+			// Else taken for a step through the path (RFC 3986, section 5.2.4).
+			path.WriteString(strings.Repeat("%2E", len(part)))
+			continue
+		}
+		path.WriteString(url.PathEscape(part))
+	}
+	return path.String()
 }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Do makes one request. in and out may be nil. What the coordinator refuses is
-// a *wire.Problem; no answer at all wraps ErrUnreachable.
+// Do makes one request. The path is escaped, as [Path] makes it; in and out may
+// be nil. What the coordinator refuses is a *wire.Problem; no answer at all
+// wraps ErrUnreachable; when ctx ends first, its error comes back.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -101,13 +118,11 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 		body = bytes.NewReader(text)
 	}
-	target := *c.base
-	target.Path = path
-	target.RawQuery = query.Encode()
-	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, body)
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}
+	request.URL.RawQuery = query.Encode()
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -115,12 +130,17 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "certctl/"+buildinfo.Version())
 	response, err := c.http.Do(request)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
+	}
 	if err != nil {
 		return c.unreachable(err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
 	case err != nil:
 		return fmt.Errorf("%w: the answer broke off: %w; try again", ErrUnreachable, err)
 	case len(text) > maxAnswer:
@@ -158,7 +178,7 @@ func (c *Client) unreachable(err error) error {
 		mend = "compare the clocks of both machines"
 	case errors.As(err, &resolve):
 		mend = "check the host name in the URL (\"certctl context show\")"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		mend = "something else than a coordinator listens there; check the port in the URL"
 	}
 	var wrapped *url.Error
@@ -188,6 +208,9 @@ func List[T any](ctx context.Context, c *Client, path string, query url.Values, 
 		}
 		if limit > 0 && len(items) >= limit {
 			return items[:limit], true, nil
+		}
+		if page.NextCursor == query.Get("cursor") {
+			return nil, false, fmt.Errorf("the list at %s does not end; use a certctl of the coordinator's version", path)
 		}
 		query.Set("cursor", page.NextCursor)
 	}

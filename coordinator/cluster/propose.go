@@ -144,7 +144,7 @@ func (n *Node) dispatch(ctx context.Context) {
 	var held *proposal // did not fit into the entry before
 	for {
 		first := held
-		if held = nil; first == nil {
+		if first == nil {
 			select {
 			case <-ctx.Done():
 				return

@@ -41,7 +41,7 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	if level == hclog.Error && nothingWrong(args) {
 		level = hclog.Debug
 	}
-	l.log.Log(context.Background(), l.level(level), msg, args...)
+	l.log.Log(context.Background(), l.level(level), msg, args...) //nolint:sloglint // Raft gives constant messages
 }
 
 // nothingWrong recognises what Raft calls an error and is none: a snapshot was

@@ -149,7 +149,7 @@ func (l *directoryLayout) sweep(r *record) error {
 	if err != nil {
 		return fmt.Errorf("looking for old directories: %w", err)
 	}
-	if !l.t.trustAny && checkTrusted(parent) != nil {
+	if !l.t.trustAny && !trusted(parent) {
 		return nil // nothing was ever made there, and locate says why not
 	}
 	link := filepath.Join(parent, filepath.Base(l.link))
@@ -178,6 +178,8 @@ func (l *directoryLayout) sweep(r *record) error {
 	}
 	return errors.Join(problems...)
 }
+
+func trusted(dir string) bool { return checkTrusted(dir) == nil }
 
 func isLink(path string) bool {
 	info, err := os.Lstat(path)
