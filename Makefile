@@ -41,7 +41,7 @@ lint: ## golangci-lint, as in "make test"
 
 .PHONY: generate
 generate: ## regenerate docs/operator/configuration.md and docs/reference/openapi.json
-	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ -run 'Test.*Fresh' -count=1
+	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ ./coordinator/api/ -run 'Test.*Fresh' -count=1
 
 .PHONY: bench
 bench: ## benchmarks: schedule, digest, Raft group commit

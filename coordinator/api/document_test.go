@@ -3,6 +3,7 @@ package api
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,7 +21,11 @@ func TestOpenAPIDocumentIsFresh(t *testing.T) {
 	}
 	stored, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, string(stored), string(document), "run \"make generate\"")
+	was, is := strings.Split(strings.ReplaceAll(string(stored), "\r\n", "\n"), "\n"), strings.Split(string(document), "\n")
+	for i := range min(len(was), len(is)) {
+		require.Equal(t, is[i], was[i], "%s:%d: run \"make generate\"", path, i+1)
+	}
+	require.Len(t, was, len(is), "run \"make generate\"")
 
 	again, err := OpenAPI()
 	require.NoError(t, err)

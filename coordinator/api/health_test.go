@@ -60,11 +60,17 @@ func TestJudge(t *testing.T) {
 		"a deployment was put back":   {func(s *wire.Summary) { s.State, s.Deployments[0].Fingerprint = wire.StateFailed, fingerprintB }, false, resource.HealthAtRisk, "in service; its renewal fails and is tried again"},
 		"a deployment is broken":      {func(s *wire.Summary) { s.State, s.Deployments[0].State = wire.StateRenewing, wire.DeploymentBroken }, false, resource.HealthUnserved, "not in service at nginx (the previous certificate could not be put back)"},
 		"two deployments are without": {func(s *wire.Summary) { s.Deployments = []wire.DeploymentSummary{{ID: "a"}, {ID: "b"}} }, false, resource.HealthUnserved, "not in service at a, b"},
-		"those left out went well":    {func(s *wire.Summary) { s.Deployments = append(s.Deployments, wire.DeploymentSummary{ID: "...", State: wire.DeploymentVerified}) }, false, resource.HealthOK, "in service"},
-		"one left out did not":        {func(s *wire.Summary) { s.Deployments = append(s.Deployments, wire.DeploymentSummary{ID: "...", State: wire.DeploymentFailed}) }, false, resource.HealthUnserved, "not in service at ..."},
+		"those left out went well": {func(s *wire.Summary) {
+			s.Deployments = append(s.Deployments, wire.DeploymentSummary{ID: "...", State: wire.DeploymentVerified})
+		}, false, resource.HealthOK, "in service"},
+		"one left out did not": {func(s *wire.Summary) {
+			s.Deployments = append(s.Deployments, wire.DeploymentSummary{ID: "...", State: wire.DeploymentFailed})
+		}, false, resource.HealthUnserved, "not in service at ..."},
 
-		"late in life":           {func(s *wire.Summary) { s.NotAfter, s.RenewAt = now.Add(time.Hour), now.Add(-time.Hour) }, false, resource.HealthAtRisk, "about to expire and not renewed"},
-		"late, renewing":         {func(s *wire.Summary) { s.State, s.NotAfter, s.RenewAt = wire.StateRenewing, now.Add(time.Hour), now.Add(-time.Hour) }, false, resource.HealthAtRisk, "about to expire and not renewed"},
+		"late in life": {func(s *wire.Summary) { s.NotAfter, s.RenewAt = now.Add(time.Hour), now.Add(-time.Hour) }, false, resource.HealthAtRisk, "about to expire and not renewed"},
+		"late, renewing": {func(s *wire.Summary) {
+			s.State, s.NotAfter, s.RenewAt = wire.StateRenewing, now.Add(time.Hour), now.Add(-time.Hour)
+		}, false, resource.HealthAtRisk, "about to expire and not renewed"},
 		"late, but as planned":   {func(s *wire.Summary) { s.NotAfter, s.RenewAt = now.Add(time.Hour), now.Add(time.Minute) }, false, resource.HealthOK, "in service"},
 		"renewal is overdue":     {func(s *wire.Summary) { s.RenewAt = now.Add(-time.Hour) }, false, resource.HealthOK, "in service"},
 		"renewal fails":          {func(s *wire.Summary) { s.State, s.Attempt, s.LastError = wire.StateFailed, 2, "no route" }, false, resource.HealthAtRisk, "in service; its renewal fails and is tried again: no route"},

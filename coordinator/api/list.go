@@ -3,12 +3,8 @@ package api
 import (
 	"fmt"
 	"strings"
-)
-
-// Sizes of a page.
-const (
-	defaultLimit = 50
-	maxLimit     = 500
+	"unicode"
+	"unicode/utf8"
 )
 
 // Paging is the part that the inputs of all lists share. It is exported for Huma,
@@ -70,7 +66,7 @@ func validLabelKey(key string) bool {
 	return true
 }
 
-func notPrintable(r rune) bool { return r < 0x20 || r == 0x7f }
+func notPrintable(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
 
 // clip keeps a refused text from filling the answer.
 func clip(text string) string {

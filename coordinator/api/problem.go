@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -92,6 +93,12 @@ func fromHuma(status int, message string, errs ...error) huma.StatusError {
 			continue
 		}
 		at := fieldOf(detail.Location)
+		// What is missing is named in the text alone, and the place is where it
+		// should be.
+		var missing string
+		if n, _ := fmt.Sscanf(detail.Message, validation.MsgExpectedRequiredProperty, &missing); n == 1 {
+			at = strings.TrimPrefix(at+"."+missing, ".")
+		}
 		if field == "" && len(details) == 0 {
 			field = at
 			details = append(details, detail.Message)

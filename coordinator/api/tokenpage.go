@@ -32,7 +32,8 @@ func parseTokenPlace(cursor string) (tokenPlace, bool) {
 		return tokenPlace{}, false
 	}
 	nanoseconds := int64(binary.BigEndian.Uint64(raw)) //nolint:gosec // the bit pattern from above
-	return tokenPlace{createdAt: time.Unix(0, nanoseconds).UTC(), id: string(raw[8:])}, true
+	place := tokenPlace{createdAt: time.Unix(0, nanoseconds).UTC(), id: string(raw[8:])}
+	return place, place.cursor() == cursor // the decoder passes over line breaks
 }
 
 // pageOf cuts a page out of a list of tokens. There are never many: the list is

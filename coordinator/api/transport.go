@@ -47,10 +47,13 @@ type muxRefusal struct {
 	status int
 }
 
+// Header implements http.ResponseWriter.
 func (m *muxRefusal) Header() http.Header { return m.header }
 
+// WriteHeader implements http.ResponseWriter.
 func (m *muxRefusal) WriteHeader(status int) { m.status = status }
 
+// Write implements http.ResponseWriter.
 func (m *muxRefusal) Write(p []byte) (int, error) { return len(p), nil }
 
 // humaConfig is Huma without what this project does itself: documents are

@@ -21,9 +21,8 @@ const (
 )
 
 func (p *program) agentsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, retire"}
-	cmd.AddCommand(p.listAgentsCommand(), p.showAgentCommand(), p.retireAgentCommand())
-	return cmd
+	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, retire"},
+		p.listAgentsCommand(), p.showAgentCommand(), p.retireAgentCommand())
 }
 
 func (p *program) listAgentsCommand() *cobra.Command {
@@ -141,9 +140,8 @@ goes on with issuers of its own. To have it back, enrol it anew.`,
 }
 
 func (p *program) certificatesCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "certificates", Aliases: []string{"certificate", "certs"}, Short: "Managed certificates: list, show"}
-	cmd.AddCommand(p.listCertificatesCommand(), p.showCertificateCommand())
-	return cmd
+	return group(&cobra.Command{Use: "certificates", Aliases: []string{"certificate", "certs"}, Short: "Managed certificates: list, show"},
+		p.listCertificatesCommand(), p.showCertificateCommand())
 }
 
 func (p *program) listCertificatesCommand() *cobra.Command {

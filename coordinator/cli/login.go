@@ -92,8 +92,7 @@ func (p *program) login(cmd *cobra.Command) error {
 }
 
 func (p *program) contextCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove"}
-	cmd.AddCommand(
+	return group(&cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove"},
 		&cobra.Command{
 			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
@@ -128,7 +127,6 @@ func (p *program) contextCommand() *cobra.Command {
 			},
 		},
 	)
-	return cmd
 }
 
 // shownContext is a context without its token.

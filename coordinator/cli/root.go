@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,6 +110,25 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
 		versionCommand(p),
 	)
 	return root
+}
+
+// group makes a command that does nothing but hold others: alone it shows what
+// there is, and a misspelt one is an error, as it is at the top.
+func group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(commands...)
+	cmd.SuggestionsMinimumDistance = 2 // letters; cobra sets it for the top alone
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if meant := cmd.SuggestionsFor(args[0]); len(meant) > 0 {
+			text += "; did you mean " + strings.Join(meant, " or ") + "?"
+		}
+		return errors.New(text)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
 }
 
 // versionCommand is the verb of the daemons, under this program's --output.

@@ -66,7 +66,6 @@ func (p *program) whoamiCommand() *cobra.Command {
 }
 
 func (p *program) auditCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Who did what, and what agents reported"}
 	var page listFlags
 	var scope, agent, object string
 	var kinds []string
@@ -103,6 +102,5 @@ func (p *program) auditCommand() *cobra.Command {
 	show.Flags().StringVar(&object, "object", "", "only those about this object")
 	show.Flags().StringSliceVar(&kinds, "kind", nil, "only these kinds")
 	show.Flags().BoolVar(&oldest, "oldest", false, "oldest first")
-	cmd.AddCommand(show)
-	return cmd
+	return group(&cobra.Command{Use: "audit", Short: "Who did what, and what agents reported"}, show)
 }

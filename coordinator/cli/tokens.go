@@ -23,9 +23,8 @@ const (
 )
 
 func (p *program) tokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Aliases: []string{"tokens"}, Short: "Enrolment tokens for agents: create, list, revoke"}
-	cmd.AddCommand(p.createTokenCommand(), p.listTokensCommand(), p.revokeTokenCommand())
-	return cmd
+	return group(&cobra.Command{Use: "token", Aliases: []string{"tokens"}, Short: "Enrolment tokens for agents: create, list, revoke"},
+		p.createTokenCommand(), p.listTokensCommand(), p.revokeTokenCommand())
 }
 
 func (p *program) createTokenCommand() *cobra.Command {
@@ -165,9 +164,8 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 }
 
 func (p *program) apiTokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, revoke"}
-	cmd.AddCommand(p.createAPITokenCommand(), p.listAPITokensCommand(), p.revokeAPITokenCommand())
-	return cmd
+	return group(&cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, revoke"},
+		p.createAPITokenCommand(), p.listAPITokensCommand(), p.revokeAPITokenCommand())
 }
 
 func (p *program) createAPITokenCommand() *cobra.Command {

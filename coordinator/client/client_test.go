@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,7 @@ import (
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -90,6 +92,22 @@ func TestAgainstACoordinator(t *testing.T) {
 	assert.Equal(t, wire.CodeUnauthorized, problem.Code)
 }
 
+// certificate is one of the coordinator's CA for another name than its own.
+func certificate(t *testing.T, c *apitest.Coordinator, name string) tls.Certificate {
+	t.Helper()
+	key, err := pki.GenerateKey(pki.ECDSAP256)
+	require.NoError(t, err)
+	leaf, err := c.CA.IssueServer(pki.MustParseNames(name), key.Public())
+	require.NoError(t, err)
+	chain, err := c.CA.ServerChain(leaf)
+	require.NoError(t, err)
+	made := tls.Certificate{PrivateKey: key, Leaf: leaf}
+	for _, cert := range chain {
+		made.Certificate = append(made.Certificate, cert.Raw)
+	}
+	return made
+}
+
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	coordinator := apitest.Start(t)
@@ -97,7 +115,11 @@ func TestUnreachable(t *testing.T) {
 	other := roots(t, apitest.Start(t))
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	port := coordinator.URL[strings.LastIndexByte(coordinator.URL, ':'):]
+	misnamed := httptest.NewUnstartedServer(http.NotFoundHandler())
+	misnamed.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate(t, coordinator, "pki.example.com")}}
+	misnamed.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	misnamed.StartTLS()
+	t.Cleanup(misnamed.Close)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
@@ -105,7 +127,7 @@ func TestUnreachable(t *testing.T) {
 		"nobody listens":        {"https://" + closed.Addr().String(), root, "see whether it runs"},
 		"another CA":            {coordinator.URL, other, "log in again with the coordinator's present root.pem"},
 		"the system's CAs":      {coordinator.URL, "", "log in again with the coordinator's present root.pem"},
-		"another name":          {"https://127.0.0.2" + port, root, "server.names"},
+		"another name":          {misnamed.URL, root, "server.names"},
 		"no such host":          {"https://nowhere.invalid:8443", root, "check the host name"},
 		"something without TLS": {"https" + strings.TrimPrefix(plain.URL, "http"), root, "something else than a coordinator listens there"},
 	} {
@@ -186,14 +208,26 @@ func TestListThatDoesNotEnd(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	c := fake(t, func(_ http.ResponseWriter, r *http.Request) {
-		cancel()
-		<-r.Context().Done()
-	})
-	err := c.Do(ctx, http.MethodGet, "/api/v1/whoami", nil, nil, nil)
-	require.ErrorIs(t, err, context.Canceled)
-	assert.NotErrorIs(t, err, client.ErrUnreachable, "nothing is wrong with the coordinator")
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"before the answer": func(http.ResponseWriter) {},
+		"in the middle of it": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte(`{"name":`))
+			_ = http.NewResponseController(w).Flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			c := fake(t, func(w http.ResponseWriter, r *http.Request) {
+				begin(w)
+				cancel()
+				<-r.Context().Done()
+			})
+			err := c.Do(ctx, http.MethodGet, "/api/v1/whoami", nil, nil, nil)
+			require.ErrorIs(t, err, context.Canceled)
+			assert.NotErrorIs(t, err, client.ErrUnreachable, "nothing is wrong with the coordinator")
+		})
+	}
 }
 
 func TestConfigIsChecked(t *testing.T) {
@@ -214,8 +248,10 @@ func FuzzPath(f *testing.F) {
 	f.Add("a/b", "..")
 	f.Add("%2e", "?#")
 	f.Fuzz(func(t *testing.T, first, second string) {
-		if first == "" || second == "" {
-			return // an empty segment names nothing
+		for _, part := range []string{first, second} {
+			if part == "" || part == "/" {
+				return // an empty segment names nothing, and the mux takes a lone slash for one
+			}
 		}
 		mux, got := http.NewServeMux(), []string(nil)
 		mux.HandleFunc("/x/{first}/{second}", func(_ http.ResponseWriter, r *http.Request) {

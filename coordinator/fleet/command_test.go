@@ -131,32 +131,62 @@ func TestResultsTellRefusalsFromOutcomes(t *testing.T) {
 	assert.False(t, errors.As(err, &rejected))
 }
 
-func FuzzApply(f *testing.F) {
+// fuzzState is a state with something in every table that commands look at.
+func fuzzState(f *testing.F) *bench {
 	b := newBench(f)
 	b.enroll("agent")
 	b.ok(fleet.SyncAgent{AgentID: "agent", BootID: "boot-one", Sequence: 1, Revision: 1, HeadRevision: 1,
-		Rows: []fleet.Row{row(f, wireRow("web", 1, "www.example.com", testTime))}})
+		Rows:   []fleet.Row{row(f, wireRow("web", 1, "www.example.com", testTime))},
+		Orders: []fleet.OrderPlacement{placement("order", "www.example.com")}})
+	return b
+}
+
+// checkApplied requires that an entry is refused as a whole, or leads to a
+// state that a snapshot can carry.
+func checkApplied(t *testing.T, before, entry []byte) {
+	state, err := fleet.New()
+	require.NoError(t, err)
+	restore(t, state, before)
+	results, _, err := state.Apply(state.Index()+1, entry)
+	if err != nil {
+		var stop *fleet.StopError
+		require.ErrorAs(t, err, &stop)
+		require.NotErrorIs(t, err, fleet.ErrInternal)
+		require.Equal(t, before, snapshot(t, state), "a refused entry changes nothing")
+		return
+	}
+	require.NotEmpty(t, results)
+	again, err := fleet.New()
+	require.NoError(t, err)
+	restore(t, again, snapshot(t, state))
+}
+
+func FuzzApply(f *testing.F) {
+	b := fuzzState(f)
 	for _, entry := range b.log {
 		f.Add(entry)
 	}
 	f.Add([]byte{})
 	f.Add([]byte{0x82, 0x01, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	before := snapshot(f, b.state)
-	f.Fuzz(func(t *testing.T, entry []byte) {
-		state, err := fleet.New()
-		require.NoError(t, err)
-		require.NoError(t, state.Restore(strings.NewReader(string(before))))
-		results, _, err := state.Apply(state.Index()+1, entry)
-		if err != nil {
-			var stop *fleet.StopError
-			require.ErrorAs(t, err, &stop)
-			require.NotErrorIs(t, err, fleet.ErrInternal)
-			require.Equal(t, before, snapshot(t, state), "a refused entry changes nothing")
-			return
+	f.Fuzz(func(t *testing.T, entry []byte) { checkApplied(t, before, entry) })
+}
+
+func FuzzCommand(f *testing.F) {
+	b := fuzzState(f)
+	for _, entry := range b.log {
+		commands, err := fleet.DecodeEntry(entry)
+		require.NoError(f, err)
+		for _, c := range commands {
+			f.Add(uint8(c.Type), c.Time, c.Payload)
 		}
-		require.NotEmpty(t, results)
-		again, err := fleet.New()
-		require.NoError(t, err)
-		require.NoError(t, again.Restore(strings.NewReader(string(snapshot(t, state)))), "what can be applied can be restored")
+	}
+	before := snapshot(f, b.state)
+	f.Fuzz(func(t *testing.T, typ uint8, at int64, payload []byte) {
+		entry, err := fleet.EncodeEntry([]fleet.Command{{Version: 1, Type: fleet.Type(typ), ID: fleet.ID{1}, Time: at, Payload: payload}})
+		if err != nil {
+			t.Skip("too large for an entry")
+		}
+		checkApplied(t, before, entry)
 	})
 }

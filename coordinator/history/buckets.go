@@ -66,7 +66,7 @@ func (b buckets) ledger() (ledger, error) {
 }
 
 func (b buckets) setLedger(sum ledger) error {
-	data, err := cbor.Marshal(sum)
+	data, err := encoder.Marshal(sum)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (b buckets) setLedger(sum ledger) error {
 }
 
 func (b buckets) add(sum *ledger, fact fleet.Fact) error {
-	data, err := cbor.Marshal(fact)
+	data, err := encoder.Marshal(fact)
 	if err != nil {
 		return fmt.Errorf("encode fact %d.%d: %w", fact.Index, fact.Ordinal, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"go.etcd.io/bbolt"
 
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -271,14 +270,6 @@ func factKey(f fleet.Fact) []byte {
 func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
 
 const factKeyLen = 12
-
-func decodeFact(v []byte) (fleet.Fact, error) {
-	var f fleet.Fact
-	if err := cbor.Unmarshal(v, &f); err != nil {
-		return f, fmt.Errorf("%w: a fact cannot be read: %w", ErrDamaged, err)
-	}
-	return f, nil
-}
 
 // trimInterval is how often Run looks for facts that are too old.
 const trimInterval = time.Hour

@@ -258,12 +258,15 @@ type agentStatus struct {
 	Coordinator struct {
 		State string `json:"state"`
 	} `json:"coordinator"`
-	SafeUntil    time.Time `json:"safe_until"`
-	Certificates []struct {
-		Name   string `json:"name"`
-		Serial string `json:"serial"`
-		State  string `json:"state"`
-	} `json:"certificates"`
+	SafeUntil    time.Time          `json:"safe_until"`
+	Certificates []agentCertificate `json:"certificates"`
+}
+
+type agentCertificate struct {
+	Name    string    `json:"name"`
+	Serial  string    `json:"serial"`
+	State   string    `json:"state"`
+	RenewAt time.Time `json:"renew_at"`
 }
 
 func (c *cast) agentStatus(ctx context.Context) (*agentStatus, error) {
@@ -312,9 +315,44 @@ func (c *cast) awaitServed(ctx context.Context, certificate, name, before string
 	return serial, nil
 }
 
-// awaitReport waits until the coordinator reports that serial for a certificate.
-func (c *cast) awaitReport(ctx context.Context, certificate, serial string, limit time.Duration) error {
-	err := await(ctx, limit, func(ctx context.Context) error {
+// agentCertificate is what the agent says about one of its certificates.
+func (c *cast) agentCertificate(ctx context.Context, name string) (*agentCertificate, error) {
+	status, err := c.agentStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range status.Certificates {
+		if status.Certificates[i].Name == name {
+			return &status.Certificates[i], nil
+		}
+	}
+	return nil, fmt.Errorf("the agent does not know a certificate %s", name)
+}
+
+// awaitRenewalNear waits until a certificate is about to be renewed.
+func (c *cast) awaitRenewalNear(ctx context.Context, certificate string, near, limit time.Duration) error {
+	return await(ctx, limit, func(ctx context.Context) error {
+		now, err := c.agentCertificate(ctx, certificate)
+		if err != nil {
+			return err
+		}
+		left := time.Until(now.RenewAt)
+		if now.State != "valid" || left < near/4 || left > near {
+			return fmt.Errorf("%s is %s and is renewed in %v", certificate, now.State, left.Round(time.Second))
+		}
+		return nil
+	})
+}
+
+// awaitReport waits until the coordinator reports the serial that the agent has
+// in service, other than the serial before, and returns it. It need not be the
+// one that was seen last: lifetimes are short, and the next renewal may be over.
+func (c *cast) awaitReport(ctx context.Context, certificate, before string, limit time.Duration) (serial string, err error) {
+	err = await(ctx, limit, func(ctx context.Context) error {
+		host, err := c.agentCertificate(ctx, certificate)
+		if err != nil {
+			return err
+		}
 		out, err := c.call(ctx, c.program("certctl"), "certificates", "list", "--output", "json")
 		if err != nil {
 			return err
@@ -329,16 +367,17 @@ func (c *cast) awaitReport(ctx context.Context, certificate, serial string, limi
 			return err
 		}
 		for _, row := range list.Items {
-			if row.Name == certificate && row.Serial == serial {
+			if row.Name == certificate && row.Serial == host.Serial && row.Serial != before {
+				serial = row.Serial
 				return nil
 			}
 		}
-		return fmt.Errorf("no row of %s with serial %s: %s", certificate, serial, out)
+		return fmt.Errorf("no row of %s with serial %s: %s", certificate, host.Serial, out)
 	})
 	if err != nil {
-		return fmt.Errorf("the coordinator's report: %w", err)
+		return "", fmt.Errorf("the coordinator's report: %w", err)
 	}
-	return nil
+	return serial, nil
 }
 
 func (c *cast) awaitCutOff(ctx context.Context, limit time.Duration) error {

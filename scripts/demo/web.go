@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"strconv"
 	"sync/atomic"
@@ -35,13 +34,11 @@ func startWeb(ctx context.Context, s *stage) (*web, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if _, err := exec.LookPath("nginx"); err != nil {
-		if _, err := os.Stat("/usr/sbin/nginx"); err != nil {
-			return startOwnWeb(ctx, s, dir)
-		}
-	}
 	server, err := testnginx.Start(dir, testnginx.Options{Sites: []testnginx.Site{{Name: internalName}, {Name: publicName}}})
-	if err != nil {
+	switch {
+	case errors.Is(err, testnginx.ErrNotInstalled):
+		return startOwnWeb(ctx, s, dir)
+	case err != nil:
 		return nil, err
 	}
 	s.onClear(func() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -37,7 +38,7 @@ func follow(ctx context.Context, out io.Writer, client *control.Client, before *
 			over = true
 		case string(now.Phase) != last && now.State == wire.StateRenewing:
 			last = string(now.Phase)
-			fmt.Fprintf(out, "%s: %s\n", now.Name, last)
+			fmt.Fprintf(out, "%s: %s\n", now.Name, told(now.Phase))
 		}
 		if over {
 			cancel()
@@ -51,4 +52,21 @@ func follow(ctx context.Context, out io.Writer, client *control.Client, before *
 		return ctx.Err()
 	}
 	return result
+}
+
+// told is a phase in words.
+func told(phase store.Phase) string {
+	switch phase {
+	case store.PhaseKeyWritten:
+		return "its new key is made"
+	case store.PhaseOrderPlaced:
+		return "ordered; the authority works on it"
+	case store.PhaseIssued:
+		return "issued; it is put into service"
+	case store.PhaseDeployed:
+		return "in service everywhere"
+	case store.PhaseIdle:
+		return "begins"
+	}
+	return string(phase)
 }

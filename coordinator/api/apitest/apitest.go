@@ -5,9 +5,10 @@ package apitest
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -84,6 +85,7 @@ type faultyNode struct {
 	fault *atomic.Pointer[error]
 }
 
+// Propose implements api.Node.
 func (n faultyNode) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
 	if err := n.fault.Swap(nil); err != nil {
 		return nil, *err
@@ -270,10 +272,11 @@ func (a *Agent) sync(rows []fleet.Row, events []wire.Event) {
 }
 
 // Valid is a summary of a certificate that is in service, from a day before now
-// to a time after it.
+// to a time after it. Serial number and fingerprint follow from the first name.
 func Valid(now time.Time, left time.Duration, names ...string) wire.Summary {
 	now = now.UTC().Truncate(time.Second)
-	fingerprint := fmt.Sprintf("%064x", []byte(names[0]))[:64]
+	sum := sha256.Sum256([]byte(names[0]))
+	fingerprint := hex.EncodeToString(sum[:])
 	return wire.Summary{
 		Names: pki.MustParseNames(names...), State: wire.StateValid, Issuer: "letsencrypt", IssuerKind: "acme",
 		Serial: fingerprint[:16], Fingerprint: fingerprint, IssuerDN: "CN=Example CA", KeyAlgorithm: "ecdsa-p256",

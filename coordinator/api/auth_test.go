@@ -1,0 +1,123 @@
+package api_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+func TestEveryTokenThatIsNoGoodIsRefused(t *testing.T) {
+	w := start(t)
+	short := w.Token(fleet.RoleViewer, time.Minute)
+	revoked := w.Token(fleet.RoleAdmin, 0)
+	post[resource.APIToken](w, "/api/v1/tokens/"+revoked.ID+"/revoke", nil, http.StatusOK)
+	wrongSecret := w.Admin
+	wrongSecret.Secret[31] ^= 1
+	get[resource.Identified](w.as(short.Reveal()), "/api/v1/whoami")
+	w.Sleep(time.Minute)
+
+	before := w.State().Index()
+	for name, c := range map[string]struct {
+		header []string
+		detail string
+	}{
+		"none":            {nil, "the request has no API token"},
+		"another scheme":  {[]string{"Basic YWRtaW46YWRtaW4="}, "the Authorization header is not of the scheme Bearer"},
+		"no scheme":       {[]string{w.Admin.Reveal()}, "the Authorization header is not of the scheme Bearer"},
+		"malformed":       {[]string{"Bearer hunter2"}, "the API token is malformed: not an API token: expected cta1.<id>.<secret>, as printed when the token was created"},
+		"cut short":       {[]string{"Bearer " + w.Admin.Reveal()[:50]}, "the API token is malformed: the secret is cut short or altered: not an API token: expected cta1.<id>.<secret>, as printed when the token was created"},
+		"unknown":         {[]string{"Bearer " + apitoken.New().Reveal()}, "the API token is not known here"},
+		"a wrong secret":  {[]string{"Bearer " + wrongSecret.Reveal()}, "the API token is not known here"},
+		"revoked":         {[]string{"Bearer " + revoked.Reveal()}, `the API token "test admin" was revoked`},
+		"expired":         {[]string{"Bearer " + short.Reveal()}, `the API token "test viewer" expired at `},
+		"the second good": {[]string{"Bearer hunter2", "Bearer " + w.Admin.Reveal()}, "the API token is malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request, err := http.NewRequest(http.MethodPost, w.URL+"/api/v1/tokens", strings.NewReader(`{"this is": "not even read`))
+			require.NoError(t, err)
+			request.Header["Authorization"] = c.header
+			answer := w.send(request)
+			p := answer.problem(t, http.StatusUnauthorized, wire.CodeUnauthorized)
+			assert.Contains(t, p.Detail, c.detail)
+			assert.Equal(t, `Bearer realm="certctl"`, answer.Header.Get("WWW-Authenticate"))
+			assert.NotContains(t, answer.body, "hunter2", "what was sent is not repeated")
+			assert.NotContains(t, answer.body, strings.Split(w.Admin.Reveal(), ".")[2])
+		})
+	}
+	assert.Equal(t, before, w.State().Index(), "a refused request changes nothing")
+	assert.Empty(t, w.Log.String(), "what clients do wrong is no error of the coordinator")
+
+	t.Run("the scheme has no case, and spaces do no harm", func(t *testing.T) {
+		request, err := http.NewRequest(http.MethodGet, w.URL+"/api/v1/whoami", nil)
+		require.NoError(t, err)
+		request.Header.Set("Authorization", "bearer   "+w.Admin.Reveal())
+		who := decode[resource.Identified](t, w.send(request), http.StatusOK)
+		assert.Equal(t, resource.Identified{TokenID: w.Admin.ID, Name: "first administrator", Role: "admin"}, who)
+	})
+}
+
+// operations are all that there are, with the least role that each needs. The
+// requests are refused for what they ask, or succeed; what counts is whether
+// they come that far.
+var operations = []struct {
+	id, method, path, body string
+	role                   fleet.Role
+}{
+	{"whoami", http.MethodGet, "/api/v1/whoami", "", fleet.RoleViewer},
+	{"show-status", http.MethodGet, "/api/v1/status", "", fleet.RoleViewer},
+	{"list-agents", http.MethodGet, "/api/v1/agents", "", fleet.RoleViewer},
+	{"show-agent", http.MethodGet, "/api/v1/agents/none", "", fleet.RoleViewer},
+	{"retire-agent", http.MethodPost, "/api/v1/agents/none/retire", "", fleet.RoleOperator},
+	{"list-certificates", http.MethodGet, "/api/v1/certificates", "", fleet.RoleViewer},
+	{"show-certificate", http.MethodGet, "/api/v1/certificates/none/www", "", fleet.RoleViewer},
+	{"list-audit", http.MethodGet, "/api/v1/audit", "", fleet.RoleViewer},
+	{"create-enrollment-token", http.MethodPost, "/api/v1/enrollment-tokens", `{}`, fleet.RoleOperator},
+	{"list-enrollment-tokens", http.MethodGet, "/api/v1/enrollment-tokens", "", fleet.RoleOperator},
+	{"revoke-enrollment-token", http.MethodPost, "/api/v1/enrollment-tokens/none/revoke", "", fleet.RoleOperator},
+	{"create-api-token", http.MethodPost, "/api/v1/tokens", `{"name":"x","role":"viewer"}`, fleet.RoleAdmin},
+	{"list-api-tokens", http.MethodGet, "/api/v1/tokens", "", fleet.RoleAdmin},
+	{"revoke-api-token", http.MethodPost, "/api/v1/tokens/none/revoke", "", fleet.RoleAdmin},
+}
+
+func TestRolesOfEveryOperation(t *testing.T) {
+	w := start(t)
+	document := decodeText[openAPI](t, w.ask(http.MethodGet, "/openapi.json", nil).body)
+	declared := map[string]bool{}
+	for _, methods := range document.Paths {
+		for _, op := range methods {
+			declared[op.OperationID] = true
+		}
+	}
+	for _, role := range []fleet.Role{fleet.RoleViewer, fleet.RoleOperator, fleet.RoleAdmin} {
+		somebody := w.as(w.Token(role, 0).Reveal())
+		for _, op := range operations {
+			var body any
+			if op.body != "" {
+				body = op.body
+			}
+			answer := somebody.ask(op.method, op.path, body)
+			if role.Includes(op.role) {
+				assert.NotEqual(t, http.StatusForbidden, answer.StatusCode, "%s as %s: %s", op.id, role, answer.body)
+				assert.Less(t, answer.StatusCode, 500, "%s as %s: %s", op.id, role, answer.body)
+				continue
+			}
+			p := answer.problem(t, http.StatusForbidden, wire.CodeForbidden)
+			assert.Contains(t, p.Detail, "has the role "+string(role)+"; this needs "+string(op.role), op.id)
+		}
+	}
+	for _, op := range operations {
+		w.as("").ask(op.method, op.path, nil).problem(t, http.StatusUnauthorized, wire.CodeUnauthorized)
+		assert.True(t, declared[op.id], op.id)
+		delete(declared, op.id)
+	}
+	assert.Empty(t, declared, "operations that this test does not know")
+}

@@ -1,0 +1,344 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/api/apitest"
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const day = 24 * time.Hour
+
+// columns are the words of a table's line that stand two spaces apart.
+func columns(line string) []string {
+	var cells []string
+	for _, cell := range strings.Split(line, "  ") {
+		if cell = strings.TrimSpace(cell); cell != "" {
+			cells = append(cells, cell)
+		}
+	}
+	return cells
+}
+
+func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
+
+// secretOf is the part of a token that nobody may see twice.
+func secretOf(token string) string { return token[strings.LastIndexByte(token, '.')+1:] }
+
+func TestFleetCommands(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	for _, list := range []string{"agents", "certificates"} {
+		assert.Equal(t, "none\n", p.does(list, "list"))
+		assert.Equal(t, "{\n  \"items\": [],\n  \"more\": false\n}\n", p.does(list, "list", "-o", "json"))
+	}
+
+	now := c.Now()
+	web := c.Agent("web1", "web1.example.com", map[string]string{"env": "prod", "role": "web"})
+	web.SafeUntil(now.Add(9*day + time.Hour))
+	web.Report("www", apitest.Valid(now, 10*day+time.Hour, "www.example.com"))
+	over := apitest.Valid(now, -3*time.Hour, "old.example.com")
+	over.LastError, over.LastErrorAt, over.NeedsAttention = "no route", now, "give credentials"
+	web.Report("a/b", over)
+	web.Report("first", wire.Summary{State: wire.StatePending, Names: pki.MustParseNames("first.example.com"), Issuer: "builtin"})
+	c.Agent("db1", "db1.example.com", nil)
+
+	table := lines(p.does("agents", "list"))
+	require.Len(t, table, 3)
+	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
+	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
+	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "in 9 d", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
+	for _, args := range [][]string{
+		{"--label", "env=prod"}, {"--query", "WEB"}, {"--safe-within", "10d"}, {"--label", "env=prod", "--label", "role=web", "--state", "active", "--connection", "connected"},
+	} {
+		found := reads[listOf[resource.Agent]](p, append([]string{"agents", "list"}, args...)...)
+		require.Len(t, found.Items, 1, args)
+		assert.Equal(t, "web1", found.Items[0].ID)
+	}
+
+	table = lines(p.does("certificates", "list"))
+	require.Len(t, table, 4)
+	assert.Equal(t, []string{"HOST", "CERTIFICATE", "HEALTH", "EXPIRES", "RENEWS", "ISSUER", "SERIAL", "NAMES"}, columns(table[0]))
+	assert.Equal(t, []string{"web1.example.com", "a/b", "EXPIRED", "EXPIRED 3 h ago"}, columns(table[1])[:4])
+	assert.Equal(t, []string{"web1.example.com", "first", "UNSERVED", "-", "-", "builtin", "-", "first.example.com"}, columns(table[2]))
+	assert.Equal(t, []string{"web1.example.com", "www", "ok", "in 10 d", "in 5 d", "letsencrypt"}, columns(table[3])[:6])
+	valid := apitest.Valid(now, 0, "www.example.com")
+	for _, args := range [][]string{
+		{"--health", "ok,renewing"}, {"--name", "www.example.com"}, {"--query", "ww"}, {"--serial", valid.Serial},
+		{"--fingerprint", valid.Fingerprint}, {"--state", "valid", "--health", "ok"}, {"--agent", "web1", "--label", "env=prod", "--issuer", "letsencrypt", "--query", "www"},
+	} {
+		found := reads[listOf[resource.Certificate]](p, append([]string{"certificates", "list"}, args...)...)
+		require.Len(t, found.Items, 1, args)
+		assert.Equal(t, "www", found.Items[0].Name)
+	}
+	soon := reads[listOf[resource.Certificate]](p, "certificates", "list", "--expires-within", "14d")
+	require.Len(t, soon.Items, 2)
+	assert.Equal(t, "a/b", soon.Items[0].Name, "soonest first")
+
+	shown := p.does("agents", "show", "web1")
+	for _, text := range []string{"agent:", "web1.example.com", "connected", "(in 9 d)", "3: 1 EXPIRED, 1 UNSERVED, 1 ok", "**.example.com", "env=prod,role=web", "serial 0a"} {
+		assert.Contains(t, shown, text)
+	}
+	assert.Equal(t, 1, reads[resource.AgentDetail](p, "agents", "show", "web1").CertificateHealth.Expired)
+	assert.Contains(t, p.does("agents", "show", "db1"), "it serves no certificate")
+	shown = p.does("certificates", "show", "web1", "a/b")
+	for _, text := range []string{"EXPIRED: expired at ", "give credentials", "ATTENTION", "no route", "deployment nginx:", "verified, ", "(3 h ago)"} {
+		assert.Contains(t, shown, text)
+	}
+	assert.Equal(t, "a/b", reads[resource.Certificate](p, "certificates", "show", "web1", "a/b").Name)
+	assert.Contains(t, p.fails(1, "agents", "show", "none"), "there is no agent with the id none [not_found]; list the agents")
+	assert.Contains(t, p.fails(1, "certificates", "show", "web1", "none"), "no certificate named none")
+
+	status := p.does("status")
+	for _, text := range []string{"ready, leading", "2: 2 connected, 0 cut off; 0 retired", "3: 1 EXPIRED, 1 UNSERVED, 1 ok", "(in 9 d)", "0 pending", "of the audit trail"} {
+		assert.Contains(t, status, text)
+	}
+	assert.Equal(t, 2, reads[resource.Status](p, "status").Agents.Active)
+
+	c.Sleep(time.Hour)
+	assert.Contains(t, p.does("agents", "list", "--connection", "cut_off"), "cut off, last seen ")
+	assert.Contains(t, p.fails(1, "agents", "retire", "web1"), "--yes")
+	assert.Equal(t, "active", reads[resource.AgentDetail](p, "agents", "show", "web1").State)
+	assert.Equal(t, "agent web1 on web1.example.com is retired\n", p.does("agents", "retire", "web1", "--reason", "taken down", "--yes"))
+	assert.Equal(t, "retired", reads[resource.AgentDetail](p, "agents", "retire", "web1", "--yes").State)
+	assert.Contains(t, p.does("agents", "list", "--state", "retired"), "retired ")
+}
+
+func TestHorizonThatHasPassed(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("web1", "web1", nil).SafeUntil(c.Now().Add(-3 * time.Hour))
+	assert.Contains(t, p.does("agents", "list"), "EXPIRED 3 h ago")
+	assert.Contains(t, p.does("agents", "show", "web1"), "PASSED at ")
+	assert.Contains(t, p.does("status"), "PASSED at ")
+}
+
+func TestTokenCommands(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	said := p.does("token", "create", "--names", "*.example.com,10.0.0.0/8", "--uses", "3", "--ttl", "2h", "--label", "env=prod", "--description", "rack 7")
+	for _, text := range []string{"3 agents", "*.example.com, 10.0.0.0/8", "env=prod", "  sudo certctl-agent enroll --server " + apitest.EnrollmentURL + " --token cte1.", "The token is shown this once."} {
+		assert.Contains(t, said, text)
+	}
+	made := reads[resource.CreatedEnrollmentToken](p, "token", "create", "--uses", "0")
+	_, err := wire.ParseEnrollmentToken(made.Token)
+	require.NoError(t, err)
+	assert.WithinDuration(t, c.Now().Add(time.Hour), made.ExpiresAt, time.Minute)
+
+	person := reads[resource.CreatedAPIToken](p, "api-token", "create", "--name", "anna", "--role", "operator", "--ttl", "90d")
+	given, err := apitoken.Parse(person.Token)
+	require.NoError(t, err)
+	assert.WithinDuration(t, c.Now().Add(90*day), person.ExpiresAt, time.Minute)
+	said = p.does("api-token", "create", "--name", "grafana", "--role", "viewer")
+	assert.Contains(t, said, "it is revoked")
+	assert.Contains(t, said, "\ncta1.")
+	robot := reads[listOf[resource.APIToken]](p, "api-token", "list").Items[0]
+
+	table := lines(p.does("token", "list"))
+	require.Len(t, table, 3)
+	assert.Equal(t, []string{"ID", "STATE", "USED", "EXPIRES", "NAMES", "LABELS", "DESCRIPTION"}, columns(table[0]))
+	assert.Equal(t, []string{made.ID, "usable", "0", "in 59 min", "-", "-", "-"}, columns(table[1]))
+	assert.Equal(t, []string{"usable", "0 of 3", "in 119 min", "*.example.com,10.0.0.0/8", "env=prod", "rack 7"}, columns(table[2])[1:])
+	table = lines(p.does("api-token", "list"))
+	require.Len(t, table, 4)
+	assert.Equal(t, []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"}, columns(table[0]))
+	assert.Equal(t, []string{robot.ID, "grafana", "viewer", "usable", "never"}, columns(table[1])[:5])
+	assert.Equal(t, []string{given.ID, "anna", "operator", "usable", "in 89 d"}, columns(table[2])[:5])
+
+	// What is shown once is shown nowhere else.
+	assert.Equal(t, "enrolment token "+made.ID+" is revoked\n", p.does("token", "revoke", made.ID))
+	assert.Equal(t, "API token "+given.ID+" (anna) is revoked\n", p.does("api-token", "revoke", given.ID))
+	for _, args := range [][]string{
+		{"token", "list"}, {"api-token", "list"}, {"token", "revoke", made.ID}, {"api-token", "revoke", given.ID}, {"audit", "list", "--scope", "all"},
+		{"status"}, {"whoami"}, {"context", "list"}, {"context", "show"}, {"version"},
+	} {
+		for _, output := range []string{"table", "json"} {
+			text := p.does(append(args, "--output", output)...)
+			for _, token := range []string{made.Token, person.Token, c.Admin.Reveal()} {
+				assert.NotContains(t, text, secretOf(token), args)
+			}
+		}
+	}
+	assert.Equal(t, resource.TokenRevoked, reads[listOf[resource.EnrollmentToken]](p, "token", "list", "--state", "revoked").Items[0].State)
+	assert.Len(t, reads[listOf[resource.APIToken]](p, "api-token", "list", "--state", "usable").Items, 2)
+	assert.Contains(t, p.fails(1, "token", "revoke", "none"), "not_found")
+	assert.Contains(t, p.fails(1, "api-token", "revoke", c.Admin.ID), "last usable token with the role admin")
+}
+
+func TestAuditCommand(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("web1", "web1", nil).Event(wire.EventRenewed, "www", "serial 0a")
+	require.Eventually(t, func() bool {
+		return len(reads[listOf[resource.Event]](p, "audit", "list", "--scope", "all", "--kind", "certificate.renewed").Items) == 1
+	}, 10*time.Second, 5*time.Millisecond, "the journal is written a moment later")
+	table := lines(p.does("audit", "list"))
+	assert.Equal(t, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, columns(table[0]))
+	assert.Equal(t, []string{"agent.enrolled", "enrollment_token:tweb1", "web1", "web1"}, columns(table[1])[1:5], "newest first")
+	assert.Contains(t, lines(p.does("audit", "list", "--oldest"))[1], "ca.created")
+	assert.Len(t, lines(p.does("audit", "list", "--kind", "agent.enrolled,ca.created")), 3)
+	assert.Len(t, lines(p.does("audit", "list", "--agent", "web1", "--object", "www", "--scope", "all")), 2)
+}
+
+func TestPagesAreFollowed(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	agent := c.Agent("web1", "web1", nil)
+	const total = 203
+	for i := range total {
+		agent.Report(fmt.Sprintf("c%03d", i), wire.Summary{State: wire.StatePending})
+	}
+	stdout, stderr, status := p.run("certificates", "list")
+	assert.Zero(t, status)
+	assert.Len(t, lines(stdout), 1+200)
+	assert.Equal(t, "certctl: these are the first 200; --all shows the rest\n", stderr)
+	assert.Len(t, lines(p.does("certificates", "list", "--all")), 1+total)
+	assert.Len(t, lines(p.does("certificates", "list", "--limit", "203")), 1+total, "there are no others")
+
+	stdout, _, _ = p.run("certificates", "list", "--limit", "3", "--output", "json")
+	var some listOf[resource.Certificate]
+	require.NoError(t, json.Unmarshal([]byte(stdout), &some))
+	assert.Len(t, some.Items, 3)
+	assert.True(t, some.More)
+	every := reads[listOf[resource.Certificate]](p, "certificates", "list", "--all")
+	assert.Len(t, every.Items, total)
+	assert.False(t, every.More)
+}
+
+func TestBadWords(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	for _, bad := range []struct{ line, text string }{
+		{"status --output yaml", `flag --output "yaml": expected table or json`},
+		{"agents list --limit 0", "flag --limit 0: expected 1 or more, or --all"},
+		{"agents list --limit 5 --all", "[all limit]"},
+		{"agents list extra", `unknown command "extra"`},
+		{"agents show", "accepts 1 arg(s)"},
+		{"agents list --state dead", `expected value to be one of "active, retired" (field state)`},
+		{"agents list --label prod", `"prod" is not label=value (field label)`},
+		{"agents list --safe-within soon", `flag --safe-within "soon": not a duration`},
+		{"certificates list --expires-within 5", `flag --expires-within "5": not a duration`},
+		{"certificates list --health fine", "(field health[0])"},
+		{"token create --ttl soon", `flag --ttl "soon": not a duration`},
+		{"token create --ttl 500ms", `flag --ttl "500ms": expected one minute or more`},
+		{"token create --ttl 0s", "expected one minute or more"},
+		{"token create --ttl 500d", "(field ttl_seconds)"},
+		{"token create --names *x.example.com", "(field name_patterns)"},
+		{"token create --uses -1", "invalid argument"},
+		{"api-token create --name x", `required flag(s) "role" not set`},
+		{"api-token create --name x --role root", "(field role)"},
+		{"api-token create --name x --role viewer --ttl 0s", "expected one minute or more"},
+		{"agents lits", `unknown command "lits" for "certctl agents"; did you mean list?`},
+		{"context switch x", `unknown command "switch" for "certctl context"`},
+		{"audit --nope", "unknown flag: --nope"},
+		{"agent-list", `unknown command "agent-list"`},
+		{"status --frobnicate", "unknown flag: --frobnicate"},
+	} {
+		index := c.State().Index()
+		assert.Contains(t, p.fails(1, strings.Fields(bad.line)...), bad.text, bad.line)
+		assert.Equal(t, index, c.State().Index(), bad.line)
+	}
+	viewer := c.Token(fleet.RoleViewer, 0)
+	t.Setenv("CERTCTL_TOKEN", viewer.Reveal())
+	assert.Contains(t, p.fails(1, "token", "create"), "has the role viewer; this needs operator [forbidden]; use a token with that role")
+}
+
+// What a host calls itself cannot paint on the terminal of who looks.
+func TestTerminalEscapesAreNeutralised(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	const evil = "web\x1b[2J\x1b]0;owned\a\u009b31m\u202egpj\r\n\ttab"
+	agent := c.Agent("evil", evil, nil)
+	bad := apitest.Valid(c.Now(), time.Hour, "www.example.com")
+	bad.LastError, bad.LastErrorAt, bad.NeedsAttention, bad.IssuerDN = evil, c.Now(), evil, evil
+	bad.Deployments[0].ID, bad.Deployments[0].Detail = evil, evil
+	agent.Report("www", bad)
+	for _, args := range [][]string{
+		{"agents", "list"}, {"agents", "show", "evil"}, {"certificates", "list"}, {"certificates", "show", "evil", "www"}, {"audit", "list", "--scope", "all"},
+		{"agents", "retire", "evil", "--yes"},
+	} {
+		for _, output := range []string{"table", "json"} {
+			text := p.does(append(args, "--output", output)...)
+			assert.NotContains(t, strings.ReplaceAll(text, "\n", ""), "\t")
+			for _, r := range strings.ReplaceAll(text, "\n", "") {
+				require.False(t, paints(r), "%v has %q", args, r)
+			}
+		}
+	}
+	assert.Equal(t, evil, reads[resource.AgentDetail](p, "agents", "show", "evil").Hostname, "JSON says it all, in a harmless form")
+	said := p.fails(1, "agents", "show", "\x1b[2J")
+	assert.NotContains(t, said, "\x1b")
+	stdout, _, _ := p.run("__complete", "agents", "show", "")
+	assert.NotContains(t, stdout, "\x1b")
+	assert.Contains(t, stdout, "evil\t")
+}
+
+func TestCompletion(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("web1", "web1.example.com", nil)
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		assert.Contains(t, p.does("completion", shell), "certctl")
+	}
+	for line, want := range map[string]string{
+		"agents show ":                "web1\tweb1.example.com",
+		"agents retire ":              "web1\tweb1.example.com",
+		"certificates show ":          "web1\tweb1.example.com",
+		"api-token revoke ":           c.Admin.ID,
+		"token revoke ":               "tweb1",
+		"context use ":                "default",
+		"status --output ":            "table\njson",
+		"certificates list --health ": "ok\nrenewing\nunknown\nat_risk\nunserved\nexpired",
+		"agents list --state ":        "active\nretired",
+	} {
+		stdout, _, status := p.run(append([]string{"__complete"}, strings.Split(line, " ")...)...)
+		assert.Zero(t, status)
+		assert.Equal(t, want, strings.TrimSpace(stdout[:strings.LastIndexByte(stdout, ':')]), line)
+	}
+	// Without a login there is nothing to offer, and nothing to complain of.
+	require.NoError(t, os.Remove(p.file()))
+	stdout, _, status := p.run("__complete", "agents", "show", "")
+	assert.Zero(t, status)
+	assert.Equal(t, ":4\n", stdout)
+}
+
+// Every command says what it does, and those that take words show how.
+func TestHelp(t *testing.T) {
+	p := newPerson(t)
+	assert.Contains(t, p.does("--help"), "Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.")
+	root := newRoot()
+	seen := 0
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+		assert.NotEmpty(t, cmd.Short, cmd.CommandPath())
+		if cmd.HasSubCommands() {
+			return
+		}
+		seen++
+		wordless := !strings.Contains(cmd.Use, " ") && !cmd.HasAvailableLocalFlags()
+		assert.True(t, wordless || strings.Contains(cmd.Example, cmd.CommandPath()), "%s has no example", cmd.CommandPath())
+	}
+	walk(root)
+	assert.Greater(t, seen, 15)
+	assert.Contains(t, p.does("agents"), "certctl agents [command]")
+	assert.Equal(t, buildinfo.Get().String()+"\n", p.does("version"))
+	assert.Equal(t, buildinfo.Get().String()+"\n", p.does("--version"))
+	assert.Equal(t, buildinfo.Get(), reads[buildinfo.Info](p, "version"))
+}
