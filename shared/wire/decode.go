@@ -90,7 +90,10 @@ func (r *SyncRequest) Validate() *Problem {
 	if p := r.validateEvents(); p != nil {
 		return p
 	}
-	return r.validateOrders()
+	if p := r.validateOrders(); p != nil {
+		return p
+	}
+	return r.validateDesired()
 }
 
 func (r *SyncRequest) validateRows() *Problem {

@@ -45,6 +45,13 @@ type SyncRequest struct {
 	// agent has stored, which the coordinator need not send again.
 	Orders    []OrderRequest `json:"orders,omitempty"`
 	Collected []string       `json:"collected,omitempty"`
+
+	// DesiredDigest is the digest of the Desired that the agent goes by; ""
+	// before the first. Assignments says what the agent made of each, and is
+	// sent only together with a digest or report that is new.
+	DesiredDigest string             `json:"desired_digest,omitempty"`
+	Assignments   []AssignmentReport `json:"assignments,omitempty"`
+	Commands      []CommandResult    `json:"commands,omitempty"`
 }
 
 // HostReport is what an agent says of its host. It is stored only when it
@@ -216,4 +223,9 @@ type SyncResponse struct {
 	// it has something new to say: the coordinator sets the pace of its fleet.
 	PauseMillis int64         `json:"pause_millis"`
 	Orders      []OrderResult `json:"orders,omitempty"`
+	// Desired is sent only when its digest differs from DesiredDigest of the
+	// request. Nil leaves things as they are.
+	Desired *Desired `json:"desired,omitempty"`
+	// Commands are those whose final result has not arrived, at most MaxCommands.
+	Commands []Command `json:"commands,omitempty"`
 }
