@@ -47,6 +47,10 @@ generate: ## regenerate docs/operator/configuration.md and docs/reference/openap
 bench: ## benchmarks: schedule, digest, Raft group commit
 	go test -run '^$$' -bench . -benchmem ./agent/... ./coordinator/... ./shared/...
 
+.PHONY: soak
+soak: ## the long runs: hundreds of kill -9 of both sides, against real authorities (an hour or two)
+	CERTCTL_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Soak' ./internal/e2e
+
 .PHONY: test-windows
 test-windows: ## run the Windows service verbs under wine (installs wine)
 	scripts/test-windows-service.sh

@@ -27,7 +27,7 @@ import (
 // good at every moment.
 func TestKillAgent(t *testing.T) {
 	t.Parallel()
-	const kills = 18
+	kills := times(18, 200)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -22,7 +22,8 @@ import (
 // is issued twice, and in the end everybody agrees.
 func TestKillCoordinator(t *testing.T) {
 	t.Parallel()
-	const kills, hosts, perHost = 12, 3, 5
+	const hosts, perHost = 3, 5
+	kills := times(12, 150)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
