@@ -59,10 +59,21 @@ func (e *Error) Unwrap() error { return e.Err }
 // process out is left to the store's lock.
 type Dir struct {
 	path string
-	// fault is the seam for tests of a disk that fails; it is called before
-	// each step of Create.
-	fault func(step string) error
+	hook durable.Hook
 }
+
+// Steps of making and removing a key.
+const (
+	stepCreate   durable.Step = "keys: create"
+	stepRestrict durable.Step = "keys: restrict"
+	stepWrite    durable.Step = "keys: write"
+	stepSync     durable.Step = "keys: sync"
+	stepClose    durable.Step = "keys: close"
+	stepSyncDir  durable.Step = "keys: sync directory"
+	stepReadBack durable.Step = "keys: read back"
+	stepDiscard  durable.Step = "keys: discard"
+	stepRemove   durable.Step = "keys: remove"
+)
 
 // OpenDir opens the directory and creates it where it is missing. One that
 // belongs to somebody else, that others may enter, or that cannot be written is
@@ -79,8 +90,12 @@ func OpenDir(path string) (*Dir, error) {
 	if _, err := durable.RemoveStaleTemp(abs); err != nil {
 		return nil, fmt.Errorf("key directory %s: %w", abs, err)
 	}
-	return &Dir{path: abs, fault: func(string) error { return nil }}, nil
+	return &Dir{path: abs}, nil
 }
+
+// WithHook returns the same directory with a hook around each durable step, for
+// tests of crashes and failing disks.
+func (d *Dir) WithHook(hook durable.Hook) *Dir { return &Dir{path: d.path, hook: hook} }
 
 // Path is the absolute path of the directory.
 func (d *Dir) Path() string { return d.path }
@@ -107,57 +122,56 @@ func (d *Dir) Create(alg pki.KeyAlgorithm) (id string, key crypto.Signer, err er
 		return "", nil, fmt.Errorf("create key: %w", err)
 	}
 	if err := d.readBack(id, text, key); err != nil {
-		return "", nil, errors.Join(fmt.Errorf("create key: %w", err), durable.Remove(d.file(id)))
+		return "", nil, errors.Join(fmt.Errorf("create key: %w", err), d.discard(d.file(id)))
 	}
 	return id, key, nil
 }
 
-// write stores text in a file that must not exist yet.
+// write stores text in a file that must not exist yet. After an error, also one
+// of the sync, nothing of it is used again: the next key has another file.
 func (d *Dir) write(id string, text []byte) (err error) {
 	path := d.file(id)
-	if err := d.fault("create"); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
+	var f *os.File
 	defer func() {
-		if err != nil {
+		if err != nil && f != nil {
 			f.Close() // a second Close is harmless
-			err = errors.Join(err, os.Remove(path))
+			err = errors.Join(err, d.discard(path))
 		}
 	}()
-	// On Windows a new file has the rights that its directory passes on, so they
-	// are set before there is anything to read.
-	if err := durable.RestrictToAdministrators(path); err != nil {
-		return err
-	}
 	for _, step := range []struct {
-		name string
+		name durable.Step
 		do   func() error
 	}{
-		{"write", func() error { _, err := f.Write(text); return err }},
-		{"sync", f.Sync},
-		{"close", f.Close},
-		{"sync directory", func() error { return durable.SyncDir(d.path) }},
+		{stepCreate, func() (err error) {
+			f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			return err
+		}},
+		// On Windows a new file has the rights that its directory passes on, so
+		// they are set before there is anything to read.
+		{stepRestrict, func() error { return durable.RestrictToAdministrators(path) }},
+		{stepWrite, func() error { _, err := f.Write(text); return err }},
+		{stepSync, func() error { return f.Sync() }},
+		{stepClose, func() error { return f.Close() }},
+		{stepSyncDir, func() error { return durable.SyncDir(d.path) }},
 	} {
-		if err := d.fault(step.name); err != nil {
-			return fmt.Errorf("%s %s: %w", step.name, path, err)
-		}
-		if err := step.do(); err != nil {
-			return fmt.Errorf("%s %s: %w", step.name, path, err)
+		if err := d.hook.Around(step.name, path, step.do); err != nil {
+			return fmt.Errorf("%s %s: %w", strings.TrimPrefix(string(step.name), "keys: "), path, err)
 		}
 	}
 	return nil
 }
 
+// discard removes a key that nobody has heard of.
+func (d *Dir) discard(path string) error {
+	return d.hook.Around(stepDiscard, path, func() error { return durable.Remove(path) })
+}
+
 func (d *Dir) readBack(id string, text []byte, key crypto.Signer) error {
-	if err := d.fault("read back"); err != nil {
+	var stored []byte
+	if err := d.hook.Around(stepReadBack, d.file(id), func() (err error) {
+		stored, err = d.read(id)
 		return err
-	}
-	stored, err := d.read(id)
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	defer clear(stored)
@@ -242,7 +256,9 @@ func (d *Dir) Remove(id string) error {
 	if !idPattern.MatchString(id) {
 		return fmt.Errorf("key id %.40q is malformed: %w", id, ErrNotFound)
 	}
-	if err := durable.Remove(d.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := d.file(id)
+	err := d.hook.Around(stepRemove, path, func() error { return durable.Remove(path) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("key: %w", err)
 	}
 	return nil

@@ -75,22 +75,24 @@ func requireEmpty(t *testing.T, d *Dir) {
 // Whatever step fails, the caller hears of it and nothing of the key is left.
 func TestCreateFailsCleanlyAtEachStep(t *testing.T) {
 	broken := errors.New("the disk is broken")
-	for _, step := range []string{"create", "write", "sync", "close", "sync directory", "read back"} {
-		d := openDir(t)
-		reached := false
-		d.fault = func(s string) error {
-			if s == step {
-				reached = true
-				return broken
+	for _, step := range []durable.Step{stepCreate, stepRestrict, stepWrite, stepSync, stepClose, stepSyncDir, stepReadBack} {
+		for _, after := range []bool{false, true} {
+			d := openDir(t)
+			reached := false
+			d.hook = func(s durable.Step, _ string, done bool) error {
+				if s == step && done == after {
+					reached = true
+					return broken
+				}
+				return nil
 			}
-			return nil
+			id, key, err := d.Create(pki.ECDSAP256)
+			require.True(t, reached, step)
+			require.ErrorIs(t, err, broken, step)
+			assert.Empty(t, id, step)
+			assert.Nil(t, key, step)
+			requireEmpty(t, d)
 		}
-		id, key, err := d.Create(pki.ECDSAP256)
-		require.True(t, reached, step)
-		require.ErrorIs(t, err, broken, step)
-		assert.Empty(t, id, step)
-		assert.Nil(t, key, step)
-		requireEmpty(t, d)
 	}
 }
 
@@ -101,8 +103,8 @@ func TestCreateFindsWhatTheDiskChanged(t *testing.T) {
 		"empty":     func([]byte) []byte { return nil },
 	} {
 		d := openDir(t)
-		d.fault = func(step string) error {
-			if step != "read back" {
+		d.hook = func(step durable.Step, _ string, done bool) error {
+			if step != stepReadBack || done {
 				return nil
 			}
 			files, err := filepath.Glob(filepath.Join(d.path, "*"))

@@ -14,7 +14,6 @@ import (
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
-	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -89,7 +88,7 @@ func (e *Engine) deployOne(ctx context.Context, m *managed, rec *store.Certifica
 	g := p.key
 	task := p.task
 	task.ScratchDir = e.scratch(m.Name, id)
-	if err := durable.MkdirAll(task.ScratchDir, 0o700); err != nil {
+	if err := e.makeScratch(task.ScratchDir); err != nil {
 		return e.failDeployment(m, g, id, &deploy.Error{Stage: deploy.StagePrepare, Err: err, Mend: "make the state directory writable for the agent"})
 	}
 	// The state of another pair's transaction means nothing to this one.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
@@ -41,6 +42,8 @@ type Store interface {
 	Remove(name string, events ...wire.Event) (*store.Certificate, error)
 	Due(now time.Time, limit int) ([]string, error)
 	KeyIDs() (map[string]bool, error)
+	// CheckRoom returns nil if the result of an order could be stored just now.
+	CheckRoom() error
 }
 
 // Keys is the directory of private keys, with the guarantees of [keys.Dir]:
@@ -86,7 +89,17 @@ type Config struct {
 	// Rand returns numbers uniform in [0,1). It is called by one goroutine at a
 	// time.
 	Rand func() float64
+	// Hook is called around each durable step of the engine itself, for tests of
+	// crashes and failing disks; nil in production.
+	Hook durable.Hook
 }
+
+// The engine's own durable steps; all others are its store's, its keys' and its
+// targets'.
+const (
+	stepScratch       durable.Step = "renewal: create scratch directory"
+	stepRemoveScratch durable.Step = "renewal: remove unused scratch directory"
+)
 
 var (
 	_ Store = (*store.Store)(nil)

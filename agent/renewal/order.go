@@ -35,7 +35,7 @@ func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error 
 	err = e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
 		return begun(rec, m, keyID, orderID)
 	})
-	var full *diskFullError
+	var full *notStoredError
 	if errors.Is(err, errSuperseded) || errors.As(err, &full) {
 		e.discardKey(m.Name, keyID) // nothing was stored that names it
 		return unlessSuperseded(err)
@@ -55,6 +55,10 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 		return e.failKey(m, rec, err)
 	}
 	e.keyWorks(rec.Next.KeyID)
+	// The disk may have filled since the record was written, perhaps days ago.
+	if err := e.checkRoom(); err != nil {
+		return err
+	}
 	orderID := rec.OrderID
 	order := &issuer.Order{
 		ID: orderID, Certificate: m.Name, Names: m.Names, Key: key,
@@ -95,6 +99,19 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	}
 	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", m.IssuerName)
 	return nil
+}
+
+// checkRoom returns nil if what the authority is about to be asked for could be
+// stored. Otherwise it is not asked.
+func (e *Engine) checkRoom() error {
+	err := e.cfg.Store.CheckRoom()
+	if err == nil {
+		return nil
+	}
+	if passes(err) || errors.Is(err, store.ErrStateUnknown) {
+		return e.storeFailed(err)
+	}
+	return fmt.Errorf("nothing is ordered, because its result could not be stored: %w; check the disk", err)
 }
 
 // check decides whether what the authority sent may be deployed.
@@ -185,8 +202,8 @@ func (e *Engine) keyWorks(id string) {
 }
 
 func keyError(err error) error {
-	if isDiskFull(err) {
-		return &diskFullError{err}
+	if passes(err) {
+		return &notStoredError{err}
 	}
 	return fmt.Errorf("private key: %w", err)
 }

@@ -35,7 +35,7 @@ const (
 // missing, removes those that are not managed any more, and draws up the
 // schedule. Records of renewals under way stay as they are and are due.
 func (e *Engine) start(ctx context.Context) error {
-	if err := durable.MkdirAll(e.cfg.ScratchDir, 0o700); err != nil {
+	if err := e.makeScratch(e.cfg.ScratchDir); err != nil {
 		return fmt.Errorf("renewal: scratch directory: %w", err)
 	}
 	records, err := e.cfg.Store.Certificates()
@@ -59,7 +59,7 @@ func (e *Engine) start(ctx context.Context) error {
 		e.verifyAt[name] = at
 		e.mu.Unlock()
 		if err := e.reconcile(e.managed[name]); err != nil {
-			var full *diskFullError
+			var full *notStoredError
 			if !errors.As(err, &full) {
 				return err
 			}
@@ -107,7 +107,7 @@ func (e *Engine) remove(rec *store.Certificate) error {
 	removed, err := e.cfg.Store.Remove(rec.Name, event)
 	if err != nil {
 		err = e.storeFailed(err)
-		var full *diskFullError
+		var full *notStoredError
 		if errors.As(err, &full) {
 			// It stays listed until the next start, and nobody works on it.
 			e.log.Error("certificate that is not managed any more cannot be removed", "certificate", rec.Name, "err", err)
@@ -145,6 +145,10 @@ func (e *Engine) sweep(now time.Time) {
 	}
 }
 
+func (e *Engine) makeScratch(path string) error {
+	return e.cfg.Hook.Around(stepScratch, path, func() error { return durable.MkdirAll(path, 0o700) })
+}
+
 // sweepScratch removes the scratch directories of targets that are gone: they
 // hold copies of keys.
 func (e *Engine) sweepScratch() {
@@ -164,7 +168,7 @@ func (e *Engine) sweepScratch() {
 			continue
 		}
 		path := filepath.Join(e.cfg.ScratchDir, entry.Name())
-		if err := os.RemoveAll(path); err != nil {
+		if err := e.cfg.Hook.Around(stepRemoveScratch, path, func() error { return os.RemoveAll(path) }); err != nil {
 			e.log.Warn("unused scratch directory cannot be removed", "path", path, "err", err)
 		}
 	}

@@ -267,7 +267,7 @@ type failure struct {
 
 func issuerFailure(err error) failure {
 	e := issuer.Classify(err)
-	var full *diskFullError // what the issuer tried to save
+	var full *notStoredError // what the issuer tried to save
 	return failure{class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full)}
 }
 

@@ -6,18 +6,26 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/wire"
 )
 
-// diskFullError is a transaction that was not made because there was no room.
-// What is on disk is what was there before.
-type diskFullError struct{ err error }
+// notStoredError is a transaction that was certainly not made, for want of room
+// or because the disk is read-only. What is on disk is what was there before.
+type notStoredError struct{ err error }
 
-func (e *diskFullError) Error() string {
+func (e *notStoredError) Error() string {
+	if durable.IsReadOnly(e.err) {
+		return fmt.Sprintf("the disk is read-only: %v; mount it writable, the agent goes on by itself", e.err)
+	}
 	return fmt.Sprintf("the disk is full: %v; free some space, the agent goes on by itself", e.err)
 }
 
-func (e *diskFullError) Unwrap() error { return e.err }
+func (e *notStoredError) Unwrap() error { return e.err }
+
+// passes reports whether an error of the disk is one that somebody can mend
+// while the agent runs.
+func passes(err error) bool { return durable.IsFull(err) || durable.IsReadOnly(err) }
 
 // block keeps a certificate alone whose failure could not be stored.
 type block struct {
@@ -30,7 +38,7 @@ const blockPause = time.Minute
 
 // update makes one transaction of a record: fn's change, what follows from it,
 // and the events. An error of fn is returned as it is and nothing is stored.
-// Every other error but *diskFullError stops the engine.
+// Every other error but *notStoredError stops the engine.
 func (e *Engine) update(m *managed, fn func(rec *store.Certificate, emit func(wire.Event)) error) error {
 	var refusal error
 	err := e.cfg.Store.Update(m.Name, func(tx *store.CertificateTx) error {
@@ -58,8 +66,8 @@ func (e *Engine) update(m *managed, fn func(rec *store.Certificate, emit func(wi
 // sync nobody knows which of two states is on disk, and acting on the wrong one
 // could order twice: the engine stops, and a new process reads what is there.
 func (e *Engine) storeFailed(err error) error {
-	if isDiskFull(err) && !errors.Is(err, store.ErrStateUnknown) {
-		return &diskFullError{err}
+	if passes(err) && !errors.Is(err, store.ErrStateUnknown) {
+		return &notStoredError{err}
 	}
 	err = fmt.Errorf("renewal: what the store holds is unknown: %w; check the disk, then restart the agent: it goes on from what is on disk", err)
 	e.mu.Lock()

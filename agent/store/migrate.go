@@ -41,16 +41,18 @@ func (s *source) migrate(from uint64) error {
 		return err
 	}
 	err = guard(func() error {
-		return db.Update(func(tx *bolt.Tx) error {
-			for version := from; version < s.layout.version; version++ {
-				if err := s.layout.migrations[version](tx); err != nil {
-					return fmt.Errorf("change schema %d to %d: %w", version, version+1, err)
+		return s.hook.Around(stepMigrate, s.path, func() error {
+			return db.Update(func(tx *bolt.Tx) error {
+				for version := from; version < s.layout.version; version++ {
+					if err := s.layout.migrations[version](tx); err != nil {
+						return fmt.Errorf("change schema %d to %d: %w", version, version+1, err)
+					}
 				}
-			}
-			if err := sealMeta(tx, metaSchema, numberKey(s.layout.version)); err != nil {
-				return err
-			}
-			return s.layout.verify(tx)
+				if err := sealMeta(tx, metaSchema, numberKey(s.layout.version)); err != nil {
+					return err
+				}
+				return s.layout.verify(tx)
+			})
 		})
 	})
 	if err = errors.Join(err, db.Close()); err != nil {
@@ -64,10 +66,13 @@ func (s *source) migrate(from uint64) error {
 func (s *source) keepCopy(version uint64) error {
 	backup := source{path: fmt.Sprintf("%s.v%d.bak", s.path, version)}
 	temp := backup.path + ".new"
-	if err := copyFile(s.path, temp); err != nil {
-		return errors.Join(backup.access(err), os.Remove(temp))
-	}
-	if err := durable.Rename(temp, backup.path); err != nil {
+	err := s.hook.Around(stepCopy, backup.path, func() error {
+		if err := copyFile(s.path, temp); err != nil {
+			return errors.Join(err, os.Remove(temp))
+		}
+		return durable.Rename(temp, backup.path)
+	})
+	if err != nil {
 		return backup.access(err)
 	}
 	return nil

@@ -37,6 +37,9 @@ type Options struct {
 	// OnDrop, when set, is called for each fact that a full outbox coalesced or
 	// dropped, after that is stored. It must not write to the store.
 	OnDrop func(Dropped)
+	// Hook is called around each durable step, for tests of crashes and failing
+	// disks; nil in production.
+	Hook durable.Hook
 }
 
 // Store is an open state file. Make it with Open.
@@ -57,13 +60,14 @@ type Store struct {
 
 	mu      sync.Mutex // held by the one writer
 	unknown error      // not nil after a commit with unknown outcome
-	commit  func(*bolt.Tx) error
+	hook    durable.Hook
 }
 
 // source is a state file before and while it is open.
 type source struct {
 	path   string
 	layout layout
+	hook   durable.Hook
 }
 
 // Open opens the state file at path, and creates it, and its directory, where
@@ -87,12 +91,12 @@ func open(path string, opts Options, l layout) (_ *Store, err error) {
 		return nil, fmt.Errorf("state file %s: %w", path, err)
 	}
 	s := &Store{
-		source:      source{path: abs, layout: l},
+		source:      source{path: abs, layout: l, hook: opts.Hook},
 		now:         opts.Now,
 		outboxLimit: opts.OutboxLimit,
 		onDrop:      opts.OnDrop,
 		boot:        randomID(),
-		commit:      (*bolt.Tx).Commit,
+		hook:        opts.Hook,
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -229,18 +233,22 @@ func (s *source) createIfMissing(now time.Time) error {
 	if err := os.Remove(temp.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s.access(err)
 	}
-	db, err := temp.openFile(false)
+	if err := s.hook.Around(stepMake, temp.path, func() error { return temp.make(now) }); err != nil {
+		return errors.Join(s.access(err), os.Remove(temp.path))
+	}
+	if err := s.hook.Around(stepMakeName, s.path, func() error { return durable.Rename(temp.path, s.path) }); err != nil {
+		return s.access(err)
+	}
+	return nil
+}
+
+func (s *source) make(now time.Time) error {
+	db, err := s.openFile(false)
 	if err != nil {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error { return initialise(tx, s.layout.version, now) })
-	if err := errors.Join(err, db.Close()); err != nil {
-		return errors.Join(s.access(err), os.Remove(temp.path))
-	}
-	if err := durable.Rename(temp.path, s.path); err != nil {
-		return s.access(err)
-	}
-	return nil
+	return errors.Join(err, db.Close())
 }
 
 // inspect decides, without changing anything, whether the file is ours, whole

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/wire"
 	bolt "go.etcd.io/bbolt"
 )
@@ -186,32 +187,23 @@ func TestUpdateErrorsStoreNothing(t *testing.T) {
 	put(t, s, "web", epoch.Add(1), epoch)
 }
 
-// A commit that fails before anything counts leaves the store in use.
-func TestCommitFailsBefore(t *testing.T) {
-	s := openTest(t, Options{})
-	put(t, s, "web", epoch, epoch)
-	before := dump(t, s)
-	s.commit = func(*bolt.Tx) error { return &os.PathError{Op: "write", Path: s.Path(), Err: syscall.ENOSPC} }
-	err := s.Append(eventOf("x", ""))
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.NotErrorIs(t, err, ErrStateUnknown)
-	require.Equal(t, before, dump(t, s))
-	s.commit = (*bolt.Tx).Commit
-	require.NoError(t, s.Append(eventOf("x", "")))
-}
-
 // A commit that fails after its meta page was written may or may not last: the
 // store must not go on as if it knew.
 func TestCommitFailsAfter(t *testing.T) {
 	path := testPath(t)
 	s := openAt(t, path, Options{})
 	put(t, s, "web", epoch, epoch)
-	s.commit = func(tx *bolt.Tx) error { return errors.Join(tx.Commit(), syscall.EIO) }
+	s.hook = func(_ durable.Step, _ string, done bool) error {
+		if done {
+			return syscall.EIO
+		}
+		return nil
+	}
 	err := s.Append(eventOf("x", ""))
 	require.ErrorIs(t, err, ErrStateUnknown)
 	require.ErrorIs(t, err, syscall.EIO)
 	require.ErrorContains(t, err, "start certctl-agent again")
-	s.commit = (*bolt.Tx).Commit
+	s.hook = nil
 	again := s.Append(eventOf("x", ""))
 	require.Equal(t, err, again, "until it is opened again")
 	_, found, err := s.Certificate("web")

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // change is one write transaction.
@@ -61,7 +63,7 @@ func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
 	if err := c.putJSON(bucketMeta, []byte(metaCounters), c.counters); err != nil {
 		return nil, err
 	}
-	if err := s.commit(tx); err != nil {
+	if err := s.hook.Around(stepCommit, s.source.path, tx.Commit); err != nil {
 		return nil, s.commitError(id, err)
 	}
 	return c.dropped, nil
@@ -72,6 +74,10 @@ func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
 // the change has not happened and never will. Once it is written readers see the
 // change, but whether it survives a power cut is unknown: what was told to
 // nobody may be lost, or may come true, and only the disk knows.
+//
+// Only a disk that is full or read-only is trusted again at the next write. One
+// that fails in any other way may have lost what it took before, and says so
+// once only: a later sync that succeeds proves nothing.
 func (s *Store) commitError(id int, err error) error {
 	err = s.source.access(err)
 	visible := false
@@ -79,7 +85,7 @@ func (s *Store) commitError(id int, err error) error {
 		visible = tx.ID() >= id
 		return nil
 	})
-	if !visible && viewErr == nil {
+	if !visible && viewErr == nil && (durable.IsFull(err) || durable.IsReadOnly(err)) {
 		return err
 	}
 	s.unknown = &Error{File: s.source.path, Mend: "check the disk and start certctl-agent again",

@@ -69,8 +69,8 @@ func TestWriteFileOwner(t *testing.T) {
 	assert.Equal(t, own, got)
 
 	// The temporary file is private until it has its owner, and the owner is set before there is any content.
-	var seen []step
-	require.NoError(t, writeFile(path, []byte("2"), own, func(s step, done bool) error {
+	var seen []Step
+	require.NoError(t, writeFile(path, []byte("2"), own, func(s Step, _ string, done bool) error {
 		matches, err := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern))
 		require.NoError(t, err)
 		if len(matches) != 1 {

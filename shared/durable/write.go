@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // tempPattern names the files that a write leaves behind if the machine stops in its middle. RemoveStaleTemp finds
@@ -46,49 +47,32 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 // WriteFileOwned is WriteFile with an owner and a group. The file never shows under its name with another owner or mode
 // than the one asked for.
 func WriteFileOwned(path string, data []byte, own Ownership) error {
-	return writeFile(path, data, own, noFault)
+	return writeFile(path, data, own, nil)
 }
 
-// step is one thing that a write does and that can fail or be the last before a crash.
-type step string
-
+// Steps of a write.
 const (
-	stepCreate    step = "create temporary file"
-	stepOwnership step = "set owner and mode"
-	stepWrite     step = "write"
-	stepSync      step = "sync"
-	stepClose     step = "close"
-	stepRename    step = "rename"
-	stepSyncDir   step = "sync directory"
+	stepCreate    Step = "durable: create temporary file"
+	stepOwnership Step = "durable: set owner and mode"
+	stepWrite     Step = "durable: write"
+	stepSync      Step = "durable: sync"
+	stepClose     Step = "durable: close"
+	stepRename    Step = "durable: rename"
+	stepSyncDir   Step = "durable: sync directory"
 )
 
 // writeSteps is the order of a write. Owner and mode come before the content, so that no octet of a key is ever readable
 // by more than the file will allow in the end.
-var writeSteps = []step{stepCreate, stepOwnership, stepWrite, stepSync, stepClose, stepRename, stepSyncDir}
+var writeSteps = []Step{stepCreate, stepOwnership, stepWrite, stepSync, stepClose, stepRename, stepSyncDir}
 
-// fault is the seam for tests: it is called before and after each step, and its error makes the step fail there.
-type fault func(s step, done bool) error
-
-func noFault(step, bool) error { return nil }
-
-func (f fault) around(s step, do func() error) error {
-	if err := f(s, false); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	return f(s, true)
-}
-
-func writeFile(path string, data []byte, own Ownership, inject fault) error {
+func writeFile(path string, data []byte, own Ownership, hook Hook) error {
 	if own.Mode.Perm() == 0 || own.Mode != own.Mode.Perm() {
 		return fmt.Errorf("write %s: mode %#o: want permission bits such as 0600", path, uint32(own.Mode))
 	}
 	dir := filepath.Dir(path)
 	var temp *os.File
 	renamed := false
-	steps := map[step]func() error{
+	steps := map[Step]func() error{
 		stepCreate: func() (err error) {
 			temp, err = os.CreateTemp(dir, tempPattern) // O_EXCL, mode 0600
 			return err
@@ -105,11 +89,11 @@ func writeFile(path string, data []byte, own Ownership, inject fault) error {
 		stepSyncDir: func() error { return SyncDir(dir) },
 	}
 	for _, s := range writeSteps {
-		err := inject.around(s, steps[s])
+		err := hook.Around(s, path, steps[s])
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("write %s: %s: %w", path, s, err)
+		err = fmt.Errorf("write %s: %s: %w", path, strings.TrimPrefix(string(s), "durable: "), err)
 		if temp != nil && !renamed {
 			err = errors.Join(err, discard(temp))
 		}

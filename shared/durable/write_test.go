@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -75,14 +76,14 @@ func TestWriteFileEachStepFailing(t *testing.T) {
 					if existed {
 						require.NoError(t, WriteFile(path, oldContent, 0o600))
 					}
-					err := writeFile(path, newContent, keepOwner(0o600), func(s step, done bool) error {
+					err := writeFile(path, newContent, keepOwner(0o600), func(s Step, _ string, done bool) error {
 						if s == failing && done == after {
 							return errInjected
 						}
 						return nil
 					})
 					require.ErrorIs(t, err, errInjected)
-					require.ErrorContains(t, err, string(failing))
+					require.ErrorContains(t, err, strings.TrimPrefix(string(failing), "durable: "))
 					requireWhole(t, dir, existed, replaced(failing, after), oldContent, newContent)
 
 					require.NoError(t, WriteFile(path, newContent, 0o600), "the next write must succeed")
@@ -94,7 +95,7 @@ func TestWriteFileEachStepFailing(t *testing.T) {
 }
 
 // replaced says whether a write that stopped there has put the new content under its name.
-func replaced(stopped step, after bool) bool {
+func replaced(stopped Step, after bool) bool {
 	return stopped == stepRename && after || stopped == stepSyncDir
 }
 

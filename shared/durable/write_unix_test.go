@@ -46,10 +46,10 @@ func TestWriteFileCrashAtEachStep(t *testing.T) {
 	}
 }
 
-func crash(t *testing.T, path string, data []byte, last step, after bool) {
+func crash(t *testing.T, path string, data []byte, last Step, after bool) {
 	t.Helper()
 	defer func() { require.Equal(t, errInjected, recover()) }()
-	_ = writeFile(path, data, keepOwner(0o600), func(s step, done bool) error {
+	_ = writeFile(path, data, keepOwner(0o600), func(s Step, _ string, done bool) error {
 		if s == last && done == after {
 			panic(errInjected)
 		}

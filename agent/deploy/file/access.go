@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // maxFileSize bounds what is read of a file that is to be replaced. Anything
@@ -119,11 +121,11 @@ func (o observed) holds(content []byte, want attributes) bool {
 // mendFor tells an operator what to do about an error of the file system.
 func mendFor(err error) string {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), isDiskFull(err):
-		return "free some space on that file system"
 	case errors.Is(err, syscall.EDQUOT):
 		return "raise the disk quota of the agent's user, or free some space"
-	case errors.Is(err, syscall.EROFS):
+	case durable.IsFull(err):
+		return "free some space on that file system"
+	case durable.IsReadOnly(err):
 		return "mount that file system writable, or choose another path"
 	case errors.Is(err, syscall.EIO):
 		return "the disk reports errors: look at the kernel's log"

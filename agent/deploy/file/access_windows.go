@@ -87,7 +87,3 @@ func (a access) set(f *os.File, _ attributes, k kind) error {
 func checkTrusted(string) error { return nil }
 
 func linkTrusted(fs.FileInfo) bool { return true }
-
-func isDiskFull(err error) bool {
-	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
-}

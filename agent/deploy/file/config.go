@@ -12,6 +12,7 @@ import (
 
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/deploy/command"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // Layout says how files are put in place.
@@ -83,6 +84,9 @@ type Config struct {
 	Probe *Probe
 
 	Logger *slog.Logger // nil logs nothing
+	// Hook is called around each durable step, for tests of crashes and failing
+	// disks; nil in production.
+	Hook durable.Hook
 }
 
 // Target is a set of files that belong to one program.
@@ -97,7 +101,7 @@ type Target struct {
 	verifyCommand     *command.Command
 	probe             *Probe
 	log               *slog.Logger
-	fault             fault
+	hook              durable.Hook
 }
 
 var _ deploy.Target = (*Target)(nil)
@@ -138,7 +142,7 @@ func New(config Config) (*Target, error) {
 		createDirectories: config.CreateDirectories,
 		trustAny:          config.AllowUntrustedDirectories,
 		log:               config.Logger,
-		fault:             noFault,
+		hook:              config.Hook,
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)

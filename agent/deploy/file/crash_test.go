@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/deploy"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // crash is what a process that dies throws.
@@ -21,12 +22,12 @@ type crash struct{}
 // numbered from 0, two for each step.
 type script struct {
 	point   int
-	crashAt int  // -1: never
-	failAt  int  // -1: never
-	failing step // fails whenever it begins; "" is none
+	crashAt int          // -1: never
+	failAt  int          // -1: never
+	failing durable.Step // fails whenever it begins; "" is none
 }
 
-func (s *script) fault(at step, _ string, done bool) error {
+func (s *script) fault(at durable.Step, _ string, done bool) error {
 	point := s.point
 	s.point++
 	if point == s.crashAt {
@@ -42,7 +43,7 @@ func (s *script) fault(at step, _ string, done bool) error {
 func (h *host) attempt(t *testing.T, config Config, p pair, generation uint64, s *script) (report *deploy.Report, err error, crashed bool) {
 	t.Helper()
 	target := newTarget(t, config)
-	target.fault = s.fault
+	target.hook = s.fault
 	defer func() {
 		if r := recover(); r != nil {
 			_, crashed = r.(crash)
@@ -58,14 +59,14 @@ type scenario struct {
 	layout Layout
 	before string // "old" or "absent"
 	// failing makes the first call roll back, so that faults hit the way back too.
-	failing step
+	failing durable.Step
 }
 
 func scenarios() []scenario {
 	var list []scenario
 	for _, layout := range layouts() {
 		for _, before := range []string{"old", "absent"} {
-			for _, failing := range []step{"", stepCheck, stepVerify} {
+			for _, failing := range []durable.Step{"", stepCheck, stepVerify} {
 				if failing == stepCheck && (layout != LayoutFiles || before != "old") {
 					continue // its way back is a part of the one from verify
 				}
@@ -215,7 +216,7 @@ func TestTwoCrashes(t *testing.T) {
 func (h *host) crashInTheMiddle(t *testing.T, config Config, p pair) {
 	t.Helper()
 	target := newTarget(t, config)
-	target.fault = func(s step, path string, done bool) error {
+	target.hook = func(s durable.Step, _ string, done bool) error {
 		if s == stepRename && done {
 			panic(crash{})
 		}

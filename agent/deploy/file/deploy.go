@@ -9,6 +9,7 @@ import (
 
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/deploy/command"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // transaction is one call of Deploy.
@@ -188,8 +189,8 @@ func (tx *transaction) putIntoUse(ctx context.Context) (deploy.Stage, error) {
 }
 
 // run runs a command, if it is configured.
-func (tx *transaction) run(ctx context.Context, s step, c *command.Command, env map[string]string) error {
-	return tx.fault.plain(s, tx.task.Certificate, func() error {
+func (tx *transaction) run(ctx context.Context, s durable.Step, c *command.Command, env map[string]string) error {
+	return tx.hook.Around(s, tx.task.Certificate, func() error {
 		if c == nil {
 			return ctx.Err()
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/deploy/command"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/pki"
 )
 
@@ -353,7 +354,7 @@ func TestEndOfContextInTheCheck(t *testing.T) {
 	h.mustDeploy(t, h.config(LayoutFiles), pairs["old"], 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	target := newTarget(t, h.config(LayoutFiles))
-	target.fault = func(s step, _ string, done bool) error {
+	target.hook = func(s durable.Step, _ string, done bool) error {
 		if s == stepCheck && !done {
 			cancel()
 		}
@@ -375,7 +376,7 @@ func TestEndOfContextInTheReload(t *testing.T) {
 	h.mustDeploy(t, h.config(LayoutFiles), pairs["old"], 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	target := newTarget(t, h.config(LayoutFiles))
-	target.fault = func(s step, _ string, done bool) error {
+	target.hook = func(s durable.Step, _ string, done bool) error {
 		if s == stepReload && !done {
 			cancel()
 		}

@@ -97,7 +97,7 @@ func (l *directoryLayout) checkContents(p *plan) error {
 
 func (l *directoryLayout) stage(p *plan) error {
 	dir := filepath.Join(filepath.Dir(p.link.where), p.link.fresh)
-	if err := l.t.fault.around(stepMkdir, dir, func() error {
+	if err := l.t.around(stepMkdir, dir, func() error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -127,10 +127,10 @@ func (l *directoryLayout) swap(p *plan) error {
 // pointLink makes link say target, in one step.
 func (t *Target) pointLink(link, target string) error {
 	temp := tempFor(link)
-	if err := removeIfThere(temp); err != nil {
-		return fmt.Errorf("removing a leftover: %w", err)
+	if err := t.removeLeftover(temp); err != nil {
+		return err
 	}
-	if err := t.fault.around(stepLink, temp, func() error { return os.Symlink(target, temp) }); err != nil {
+	if err := t.around(stepLink, temp, func() error { return os.Symlink(target, temp) }); err != nil {
 		return err
 	}
 	if err := t.rename(temp, link); err != nil {
@@ -166,13 +166,13 @@ func (l *directoryLayout) sweep(r *record) error {
 	if err != nil {
 		return fmt.Errorf("looking for old directories: %w", err)
 	}
-	problems := []error{removeIfThere(tempFor(link))}
+	problems := []error{l.t.removeLeftover(tempFor(link))}
 	for _, entry := range entries {
 		name := entry.Name()
 		if !entry.IsDir() || !strings.HasPrefix(name, l.prefix()) || needed[name] {
 			continue
 		}
-		problems = append(problems, l.t.fault.around(stepRemoveOld, filepath.Join(parent, name), func() error {
+		problems = append(problems, l.t.around(stepRemoveOld, filepath.Join(parent, name), func() error {
 			return os.RemoveAll(filepath.Join(parent, name))
 		}))
 	}

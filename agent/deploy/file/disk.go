@@ -8,59 +8,47 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/certctl/certctl/shared/durable"
 )
 
-// step is one thing that a deployment does and that can fail, or be the last
-// before a crash.
-type step string
-
+// Steps of a deployment that can fail, or be the last before a crash.
 const (
-	stepCreate    step = "create temporary file"
-	stepAccess    step = "set owner and mode"
-	stepWrite     step = "write"
-	stepSync      step = "sync"
-	stepRename    step = "rename"
-	stepRemove    step = "remove"
-	stepSyncDir   step = "sync directory"
-	stepMkdir     step = "create directory"
-	stepLink      step = "create symbolic link"
-	stepSnapshot  step = "write snapshot"
-	stepOpen      step = "open transaction"
-	stepSave      step = "save state"
-	stepCheck     step = "check"
-	stepReload    step = "reload"
-	stepVerify    step = "verify"
-	stepClose     step = "close transaction"
-	stepSaveEnd   step = "save end"
-	stepForget    step = "remove snapshot"
-	stepRemoveOld step = "remove old directory"
+	stepCreate      durable.Step = "deploy/file: create temporary file"
+	stepAccess      durable.Step = "deploy/file: set owner and mode"
+	stepWrite       durable.Step = "deploy/file: write"
+	stepSync        durable.Step = "deploy/file: sync"
+	stepRename      durable.Step = "deploy/file: rename"
+	stepRemove      durable.Step = "deploy/file: remove"
+	stepSyncDir     durable.Step = "deploy/file: sync directory"
+	stepMkdir       durable.Step = "deploy/file: create directory"
+	stepLink        durable.Step = "deploy/file: create symbolic link"
+	stepSnapshotDir durable.Step = "deploy/file: create snapshot directory"
+	stepSnapshot    durable.Step = "deploy/file: write snapshot"
+	stepOpen        durable.Step = "deploy/file: open transaction"
+	stepSave        durable.Step = "deploy/file: save state"
+	stepCheck       durable.Step = "deploy/file: check"
+	stepReload      durable.Step = "deploy/file: reload"
+	stepVerify      durable.Step = "deploy/file: verify"
+	stepClose       durable.Step = "deploy/file: close transaction"
+	stepCloseSync   durable.Step = "deploy/file: sync closed transaction"
+	stepSaveEnd     durable.Step = "deploy/file: save end"
+	stepForget      durable.Step = "deploy/file: remove snapshot"
+	stepRemoveOld   durable.Step = "deploy/file: remove old directory"
+	stepLeftover    durable.Step = "deploy/file: remove leftover"
 )
 
-// fault is the seam for tests: it is called before and after each step, and its
-// error makes the step fail there.
-type fault func(s step, path string, done bool) error
-
-func noFault(step, string, bool) error { return nil }
-
 // around does a step on a file or directory.
-func (f fault) around(s step, path string, do func() error) error {
-	if err := f.plain(s, path, do); err != nil {
-		return fmt.Errorf("%s: %s: %w", path, s, err)
-	}
-	return nil
+func (t *Target) around(s durable.Step, path string, do func() error) error {
+	return around(t.hook, s, path, do)
 }
 
-// plain does a step whose errors need no further words.
-func (f fault) plain(s step, subject string, do func() error) error {
-	if err := f(s, subject, false); err != nil {
-		return err
+func around(hook durable.Hook, s durable.Step, path string, do func() error) error {
+	if err := hook.Around(s, path, do); err != nil {
+		return fmt.Errorf("%s: %s: %w", path, strings.TrimPrefix(string(s), "deploy/file: "), err)
 	}
-	if err := do(); err != nil {
-		return err
-	}
-	return f(s, subject, true)
+	return nil
 }
 
 // tempFor is where the new content of path is written first. The name depends
@@ -76,11 +64,11 @@ func tempFor(path string) string {
 // name, is on disk. Owner and mode are set while the file is still empty. What
 // is at path already, a leftover, is replaced.
 func (t *Target) create(path string, k kind, content []byte, want attributes) (err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing a leftover: %w", err)
+	if err := t.removeLeftover(path); err != nil {
+		return err
 	}
 	var f *os.File
-	if err := t.fault.around(stepCreate, path, func() (err error) {
+	if err := t.around(stepCreate, path, func() (err error) {
 		// O_EXCL: a file or link that somebody else puts there is never used.
 		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		return err
@@ -96,25 +84,33 @@ func (t *Target) create(path string, k kind, content []byte, want attributes) (e
 			err = fmt.Errorf("closing %s: %w", path, closeErr)
 		}
 	}()
-	if err := t.fault.around(stepAccess, path, func() error { return t.access.set(f, want, k) }); err != nil {
+	if err := t.around(stepAccess, path, func() error { return t.access.set(f, want, k) }); err != nil {
 		return err
 	}
-	if err := t.fault.around(stepWrite, path, func() error { _, err := f.Write(content); return err }); err != nil {
+	if err := t.around(stepWrite, path, func() error { _, err := f.Write(content); return err }); err != nil {
 		return err
 	}
-	return t.fault.around(stepSync, path, f.Sync)
+	return t.around(stepSync, path, f.Sync)
 }
 
 func (t *Target) rename(from, to string) error {
-	return t.fault.around(stepRename, to, func() error { return os.Rename(from, to) })
+	return t.around(stepRename, to, func() error { return os.Rename(from, to) })
 }
 
 func (t *Target) syncDir(dir string) error {
-	return t.fault.around(stepSyncDir, dir, func() error { return durable.SyncDir(dir) })
+	return t.around(stepSyncDir, dir, func() error { return durable.SyncDir(dir) })
 }
 
 func (t *Target) remove(path string) error {
-	return t.fault.around(stepRemove, path, func() error { return removeIfThere(path) })
+	return t.around(stepRemove, path, func() error { return removeIfThere(path) })
+}
+
+// removeLeftover removes what an attempt that did not end left at path. Where there is nothing, nothing is done.
+func (t *Target) removeLeftover(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return t.around(stepLeftover, path, func() error { return removeIfThere(path) })
 }
 
 func removeIfThere(path string) error {

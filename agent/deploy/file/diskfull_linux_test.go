@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/deploy"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 const inNamespace = "CERTCTL_TEST_MOUNT_NAMESPACE"
@@ -94,7 +95,7 @@ func testDiskFullAtOnce(t *testing.T) {
 func testDiskFullOnTheWayBack(t *testing.T) {
 	h, config, pairs := newSmallDisk(t)
 	target := newTarget(t, config)
-	target.fault = func(s step, _ string, done bool) error {
+	target.hook = func(s durable.Step, _ string, done bool) error {
 		if s == stepCheck && !done {
 			h.fill(t)
 			return errors.New("check failed")
@@ -131,7 +132,7 @@ func testDiskReadOnly(t *testing.T) {
 
 	remount(0)
 	target := newTarget(t, config)
-	target.fault = func(s step, _ string, done bool) error {
+	target.hook = func(s durable.Step, _ string, done bool) error {
 		if s == stepRename && done {
 			remount(syscall.MS_RDONLY) // in the middle of the renames
 		}

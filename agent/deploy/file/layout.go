@@ -84,7 +84,7 @@ func (l *filesLayout) sweep(*record) error {
 		if err != nil {
 			continue // nothing was ever written there
 		}
-		problems = append(problems, removeIfThere(tempFor(where)))
+		problems = append(problems, l.t.removeLeftover(tempFor(where)))
 	}
 	return errors.Join(problems...)
 }

@@ -27,7 +27,7 @@ func (t *Target) locateDir(dir string) (string, error) {
 				return "", err
 			}
 		}
-		if err := durable.MkdirAll(dir, 0o755); err != nil {
+		if err := t.around(stepMkdir, dir, func() error { return durable.MkdirAll(dir, 0o755) }); err != nil {
 			return "", err
 		}
 	}

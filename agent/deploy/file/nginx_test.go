@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/deploy/command"
 	"github.com/certctl/certctl/internal/testnginx"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // web is a host with a real nginx that serves from the target's files.
@@ -184,13 +185,13 @@ func TestNginxThatStaysBroken(t *testing.T) {
 // TestNginxAfterACrash dies at each step that nginx could notice; a new process goes on.
 func TestNginxAfterACrash(t *testing.T) {
 	t.Parallel()
-	for _, at := range []step{stepRename, stepReload, stepClose} {
+	for _, at := range []durable.Step{stepRename, stepReload, stepClose} {
 		for _, verified := range []bool{true, false} {
 			t.Run(string(at), func(t *testing.T) {
 				t.Parallel()
 				w, config := newWeb(t, LayoutFiles)
 				target := newTarget(t, config)
-				target.fault = func(s step, _ string, done bool) error {
+				target.hook = func(s durable.Step, _ string, done bool) error {
 					if s == at && done == (at != stepClose) {
 						panic(crash{})
 					}

@@ -68,14 +68,14 @@ func isEmptyState(state json.RawMessage) bool {
 
 // journal keeps the record of one target.
 type journal struct {
-	dir   string
-	save  func(json.RawMessage) error
-	fault fault
-	log   *slog.Logger
+	dir  string
+	save func(json.RawMessage) error
+	hook durable.Hook
+	log  *slog.Logger
 }
 
 func (t *Target) newJournal(task *deploy.Task) *journal {
-	return &journal{dir: task.ScratchDir, save: task.Save, fault: t.fault,
+	return &journal{dir: task.ScratchDir, save: task.Save, hook: t.hook,
 		log: t.log.With("certificate", task.Certificate, "generation", task.Generation)}
 }
 
@@ -96,7 +96,7 @@ func (j *journal) find() (*record, error) {
 		dir := filepath.Join(j.dir, entry.Name())
 		data, err := os.ReadFile(filepath.Join(dir, recordName))
 		if errors.Is(err, fs.ErrNotExist) {
-			if err := os.RemoveAll(dir); err != nil {
+			if err := around(j.hook, stepForget, dir, func() error { return os.RemoveAll(dir) }); err != nil {
 				return nil, fmt.Errorf("removing an old snapshot: %w", err)
 			}
 			continue
@@ -157,27 +157,23 @@ func (r *record) covers(p *plan) bool {
 // begin makes the snapshot and its record durable, then the state.
 func (j *journal) begin(r *record, contents [][]byte) error {
 	dir := j.snapshotDir(r.ID)
-	if err := j.fault.around(stepSnapshot, dir, func() error {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
+	if err := around(j.hook, stepSnapshotDir, dir, func() error { return durable.MkdirAll(dir, 0o700) }); err != nil {
+		return err
+	}
+	for i, f := range r.Files {
+		if f.Content == "" {
+			continue
+		}
+		path := filepath.Join(dir, f.Content)
+		if err := around(j.hook, stepSnapshot, path, func() error { return durable.WriteFile(path, contents[i], 0o600) }); err != nil {
 			return err
 		}
-		for i, f := range r.Files {
-			if f.Content == "" {
-				continue
-			}
-			if err := durable.WriteFile(filepath.Join(dir, f.Content), contents[i], 0o600); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		return err
 	}
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encoding the record: %w", err)
 	}
-	if err := j.fault.around(stepOpen, dir, func() error {
+	if err := around(j.hook, stepOpen, dir, func() error {
 		return durable.WriteFile(filepath.Join(dir, recordName), data, 0o600)
 	}); err != nil {
 		return err
@@ -191,7 +187,7 @@ func (j *journal) remember(r *record) error {
 	if err != nil {
 		return fmt.Errorf("encoding the state: %w", err)
 	}
-	return j.fault.around(stepSave, j.dir, func() error { return j.save(state) })
+	return around(j.hook, stepSave, j.dir, func() error { return j.save(state) })
 }
 
 // close ends the transaction. Removing the record is the moment of decision: a
@@ -199,16 +195,14 @@ func (j *journal) remember(r *record) error {
 // snapshot holds the old key and goes at once.
 func (j *journal) close(r *record) error {
 	dir := j.snapshotDir(r.ID)
-	if err := j.fault.around(stepClose, dir, func() error {
-		if err := removeIfThere(filepath.Join(dir, recordName)); err != nil {
-			return err
-		}
-		return durable.SyncDir(dir)
-	}); err != nil {
+	if err := around(j.hook, stepClose, dir, func() error { return removeIfThere(filepath.Join(dir, recordName)) }); err != nil {
 		return err
 	}
-	saveErr := j.fault.around(stepSaveEnd, j.dir, func() error { return j.save(nil) })
-	if err := j.fault.around(stepForget, dir, func() error { return os.RemoveAll(dir) }); err != nil {
+	if err := around(j.hook, stepCloseSync, dir, func() error { return durable.SyncDir(dir) }); err != nil {
+		return err
+	}
+	saveErr := around(j.hook, stepSaveEnd, j.dir, func() error { return j.save(nil) })
+	if err := around(j.hook, stepForget, dir, func() error { return os.RemoveAll(dir) }); err != nil {
 		// The next call tries again.
 		j.log.Warn("removing a snapshot failed", "err", err)
 	}

@@ -122,7 +122,7 @@ func (t *Target) awaitServed(ctx context.Context, wanted ...string) error {
 
 // verify is the last step of a deployment.
 func (t *Target) verify(ctx context.Context, task *deploy.Task, fingerprint string) error {
-	return t.fault.plain(stepVerify, task.Certificate, func() error {
+	return t.hook.Around(stepVerify, task.Certificate, func() error {
 		if t.probe != nil {
 			if err := t.awaitServed(ctx, fingerprint); err != nil {
 				return err
