@@ -118,7 +118,7 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 	}
 	until := rec.RetryAt
 	if reason == "" {
-		until = renewalTime(rec, m.informer != nil)
+		until = renewalTime(rec, m.informer(rec.Current) != nil)
 	}
 	return maintain(rec, m, f, until)
 }
@@ -126,7 +126,7 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 // asksAuthority reports whether the certificate in service is one whose
 // authority may say when to renew.
 func asksAuthority(rec *store.Certificate, m *managed, now time.Time) bool {
-	return m.informer != nil && rec.Current != nil && rec.RenewalInfo != nil &&
+	return m.informer(rec.Current) != nil && rec.Current != nil && rec.RenewalInfo != nil &&
 		rec.Current.ConfigDigest == m.digest && !expired(rec.Current, now)
 }
 
@@ -139,7 +139,7 @@ func renewalReason(rec *store.Certificate, m *managed, now time.Time) string {
 		return "an operator asked for it"
 	case rec.Current.ConfigDigest != m.digest:
 		return "its configuration was changed"
-	case !now.Before(renewalTime(rec, m.informer != nil)):
+	case !now.Before(renewalTime(rec, m.informer(rec.Current) != nil)):
 		return "its renewal time has come"
 	}
 	return ""

@@ -19,7 +19,7 @@ import (
 // twoPlaces is a managed certificate with the deployments a and b.
 func twoPlaces(t require.TestingT, iss issuer.Issuer) *managed {
 	m, err := newManaged(Managed{
-		Name: "web", Names: pki.MustParseNames("web.example.com"), KeyAlgorithm: pki.ECDSAP256, IssuerName: "ca", Issuer: iss,
+		Name: "web", Names: pki.MustParseNames("web.example.com"), KeyAlgorithm: pki.ECDSAP256, Issuers: []NamedIssuer{{Name: "ca", Issuer: iss}},
 		Deployments: []Deployment{{ID: "a", Target: &place{}}, {ID: "b", Target: &place{}}},
 	})
 	require.NoError(t, err)

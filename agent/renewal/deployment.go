@@ -236,9 +236,10 @@ func (e *Engine) verify(ctx context.Context, m *managed, rec *store.Certificate)
 func (e *Engine) askAuthority(ctx context.Context, m *managed, rec *store.Certificate) error {
 	var info *issuer.RenewalInfo
 	err := fmt.Errorf("stored chain of serial %s cannot be read", rec.Current.Serial)
-	if leaf := leafOf(rec.Current); leaf != nil {
-		info, err = guarded(ctx, infoTimeout, e.log, "renewal information of "+m.IssuerName, func(ctx context.Context) (*issuer.RenewalInfo, error) {
-			return m.informer.RenewalInfo(ctx, leaf)
+	informer, name := m.informer(rec.Current), m.issuerOf(rec.Current)
+	if leaf := leafOf(rec.Current); leaf != nil && informer != nil {
+		info, err = guarded(ctx, infoTimeout, e.log, "renewal information of "+name, func(ctx context.Context) (*issuer.RenewalInfo, error) {
+			return informer.RenewalInfo(ctx, leaf)
 		})
 	}
 	if ctx.Err() != nil {
@@ -259,7 +260,7 @@ func (e *Engine) askAuthority(ctx context.Context, m *managed, rec *store.Certif
 	if updateErr != nil {
 		return unlessSuperseded(updateErr)
 	}
-	log := e.log.With("certificate", m.Name, "issuer", m.IssuerName)
+	log := e.log.With("certificate", m.Name, "issuer", name)
 	switch {
 	case problem != nil:
 		log.Warn("no renewal information; the stored renewal time stands", "err", problem)

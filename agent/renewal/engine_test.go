@@ -28,7 +28,7 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 			Store: &faultyStore{}, Keys: &faultyKeys{}, Log: slog.New(slog.DiscardHandler), ScratchDir: t.TempDir(),
 			Managed: []Managed{{
 				Name: "web", Names: pki.MustParseNames("web.example.com"), KeyAlgorithm: pki.ECDSAP256,
-				IssuerName: "ca", Issuer: emptyIssuer{}, Deployments: []Deployment{{ID: "a", Target: &place{}}},
+				Issuers: []NamedIssuer{{Name: "ca", Issuer: emptyIssuer{}}}, Deployments: []Deployment{{ID: "a", Target: &place{}}},
 			}},
 		}
 	}
@@ -44,9 +44,9 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 		"at most 128":           func(c *Config) { c.Managed[0].Name = fmt.Sprintf("%0129d", 1) },
 		"no names":              func(c *Config) { c.Managed[0].Names = pki.Names{} },
 		"key algorithm \"des\"": func(c *Config) { c.Managed[0].KeyAlgorithm = "des" },
-		"name of its issuer":    func(c *Config) { c.Managed[0].IssuerName = fmt.Sprintf("%0129d", 1) },
+		"name of its issuer":    func(c *Config) { c.Managed[0].Issuers[0].Name = fmt.Sprintf("%0129d", 1) },
 		"has 129 octets":        func(c *Config) { c.Managed[0].Deployments[0].ID = fmt.Sprintf("%0129d", 1) },
-		"issuer is not set":     func(c *Config) { c.Managed[0].Issuer = nil },
+		"issuer is not set":     func(c *Config) { c.Managed[0].Issuers[0].Issuer = nil },
 		"must not be negative":  func(c *Config) { c.Managed[0].Lifetime = -1 },
 		"id and a target":       func(c *Config) { c.Managed[0].Deployments[0].Target = nil },
 		"used twice": func(c *Config) {
@@ -65,14 +65,14 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 // all of them.
 func TestConfigDigestIsFrozen(t *testing.T) {
 	m := Managed{Name: "web", Names: pki.MustParseNames("b.example.com", "a.example.com", "192.0.2.1"), KeyAlgorithm: pki.ECDSAP256,
-		IssuerName: "ca", Profile: "short", Lifetime: time.Hour}
+		Issuers: []NamedIssuer{{Name: "ca"}}, Profile: "short", Lifetime: time.Hour}
 	base, err := configDigest(m)
 	require.NoError(t, err)
 	assert.Equal(t, "v1:a2ce3bf2534587b3b3cc76a1e4915ae265867ef5841fd38ba7b6cca0218f170b", base)
 	for name, change := range map[string]func(*Managed){
 		"names":    func(m *Managed) { m.Names = pki.MustParseNames("a.example.com") },
 		"key":      func(m *Managed) { m.KeyAlgorithm = pki.RSA2048 },
-		"issuer":   func(m *Managed) { m.IssuerName = "other" },
+		"issuer":   func(m *Managed) { m.Issuers = []NamedIssuer{{Name: "other"}} },
 		"profile":  func(m *Managed) { m.Profile = "" },
 		"lifetime": func(m *Managed) { m.Lifetime = 2 * time.Hour },
 	} {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/agent/deploy"
 	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -25,10 +27,10 @@ type Managed struct {
 	Names pki.Names
 	// KeyAlgorithm is of the keys to be made; each renewal makes a new one.
 	KeyAlgorithm pki.KeyAlgorithm
-	// IssuerName is the issuer's name in the configuration. Another name is
-	// another issuer, for which the certificate is renewed.
-	IssuerName string
-	Issuer     issuer.Issuer
+	// Issuers may issue it, in order: the first one is asked at every renewal,
+	// the others stand in when it cannot. Another first name is another issuer,
+	// for which the certificate is renewed; other stand-ins are not.
+	Issuers []NamedIssuer
 	// Profile and Lifetime are passed on to the issuer; the zero values leave
 	// the choice to it.
 	Profile  string
@@ -36,6 +38,12 @@ type Managed struct {
 	// Deployments are carried out in this order. None is allowed: the pair then
 	// stays in the state directory.
 	Deployments []Deployment
+}
+
+// NamedIssuer is an issuer and its name in the configuration.
+type NamedIssuer struct {
+	Name   string
+	Issuer issuer.Issuer
 }
 
 // Deployment is one place where a certificate is put into service.
@@ -49,9 +57,46 @@ type Deployment struct {
 // managed is a checked Managed with what follows from it. It never changes.
 type managed struct {
 	Managed
-	digest   string
-	informer issuer.RenewalInformer // nil if the issuer is none
-	targets  map[string]deploy.Target
+	digest  string
+	targets map[string]deploy.Target
+}
+
+// first is the issuer that every renewal begins with.
+func (m *managed) first() NamedIssuer { return m.Issuers[0] }
+
+// issuerNamed is the issuer of that name; "" stands for the first one. ok is
+// false when the configuration does not have it any more.
+func (m *managed) issuerNamed(name string) (iss NamedIssuer, ok bool) {
+	if name == "" {
+		return m.first(), true
+	}
+	at := slices.IndexFunc(m.Issuers, func(i NamedIssuer) bool { return i.Name == name })
+	if at < 0 {
+		return NamedIssuer{}, false
+	}
+	return m.Issuers[at], true
+}
+
+// issuerOf names the issuer of g.
+func (m *managed) issuerOf(g *store.Generation) string {
+	if g == nil || g.Issuer == "" {
+		return m.first().Name
+	}
+	return g.Issuer
+}
+
+// informer asks the authority that issued g when to renew it; nil if it has no
+// say, or is not configured any more.
+func (m *managed) informer(g *store.Generation) issuer.RenewalInformer {
+	if g == nil {
+		return nil
+	}
+	iss, ok := m.issuerNamed(g.Issuer)
+	if !ok {
+		return nil
+	}
+	informer, _ := iss.Issuer.(issuer.RenewalInformer)
+	return informer
 }
 
 func newManaged(m Managed) (*managed, error) {
@@ -71,12 +116,7 @@ func newManaged(m Managed) (*managed, error) {
 	if _, err := pki.ParseKeyAlgorithm(m.KeyAlgorithm.String()); err != nil {
 		problems = append(problems, err)
 	}
-	if m.IssuerName == "" || m.Issuer == nil {
-		problems = append(problems, errors.New("issuer is not set"))
-	}
-	if len(m.IssuerName) > wire.MaxNameLen {
-		problems = append(problems, fmt.Errorf("the name of its issuer has %d octets; at most %d are allowed", len(m.IssuerName), wire.MaxNameLen))
-	}
+	problems = append(problems, checkIssuers(m.Issuers))
 	if m.Lifetime < 0 {
 		problems = append(problems, fmt.Errorf("lifetime %v: must not be negative", m.Lifetime))
 	}
@@ -101,8 +141,28 @@ func newManaged(m Managed) (*managed, error) {
 	if err != nil {
 		return nil, err
 	}
-	informer, _ := m.Issuer.(issuer.RenewalInformer)
-	return &managed{Managed: m, digest: digest, informer: informer, targets: targets}, nil
+	return &managed{Managed: m, digest: digest, targets: targets}, nil
+}
+
+func checkIssuers(list []NamedIssuer) error {
+	if len(list) == 0 {
+		return errors.New("issuer is not set")
+	}
+	var problems []error
+	names := make(map[string]bool, len(list))
+	for _, i := range list {
+		if i.Name == "" || i.Issuer == nil {
+			problems = append(problems, errors.New("issuer is not set"))
+		}
+		if len(i.Name) > wire.MaxNameLen {
+			problems = append(problems, fmt.Errorf("the name of its issuer has %d octets; at most %d are allowed", len(i.Name), wire.MaxNameLen))
+		}
+		if names[i.Name] {
+			problems = append(problems, fmt.Errorf("issuer %q is listed twice; once is enough", i.Name))
+		}
+		names[i.Name] = true
+	}
+	return errors.Join(problems...)
 }
 
 // configDigest stands for everything that a certificate must be renewed for
@@ -115,7 +175,7 @@ func configDigest(m Managed) (string, error) {
 		Issuer   string   `json:"issuer"`
 		Profile  string   `json:"profile"`
 		Lifetime int64    `json:"lifetime"` // seconds
-	}{m.Names.Strings(), m.KeyAlgorithm.String(), m.IssuerName, m.Profile, int64(m.Lifetime / time.Second)})
+	}{m.Names.Strings(), m.KeyAlgorithm.String(), m.Issuers[0].Name, m.Profile, int64(m.Lifetime / time.Second)})
 	if err != nil {
 		return "", fmt.Errorf("managed certificate %q: digest of its configuration: %w", m.Name, err)
 	}

@@ -99,7 +99,7 @@ func (e *Engine) Status() ([]Status, error) {
 		}
 		if !found {
 			m := e.managed[name]
-			rec = &store.Certificate{Name: name, Names: m.Names, Issuer: m.IssuerName, IssuerKind: m.Issuer.Kind(), Phase: store.PhaseIdle}
+			rec = &store.Certificate{Name: name, Names: m.Names, Issuer: m.first().Name, IssuerKind: m.first().Issuer.Kind(), Phase: store.PhaseIdle}
 		}
 		s := Status{Record: rec}
 		e.mu.Lock()

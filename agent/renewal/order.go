@@ -70,8 +70,8 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 			})
 		},
 	}
-	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+m.IssuerName, func(ctx context.Context) (*issuer.Issued, error) {
-		return m.Issuer.Issue(ctx, order)
+	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+m.first().Name, func(ctx context.Context) (*issuer.Issued, error) {
+		return m.first().Issuer.Issue(ctx, order)
 	})
 	switch {
 	case e.stopped():
@@ -91,13 +91,13 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 			return err
 		}
 		next = *rec.Next
-		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + m.IssuerName})
+		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + m.first().Name})
 		return nil
 	})
 	if err != nil {
 		return unlessSuperseded(err)
 	}
-	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", m.IssuerName)
+	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", m.first().Name)
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (e *Engine) check(m *managed, answer *issuer.Issued, key crypto.Signer) ([]
 		err = checkRecordable(chain[0])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", m.IssuerName, err)
+		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", m.first().Name, err)
 	}
 	return chain, nil
 }
@@ -170,7 +170,7 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 	if err != nil {
 		return unlessSuperseded(err)
 	}
-	log := e.log.With("certificate", m.Name, "issuer", m.IssuerName, "class", fail.class.String(), "retry_in", wait)
+	log := e.log.With("certificate", m.Name, "issuer", m.first().Name, "class", fail.class.String(), "retry_in", wait)
 	if counted {
 		log.Warn("renewal attempt failed", "err", fail.err)
 	} else {

@@ -86,10 +86,10 @@ func (e *Engine) queues(names []string) []*queue {
 		if m == nil {
 			continue // its record could not be removed at the start
 		}
-		q := byIssuer[m.IssuerName]
+		q := byIssuer[m.first().Name]
 		if q == nil {
-			q = &queue{issuer: m.IssuerName}
-			byIssuer[m.IssuerName] = q
+			q = &queue{issuer: m.first().Name}
+			byIssuer[m.first().Name] = q
 			order = append(order, q)
 		}
 		q.names = append(q.names, name)
@@ -101,7 +101,7 @@ func (e *Engine) queues(names []string) []*queue {
 func issuerNames(all map[string]*managed) []string {
 	names := make(map[string]bool)
 	for _, m := range all {
-		names[m.IssuerName] = true
+		names[m.first().Name] = true
 	}
 	return slices.Collect(maps.Keys(names))
 }

@@ -80,7 +80,7 @@ func TestAuthorityThatHangsDoesNotHoldUpAnother(t *testing.T) {
 		w.tune = func(c *Config) {
 			c.Concurrency = 4
 			for i := range c.Managed[:200] {
-				c.Managed[i].IssuerName, c.Managed[i].Issuer = "hanging", hanging
+				c.Managed[i].Issuers = []NamedIssuer{{Name: "hanging", Issuer: hanging}}
 			}
 		}
 		w.open()

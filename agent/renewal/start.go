@@ -87,7 +87,7 @@ func (e *Engine) reconcile(m *managed) error {
 			rec.RetryAt = e.now().Add(fraction(spread, u))
 		}
 		rec.Names, rec.ConfigDigest = m.Names, m.digest
-		rec.Issuer, rec.IssuerKind = m.IssuerName, m.Issuer.Kind()
+		rec.Issuer, rec.IssuerKind = m.first().Name, m.first().Issuer.Kind()
 		for id := range rec.Deployments {
 			if m.targets[id] == nil {
 				delete(rec.Deployments, id)

@@ -81,7 +81,7 @@ func (w *world) managed() []Managed {
 		}
 		m := Managed{
 			Name: name, Names: pki.MustParseNames(dns...), KeyAlgorithm: pki.ECDSAP256,
-			IssuerName: "ca", Issuer: w.issuer,
+			Issuers: []NamedIssuer{{Name: "ca", Issuer: w.issuer}},
 		}
 		if len(w.names) == 1 {
 			for _, p := range w.places {

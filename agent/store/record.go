@@ -82,6 +82,9 @@ type Generation struct {
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	IssuedAt     time.Time `json:"issued_at,omitzero"`
 	ConfigDigest string    `json:"config_digest,omitempty"`
+	// Issuer is the name of the issuer that issued it; "" in records of earlier
+	// versions, which knew one issuer for each certificate.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // RenewalInfo is a stored suggestion of an authority, with the point drawn in

@@ -47,7 +47,7 @@ func (p *parts) managed() ([]renewal.Managed, error) {
 		}
 		m := renewal.Managed{
 			Name: c.Name, Names: names, KeyAlgorithm: c.Key,
-			IssuerName: c.Issuer, Issuer: issuers[c.Issuer],
+			Issuers: []renewal.NamedIssuer{{Name: c.Issuer, Issuer: issuers[c.Issuer]}},
 			Profile: c.Profile, Lifetime: c.Lifetime,
 		}
 		for j := range c.Deployments {
