@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -60,8 +61,8 @@ func TestAWholeFileIsRead(t *testing.T) {
 	assert.Equal(t, pki.RSA2048, www.Key)
 	assert.Equal(t, 30*24*time.Hour, www.Lifetime)
 	assert.Equal(t, "1", www.Deployments[0].IDAt(0))
-	assert.Equal(t, FileMode(0o640), www.Deployments[0].Files.KeyMode)
-	assert.Equal(t, FileMode(0), www.Deployments[0].Files.Mode)
+	assert.Equal(t, managed.FileMode(0o640), www.Deployments[0].Files.KeyMode)
+	assert.Equal(t, managed.FileMode(0), www.Deployments[0].Files.Mode)
 	assert.Equal(t, 10*time.Second, www.Deployments[0].Verify.Patience)
 	assert.Equal(t, CoordinatorIssuer, s.Certificates[1].Issuer)
 	assert.Equal(t, filepath.Join(s.StateDir, "keys"), s.Keys())

@@ -3,12 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 	"github.com/certctl/certctl/shared/wire"
@@ -54,11 +53,14 @@ func (s *Settings) Validate(report func(string, error)) {
 		names[c.Name] = i
 		s.validateIssuer(path, c, report)
 		for j := range c.Deployments {
-			for _, f := range c.Deployments[j].Files.all() {
-				if other, taken := files[filepath.Clean(f.path)]; taken {
-					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.key), fmt.Errorf("%s is written by %s already; every file belongs to one deployment", f.path, other))
+			for _, f := range c.Deployments[j].Files.Paths() {
+				if !filepath.IsAbs(f.Path) { // nor is one of another operating system
+					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.Key), fmt.Errorf("cannot use %q; expected an absolute path of this operating system", f.Path))
 				}
-				files[filepath.Clean(f.path)] = fmt.Sprintf("certificate %q", c.Name)
+				if other, taken := files[filepath.Clean(f.Path)]; taken {
+					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.Key), fmt.Errorf("%s is written by %s already; every file belongs to one deployment", f.Path, other))
+				}
+				files[filepath.Clean(f.Path)] = fmt.Sprintf("certificate %q", c.Name)
 			}
 		}
 	}
@@ -134,12 +136,12 @@ func (a *ACME) Validate(report func(string, error)) {
 	}
 	switch a.Challenge {
 	case "http-01":
-		checkListen("http_01.listen", a.HTTP01.Listen, report)
+		managed.CheckAddress("http_01.listen", a.HTTP01.Listen, report)
 		if a.HTTP01.Webroot != "" && !filepath.IsAbs(a.HTTP01.Webroot) {
 			report("http_01.webroot", fmt.Errorf("cannot use %q; expected an absolute path", a.HTTP01.Webroot))
 		}
 	case "tls-alpn-01":
-		checkListen("tls_alpn_01.listen", a.TLSALPN01.Listen, report)
+		managed.CheckAddress("tls_alpn_01.listen", a.TLSALPN01.Listen, report)
 	case "dns-01":
 		if (a.DNS01.Exec == nil) == (a.DNS01.RFC2136 == nil) {
 			report("dns_01", errors.New("expected exactly one of exec and rfc2136"))
@@ -156,7 +158,7 @@ func (e *EAB) Validate(report func(string, error)) {
 
 // Validate implements settings.Validator.
 func (r *RFC2136) Validate(report func(string, error)) {
-	checkListen("server", r.Server, report)
+	managed.CheckAddress("server", r.Server, report)
 	if (r.TSIGKeyName == "") != (r.TSIGSecret.Reveal() == "") {
 		report("tsig_key_name", errors.New("expected tsig_key_name and tsig_secret together, or neither"))
 	}
@@ -167,79 +169,8 @@ func (c *Certificate) Validate(report func(string, error)) {
 	if !wire.ValidName(c.Name) {
 		report("name", fmt.Errorf("cannot use %q; expected 1 to %d characters without control characters", c.Name, wire.MaxNameLen))
 	}
-	if _, err := pki.ParseNames(c.Names); err != nil {
-		report("names", err)
-	}
-	ids := make(map[string]bool, len(c.Deployments))
-	for i := range c.Deployments {
-		id := c.Deployments[i].IDAt(i)
-		if ids[id] {
-			report(fmt.Sprintf("deployments[%d].id", i), fmt.Errorf("%q names another deployment of this certificate already", id))
-		}
-		ids[id] = true
-	}
-}
-
-// IDAt is the deployment's id, or its place in the list, counted from 1.
-func (d *Deployment) IDAt(index int) string {
-	if d.ID != "" {
-		return d.ID
-	}
-	return strconv.Itoa(index + 1)
-}
-
-// Validate implements settings.Validator.
-func (d *Deployment) Validate(report func(string, error)) {
-	if v := d.Verify; v != nil && v.Address == "" && len(v.Command) == 0 {
-		report("verify", errors.New("expected an address or a command"))
-	}
-	if v := d.Verify; v != nil && v.Address != "" {
-		checkListen("verify.address", v.Address, report)
-	}
-	all := d.Files.all()
-	if len(all) == 0 {
-		report("files", errors.New("no file to write; expected at least one of certificate, chain, fullchain, key, combined, directory"))
-	}
-	for _, f := range all {
-		if !filepath.IsAbs(f.path) {
-			report("files."+f.key, fmt.Errorf("cannot use %q; expected an absolute path", f.path))
-		}
-	}
-	if d.Files.Directory != "" && len(all) > 1 {
-		report("files.directory", errors.New("cannot be combined with paths of single files"))
-	}
-	if d.Files.KeyMode&0o007 != 0 {
-		report("files.key_mode", fmt.Errorf("%04o lets everybody on this host use the private key; expected a mode such as 0600 or 0640", uint32(d.Files.KeyMode)))
-	}
-}
-
-type namedPath struct{ key, path string }
-
-// all lists the paths that are set.
-func (f *Files) all() []namedPath {
-	var set []namedPath
-	for _, p := range []namedPath{
-		{"certificate", f.Certificate}, {"chain", f.Chain}, {"fullchain", f.FullChain},
-		{"key", f.Key}, {"combined", f.Combined}, {"directory", f.Directory},
-	} {
-		if p.path != "" {
-			set = append(set, p)
-		}
-	}
-	return set
-}
-
-// checkListen reports an address that is not host:port.
-func checkListen(path, address string, report func(string, error)) {
-	_, port, err := net.SplitHostPort(address)
-	if err == nil {
-		var n uint64
-		n, err = strconv.ParseUint(port, 10, 16)
-		if err == nil && n == 0 {
-			err = errors.New("port 0")
-		}
-	}
-	if err != nil {
-		report(path, fmt.Errorf("cannot use %q; expected host:port with a port number, such as 127.0.0.1:443 or :80", address))
+	c.Certificate.Validate(report)
+	for _, field := range c.Placeholders() {
+		report(field, errors.New("placeholders such as ${hostname} are for the coordinator's assignments; write the value itself"))
 	}
 }

@@ -20,6 +20,8 @@ const (
 type Options struct {
 	// File is the YAML file; "" for none.
 	File string
+	// Text, if it is not nil, is read instead of the file, which only names it in messages.
+	Text []byte
 	// FileRequired makes it a problem if File does not exist: set it when the user named the file.
 	FileRequired bool
 	// Env is the environment in the form of os.Environ.
@@ -97,12 +99,19 @@ func (l *loader) applyDefaults(section *field, v reflect.Value) {
 }
 
 func (l *loader) applyFile() {
-	if l.File == "" {
+	if l.File == "" && l.Text == nil {
 		return
 	}
 	origin := Origin{Source: SourceFile, File: l.File}
-	data, err := readBounded(l.File, maxFileSize)
+	data, err := l.Text, error(nil)
+	if data == nil {
+		data, err = readBounded(l.File, maxFileSize)
+	}
 	switch {
+	case len(data) > maxFileSize:
+		l.fileLost = true
+		l.problem("", origin, fmt.Errorf("the text is larger than %d KiB", maxFileSize>>10))
+		return
 	case errors.Is(err, os.ErrNotExist) && !l.FileRequired:
 		return
 	case err != nil:

@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/issuer/acme"
 	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -128,7 +129,7 @@ func readRoots(path string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-func (p *parts) target(d *config.Deployment, names pki.Names) (*file.Target, error) {
+func (p *parts) target(d *managed.Deployment, names pki.Names) (*file.Target, error) {
 	cfg := file.Config{
 		Paths: file.Paths{
 			Certificate: d.Files.Certificate, Chain: d.Files.Chain, FullChain: d.Files.FullChain,
