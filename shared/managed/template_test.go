@@ -97,7 +97,7 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		"names: [\"${host}\"]":         `www.yaml:1:9: names[0]: cannot use ${host}; expected ${hostname} or ${label.KEY}`,
 		"names: [\"${hostname\"]":      "no closing brace",
 		"names: [\"${label.}\"]":       "cannot use ${label.}",
-		"names: [a b]":                 "www.yaml:1:8: names",
+		"names: [a b]":                 "www.yaml:1:1: names",
 		"names: [a.example]\ndeployments:\n  - files: {key: tls.key}":                            "www.yaml:3:18: deployments[0].files.key: cannot use \"tls.key\"; expected an absolute path",
 		"names: [a.example]\ndeployments:\n  - files: {key: \"${label.dir}/tls.key\"}":           "expected an absolute path",
 		"names: [a.example]\ndeployments:\n  - files: {key: \"/a\\0b\"}":                         "NUL",
