@@ -156,7 +156,14 @@ func retireAgent(c *change, p *RetireAgent) Result {
 		if !ok {
 			break
 		}
+		c.revokeOfRetired(p.Actor, certificate)
 		c.delete(TableCertificates, certificate)
+	}
+	for _, table := range []Table{TableAssignmentReports, TableAgentCommands} {
+		records := c.scan(table, indexID, key(stored.ID))
+		for record := records.Next(); record != nil; record = records.Next() {
+			c.delete(table, record)
+		}
 	}
 	for records := c.scan(TableOrders, indexID, key(stored.ID)); ; {
 		order, ok := records.Next().(*Order)
@@ -167,7 +174,7 @@ func retireAgent(c *change, p *RetireAgent) Result {
 	}
 	agent := edit(stored)
 	agent.State, agent.RetiredAt, agent.ModifyIndex = AgentRetired, c.at, c.index
-	agent.Pending, agent.Sync, agent.Certificates = nil, SyncProgress{}, 0
+	agent.Pending, agent.Sync, agent.Certificates, agent.DesiredDigest = nil, SyncProgress{}, 0, ""
 	c.put(TableAgents, agent)
 	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, map[string]any{"reason": p.Reason})
 	return Result{}

@@ -29,6 +29,8 @@ func syncAgent(c *change, p *SyncAgent) Result {
 	}
 	s.inventory(p)
 	s.events(p.Events)
+	s.reports(p)
+	s.commands(p.Commands)
 
 	outcome := SyncOutcome{Revision: progress.Revision, Event: progress.Event, ResyncID: progress.ResyncID, Digest: progress.Digest}
 	for i := range p.Orders {
@@ -162,6 +164,10 @@ func (s *agentSync) row(r *Row, inResync bool) {
 		// Sent before the agent heard of the full inventory, which has to
 		// carry the row again.
 		row.Resync--
+	}
+	row.SerialIndex = s.index
+	if stored != nil && stored.Columns.Serial == row.Columns.Serial {
+		row.SerialIndex = stored.SerialIndex
 	}
 	row.hash = row.rowHash()
 	if stored == nil {

@@ -22,6 +22,13 @@ const (
 	TypeRejectOrder           Type = 11
 	TypeCreateAPIToken        Type = 12
 	TypeRevokeAPIToken        Type = 13
+	TypePutAssignment         Type = 20
+	TypeDeleteAssignment      Type = 21
+	TypeCommandAgent          Type = 22
+	TypeBeginCampaign         Type = 23
+	TypeCancelCampaign        Type = 24
+	TypeRevokeCertificate     Type = 25
+	TypePublishRevocations    Type = 26
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The
@@ -102,7 +109,7 @@ type PromoteIdentity struct {
 }
 
 // RetireAgent ends an agent: its identities are refused from now on, its
-// summaries and orders go. Retiring it again changes nothing; an unknown id
+// summaries and orders go, and what it held of the built-in CA is revoked. Retiring it again changes nothing; an unknown id
 // gives CodeNotFound.
 type RetireAgent struct {
 	Actor   string `cbor:"1,keyasint,omitempty"`
@@ -134,6 +141,14 @@ type SyncAgent struct {
 	Events    []wire.Event     `cbor:"12,keyasint,omitempty"` // by ascending sequence
 	Orders    []OrderPlacement `cbor:"13,keyasint,omitempty"`
 	Collected []string         `cbor:"14,keyasint,omitempty"`
+
+	// DesiredDigest is the digest of the assignments that the agent goes by, ""
+	// if it is what the state holds already. Reports are new or differ from the
+	// stored ones; ReportsGone names those that are no longer made.
+	DesiredDigest string                  `cbor:"15,keyasint,omitempty"`
+	Reports       []wire.AssignmentReport `cbor:"16,keyasint,omitempty"`
+	ReportsGone   []string                `cbor:"17,keyasint,omitempty"`
+	Commands      []CommandReport         `cbor:"18,keyasint,omitempty"`
 }
 
 // Row is a summary with the columns that its proposer took out of it.

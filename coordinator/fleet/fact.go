@@ -24,6 +24,16 @@ const (
 	KindOrderRejected          Kind = "order.rejected"
 	KindAPITokenCreated        Kind = "api_token.created"
 	KindAPITokenRevoked        Kind = "api_token.revoked"
+	KindAssignmentCreated      Kind = "assignment.created"
+	KindAssignmentChanged      Kind = "assignment.changed"
+	KindAssignmentDeleted      Kind = "assignment.deleted"
+	KindAssignmentReported     Kind = "assignment.reported"
+	KindCommandCreated         Kind = "command.created"
+	KindCommandFinished        Kind = "command.finished"
+	KindCampaignBegun          Kind = "renewals.begun"
+	KindCampaignCancelled      Kind = "renewals.cancelled"
+	KindCertificateRevoked     Kind = "certificate.revoked"
+	KindRevocationsPublished   Kind = "crl.published"
 )
 
 // Fact is something that happened, made by Apply for the journal. Index and

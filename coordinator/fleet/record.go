@@ -49,6 +49,8 @@ type Agent struct {
 	Certificates int `cbor:"13,keyasint"`
 	// ModifyIndex is the log index of the record's last change.
 	ModifyIndex uint64 `cbor:"14,keyasint"`
+	// DesiredDigest is that of the assignments that the agent goes by.
+	DesiredDigest string `cbor:"20,keyasint,omitempty"`
 }
 
 // SyncProgress is how far an agent's inventory and events have arrived.
@@ -86,6 +88,8 @@ type Certificate struct {
 	Resync uint32 `cbor:"6,keyasint,omitempty"`
 	// ModifyIndex is the log index of the record's last change.
 	ModifyIndex uint64 `cbor:"7,keyasint"`
+	// SerialIndex is the log index at which the serial number came in.
+	SerialIndex uint64 `cbor:"20,keyasint,omitempty"`
 
 	hash wire.Digest // of the row; follows from the fields above
 }
@@ -101,6 +105,7 @@ type Columns struct {
 	Fingerprint string     `cbor:"5,keyasint,omitempty"`
 	NotAfter    time.Time  `cbor:"6,keyasint"`
 	Attention   bool       `cbor:"7,keyasint,omitempty"` // a person has to act
+	IssuerKind  string     `cbor:"20,keyasint,omitempty"`
 }
 
 // OrderState is where an order stands.

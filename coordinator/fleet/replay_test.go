@@ -23,13 +23,15 @@ func restore(t testingT, state *fleet.State, data []byte) {
 	require.NoError(t, state.Restore(bytes.NewReader(data)))
 }
 
+var campaigns = []string{"campaign00000001", "campaign00000002"}
+
 // randomPayload draws a command over few names, so that commands meet.
 func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	pick := func(label string, list ...string) string { return rapid.SampledFrom(list).Draw(t, label) }
 	agent := pick("agent", "a1", "a2", "a3")
 	tokenID := pick("token", "t1", "t2")
 	small := rapid.Uint64Range(0, 6)
-	switch rapid.IntRange(1, 13).Draw(t, "type") {
+	switch rapid.IntRange(1, 24).Draw(t, "type") {
 	case 1:
 		return fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}}
 	case 2:
@@ -57,6 +59,20 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.CreateAPIToken{Actor: "local", ID: tokenID, Name: "n", Hash: [32]byte{byte(len(agent))}, Role: fleet.RoleViewer}
 	case 12:
 		return fleet.RevokeAPIToken{Actor: "local", ID: tokenID}
+	case 14:
+		return fleet.PutAssignment{Actor: "local", Name: pick("assignment", "as1", "as2"), Selector: pick("selector", "*", "a=b"), Template: []byte(`{}`)}
+	case 15:
+		return fleet.DeleteAssignment{Actor: "local", Name: pick("assignment", "as1", "as2")}
+	case 16:
+		return fleet.CommandAgent{Actor: "local", Agent: agent, ID: pick("command", "command1", "command2"), Kind: wire.CommandRenew, Certificate: pick("certificate", "x", "y")}
+	case 17:
+		return fleet.BeginCampaign{Actor: "local", ID: campaigns[small.Draw(t, "campaign")%2], Selector: "*", Over: time.Hour}
+	case 18:
+		return fleet.CancelCampaign{Actor: "local", ID: campaigns[small.Draw(t, "campaign")%2]}
+	case 19:
+		return fleet.RevokeCertificate{Actor: "local", Serial: pick("serial", "01", "02"), NotAfter: now.Add(time.Minute)}
+	case 20:
+		return fleet.PublishRevocations{ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
 	default:
 		base := small.Draw(t, "base")
 		revision := base + small.Draw(t, "step")
@@ -74,6 +90,16 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 				p.Removed = append(p.Removed, fleet.Removal{Name: name, Revision: r})
 			} else {
 				p.Rows = append(p.Rows, row(t, wireRow(name, r, name+".example.com", now)))
+			}
+		}
+		if rapid.Bool().Draw(t, "desired") {
+			p.DesiredDigest = pick("digest", "d1", "d2")
+			p.Reports = []wire.AssignmentReport{{Name: pick("assignment", "as1", "as2"), State: wire.AssignmentActive, Revision: small.Draw(t, "revision")}}
+			p.ReportsGone = []string{"as2"}
+			campaign := fleet.Campaign{ID: campaigns[0]}
+			p.Commands = []fleet.CommandReport{
+				{ID: pick("command", "command1", "command2"), State: wire.CommandState(pick("state", "accepted", "done", "failed")), At: now},
+				{ID: campaign.CommandID(agent, "x"), Campaign: campaign.ID, Certificate: "x", State: wire.CommandFailed, At: now},
 			}
 		}
 		if rapid.Bool().Draw(t, "collect") {
@@ -145,7 +171,8 @@ func TestARepeatedCommandChangesNothing(t *testing.T) {
 		b := newBench(rt)
 		b.enroll("a1")
 		tables := []fleet.Table{fleet.TableAgents, fleet.TableCertificates, fleet.TableOrders,
-			fleet.TableEnrollmentTokens, fleet.TableAPITokens, fleet.TableCA, fleet.TablePresence}
+			fleet.TableEnrollmentTokens, fleet.TableAPITokens, fleet.TableCA, fleet.TablePresence, fleet.TableAssignments,
+			fleet.TableAssignmentReports, fleet.TableAgentCommands, fleet.TableCampaigns, fleet.TableRevocations, fleet.TableRevocationList}
 		command := b.command(randomPayload(rt, b.now))
 		first := b.entry(command)
 		versions := map[fleet.Table]uint64{}

@@ -20,9 +20,16 @@ const (
 	TableAPITokens        Table = "api_tokens"
 	TableCA               Table = "ca"
 	TablePresence         Table = "presence"
-	tableSeen             Table = "seen_commands"
-	tableInfos            Table = "tables"
-	tablePosition         Table = "position"
+	// Assignments, commands and revocations.
+	TableAssignments       Table = "assignments"
+	TableAssignmentReports Table = "assignment_reports"
+	TableAgentCommands     Table = "agent_commands"
+	TableCampaigns         Table = "campaigns"
+	TableRevocations       Table = "revocations"
+	TableRevocationList    Table = "revocation_list"
+	tableSeen              Table = "seen_commands"
+	tableInfos             Table = "tables"
+	tablePosition          Table = "position"
 )
 
 const (
@@ -37,6 +44,8 @@ const (
 	indexName        = "name"
 	indexHash        = "hash"
 	indexOrder       = "order"     // seen commands, oldest first
+	indexCampaign    = "campaign"  // commands by the campaign that they belong to
+	indexDone        = "done"      // finished commands by the time of their end
 	indexCollected   = "collected" // collected orders by the time of their collection
 )
 
@@ -204,6 +213,12 @@ var schemas = []struct {
 	{TablePresence, []index{{indexID, func(r any) [][]byte { return only(key(r.(*presence).Agent)) }}}},
 	{TableCertificates, certificateIndexes()},
 	{TableOrders, orderIndexes()},
+	{TableAssignments, []index{{indexID, func(r any) [][]byte { return only(key(r.(*Assignment).Name)) }}}},
+	{TableAssignmentReports, assignmentReportIndexes()},
+	{TableCampaigns, []index{{indexID, func(r any) [][]byte { return only(key(r.(*Campaign).ID)) }}}},
+	{TableAgentCommands, agentCommandIndexes()},
+	{TableRevocations, revocationIndexes()},
+	{TableRevocationList, []index{{indexID, func(any) [][]byte { return only(key("list")) }}}},
 	{tableSeen, []index{
 		{indexID, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
 		{indexOrder, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }},

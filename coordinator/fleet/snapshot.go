@@ -302,15 +302,21 @@ func decodeAs[T any](raw []byte) (any, error) {
 }
 
 var recordDecoders = map[Table]func(raw []byte) (any, error){
-	tablePosition:         decodeAs[position],
-	tableInfos:            decodeAs[tableInfo],
-	TableCA:               decodeAs[CA],
-	TableEnrollmentTokens: decodeAs[EnrollmentToken],
-	TableAPITokens:        decodeAs[APIToken],
-	TableAgents:           decodeAs[Agent],
-	TablePresence:         decodeAs[presence],
-	TableOrders:           decodeAs[Order],
-	tableSeen:             decodeAs[seenCommand],
+	tablePosition:          decodeAs[position],
+	tableInfos:             decodeAs[tableInfo],
+	TableCA:                decodeAs[CA],
+	TableEnrollmentTokens:  decodeAs[EnrollmentToken],
+	TableAPITokens:         decodeAs[APIToken],
+	TableAgents:            decodeAs[Agent],
+	TablePresence:          decodeAs[presence],
+	TableOrders:            decodeAs[Order],
+	TableAssignments:       decodeAs[Assignment],
+	TableAssignmentReports: decodeAs[AssignmentReport],
+	TableCampaigns:         decodeAs[Campaign],
+	TableAgentCommands:     decodeAs[AgentCommand],
+	TableRevocations:       decodeAs[Revocation],
+	TableRevocationList:    decodeAs[RevocationList],
+	tableSeen:              decodeAs[seenCommand],
 	TableCertificates: func(raw []byte) (any, error) {
 		record := new(Certificate)
 		if err := decoder.Unmarshal(raw, record); err != nil {

@@ -136,9 +136,20 @@ func (c *change) clean() {
 	for range cleanPerEntry {
 		order, ok := collected.Next().(*Order)
 		if !ok || c.at.Sub(order.DoneAt) < collectedFor {
-			return
+			break
 		}
 		c.delete(TableOrders, order)
+	}
+	finished := c.scan(TableAgentCommands, indexDone, nil)
+	for range cleanPerEntry {
+		command, ok := finished.Next().(*AgentCommand)
+		if !ok || c.at.Sub(command.DoneAt) < commandsFor {
+			break
+		}
+		// Those of a campaign keep it from asking again.
+		if campaign := find[Campaign](c, TableCampaigns, indexID, key(command.Campaign)); campaign == nil || !campaign.Running(c.at) {
+			c.delete(TableAgentCommands, command)
+		}
 	}
 }
 
@@ -189,11 +200,18 @@ func init() {
 	register(1, enrollAgent)
 	register(1, setPendingIdentity)
 	register(1, promoteIdentity)
-	register(1, retireAgent)
-	register(1, syncAgent)
+	register(2, retireAgent)
+	register(2, syncAgent)
 	register(1, touchAgents)
 	register(1, completeOrder)
 	register(1, rejectOrder)
 	register(1, createAPIToken)
 	register(1, revokeAPIToken)
+	register(1, putAssignment)
+	register(1, deleteAssignment)
+	register(1, commandAgent)
+	register(1, beginCampaign)
+	register(1, cancelCampaign)
+	register(1, revokeCertificate)
+	register(1, publishRevocations)
 }

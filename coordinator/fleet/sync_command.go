@@ -28,7 +28,7 @@ func NewRow(row wire.Row) (Row, error) {
 		Columns: Columns{
 			Names: summary.Names.Strings(), State: summary.State, Issuer: summary.Issuer,
 			Serial: summary.Serial, Fingerprint: summary.Fingerprint, NotAfter: summary.NotAfter.UTC(),
-			Attention: summary.NeedsAttention != "",
+			Attention: summary.NeedsAttention != "", IssuerKind: summary.IssuerKind,
 		},
 	}, nil
 }
@@ -67,6 +67,19 @@ func SplitSync(p SyncAgent, size int) []SyncAgent {
 		s.room(8 + len(id))
 		s.piece.Collected = append(s.piece.Collected, id)
 	}
+	for _, report := range p.Reports {
+		s.room(64 + len(report.Name) + len(report.Detail))
+		s.piece.Reports = append(s.piece.Reports, report)
+	}
+	for _, name := range p.ReportsGone {
+		s.room(8 + len(name))
+		s.piece.ReportsGone = append(s.piece.ReportsGone, name)
+	}
+	for _, report := range p.Commands {
+		s.room(192 + len(report.Certificate) + len(report.Detail))
+		s.piece.Commands = append(s.piece.Commands, report)
+	}
+	s.piece.DesiredDigest = p.DesiredDigest // when all its reports are stored
 	s.end(p.Revision)
 	return s.pieces
 }
@@ -155,6 +168,8 @@ func (v *View) Settled(p *SyncAgent) (SyncOutcome, bool) {
 		p.ResyncID != "", progress.ResyncBegun, p.BaseRevision != progress.Revision,
 		p.Revision != progress.Revision, p.HeadRevision != progress.Revision,
 		p.Digest != progress.Digest && progress.ResyncID == "":
+		return SyncOutcome{}, false
+	case p.DesiredDigest != "" && p.DesiredDigest != agent.DesiredDigest, len(p.Reports)+len(p.ReportsGone)+len(p.Commands) > 0:
 		return SyncOutcome{}, false
 	case len(p.Events) > 0 && p.Events[len(p.Events)-1].Sequence > progress.Event:
 		return SyncOutcome{}, false
