@@ -18,7 +18,9 @@ build: ## build the three binaries into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./agent/cmd/certctl-agent ./coordinator/cmd/certctl-coordinator ./coordinator/cmd/certctl
 
 .PHONY: install
-install: build ## install the binaries into $(DESTDIR)/usr/local/bin
+install: ## install what "make build" built into $(DESTDIR)/usr/local/bin
+	@# Builds nothing: root, under sudo, seldom has Go in its PATH, and should not own what is in bin/.
+	@for b in $(BINARIES); do [ -x $$b ] || { echo "there is no $$b: run \"make build\" first" >&2; exit 1; }; done
 	install -d $(DESTDIR)/usr/local/bin
 	install -m 0755 $(BINARIES) $(DESTDIR)/usr/local/bin/
 

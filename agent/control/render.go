@@ -122,14 +122,14 @@ func until(at, now time.Time) string {
 }
 
 func renews(c *Certificate, now time.Time) string {
-	at := c.RenewAt
+	// An operator's request is kept until it has succeeded; after a failure it
+	// waits like any other.
+	at, forced := c.RenewalTime(), c.Forced
 	if c.Attempt > 0 {
-		at = c.NextAttempt
-	} else if c.Suggestion != nil {
-		at = c.Suggestion.SelectedAt
+		at, forced = c.NextAttempt, false
 	}
 	switch {
-	case c.Forced || at.IsZero() && c.Fingerprint == "" || !at.IsZero() && !now.Before(at):
+	case forced || at.IsZero() && c.Fingerprint == "" || !at.IsZero() && !now.Before(at):
 		return "now"
 	case at.IsZero():
 		return "-"

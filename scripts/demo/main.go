@@ -22,14 +22,18 @@ const (
 	internalName = "internal.demo.example"
 	publicName   = "public.demo.example"
 
-	// Lifetimes so short that a renewal can be seen: both are renewed at half.
+	// Lifetimes so short that a renewal can be seen: what the built-in CA issued
+	// is renewed at half, what Pebble issued when Pebble suggests it, and that may
+	// be at any point of its life.
 	internalLifetime = 90 * time.Second
 	publicLifetime   = 60 * time.Second
 	renewalNear      = 10 * time.Second
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A terminal that is closed, and a reader of a pipe that has seen enough, end
+	// the demonstration as Ctrl-C does: what it made, keys among it, is removed.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	os.Exit(run(ctx))
 }
@@ -138,7 +142,7 @@ func play(ctx context.Context, s *stage) error {
 		return err
 	}
 
-	s.act("Both are renewed, at half of their short lives")
+	s.act("Both are renewed: at half of a short life, and when the ACME CA suggests it")
 	first := public
 	if public, err = c.awaitServed(ctx, "public", publicName, public, publicLifetime); err != nil {
 		return err
@@ -155,8 +159,9 @@ func play(ctx context.Context, s *stage) error {
 
 	s.act("The coordinator stops, a few seconds before the next renewal. The host goes on")
 	// An agent that is cut off knocks at longer and longer intervals: a short
-	// absence is caught up with soon.
-	if err := c.awaitRenewalNear(ctx, "public", renewalNear, publicLifetime); err != nil {
+	// absence is caught up with soon. A suggestion to renew at once passes by
+	// without a moment before it, so that more than one life may have to be seen.
+	if err := c.awaitRenewalNear(ctx, "public", renewalNear, 2*publicLifetime); err != nil {
 		return err
 	}
 	if err := c.stopCoordinator(ctx); err != nil {

@@ -114,6 +114,11 @@ func (l *loader) applyFile() {
 		return
 	case errors.Is(err, os.ErrNotExist) && !l.FileRequired:
 		return
+	case errors.Is(err, os.ErrPermission):
+		// A check by root finds nothing wrong with it: a service has a user of its own.
+		l.fileLost = true
+		l.problem("", origin, fmt.Errorf("cannot read the configuration file: %w; let the user that this program runs as read it", err))
+		return
 	case err != nil:
 		l.fileLost = true
 		l.problem("", origin, fmt.Errorf("cannot read the configuration file: %w", err))

@@ -126,7 +126,9 @@ func mendFor(err error) string {
 	case durable.IsFull(err):
 		return "free some space on that file system"
 	case durable.IsReadOnly(err):
-		return "mount that file system writable, or choose another path"
+		// A unit with ProtectSystem= shows it where nothing is mounted read-only.
+		return "mount that file system writable, or choose another path; where systemd runs the agent, " +
+			"its unit must allow the path too (ReadWritePaths=, ProtectHome=)"
 	case errors.Is(err, syscall.EIO):
 		return "the disk reports errors: look at the kernel's log"
 	case errors.Is(err, fs.ErrPermission):

@@ -127,6 +127,7 @@ func testDiskReadOnly(t *testing.T) {
 	failed := requireFailure(t, err, deploy.StagePrepare)
 	require.ErrorIs(t, err, syscall.EROFS)
 	assert.Contains(t, failed.Mend, "mount that file system writable")
+	assert.Contains(t, failed.Mend, "ReadWritePaths=", "what systemd does looks the same")
 	assert.Equal(t, "old", h.found(t, pairs))
 	h.requireTidy(t)
 

@@ -1,0 +1,87 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	agentconfig "github.com/certctl/certctl/agent/config"
+	coordinatorconfig "github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+// written are the pages that people write, by path from here, and their texts.
+func written(t *testing.T) map[string]string {
+	t.Helper()
+	pages := make(map[string]string)
+	for _, pattern := range []string{"../../*.md", "../../docs/*/*.md"} {
+		paths, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, paths, pattern)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			pages[path] = string(text)
+		}
+	}
+	return pages
+}
+
+var (
+	yamlExample   = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+	secretExample = regexp.MustCompile(`(_file:) /etc/certctl/\S+`)
+	relativeLink  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+)
+
+// What a page tells to write into a configuration file is one that the program
+// accepts.
+func TestYAMLExamplesAreGoodConfigurations(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"), 0o600))
+	file := filepath.Join(dir, "example.yaml")
+
+	seen := map[string]int{}
+	for path, text := range written(t) {
+		for _, found := range yamlExample.FindAllStringSubmatch(text, -1) {
+			// Their secrets are on no machine where this test runs.
+			example := secretExample.ReplaceAllString(found[1], "$1 "+secret)
+			var dst any = &agentconfig.Settings{}
+			kind := "agent"
+			switch {
+			case strings.HasPrefix(example, "server:"):
+				dst, kind = &coordinatorconfig.Settings{}, "coordinator"
+			case strings.HasPrefix(example, "      "):
+				// What goes below an issuer that the page has shown before.
+				kind = "issuer"
+				example = "issuers:\n  example:\n    acme:\n      directory: https://ca.example.com/directory\n      terms_agreed: true\n" + example
+			}
+			require.NoError(t, os.WriteFile(file, []byte(example), 0o600))
+			_, err := settings.Load(dst, settings.Options{File: file, FileRequired: true})
+			assert.NoError(t, err, "%s:\n%s", path, found[1])
+			seen[kind]++
+		}
+	}
+	// The test would pass if it found none of them.
+	for _, kind := range []string{"agent", "coordinator", "issuer"} {
+		assert.NotZero(t, seen[kind], kind)
+	}
+}
+
+func TestLinksBetweenPagesLeadSomewhere(t *testing.T) {
+	links := 0
+	for path, text := range written(t) {
+		for _, link := range relativeLink.FindAllStringSubmatch(text, -1) {
+			target := filepath.Join(filepath.Dir(path), link[1])
+			_, err := os.Stat(target)
+			assert.NoError(t, err, "a link in %s", path)
+			links++
+		}
+	}
+	assert.NotZero(t, links)
+}
