@@ -85,25 +85,46 @@ func (s *Settings) validateTimes(report func(string, error)) {
 	}
 }
 
+// validateIssuer checks every issuer of a certificate: one that only stands in
+// would be found wrong on the worst of days.
 func (s *Settings) validateIssuer(path string, c *Certificate, report func(string, error)) {
-	if c.Issuer == CoordinatorIssuer {
-		return
-	}
-	iss, known := s.Issuers[c.Issuer]
-	if !known {
-		report(path+".issuer", fmt.Errorf("there is no issuer %q; expected %s", c.Issuer, s.issuerNames()))
-		return
-	}
-	parsed, err := pki.ParseNames(c.Names)
-	if err != nil || iss.ACME == nil || iss.ACME.Challenge == "dns-01" {
-		return
-	}
-	for _, name := range parsed.DNS {
-		if strings.HasPrefix(name, "*.") {
-			report(path+".names", fmt.Errorf("the wildcard %s needs an issuer whose challenge is dns-01 (RFC 8555, section 8.3 and RFC 8737 exclude wildcards); %q uses %s", name, c.Issuer, iss.ACME.Challenge))
+	asked := make(map[string]bool)
+	for n, name := range c.Issuers() {
+		field := path + ".issuer"
+		if n > 0 {
+			field = fmt.Sprintf("%s.fallback_issuers[%d]", path, n-1)
+		}
+		if asked[name] {
+			report(field, fmt.Errorf("issuer %q is asked already; name each one once", name))
+		}
+		asked[name] = true
+		if name == CoordinatorIssuer {
+			continue
+		}
+		iss, known := s.Issuers[name]
+		if !known {
+			report(field, fmt.Errorf("there is no issuer %q; expected %s", name, s.issuerNames()))
+			continue
+		}
+		if wildcard := unprovable(c.Names, iss); wildcard != "" {
+			report(path+".names", fmt.Errorf("the wildcard %s needs an issuer whose challenge is dns-01 (RFC 8555, section 8.3 and RFC 8737 exclude wildcards); %q uses %s", wildcard, name, iss.ACME.Challenge))
 			return
 		}
 	}
+}
+
+// unprovable is a wildcard of which the issuer's challenge cannot prove control.
+func unprovable(names []string, iss Issuer) string {
+	parsed, err := pki.ParseNames(names)
+	if err != nil || iss.ACME == nil || iss.ACME.Challenge == "dns-01" {
+		return ""
+	}
+	for _, name := range parsed.DNS {
+		if strings.HasPrefix(name, "*.") {
+			return name
+		}
+	}
+	return ""
 }
 
 func (s *Settings) issuerNames() string {

@@ -30,7 +30,19 @@ const (
 	// port in use, a hook that fails, a directory that cannot be written.
 	// Tried again like ClassRetry, and needs a person.
 	ClassConfig
+	// ClassReenrol: the authority knows this host's identity no more, or wants it
+	// no more. Only a person can enrol it again.
+	ClassReenrol
+	// ClassUnknown: a request that makes the authority issue was sent, and
+	// nobody here knows whether it was heard. The same order is continued until
+	// that is known; no other one is placed meanwhile.
+	ClassUnknown
 )
+
+// Classes lists every class, in the order of the documentation.
+func Classes() []Class {
+	return []Class{ClassRetry, ClassUnknown, ClassPending, ClassOrderGone, ClassRefused, ClassConfig, ClassReenrol}
+}
 
 // String is the class's name in logs and reports.
 func (c Class) String() string {
@@ -45,6 +57,10 @@ func (c Class) String() string {
 		return "refused"
 	case ClassConfig:
 		return "config"
+	case ClassReenrol:
+		return "re_enrol"
+	case ClassUnknown:
+		return "unknown_outcome"
 	}
 	return fmt.Sprintf("class(%d)", int(c))
 }
@@ -57,8 +73,18 @@ type Error struct {
 	// Mend tells an operator what to do, in plain words; "" if nothing is to be
 	// done but wait.
 	Mend string
-	Err  error
+	// Committed says that the authority was asked to issue: a certificate may
+	// exist for this order, or come yet. ClassOrderGone and ClassRefused say that
+	// none will.
+	Committed bool
+	// Limited says that the authority limits the account as a whole: for
+	// RetryAfter nothing new is asked of it for any certificate.
+	Limited bool
+	Err     error
 }
+
+// MayIssue reports whether a certificate may exist for the order, or come yet.
+func (e *Error) MayIssue() bool { return e.Committed || e.Class == ClassUnknown }
 
 func (e *Error) Error() string {
 	if e.Mend == "" {

@@ -40,6 +40,14 @@ type RenewalInformer interface {
 	RenewalInfo(ctx context.Context, leaf *x509.Certificate) (*RenewalInfo, error)
 }
 
+// Abandoner is implemented by issuers that keep something of an order on this
+// host beyond Order.State. After Forget returned nil, nothing more is sent for
+// the orders of that certificate. The engine calls it before it asks another
+// issuer.
+type Abandoner interface {
+	Forget(certificate string) error
+}
+
 // Order is one certificate to be obtained for one renewal.
 type Order struct {
 	// ID is made by the engine, unique, and the same for all calls of this
@@ -53,7 +61,8 @@ type Order struct {
 	// Lifetime asks for a lifetime where the authority lets the client choose;
 	// 0 leaves it to the authority.
 	Lifetime time.Duration
-	// Replaces is the certificate in service, nil for a first one.
+	// Replaces is the certificate in service; nil for a first one, and for one of
+	// another issuer.
 	Replaces *x509.Certificate
 	// State is what Save was last given for this ID; nil when nothing was.
 	State json.RawMessage

@@ -68,6 +68,9 @@ func decide(rec *store.Certificate, m *managed, f facts) action {
 		if rec.Next.ConfigDigest != m.digest {
 			return action{step: stepAbandon, reason: "its configuration was changed"}
 		}
+		if _, ok := m.issuerNamed(rec.Next.Issuer); !ok {
+			return action{step: stepAbandon, reason: "its issuer is not in the configuration any more"}
+		}
 		// What a crash left half-way at a target comes before the network.
 		if ids := openTransactions(rec, m, rec.Current, f); len(ids) > 0 {
 			return action{step: stepRepair, ids: ids}

@@ -254,16 +254,16 @@ func (s *simulation) do(a action) {
 	switch a.step {
 	case stepBegin:
 		s.serial++
-		if err := begun(s.rec, s.m, "key", string(rune('a'+s.serial%20))); err != nil {
+		if err := begun(s.rec, s.m, "key", string(rune('a'+s.serial%20)), s.now); err != nil {
 			s.t.Fatal(err)
 		}
 	case stepOrder:
-		class := issuer.Class(rapid.IntRange(-2, 4).Draw(s.t, "class"))
+		class := issuer.Class(rapid.IntRange(-2, 6).Draw(s.t, "class"))
 		if class >= 0 {
-			orderFailed(s.rec, s.m, failure{class: class, err: broken, retryAfter: time.Duration(u * float64(day))}, s.now, u)
-			if actFor(class).drops {
-				abandoned(s.rec)
-			}
+			orderFailed(s.rec, s.m, failure{
+				class: class, err: broken, retryAfter: time.Duration(u * float64(day)),
+				mayIssue: rapid.Bool().Draw(s.t, "may issue"),
+			}, s.now, u)
 			return
 		}
 		next := s.rec.Next

@@ -19,9 +19,9 @@ func guarded[T any](ctx context.Context, limit time.Duration, log *slog.Logger, 
 		if value := recover(); value != nil {
 			log.Error("call panicked", "call", what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 			err = &issuer.Error{
-				Class: issuer.ClassConfig,
-				Mend:  "this is a bug, report it with the log",
-				Err:   fmt.Errorf("%s panicked: %v", what, value),
+				Class: issuer.ClassConfig, Committed: true, // who knows how far it had come
+				Mend: "this is a bug, report it with the log",
+				Err:  fmt.Errorf("%s panicked: %v", what, value),
 			}
 		}
 	}()

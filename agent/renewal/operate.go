@@ -36,6 +36,7 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 		case store.PhaseIdle:
 			underWay = rec.Forced // asked for before, and about to begin
 			rec.Forced = true
+			backToFirst(rec)
 		default:
 			underWay = true
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/keys"
@@ -29,11 +30,11 @@ func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error 
 	log := e.log.With("certificate", m.Name)
 	keyID, _, err := e.cfg.Keys.Create(m.KeyAlgorithm)
 	if err != nil {
-		return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err)})
+		return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err), local: true})
 	}
 	orderID := rand.Text()
 	err = e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
-		return begun(rec, m, keyID, orderID)
+		return begun(rec, m, keyID, orderID, e.now())
 	})
 	var full *notStoredError
 	if errors.Is(err, errSuperseded) || errors.As(err, &full) {
@@ -60,18 +61,24 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 		return err
 	}
 	orderID := rec.OrderID
+	iss, _ := m.issuerNamed(rec.Next.Issuer) // decide has seen that it is there
 	order := &issuer.Order{
 		ID: orderID, Certificate: m.Name, Names: m.Names, Key: key,
-		Profile: m.Profile, Lifetime: m.Lifetime,
-		Replaces: leafOf(rec.Current), State: rec.OrderState,
+		Lifetime: m.Lifetime, State: rec.OrderState,
 		Save: func(state json.RawMessage) error {
 			return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
 				return placed(rec, orderID, append(json.RawMessage(nil), state...))
 			})
 		},
 	}
-	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+m.first().Name, func(ctx context.Context) (*issuer.Issued, error) {
-		return m.first().Issuer.Issue(ctx, order)
+	if iss.Name == m.first().Name {
+		order.Profile = m.Profile // a stand-in has other ones
+	}
+	if rec.Current != nil && (rec.Current.Issuer == "" || rec.Current.Issuer == iss.Name) {
+		order.Replaces = leafOf(rec.Current) // which another authority never saw
+	}
+	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (*issuer.Issued, error) {
+		return iss.Issuer.Issue(ctx, order)
 	})
 	switch {
 	case e.stopped():
@@ -81,7 +88,7 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	case err != nil:
 		return e.failOrder(m, rec, issuerFailure(err))
 	}
-	chain, err := e.check(m, answer, key)
+	chain, err := e.check(m, iss.Name, answer, key)
 	if err != nil {
 		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: err, attention: true})
 	}
@@ -91,13 +98,13 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 			return err
 		}
 		next = *rec.Next
-		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + m.first().Name})
+		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + iss.Name})
 		return nil
 	})
 	if err != nil {
 		return unlessSuperseded(err)
 	}
-	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", m.first().Name)
+	e.log.Info("certificate issued", "certificate", m.Name, "serial", next.Serial, "not_after", next.NotAfter, "issuer", iss.Name)
 	return nil
 }
 
@@ -115,7 +122,7 @@ func (e *Engine) checkRoom() error {
 }
 
 // check decides whether what the authority sent may be deployed.
-func (e *Engine) check(m *managed, answer *issuer.Issued, key crypto.Signer) ([]*x509.Certificate, error) {
+func (e *Engine) check(m *managed, from string, answer *issuer.Issued, key crypto.Signer) ([]*x509.Certificate, error) {
 	var sent []*x509.Certificate
 	if answer != nil {
 		sent = answer.Chain
@@ -125,7 +132,7 @@ func (e *Engine) check(m *managed, answer *issuer.Issued, key crypto.Signer) ([]
 		err = checkRecordable(chain[0])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", m.first().Name, err)
+		return nil, fmt.Errorf("issuer %s sent a certificate that cannot be used and was not deployed: %w; look at the authority, and at this host's clock if it says expired", from, err)
 	}
 	return chain, nil
 }
@@ -148,21 +155,25 @@ func checkRecordable(leaf *x509.Certificate) error {
 
 // failOrder stores a failure on the way to a certificate.
 func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) error {
-	u := e.draw()
-	does := actFor(fail.class)
-	var dropped, wait string
-	var counted bool
+	u, now := e.draw(), e.now()
+	if err := e.withdraw(m, fail, now); err != nil {
+		return err
+	}
+	from := m.asked(seen).Name
+	var did failed
+	var next, wait string
 	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
 		if rec.OrderID != seen.OrderID || rec.Phase != seen.Phase && !ordering(rec, seen.OrderID) {
 			return errSuperseded
 		}
-		now := e.now()
-		counted = orderFailed(rec, m, fail, now, u)
-		if does.drops && rec.Next != nil {
-			dropped = abandoned(rec)
-		}
-		if counted {
-			emit(wire.Event{Kind: wire.EventFailed, Detail: rec.LastError})
+		did = orderFailed(rec, m, fail, now, u)
+		next = m.asked(rec).Name
+		if did.counted || did.left {
+			detail := from + ": " + clip(fail.err.Error())
+			if did.left {
+				detail = fmt.Sprintf("%s is asked instead of %s: %v", next, from, fail.err)
+			}
+			emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail)})
 		}
 		wait = rec.RetryAt.Sub(now).String()
 		return nil
@@ -170,13 +181,41 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 	if err != nil {
 		return unlessSuperseded(err)
 	}
-	log := e.log.With("certificate", m.Name, "issuer", m.first().Name, "class", fail.class.String(), "retry_in", wait)
-	if counted {
+	log := e.log.With("certificate", m.Name, "issuer", from, "class", fail.class.String(), "retry_in", wait)
+	switch {
+	case did.left:
+		log.Warn("renewal goes over to another issuer", "next_issuer", next, "err", fail.err)
+	case did.counted:
 		log.Warn("renewal attempt failed", "err", fail.err)
-	} else {
+	default:
 		log.Debug("order is pending", "err", fail.err)
 	}
-	e.discardKey(m.Name, dropped)
+	e.discardKey(m.Name, did.dropped)
+	return nil
+}
+
+// withdraw takes back what the issuer keeps of the order on this host, if the
+// failure makes the renewal go over to another one: what is sent for it later
+// could be a second certificate. A crash after it finds an order that is gone.
+func (e *Engine) withdraw(m *managed, fail failure, now time.Time) error {
+	if len(m.Issuers) < 2 || fail.local {
+		return nil
+	}
+	rec, found, err := e.cfg.Store.Certificate(m.Name)
+	if err != nil {
+		return e.storeFailed(err)
+	}
+	if !found {
+		return nil
+	}
+	if actFor(fail.class).counts {
+		rec.IssuerAttempt++
+	}
+	if keeps, ok := m.asked(rec).Issuer.(issuer.Abandoner); ok && goesOver(rec, m, fail, now) {
+		if err := keeps.Forget(m.Name); err != nil {
+			return e.storeFailed(fmt.Errorf("withdraw the order at %s: %w", m.asked(rec).Name, err))
+		}
+	}
 	return nil
 }
 
@@ -188,9 +227,9 @@ func (e *Engine) failKey(m *managed, rec *store.Certificate, err error) error {
 	failures := e.unusable[rec.Next.KeyID]
 	e.mu.Unlock()
 	if errors.Is(err, keys.ErrNotFound) || failures >= keyAttempts {
-		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: keyError(err), attention: true})
+		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: keyError(err), attention: true, local: true})
 	}
-	return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err)})
+	return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err), local: true})
 }
 
 // keyWorks forgets the failures of a key. A restart forgets them too, which costs

@@ -3,7 +3,6 @@ package renewal
 import (
 	"time"
 
-	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/backoff"
 )
@@ -14,6 +13,10 @@ type pace []time.Duration
 
 var (
 	normalPace = pace{time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 6 * time.Hour}
+	// orderPace is for orders that the authority ends, most often because it could
+	// not validate a name. Public authorities count those: Let's Encrypt bears
+	// five in an hour for one name and account. This makes four.
+	orderPace = pace{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 6 * time.Hour}
 	// slowPace is for what will not change until a person changes it.
 	slowPace = pace{time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 20 * time.Hour}
 	// waitPace is for an authority that is still at it and did not say how long.
@@ -84,32 +87,6 @@ func (p pace) pause(attempt int, retryAfter time.Duration, inService *store.Gene
 // reached reports whether a stored moment has come.
 func reached(at, now time.Time) bool {
 	return !now.Before(at) || at.Sub(now) > maxPause
-}
-
-// act is what the engine does about a class of failure.
-type act struct {
-	pace pace
-	// counts: the failure is an attempt, and reported.
-	counts bool
-	// drops: the order is over; the next attempt makes a new key and order.
-	drops bool
-	// attention: a person is needed at once, not only when it lasts.
-	attention bool
-}
-
-var acts = map[issuer.Class]act{
-	issuer.ClassRetry:     {pace: normalPace, counts: true},
-	issuer.ClassPending:   {pace: waitPace},
-	issuer.ClassOrderGone: {pace: normalPace, counts: true, drops: true},
-	issuer.ClassRefused:   {pace: slowPace, counts: true, drops: true, attention: true},
-	issuer.ClassConfig:    {pace: normalPace, counts: true, attention: true},
-}
-
-func actFor(c issuer.Class) act {
-	if a, ok := acts[c]; ok {
-		return a
-	}
-	return acts[issuer.ClassRetry]
 }
 
 const (

@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"pgregory.net/rapid"
 
-	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/backoff"
 )
@@ -82,13 +81,6 @@ func TestPauseKeepsItsPromises(t *testing.T) {
 			t.Fatalf("%v is less than the %v that were asked for", got, asked)
 		}
 	})
-}
-
-func TestEveryClassHasAnAct(t *testing.T) {
-	for c := issuer.ClassRetry; c <= issuer.ClassConfig; c++ {
-		assert.Contains(t, acts, c, c.String())
-	}
-	assert.Equal(t, acts[issuer.ClassRetry], actFor(issuer.Class(99)))
 }
 
 func TestWorry(t *testing.T) {

@@ -79,12 +79,9 @@ func (e *Engine) reconcile(m *managed) error {
 		if rec.ConfigDigest != "" && rec.ConfigDigest != m.digest {
 			// What failed may have been mended, and is tried again soon. Drawn
 			// here, where the change is seen, once.
-			spread := changeSpread
-			if life := usable(rec.Current); life > 0 {
-				spread = min(spread, life/lifetimeParts)
-			}
 			rec.OrderAttempt = 0
-			rec.RetryAt = e.now().Add(fraction(spread, u))
+			backToFirst(rec)
+			rec.RetryAt = e.now().Add(fraction(soon(rec.Current), u))
 		}
 		rec.Names, rec.ConfigDigest = m.Names, m.digest
 		rec.Issuer, rec.IssuerKind = m.first().Name, m.first().Issuer.Kind()

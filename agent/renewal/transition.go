@@ -37,13 +37,13 @@ func nextNumber(rec *store.Certificate) uint64 {
 }
 
 // begun records a new key and the intent to order a certificate for it.
-func begun(rec *store.Certificate, m *managed, keyID, orderID string) error {
+func begun(rec *store.Certificate, m *managed, keyID, orderID string, now time.Time) error {
 	if rec.Phase != store.PhaseIdle {
 		return errSuperseded
 	}
-	rec.Next = &store.Generation{Number: nextNumber(rec), KeyID: keyID, KeyAlgorithm: m.KeyAlgorithm, ConfigDigest: m.digest}
+	rec.Next = &store.Generation{Number: nextNumber(rec), KeyID: keyID, KeyAlgorithm: m.KeyAlgorithm, ConfigDigest: m.digest, Issuer: m.asked(rec).Name}
 	rec.Phase = store.PhaseKeyWritten
-	rec.OrderID, rec.OrderState = orderID, nil
+	rec.OrderID, rec.OrderState, rec.OrderBegunAt = orderID, nil, now
 	return nil
 }
 
@@ -92,17 +92,25 @@ func abandoned(rec *store.Certificate) (keyID string) {
 	}
 	rec.Phase = store.PhaseIdle
 	rec.Next = nil
-	rec.OrderID, rec.OrderState = "", nil
+	rec.OrderID, rec.OrderState, rec.OrderBegunAt = "", nil, time.Time{}
 	return keyID
 }
 
-// orderFailed records a failure on the way to a certificate, and returns whether
-// it counts as one.
-func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time, u float64) (counted bool) {
+// failed is what a failure on the way to a certificate led to.
+type failed struct {
+	counted bool
+	dropped string // id of the key that was given up, "" if none was
+	left    bool   // the next attempt is for the next issuer
+}
+
+// orderFailed records a failure on the way to a certificate.
+func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time, u float64) (did failed) {
 	does := actFor(fail.class)
 	attempt := 1
+	did.counted = does.counts
 	if does.counts {
 		rec.OrderAttempt++
+		rec.IssuerAttempt++
 		attempt = rec.OrderAttempt
 		noteFailure(rec, fail.err, does.attention || fail.attention, now)
 	} else if rec.OrderAttempt == 0 && late(rec.Current, now) {
@@ -110,10 +118,29 @@ func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time
 		// without a word. It is said once: each look would be news otherwise.
 		rec.OrderAttempt = 1
 		noteFailure(rec, fail.err, false, now)
-		counted = true
+		did.counted = true
 	}
 	rec.RetryAt = now.Add(does.pace.pause(attempt, fail.retryAfter, rec.Current, m.Lifetime, now, u))
-	return counted || does.counts
+	did.left = goesOver(rec, m, fail, now)
+	if (does.drops || did.left) && rec.Next != nil {
+		did.dropped = abandoned(rec)
+	}
+	if did.left {
+		rec.IssuerAttempt = 0
+		if rec.OrderIssuer = m.after(rec.OrderIssuer); rec.OrderIssuer != "" {
+			rec.RetryAt = now.Add(fraction(soon(rec.Current), u))
+		}
+	}
+	return did
+}
+
+// soon is the span within which something is done that need not wait, but that
+// a fleet must not do in one moment.
+func soon(cur *store.Generation) time.Duration {
+	if life := usable(cur); life > 0 {
+		return min(changeSpread, life/lifetimeParts)
+	}
+	return changeSpread
 }
 
 func noteFailure(rec *store.Certificate, err error, attention bool, now time.Time) {
@@ -223,7 +250,8 @@ func finished(rec *store.Certificate, g *store.Generation, renewAt, checkAt time
 	rec.RenewalInfo = &store.RenewalInfo{CheckAgainAt: checkAt}
 	rec.Renewals++
 	rec.Forced = false
-	rec.OrderID, rec.OrderState = "", nil
+	rec.OrderID, rec.OrderState, rec.OrderBegunAt = "", nil, time.Time{}
+	backToFirst(rec)
 	rec.OrderAttempt, rec.RetryAt = 0, time.Time{}
 	return nil
 }
@@ -263,12 +291,20 @@ type failure struct {
 	err        error
 	retryAfter time.Duration
 	attention  bool // beyond what the class says
+	mayIssue   bool // a certificate may exist for the order, or come yet
+	unclear    bool // the issuer did not say what it means: it may mean mayIssue too
+	limited    bool // the issuer takes nothing new from this account for a while
+	local      bool // of this host; no issuer had a part in it
 }
 
 func issuerFailure(err error) failure {
 	e := issuer.Classify(err)
+	_, classified := errors.AsType[*issuer.Error](err)
 	var full *notStoredError // what the issuer tried to save
-	return failure{class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full)}
+	return failure{
+		class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full),
+		mayIssue: e.MayIssue(), unclear: !classified, limited: e.Limited,
+	}
 }
 
 // clip bounds a text that is stored and reported, without cutting a character.

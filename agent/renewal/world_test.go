@@ -49,9 +49,11 @@ type world struct {
 	clock  *clock
 	ca     *authority
 	issuer issuer.Issuer // ca, or something around it
-	places []*place
-	point  func(string) // called at every step that a crash may follow
-	tune   func(*Config)
+	// standIn is asked when issuer cannot; nil if there is none.
+	standIn *authority
+	places  []*place
+	point   func(string) // called at every step that a crash may follow
+	tune    func(*Config)
 
 	names []string // of managed certificates
 	dns   []string // names of each, "" is <name>.example.com
@@ -83,6 +85,9 @@ func (w *world) managed() []Managed {
 			Name: name, Names: pki.MustParseNames(dns...), KeyAlgorithm: pki.ECDSAP256,
 			Issuers: []NamedIssuer{{Name: "ca", Issuer: w.issuer}},
 		}
+		if w.standIn != nil {
+			m.Issuers = append(m.Issuers, NamedIssuer{Name: "second", Issuer: w.standIn})
+		}
 		if len(w.names) == 1 {
 			for _, p := range w.places {
 				m.Deployments = append(m.Deployments, Deployment{ID: p.id, Target: p})
@@ -103,6 +108,9 @@ func (w *world) open() {
 	w.store = &faultyStore{Store: s, point: func(label string) { w.point(label) }}
 	w.keys = &faultyKeys{Keys: k, point: func(label string) { w.point(label) }}
 	w.ca.point = func(label string) { w.point(label) }
+	if w.standIn != nil {
+		w.standIn.point = func(label string) { w.point("stand-in: " + label) }
+	}
 	for _, p := range w.places {
 		p.point = func(label string) { w.point(label) }
 	}
@@ -222,6 +230,9 @@ func (w *world) snapshot() *world {
 	c := &clock{at: w.clock.now()}
 	copied := &world{t: w.t, dir: dir, clock: c, ca: w.ca.clone(c.now), names: w.names, dns: w.dns, tune: w.tune, point: func(string) {}}
 	copied.issuer = copied.ca
+	if w.standIn != nil {
+		copied.standIn = w.standIn.clone(c.now)
+	}
 	for _, p := range w.places {
 		copied.places = append(copied.places, p.clone())
 	}

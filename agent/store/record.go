@@ -41,6 +41,13 @@ type Certificate struct {
 	// OrderID and OrderState belong to the order under way.
 	OrderID    string          `json:"order_id,omitempty"`
 	OrderState json.RawMessage `json:"order_state,omitempty"`
+	// OrderBegunAt is when it was begun.
+	OrderBegunAt time.Time `json:"order_begun_at,omitzero"`
+	// OrderIssuer is the stand-in that the renewal under way has gone over to;
+	// "" while it is with the issuer that is configured first. IssuerAttempt
+	// counts the failed attempts since it is with that issuer.
+	OrderIssuer   string `json:"order_issuer,omitempty"`
+	IssuerAttempt int    `json:"issuer_attempt,omitempty"`
 
 	// Deployments by deployment id.
 	Deployments map[string]Deployment `json:"deployments,omitempty"`

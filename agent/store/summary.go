@@ -34,6 +34,9 @@ func (c *Certificate) Summary() wire.Summary {
 		s.KeyAlgorithm = string(g.KeyAlgorithm)
 		s.NotBefore, s.NotAfter = g.NotBefore, g.NotAfter
 		s.RenewAt = c.RenewAt
+		if g.Issuer != c.Issuer {
+			s.IssuedBy = g.Issuer
+		}
 	}
 	for id, d := range c.Deployments {
 		if d.Outcome == "" {

@@ -105,6 +105,9 @@ type Summary struct {
 	Issuer string    `json:"issuer"` // its name in the agent's configuration
 	// Kind of the issuer: "acme", "coordinator", ...
 	IssuerKind string `json:"issuer_kind"`
+	// IssuedBy is the issuer of the certificate in service, where it is another
+	// one than Issuer: a stand-in.
+	IssuedBy string `json:"issued_by,omitempty"`
 
 	// The certificate in service; zero before the first one is.
 	Serial       string    `json:"serial,omitempty"`      // lower-case hex

@@ -48,8 +48,10 @@ func (p *parts) managed() ([]renewal.Managed, error) {
 		}
 		m := renewal.Managed{
 			Name: c.Name, Names: names, KeyAlgorithm: c.Key,
-			Issuers: []renewal.NamedIssuer{{Name: c.Issuer, Issuer: issuers[c.Issuer]}},
 			Profile: c.Profile, Lifetime: c.Lifetime,
+		}
+		for _, name := range c.Issuers() {
+			m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: issuers[name]})
 		}
 		for j := range c.Deployments {
 			target, err := p.target(&c.Deployments[j], names)

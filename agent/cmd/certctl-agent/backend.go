@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/config"
@@ -102,7 +103,7 @@ func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*c
 func enrollWith(ctx context.Context, s *config.Settings, state *localState, request control.EnrollRequest, log *slog.Logger) (*store.Identity, error) {
 	var brokered []pki.Names
 	for i := range s.Certificates {
-		if c := &s.Certificates[i]; c.Issuer == config.CoordinatorIssuer {
+		if c := &s.Certificates[i]; slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
 			names, err := pki.ParseNames(c.Names)
 			if err != nil {
 				return nil, fmt.Errorf("names of the certificate %q: %w", c.Name, err)

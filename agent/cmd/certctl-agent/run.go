@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,7 +93,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		// its next attempt.
 		OnEnrolled: func() {
 			for i := range s.Certificates {
-				if c := &s.Certificates[i]; c.Issuer == config.CoordinatorIssuer {
+				if c := &s.Certificates[i]; slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
 					engine.Wake(c.Name)
 				}
 			}

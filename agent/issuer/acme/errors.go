@@ -97,6 +97,7 @@ func classify(ctx context.Context, step step, status int, retryAfter time.Durati
 	case errors.As(err, &problem):
 		v := judge(problem)
 		failure.Class, failure.Mend = v.class, v.mend
+		failure.Limited = problem.Type == acme.ProblemTypeRateLimited
 	case status == http.StatusNotFound && step == stepDirectory:
 		failure.Class, failure.Mend = issuer.ClassConfig, "correct directory_url"
 	case status == 0:
@@ -104,6 +105,7 @@ func classify(ctx context.Context, step step, status int, retryAfter time.Durati
 	}
 	if status == http.StatusTooManyRequests {
 		failure.Class, failure.Mend = issuer.ClassRetry, verdicts[acme.ProblemTypeRateLimited].mend
+		failure.Limited = true
 		return failure
 	}
 	// An order is a matter between one account and the authority: not found and

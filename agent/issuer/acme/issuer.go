@@ -99,9 +99,24 @@ func (i *Issuer) Issue(ctx context.Context, order *issuer.Order) (*issuer.Issued
 	}
 	issued, err := r.withAccount(ctx)
 	if err != nil {
-		return nil, err
+		return nil, r.outcome(err)
 	}
 	return issued, nil
+}
+
+// outcome adds to a failure what is known about the certificate: once the CSR
+// may have been sent, only the order's own status can say that none was issued.
+func (r *issuance) outcome(err error) error {
+	failure := issuer.Classify(err)
+	if !r.state.Finalizing || failure.Class == issuer.ClassOrderGone || failure.Class == issuer.ClassRefused {
+		return err
+	}
+	told := *failure
+	told.Committed = true
+	if told.Class == issuer.ClassRetry && r.state.Certificate == "" {
+		told.Class = issuer.ClassUnknown
+	}
+	return &told
 }
 
 // withAccount runs the order with the account; when the CA does not know the

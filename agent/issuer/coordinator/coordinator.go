@@ -99,6 +99,7 @@ type state struct {
 // Issue implements issuer.Issuer.
 func (i *Issuer) Issue(ctx context.Context, order *issuer.Order) (*issuer.Issued, error) {
 	if err := i.reachable(); err != nil {
+		err.Committed = order.State != nil // it may have been sent before
 		return nil, err
 	}
 	id, err := orderID(order)
@@ -146,7 +147,7 @@ func (i *Issuer) Forget(certificate string) error {
 }
 
 // reachable refuses when there is no coordinator that could ever answer.
-func (i *Issuer) reachable() error {
+func (i *Issuer) reachable() *issuer.Error {
 	switch i.cfg.Courier.State().Standing {
 	case agentsync.NotEnrolled:
 		return &issuer.Error{
@@ -155,7 +156,7 @@ func (i *Issuer) reachable() error {
 		}
 	case agentsync.Retired:
 		return &issuer.Error{
-			Class: issuer.ClassConfig, Err: errors.New("the coordinator has retired this agent"),
+			Class: issuer.ClassReenrol, Err: errors.New("the coordinator has retired this agent"),
 			Mend: "if the host is wanted again, enrol it with a new token: \"certctl-agent enroll\"",
 		}
 	}
@@ -251,13 +252,13 @@ func (i *Issuer) pending() error {
 	switch {
 	case s.Standing == agentsync.Unknown:
 		return &issuer.Error{
-			Class: issuer.ClassPending, RetryAfter: retryAfter, Err: errors.New("the coordinator does not know this agent"),
+			Class: issuer.ClassReenrol, RetryAfter: retryAfter, Committed: true, Err: errors.New("the coordinator does not know this agent"),
 			Mend: "enrol the host with a new token: \"certctl-agent enroll --replace\"",
 		}
 	case !s.CutOffSince.IsZero():
 		err = fmt.Errorf("coordinator not reachable since %s: %s; the order waits", s.CutOffSince.UTC().Format(time.RFC3339), s.LastError)
 	}
-	return &issuer.Error{Class: issuer.ClassPending, RetryAfter: retryAfter, Err: err}
+	return &issuer.Error{Class: issuer.ClassPending, RetryAfter: retryAfter, Committed: true, Err: err}
 }
 
 // rejected turns a final refusal into what the renewal does about it.

@@ -231,14 +231,16 @@ func TestRefusals(t *testing.T) {
 func TestWithoutACoordinator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		for standing, mend := range map[agentsync.Standing]string{
-			agentsync.NotEnrolled: "certctl-agent enroll", agentsync.Retired: "new token",
+		for standing, want := range map[agentsync.Standing]issuer.Error{
+			agentsync.NotEnrolled: {Class: issuer.ClassConfig, Mend: "certctl-agent enroll"},
+			agentsync.Retired:     {Class: issuer.ClassReenrol, Mend: "new token"},
 		} {
 			b.courier.state.Standing = standing
 			_, err := b.issuer.Issue(t.Context(), b.order("renewal-1"))
 			e := class(t, err)
-			assert.Equal(t, issuer.ClassConfig, e.Class)
-			assert.Contains(t, e.Mend, mend)
+			assert.Equal(t, want.Class, e.Class)
+			assert.Contains(t, e.Mend, want.Mend)
+			assert.False(t, e.MayIssue(), "nothing was ever sent")
 		}
 		open, err := b.store.OpenOrders()
 		require.NoError(t, err)
@@ -250,10 +252,13 @@ func TestWithoutACoordinator(t *testing.T) {
 		assert.Zero(t, time.Since(began), "nobody is there to wait for")
 		assert.Equal(t, 1, b.courier.urged, "the order waits to be sent")
 		assert.Equal(t, issuer.ClassPending, class(t, err).Class)
+		assert.True(t, class(t, err).MayIssue())
 		assert.ErrorContains(t, err, "coordinator not reachable since 2000-01-01T00:00:00Z: no route; the order waits")
 		b.courier.state.Standing = agentsync.Unknown
 		_, err = b.issuer.Issue(t.Context(), b.order("renewal-1"))
 		assert.Contains(t, class(t, err).Mend, "--replace")
+		assert.Equal(t, issuer.ClassReenrol, class(t, err).Class)
+		assert.True(t, class(t, err).MayIssue())
 	})
 }
 

@@ -1,0 +1,103 @@
+package renewal
+
+import (
+	"slices"
+	"time"
+
+	"github.com/certctl/certctl/agent/store"
+)
+
+// A renewal begins with the first issuer of its certificate, and each renewal
+// does. When that one cannot, the next of the list stands in; after the last one
+// comes the first again.
+//
+// Two issuers are never at work for one renewal. An order of which a certificate
+// may come is continued, not left, with one exception: when the certificate in
+// service is about to expire, or there is none, and the authority has had its
+// time. Then the key of that order is destroyed first, so that a certificate
+// which was issued for it after all is of no use to anybody and never deployed.
+
+const (
+	// leaveAttempts is how often an issuer must have failed in a row before a
+	// stand-in is asked for a certificate at risk.
+	leaveAttempts = 3
+
+	// unsettledPatience is how old an order must be at least before it may be left
+	// although a certificate may come of it; less for short lifetimes, of which it
+	// is unsettledPart.
+	unsettledPatience = 24 * time.Hour
+	unsettledPart     = 1.0 / 40
+)
+
+// atRisk reports whether the certificate in service is in the second half of
+// the time from its renewal to its expiry, or there is no valid one.
+func atRisk(rec *store.Certificate, now time.Time) bool {
+	cur := rec.Current
+	if cur == nil || expired(cur, now) {
+		return true
+	}
+	renewAt := rec.RenewAt
+	if renewAt.IsZero() || renewAt.After(cur.NotAfter) {
+		renewAt = windowEnd(cur)
+	}
+	return now.After(renewAt.Add(cur.NotAfter.Sub(renewAt) / 2))
+}
+
+// lastResort reports whether even an order of which a certificate may come is to
+// be left.
+func lastResort(rec *store.Certificate, now time.Time) bool {
+	cur := rec.Current
+	patience := unsettledPatience
+	if cur != nil {
+		if cur.NotAfter.Sub(now) > fraction(usable(cur), lastPart) {
+			return false
+		}
+		patience = min(patience, fraction(usable(cur), unsettledPart))
+	}
+	return !rec.OrderBegunAt.IsZero() && now.Sub(rec.OrderBegunAt) >= patience
+}
+
+// goesOver reports whether the next attempt is for the next issuer. The failure
+// is counted in rec already.
+func goesOver(rec *store.Certificate, m *managed, fail failure, now time.Time) bool {
+	does := actFor(fail.class)
+	switch {
+	case len(m.Issuers) < 2 || fail.local:
+		return false
+	case fail.mayIssue || fail.unclear && rec.OrderState != nil:
+		return lastResort(rec, now)
+	case does.leaves == leavesAtOnce:
+		return true
+	case !atRisk(rec, now):
+		return false
+	}
+	// What is no failure, or is sure to last, needs no repetition.
+	return rec.IssuerAttempt >= leaveAttempts || fail.limited || !does.counts
+}
+
+// after names the issuer that comes after the one of that name in the list; ""
+// is the first one, which comes after the last.
+func (m *managed) after(name string) string {
+	at := 0 // also of a name that is not in the list any more
+	if name != "" {
+		at = max(slices.IndexFunc(m.Issuers, func(i NamedIssuer) bool { return i.Name == name }), 0)
+	}
+	if at+1 == len(m.Issuers) {
+		return ""
+	}
+	return m.Issuers[at+1].Name
+}
+
+// asked is the issuer that the next order is for.
+func (m *managed) asked(rec *store.Certificate) NamedIssuer {
+	iss, ok := m.issuerNamed(rec.OrderIssuer)
+	if !ok {
+		return m.first()
+	}
+	return iss
+}
+
+// backToFirst makes the next order one for the first issuer.
+func backToFirst(rec *store.Certificate) {
+	rec.OrderIssuer, rec.IssuerAttempt = "", 0
+}
