@@ -193,6 +193,10 @@ func (s *Service) identityChain(identity fleet.Identity) (string, error) {
 		return "", fmt.Errorf("stored identity %s: %w", identity.Fingerprint, err)
 	}
 	chain, err := s.ca.IdentityChain(cert)
+	if errors.Is(err, ca.ErrOutdated) {
+		return "", problem.New(wire.CodeConflict, "csr", "the certificate that was made for this key leads to a root that is trusted no more: the CA was rotated since",
+			"ask with a new key; for an enrolment that is a new token")
+	}
 	if err != nil {
 		return "", err
 	}

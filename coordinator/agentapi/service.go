@@ -121,6 +121,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = s.sync
 	case wire.IdentityPath:
 		answer = s.renewIdentity
+	case wire.TrustPath:
+		answer = s.trust
 	default:
 		problem.Write(w, r, problem.New(wire.CodeNotFound, "", "there is nothing at "+r.URL.Path, "check the URL and the version of the agent"))
 		return

@@ -56,6 +56,9 @@ func (s *Service) sync(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if response.Trust, err = s.syncTrust(ctx, who.id, request.Trust); err != nil {
+		return nil, err
+	}
 	visit.bootID, visit.sequence = request.BootID, request.Sequence
 	return response, nil
 }

@@ -79,6 +79,8 @@ var operations = []struct {
 	{"retire-agent", http.MethodPost, "/api/v1/agents/none/retire", "", fleet.RoleOperator},
 	{"list-certificates", http.MethodGet, "/api/v1/certificates", "", fleet.RoleViewer},
 	{"show-certificate", http.MethodGet, "/api/v1/certificates/none/www", "", fleet.RoleViewer},
+	{"show-ca", http.MethodGet, "/api/v1/ca", "", fleet.RoleViewer},
+	{"rotate-ca", http.MethodPost, "/api/v1/ca/rotate", `{"authority":"root","step":"retire"}`, fleet.RoleAdmin},
 	{"list-audit", http.MethodGet, "/api/v1/audit", "", fleet.RoleViewer},
 	{"create-enrollment-token", http.MethodPost, "/api/v1/enrollment-tokens", `{}`, fleet.RoleOperator},
 	{"list-enrollment-tokens", http.MethodGet, "/api/v1/enrollment-tokens", "", fleet.RoleOperator},

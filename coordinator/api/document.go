@@ -38,6 +38,7 @@ func newDocument() *huma.OpenAPI {
 			{Name: "certificates", Description: "Managed certificates as the agents report them."},
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},
+			{Name: "CA", Description: "The built-in certificate authority and its rotation."},
 			{Name: "audit", Description: "The journal."},
 		},
 	}

@@ -118,7 +118,9 @@ func (s *server) rootPin() (pin [32]byte, problem *Problem) {
 	if !ok {
 		return pin, notYet
 	}
-	i := slices.IndexFunc(ca.Authorities, func(a fleet.Authority) bool { return a.Name == rootAuthority })
+	i := slices.IndexFunc(ca.Authorities, func(a fleet.Authority) bool {
+		return a.Name == rootAuthority && a.State == fleet.AuthorityActive
+	})
 	if i < 0 {
 		return pin, s.fail("make an enrolment token", fmt.Errorf("the built-in CA has no authority named %q", rootAuthority))
 	}

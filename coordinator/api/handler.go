@@ -46,6 +46,8 @@ type Config struct {
 	// Pause is how long agents are told to wait between syncs, at present. An
 	// agent that was silent for several of them counts as cut off.
 	Pause func() time.Duration
+	// Authority is the built-in CA.
+	Authority Authority
 	// EnrollmentURL is the https URL by which new agents reach the coordinator.
 	EnrollmentURL string
 	Log           *slog.Logger
@@ -63,6 +65,7 @@ func (c Config) validate() error {
 	}
 	require(c.Node != nil, "Node is missing")
 	require(c.Journal != nil, "Journal is missing")
+	require(c.Authority != nil, "Authority is missing")
 	require(c.Pause != nil, "Pause is missing")
 	require(c.Log != nil, "Log is missing")
 	u, err := url.Parse(c.EnrollmentURL)
@@ -109,6 +112,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCertificates(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
+	s.registerCA(api)
 	s.registerAudit(api)
 	extensible(api.OpenAPI())
 	return api

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/wire"
@@ -21,7 +22,7 @@ import (
 func TestNewChecksItsConfiguration(t *testing.T) {
 	_, err := New(Config{EnrollmentURL: "http://pki.example.com"})
 	require.Error(t, err)
-	for _, problem := range []string{"Node is missing", "Journal is missing", "Pause is missing", "Log is missing", `EnrollmentURL "http://pki.example.com" is not an https URL`} {
+	for _, problem := range []string{"Node is missing", "Journal is missing", "Authority is missing", "Pause is missing", "Log is missing", `EnrollmentURL "http://pki.example.com" is not an https URL`} {
 		assert.ErrorContains(t, err, problem)
 	}
 }
@@ -31,7 +32,7 @@ func TestHandlerStandsAlone(t *testing.T) {
 	node := clustertest.Start(t)
 	handler, err := New(Config{
 		Node: node, Journal: node.Journal, Pause: func() time.Duration { return time.Minute },
-		EnrollmentURL: "https://pki.example.com", Log: slog.New(slog.DiscardHandler),
+		Authority: new(ca.CA), EnrollmentURL: "https://pki.example.com", Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	for _, path := range []string{"/api/v1/whoami", "/api/v1/none", "/elsewhere"} {

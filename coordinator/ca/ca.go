@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -47,19 +46,6 @@ type CA struct {
 	given    *SealKey // from Config.SealKey
 	material atomic.Pointer[material]
 	unsealed chan struct{} // closed by the first Unseal that succeeds
-}
-
-// material is what an unsealed CA holds. It never changes.
-type material struct {
-	clusterID         string
-	root              *x509.Certificate
-	identity, issuing authority
-	identities        *x509.CertPool
-}
-
-type authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
 }
 
 // New checks the configuration and makes a sealed CA.
@@ -108,7 +94,8 @@ func (c *CA) sealKeySource() string {
 }
 
 // Unseal makes the CA ready to issue with the stored certificates and keys. It
-// changes nothing else, and may be repeated, also with another stored CA.
+// changes nothing else, and may be repeated, also with another stored CA, such as
+// the same after a rotation.
 // Errors wrap ErrSealKeyMissing, ErrSealKeyMalformed, ErrWrongSealKey,
 // ErrSealDamaged or ErrDamaged; the CA is then as it was.
 func (c *CA) Unseal(stored *fleet.CA) error {
@@ -126,45 +113,6 @@ func (c *CA) Unseal(stored *fleet.CA) error {
 	return nil
 }
 
-func openMaterial(stored *fleet.CA, key SealKey) (*material, error) {
-	found := map[string]authority{}
-	for _, a := range stored.Authorities {
-		cert, err := x509.ParseCertificate(a.Certificate)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %q: %w: %w", a.Name, ErrDamaged, err)
-		}
-		signer, err := unseal(key, a.Name, cert, a.SealedKey)
-		if err != nil {
-			return nil, err
-		}
-		found[a.Name] = authority{cert: cert, key: signer}
-	}
-	root := found[rootAuthority].cert
-	if root == nil {
-		return nil, fmt.Errorf("certificate %q is missing: %w", rootAuthority, ErrDamaged)
-	}
-	for _, name := range []string{rootAuthority, identityAuthority, issuingAuthority} {
-		cert := found[name].cert
-		if cert == nil {
-			return nil, fmt.Errorf("certificate %q is missing: %w", name, ErrDamaged)
-		}
-		if err := cert.CheckSignatureFrom(root); err != nil {
-			return nil, fmt.Errorf("certificate %q: %w: %w", name, ErrDamaged, err)
-		}
-	}
-	id, err := clusterID(root.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	// The root's key is not kept: nothing is signed with it from here on.
-	m := &material{
-		clusterID: id, root: root, identity: found[identityAuthority], issuing: found[issuingAuthority],
-		identities: x509.NewCertPool(),
-	}
-	m.identities.AddCert(m.identity.cert)
-	return m, nil
-}
-
 // Unsealed is closed when the CA can issue.
 func (c *CA) Unsealed() <-chan struct{} { return c.unsealed }
 
@@ -176,24 +124,31 @@ func (c *CA) opened() (*material, error) {
 	return nil, ErrSealed
 }
 
-// Root is the root certificate, nil while the CA is sealed.
+// Root is the root that signs, nil while the CA is sealed.
 func (c *CA) Root() *x509.Certificate {
 	if m := c.material.Load(); m != nil {
-		return m.root
+		return m.hierarchies[0].root
 	}
 	return nil
 }
 
-// RootsPEM is what agents trust for this coordinator, "" while the CA is sealed.
+// RootsPEM is what agents trust for this coordinator, the root that signs first;
+// "" while the CA is sealed.
 func (c *CA) RootsPEM() string {
-	if root := c.Root(); root != nil {
-		return string(pki.EncodeChainPEM([]*x509.Certificate{root}))
+	m := c.material.Load()
+	if m == nil {
+		return ""
 	}
-	return ""
+	var roots []*x509.Certificate
+	for _, h := range m.hierarchies {
+		roots = append(roots, h.root)
+	}
+	return string(pki.EncodeChainPEM(roots))
 }
 
-// Identities holds the identity CA alone: what the certificates of agents lead
-// to. It is nil while the CA is sealed, and must not be changed.
+// Identities holds the identity CAs of all times and nothing else: what the
+// certificates of agents lead to. It is nil while the CA is sealed, and must not
+// be changed.
 func (c *CA) Identities() *x509.CertPool {
 	if m := c.material.Load(); m != nil {
 		return m.identities
@@ -202,7 +157,7 @@ func (c *CA) Identities() *x509.CertPool {
 }
 
 // ClusterID names the cluster in identities: 16 hexadecimal digits that follow
-// from the root's key. It is "" while the CA is sealed.
+// from the key of its first root. It is "" while the CA is sealed.
 func (c *CA) ClusterID() string {
 	if m := c.material.Load(); m != nil {
 		return m.clusterID
@@ -217,8 +172,18 @@ func (c *CA) IssuerExpiry() time.Time {
 	if m == nil {
 		return time.Time{}
 	}
-	if m.identity.cert.NotAfter.Before(m.issuing.cert.NotAfter) {
-		return m.identity.cert.NotAfter
+	active := m.hierarchies[0]
+	if active.identity.cert.NotAfter.Before(active.issuing.cert.NotAfter) {
+		return active.identity.cert.NotAfter
 	}
-	return m.issuing.cert.NotAfter
+	return active.issuing.cert.NotAfter
+}
+
+// Refresh unseals the CA anew if the stored one is another than before, as after
+// a rotation, and reports whether it was. Errors are those of Unseal.
+func (c *CA) Refresh(stored *fleet.CA) (changed bool, err error) {
+	if m := c.material.Load(); m != nil && m.modified == stored.ModifyIndex {
+		return false, nil
+	}
+	return true, c.Unseal(stored)
 }

@@ -50,55 +50,91 @@ func createAuthorities(organization string, now time.Time, key SealKey) ([]fleet
 	if err != nil {
 		return nil, err
 	}
-	// The cluster's id keeps the names of different clusters apart in the trust
-	// stores that hold several.
-	short := strings.ToValidUTF8(organization[:min(len(organization), 32)], "")
-	subject := func(role string) pkix.Name {
-		return pkix.Name{Organization: []string{organization}, CommonName: short + " " + role + " " + id[:8]}
-	}
-	template := authorityTemplate(subject("Root CA"), 1)
-	template.NotBefore, template.NotAfter = validity(now, ownBackdate, RootLifetime, nil)
-	root, err := sign(template, rootKey.Public(), nil, rootKey)
+	f := &foundry{organization: organization, cluster: id, now: now, key: key}
+	root, stored, err := f.root(rootKey)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := seal(key, rootAuthority, root, rootKey)
-	if err != nil {
-		return nil, err
-	}
-	authorities := []fleet.Authority{{Name: rootAuthority, Certificate: root.Raw, SealedKey: sealed}}
-	for _, sub := range []struct {
-		name, role string
-		usages     []x509.ExtKeyUsage
-	}{
-		{identityAuthority, "Identity CA", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
-		{issuingAuthority, "Issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
-	} {
-		template := authorityTemplate(subject(sub.role), 0, sub.usages...)
-		template.NotBefore, template.NotAfter = validity(now, ownBackdate, IssuingLifetime, root)
-		authority, err := createIssuing(sub.name, template, root, rootKey, key)
+	authorities := []fleet.Authority{stored}
+	for _, name := range []string{identityAuthority, issuingAuthority} {
+		made, err := f.beneath(name, authority{cert: root, key: rootKey})
 		if err != nil {
 			return nil, err
 		}
-		authorities = append(authorities, authority)
+		authorities = append(authorities, made)
 	}
 	return authorities, nil
 }
 
-func createIssuing(name string, template, root *x509.Certificate, rootKey crypto.Signer, key SealKey) (fleet.Authority, error) {
-	issuingKey, err := pki.GenerateKey(pki.ECDSAP256)
+// A foundry makes authorities of one cluster.
+type foundry struct {
+	organization, cluster string
+	now                   time.Time
+	key                   SealKey
+}
+
+// subject names an authority. The cluster's id keeps the names of different
+// clusters apart in the trust stores that hold several, and the key's those of
+// one cluster's earlier and later authorities.
+func (f *foundry) subject(role string, pub crypto.PublicKey) (pkix.Name, error) {
+	id, err := clusterID(pub)
+	if err != nil {
+		return pkix.Name{}, err
+	}
+	name := strings.ToValidUTF8(f.organization[:min(len(f.organization), 32)], "") + " " + role + " " + f.cluster[:8]
+	if id != f.cluster {
+		name += "-" + id[:8]
+	}
+	return pkix.Name{Organization: []string{f.organization}, CommonName: name}, nil
+}
+
+func (f *foundry) root(rootKey crypto.Signer) (*x509.Certificate, fleet.Authority, error) {
+	subject, err := f.subject("Root CA", rootKey.Public())
+	if err != nil {
+		return nil, fleet.Authority{}, err
+	}
+	template := authorityTemplate(subject, 1)
+	template.NotBefore, template.NotAfter = validity(f.now, ownBackdate, RootLifetime, nil)
+	root, err := sign(template, rootKey.Public(), nil, rootKey)
+	if err != nil {
+		return nil, fleet.Authority{}, err
+	}
+	sealed, err := seal(f.key, rootAuthority, root, rootKey)
+	return root, fleet.Authority{Name: rootAuthority, Certificate: root.Raw, SealedKey: sealed}, err
+}
+
+// beneath makes an identity or issuing CA with a key of its own.
+func (f *foundry) beneath(name string, root authority) (fleet.Authority, error) {
+	key, err := pki.GenerateKey(pki.ECDSAP256)
 	if err != nil {
 		return fleet.Authority{}, err
 	}
-	cert, err := sign(template, issuingKey.Public(), root, rootKey)
+	subject, err := f.subject(roles[name].title, key.Public())
 	if err != nil {
 		return fleet.Authority{}, err
 	}
-	sealed, err := seal(key, name, cert, issuingKey)
+	cert, err := f.certify(name, subject, key.Public(), root)
 	if err != nil {
 		return fleet.Authority{}, err
 	}
-	return fleet.Authority{Name: name, Certificate: cert.Raw, SealedKey: sealed}, nil
+	sealed, err := seal(f.key, name, cert, key)
+	return fleet.Authority{Name: name, Certificate: cert.Raw, SealedKey: sealed}, err
+}
+
+// certify signs a certificate for an identity or issuing CA.
+func (f *foundry) certify(name string, subject pkix.Name, pub crypto.PublicKey, root authority) (*x509.Certificate, error) {
+	template := authorityTemplate(subject, 0, roles[name].usages...)
+	template.NotBefore, template.NotAfter = validity(f.now, ownBackdate, IssuingLifetime, root.cert)
+	return sign(template, pub, root.cert, root.key)
+}
+
+// roles of the CAs beneath a root.
+var roles = map[string]struct {
+	title  string
+	usages []x509.ExtKeyUsage
+}{
+	identityAuthority: {"Identity CA", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	issuingAuthority:  {"Issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
 }
 
 // clusterID names a cluster by the key of its root.

@@ -158,7 +158,7 @@ func TestNothingElsePassesForAnIdentity(t *testing.T) {
 		require.NoError(t, err)
 		return cert
 	}
-	identity := forged(m.identity, uri(own+"agent-1"), nil)
+	identity := forged(m.hierarchies[0].identity, uri(own+"agent-1"), nil)
 	id, err := ca.AgentOf(identity)
 	require.NoError(t, err, "the control")
 	assert.Equal(t, "agent-1", id)
@@ -172,23 +172,23 @@ func TestNothingElsePassesForAnIdentity(t *testing.T) {
 	for name, cert := range map[string]*x509.Certificate{
 		"a leaf":              issued(ca.IssueLeaf(pki.MustParseNames("agent-1"), key.Public(), 0)),
 		"the server's":        issued(ca.IssueServer(pki.MustParseNames("localhost"), key.Public())),
-		"issuing CA's forged": forged(m.issuing, uri(own+"agent-1"), nil),
+		"issuing CA's forged": forged(m.hierarchies[0].issuing, uri(own+"agent-1"), nil),
 		"of another cluster":  issued(other.IssueIdentity("agent-1", key.Public())),
 		"self-signed":         selfSigned(),
-		"the identity CA":     m.identity.cert,
-		"the root":            m.root,
-		"no URI":              forged(m.identity, nil, nil),
-		"two URIs":            forged(m.identity, append(uri(own+"agent-1"), uri(own+"agent-2")...), nil),
-		"another scheme":      forged(m.identity, uri("https://"+ca.ClusterID()+"/agent/agent-1"), nil),
-		"another cluster":     forged(m.identity, uri("certctl://0123456789abcdef/agent/agent-1"), nil),
-		"another path":        forged(m.identity, uri("certctl://"+ca.ClusterID()+"/node/agent-1"), nil),
-		"a longer path":       forged(m.identity, uri(own+"agent-1/x"), nil),
-		"a query":             forged(m.identity, uri(own+"agent-1?x=y"), nil),
-		"a user":              forged(m.identity, uri("certctl://me@"+ca.ClusterID()+"/agent/agent-1"), nil),
-		"an escaped id":       forged(m.identity, uri(own+"agent%2d1"), nil),
-		"no id":               forged(m.identity, uri(own), nil),
-		"a DNS name too":      forged(m.identity, uri(own+"agent-1"), func(c *x509.Certificate) { c.DNSNames = []string{"example.com"} }),
-		"for servers only": forged(m.identity, uri(own+"agent-1"), func(c *x509.Certificate) {
+		"the identity CA":     m.hierarchies[0].identity.cert,
+		"the root":            m.hierarchies[0].root,
+		"no URI":              forged(m.hierarchies[0].identity, nil, nil),
+		"two URIs":            forged(m.hierarchies[0].identity, append(uri(own+"agent-1"), uri(own+"agent-2")...), nil),
+		"another scheme":      forged(m.hierarchies[0].identity, uri("https://"+ca.ClusterID()+"/agent/agent-1"), nil),
+		"another cluster":     forged(m.hierarchies[0].identity, uri("certctl://0123456789abcdef/agent/agent-1"), nil),
+		"another path":        forged(m.hierarchies[0].identity, uri("certctl://"+ca.ClusterID()+"/node/agent-1"), nil),
+		"a longer path":       forged(m.hierarchies[0].identity, uri(own+"agent-1/x"), nil),
+		"a query":             forged(m.hierarchies[0].identity, uri(own+"agent-1?x=y"), nil),
+		"a user":              forged(m.hierarchies[0].identity, uri("certctl://me@"+ca.ClusterID()+"/agent/agent-1"), nil),
+		"an escaped id":       forged(m.hierarchies[0].identity, uri(own+"agent%2d1"), nil),
+		"no id":               forged(m.hierarchies[0].identity, uri(own), nil),
+		"a DNS name too":      forged(m.hierarchies[0].identity, uri(own+"agent-1"), func(c *x509.Certificate) { c.DNSNames = []string{"example.com"} }),
+		"for servers only": forged(m.hierarchies[0].identity, uri(own+"agent-1"), func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		}),
 	} {

@@ -36,7 +36,7 @@ func newCA(t testing.TB, c *clock) (*CA, *fleet.CA) {
 	require.NoError(t, err)
 	authorities, err := ca.Create()
 	require.NoError(t, err)
-	stored := &fleet.CA{Authorities: authorities}
+	stored := &fleet.CA{Authorities: authorities, CreatedAt: c.at}
 	require.NoError(t, ca.Unseal(stored))
 	return ca, stored
 }

@@ -106,7 +106,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 	root.AddCommand(
 		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
-		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(), p.auditCommand(),
+		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(), p.caCommand(), p.auditCommand(),
 		versionCommand(p),
 	)
 	return root

@@ -171,7 +171,7 @@ func (c *Client) unreachable(err error) error {
 	)
 	switch {
 	case errors.As(err, &unknown):
-		mend = "its certificate is not from the CA that this context trusts: log in again with the coordinator's present root.pem (--ca-file)"
+		mend = "its certificate is not from the CA that this context trusts: if its root was rotated, run \"certctl ca trust\"; else log in again with the coordinator's present root.pem (--ca-file)"
 	case errors.As(err, &hostname):
 		mend = "use one of the names in its certificate, or add this one to the coordinator's setting server.names"
 	case errors.As(err, &invalid):

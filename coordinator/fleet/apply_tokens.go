@@ -7,23 +7,6 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
-func initCA(c *change, p *InitCA) Result {
-	if stored := find[CA](c, TableCA, indexID, key("ca")); stored != nil {
-		return c.success(InitializedCA{CA: *stored})
-	}
-	if len(p.Authorities) == 0 {
-		return refuse(wire.CodeInvalid, "authorities", "a certificate authority needs at least one certificate", "")
-	}
-	ca := &CA{Authorities: p.Authorities, CreatedAt: c.at, ModifyIndex: c.index}
-	c.insert(TableCA, ca)
-	names := make([]string, len(p.Authorities))
-	for i, authority := range p.Authorities {
-		names[i] = authority.Name
-	}
-	c.audit(Fact{Kind: KindCACreated, Actor: p.Actor, Object: "ca"}, map[string]any{"authorities": names})
-	return c.success(InitializedCA{CA: *ca, Created: true})
-}
-
 func createEnrollmentToken(c *change, p *CreateEnrollmentToken) Result {
 	if p.ID == "" {
 		return refuse(wire.CodeInvalid, "id", "the token has no id", "")

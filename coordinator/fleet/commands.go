@@ -29,6 +29,8 @@ const (
 	TypeCancelCampaign        Type = 24
 	TypeRevokeCertificate     Type = 25
 	TypePublishRevocations    Type = 26
+	TypeChangeCA              Type = 40
+	TypeAcknowledgeTrust      Type = 41
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

@@ -12,6 +12,7 @@ type Kind string
 // Kinds of facts that the coordinator makes itself.
 const (
 	KindCACreated              Kind = "ca.created"
+	KindCAChanged              Kind = "ca.changed"
 	KindEnrollmentTokenCreated Kind = "enrollment_token.created"
 	KindEnrollmentTokenRevoked Kind = "enrollment_token.revoked"
 	KindAgentEnrolled          Kind = "agent.enrolled"

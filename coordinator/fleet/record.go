@@ -51,6 +51,10 @@ type Agent struct {
 	ModifyIndex uint64 `cbor:"14,keyasint"`
 	// DesiredDigest is that of the assignments that the agent goes by.
 	DesiredDigest string `cbor:"20,keyasint,omitempty"`
+
+	// TrustGeneration is the generation of trust that the agent says to go by;
+	// 0 if it never did.
+	TrustGeneration uint64 `cbor:"40,keyasint,omitempty"`
 }
 
 // SyncProgress is how far an agent's inventory and events have arrived.
@@ -202,21 +206,6 @@ type APIToken struct {
 	ExpiresAt   time.Time `cbor:"7,keyasint"` // zero never expires
 	RevokedAt   time.Time `cbor:"8,keyasint"` // zero unless revoked
 	ModifyIndex uint64    `cbor:"9,keyasint"`
-}
-
-// CA is the built-in certificate authority: its public certificates and its
-// private keys, sealed by the coordinator's own key and opaque here.
-type CA struct {
-	Authorities []Authority `cbor:"1,keyasint"`
-	CreatedAt   time.Time   `cbor:"2,keyasint"`
-	ModifyIndex uint64      `cbor:"3,keyasint"`
-}
-
-// Authority is one certificate of the built-in CA.
-type Authority struct {
-	Name        string `cbor:"1,keyasint"` // "root", "issuing"
-	Certificate []byte `cbor:"2,keyasint"` // DER
-	SealedKey   []byte `cbor:"3,keyasint,omitempty"`
 }
 
 // presence is when an agent was last heard of. It has a table of its own so

@@ -31,7 +31,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	agent := pick("agent", "a1", "a2", "a3")
 	tokenID := pick("token", "t1", "t2")
 	small := rapid.Uint64Range(0, 6)
-	switch rapid.IntRange(1, 24).Draw(t, "type") {
+	switch rapid.IntRange(1, 26).Draw(t, "type") {
 	case 1:
 		return fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}}
 	case 2:
@@ -73,6 +73,13 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.RevokeCertificate{Actor: "local", Serial: pick("serial", "01", "02"), NotAfter: now.Add(time.Minute)}
 	case 20:
 		return fleet.PublishRevocations{ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
+	case 13:
+		return fleet.ChangeCA{
+			Actor: "local", Base: small.Draw(t, "base"), What: "a change", Generations: [][]byte{[]byte("signed")},
+			Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c2"), SealedKey: []byte("k2"), State: fleet.AuthorityPublished}},
+		}
+	case 21:
+		return fleet.AcknowledgeTrust{AgentID: agent, Generation: small.Draw(t, "generation")}
 	default:
 		base := small.Draw(t, "base")
 		revision := base + small.Draw(t, "step")

@@ -214,4 +214,6 @@ func init() {
 	register(1, cancelCampaign)
 	register(1, revokeCertificate)
 	register(1, publishRevocations)
+	register(1, changeCA)
+	register(1, acknowledgeTrust)
 }

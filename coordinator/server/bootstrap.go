@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // Names of the files that Bootstrap keeps in the data directory.
@@ -40,6 +41,7 @@ type BootstrapNode interface {
 // is there, and unseals the CA:
 //
 //   - the built-in CA, in the state;
+//   - the first generation of trust, in the state;
 //   - RootFile in dataDir;
 //   - an API token of the role admin, if the state has none that is usable, in
 //     AdminTokenFile in dataDir.
@@ -55,6 +57,7 @@ func Bootstrap(ctx context.Context, node BootstrapNode, authority *ca.CA, dataDi
 	}{
 		{"wait for the cluster", b.awaitState},
 		{"built-in CA", b.ensureCA},
+		{"first generation of trust", b.ensureTrust},
 		{"root certificate", b.ensureRootFile},
 		{"first API token", b.ensureAdmin},
 	} {
@@ -138,13 +141,40 @@ func (b *bootstrap) ensureCA(ctx context.Context) error {
 	return nil
 }
 
-func (b *bootstrap) ensureRootFile(context.Context) error {
-	path := filepath.Join(b.dir, RootFile)
-	root := []byte(b.ca.RootsPEM())
-	if stored, err := os.ReadFile(path); err == nil && bytes.Equal(stored, root) {
+// ensureTrust gives a CA of before there were generations of trust its first
+// one. Only the leader does; another node that leads later finds it made, or a
+// rotation makes it.
+func (b *bootstrap) ensureTrust(ctx context.Context) error {
+	stored, ok := b.node.State().View().CA()
+	if !ok || !b.node.Ready().Leading {
 		return nil
 	}
-	return durable.WriteFile(path, root, 0o644)
+	change, needed, err := b.ca.FirstGeneration(stored, bootstrapActor)
+	if err != nil || !needed {
+		return err
+	}
+	err = b.propose(ctx, change, nil)
+	if refused, ok := errors.AsType[*fleet.RejectedError](err); ok && refused.Code == wire.CodeConflict {
+		return nil // another node was quicker
+	}
+	if err != nil {
+		return err
+	}
+	stored, _ = b.node.State().View().CA()
+	return b.ca.Unseal(stored)
+}
+
+func (b *bootstrap) ensureRootFile(context.Context) error {
+	return writeRoots(filepath.Join(b.dir, RootFile), b.ca)
+}
+
+// writeRoots makes a file hold the roots that clients have to trust.
+func writeRoots(path string, authority *ca.CA) error {
+	roots := []byte(authority.RootsPEM())
+	if stored, err := os.ReadFile(path); err == nil && bytes.Equal(stored, roots) {
+		return nil
+	}
+	return durable.WriteFile(path, roots, 0o644)
 }
 
 // ensureAdmin makes sure that somebody can administer the coordinator. The

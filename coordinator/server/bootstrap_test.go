@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/trust"
 )
 
 // complete checks what a coordinator must have before it serves.
@@ -188,4 +189,25 @@ func TestBootstrapWaitsForTheState(t *testing.T) {
 	assert.NotNil(t, authority.Root())
 	assert.NoFileExists(t, filepath.Join(dir, AdminTokenFile))
 	assert.Zero(t, node.proposals)
+}
+
+// A state that was stored before there were generations of trust gets its first
+// one at the next start, once.
+func TestBootstrapOfAnEarlierState(t *testing.T) {
+	node, dir := clustertest.Start(t), t.TempDir()
+	authority := newCA(t, dir)
+	authorities, err := authority.Create()
+	require.NoError(t, err)
+	require.NoError(t, node.Do(fleet.InitCA{Actor: "local", Authorities: authorities}).Err())
+	for range 2 {
+		require.NoError(t, Bootstrap(t.Context(), node, newCA(t, dir), dir, quiet))
+		stored, ok := node.State().View().CA()
+		require.True(t, ok)
+		require.Len(t, stored.Generations, 1)
+		first, err := trust.Parse(stored.Generations[0])
+		require.NoError(t, err)
+		assert.Equal(t, stored.CreatedAt.Unix(), first.CreatedAt.Unix())
+		assert.Equal(t, authorities[0].Certificate, first.Roots[0].Raw)
+		assert.Equal(t, authorities, stored.Authorities)
+	}
 }

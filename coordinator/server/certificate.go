@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
@@ -15,6 +16,8 @@ import (
 
 const (
 	certificateInterval = time.Minute
+	// authorityInterval is how soon a change of the CA reaches this node.
+	authorityInterval = time.Second
 	// issuerWarning is how long before the end of an issuing CA the log begins
 	// to say so.
 	issuerWarning = 180 * 24 * time.Hour
@@ -28,6 +31,12 @@ type certificate struct {
 	source tlsutil.CertSource
 	now    func() time.Time
 	log    *slog.Logger
+	// stored is the CA in the replicated state.
+	stored func() (*fleet.CA, bool)
+	// rootFile is kept equal to what clients have to trust; "" keeps none.
+	rootFile string
+
+	outdated bool // the CA has changed since the certificate was issued
 }
 
 // obtain replaces the certificate, key and all.
@@ -38,7 +47,7 @@ func (c *certificate) obtain() error {
 	}
 	c.log.Info("the server has a new certificate", "serial", pki.SerialHex(leaf), "not_after", leaf.NotAfter, "names", c.names.String())
 	if end := c.ca.IssuerExpiry(); end.Sub(c.now()) < issuerWarning {
-		c.log.Warn("an issuing CA of the built-in CA expires; certificates end with it", "not_after", end)
+		c.log.Warn("an issuing CA of the built-in CA expires; certificates end with it; replace it with \"certctl ca rotate\"", "not_after", end)
 	}
 	return nil
 }
@@ -76,5 +85,42 @@ func (c *certificate) keep(ctx context.Context) error {
 			c.log.Error("the server's certificate was not renewed; it is tried again", "not_after", leaf.NotAfter, "err", err)
 		}
 	})
+	return nil
+}
+
+// follow takes over changes of the CA from the replicated state, until ctx is
+// done: the CA is unsealed anew, the server's certificate issued by what signs
+// now, and the root file rewritten. A step that fails is tried again.
+func (c *certificate) follow(ctx context.Context) error {
+	jitter.Loop(ctx, authorityInterval, jitter.DefaultSchedulerJitter, nil, func(context.Context) {
+		if err := c.adopt(); err != nil {
+			c.log.Error("a change of the CA was not taken over; it is tried again", "err", err)
+		}
+	})
+	return nil
+}
+
+func (c *certificate) adopt() error {
+	stored, ok := c.stored()
+	if !ok {
+		return nil // restored to a state of before the first start; Bootstrap's matter
+	}
+	changed, err := c.ca.Refresh(stored)
+	if err != nil {
+		return err
+	}
+	if c.outdated = c.outdated || changed; !c.outdated {
+		return nil
+	}
+	c.log.Info("the CA has changed", "root_fingerprint", pki.Fingerprint(c.ca.Root()), "trust_generation", len(stored.Generations))
+	if c.rootFile != "" {
+		if err := writeRoots(c.rootFile, c.ca); err != nil {
+			return err
+		}
+	}
+	if err := c.obtain(); err != nil {
+		return err
+	}
+	c.outdated = false
 	return nil
 }

@@ -60,6 +60,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		// Anybody may send one, as slowly as they like.
 		r.Body = arrived(r.Body, wire.MaxEnrollBody)
 		s.enrolments.serve(s.agents, w, r)
+	case path == wire.TrustPath:
+		r.Body = arrived(r.Body, wire.MaxTrustRequest)
+		s.enrolments.serve(s.agents, w, r)
 	case strings.HasPrefix(path, "/agent/"):
 		s.syncs.serve(s.agents, w, r)
 	case strings.HasPrefix(path, "/api/"), path == "/openapi", strings.HasPrefix(path, "/openapi."):

@@ -12,6 +12,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/runner"
 	"github.com/certctl/certctl/shared/tlsutil"
 )
@@ -32,9 +33,11 @@ const (
 	retrySpan = 5 * time.Second
 )
 
-// Node is what /readyz reports on; *cluster.Node is one.
+// Node is what /readyz reports on, and the replicated state, whose CA the server
+// follows; *cluster.Node is one.
 type Node interface {
 	Ready() cluster.Readiness
+	State() *fleet.State
 }
 
 // Agents is the handler of /agent/; *agentapi.Service is one. Period is how
@@ -44,7 +47,7 @@ type Agents interface {
 	Period() time.Duration
 }
 
-// Config of a Server. All but Now are required.
+// Config of a Server. All but RootFile and Now are required.
 type Config struct {
 	// Listener is the port, from Listen. The server closes it.
 	Listener net.Listener
@@ -54,6 +57,9 @@ type Config struct {
 	Agents   Agents
 	// API is the handler of /api/ and /openapi.json, /openapi.yaml.
 	API http.Handler
+	// RootFile is kept equal to the roots that clients have to trust, whenever
+	// they change; "" keeps no such file.
+	RootFile string
 	// MaxInFlight is how many requests of one kind (enrolment, sync, API) are
 	// worked on at a time.
 	MaxInFlight int
@@ -97,9 +103,12 @@ func New(c Config) (*Server, error) {
 	}
 	short := func() time.Duration { return retrySpan }
 	return &Server{
-		listener:    c.Listener,
-		certificate: &certificate{ca: c.CA, names: c.Names.All, now: c.Now, log: c.Log},
-		node:        c.Node, agents: c.Agents, api: c.API, log: c.Log,
+		listener: c.Listener,
+		certificate: &certificate{
+			ca: c.CA, names: c.Names.All, now: c.Now, log: c.Log, rootFile: c.RootFile,
+			stored: func() (*fleet.CA, bool) { return c.Node.State().View().CA() },
+		},
+		node: c.Node, agents: c.Agents, api: c.API, log: c.Log,
 		enrolments: newLimit(c.MaxInFlight, short),
 		syncs:      newLimit(c.MaxInFlight, c.Agents.Period),
 		reads:      newLimit(c.MaxInFlight, short),
@@ -127,6 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return runner.Run(ctx,
 		runner.Task{Name: "HTTPS server", Run: func(ctx context.Context) error { return s.serve(ctx, config) }},
 		runner.Task{Name: "server certificate", Run: s.certificate.keep},
+		runner.Task{Name: "certificate authority", Run: s.certificate.follow},
 	)
 }
 

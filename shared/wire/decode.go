@@ -93,6 +93,9 @@ func (r *SyncRequest) Validate() *Problem {
 	if p := r.validateOrders(); p != nil {
 		return p
 	}
+	if p := r.Trust.validate("trust"); p != nil {
+		return p
+	}
 	return r.validateDesired()
 }
 

@@ -52,6 +52,10 @@ type SyncRequest struct {
 	DesiredDigest string             `json:"desired_digest,omitempty"`
 	Assignments   []AssignmentReport `json:"assignments,omitempty"`
 	Commands      []CommandResult    `json:"commands,omitempty"`
+
+	// Trust is the generation of trust that the agent goes by. Nil is sent by
+	// agents that follow none at the moment: they are told of no new one.
+	Trust *TrustPosition `json:"trust,omitempty"`
 }
 
 // HostReport is what an agent says of its host. It is stored only when it
@@ -231,4 +235,7 @@ type SyncResponse struct {
 	Desired *Desired `json:"desired,omitempty"`
 	// Commands are those whose final result has not arrived, at most MaxCommands.
 	Commands []Command `json:"commands,omitempty"`
+	// Trust has the signed generations of trust that the agent lacks, oldest
+	// first; see package trust.
+	Trust [][]byte `json:"trust,omitempty"`
 }

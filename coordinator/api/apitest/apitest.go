@@ -120,7 +120,7 @@ func Start(t testing.TB) *Coordinator {
 
 	handler, err := api.New(api.Config{
 		Node: faultyNode{c.Node.Node, &c.fault}, Journal: c.Journal, Presence: agents, Pause: agents.Period,
-		EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now,
+		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now,
 	})
 	require.NoError(t, err)
 	c.serve(agents, handler)
@@ -135,7 +135,7 @@ func (c *Coordinator) serve(agents server.Agents, handler http.Handler) {
 	require.NoError(c.t, err)
 	front, err := server.New(server.Config{
 		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler,
-		MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
+		RootFile: filepath.Join(c.Dir, server.RootFile), MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(c.t, err)
 	c.URL = "https://" + front.Addr().String()

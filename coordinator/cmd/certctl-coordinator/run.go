@@ -80,14 +80,14 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	agents.Lead(state.node)
 	operators, err := api.New(api.Config{
 		Node: state.node, Journal: state.journal, Presence: agents, Pause: agents.Period,
-		EnrollmentURL: url, Log: log.With("part", "api"),
+		Authority: authority, EnrollmentURL: url, Log: log.With("part", "api"),
 	})
 	if err != nil {
 		return err
 	}
 	front, err := server.New(server.Config{
 		Listener: listener, Names: names, Node: state.node, CA: authority, Agents: agents, API: operators,
-		MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
+		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
 	})
 	if err != nil {
 		return err
