@@ -17,7 +17,8 @@ type material struct {
 	// hierarchies under the roots that are trusted: the one that signs first,
 	// then the one that is coming or going, if the root is being rotated.
 	hierarchies []*hierarchy
-	// retired identity and issuing CAs, newest last, without keys.
+	// retired identity and issuing CAs, newest last. Of the first the keys are
+	// gone.
 	retired    []retiredAuthority
 	identities *x509.CertPool
 }
@@ -36,7 +37,7 @@ type authority struct {
 
 type retiredAuthority struct {
 	name string
-	cert *x509.Certificate
+	authority
 }
 
 // openMaterial unseals a stored CA. The roots' keys are not kept: nothing is
@@ -53,7 +54,13 @@ func openMaterial(stored *fleet.CA, key SealKey) (*material, error) {
 			m.identities.AddCert(cert)
 		}
 		if a.State == fleet.AuthorityRetired {
-			m.retired = append(m.retired, retiredAuthority{a.Name, cert})
+			r := retiredAuthority{name: a.Name, authority: authority{cert: cert}}
+			if len(a.SealedKey) > 0 {
+				if r.key, err = unseal(key, a.Name, cert, a.SealedKey); err != nil {
+					return nil, err
+				}
+			}
+			m.retired = append(m.retired, r)
 			continue
 		}
 		signer, err := unseal(key, a.Name, cert, a.SealedKey)

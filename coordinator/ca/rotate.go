@@ -266,13 +266,17 @@ func (w *rotation) replace(name string) error {
 }
 
 // retire takes the keys from some authorities, and forgets the oldest retired
-// issuing CAs: nothing needs them but chains that are made in this moment.
+// issuing CAs. Issuing CAs keep their keys until then: what they have signed may
+// have to be revoked.
 func (w *rotation) retire(which func(*fleet.Authority) bool) error {
 	issuing := 0
 	for i := range w.authorities {
 		a := &w.authorities[i]
 		if which(a) {
-			a.State, a.SealedKey = fleet.AuthorityRetired, nil
+			a.State = fleet.AuthorityRetired
+			if a.Name != issuingAuthority {
+				a.SealedKey = nil
+			}
 		}
 		if a.Name == issuingAuthority && a.State == fleet.AuthorityRetired {
 			issuing++

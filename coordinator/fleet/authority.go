@@ -32,7 +32,7 @@ const (
 	AuthorityActive    AuthorityState = ""          // it signs
 	AuthorityPublished AuthorityState = "published" // agents learn it; it does not sign yet
 	AuthorityRetiring  AuthorityState = "retiring"  // still trusted; it does not sign any more
-	AuthorityRetired   AuthorityState = "retired"   // kept to recognize what it has signed; its key is gone
+	AuthorityRetired   AuthorityState = "retired"   // kept to recognize what it has signed; only an issuing CA still has its key
 )
 
 // Authority is one certificate of the built-in CA.

@@ -15,7 +15,7 @@ type CA struct {
 // Authority is one CA certificate.
 type Authority struct {
 	Name        string    `json:"name" enum:"root,identity,issuing"`
-	State       string    `json:"state" enum:"active,published,retiring,retired" doc:"active signs; published is learnt by agents and does not sign yet; retiring is still trusted and does not sign any more; retired has no key any more."`
+	State       string    `json:"state" enum:"active,published,retiring,retired" doc:"active signs; published is learnt by agents and does not sign yet; retiring is still trusted and does not sign any more; retired is kept for what it has signed."`
 	Subject     string    `json:"subject"`
 	Serial      string    `json:"serial"`
 	Fingerprint string    `json:"fingerprint"`
