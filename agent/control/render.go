@@ -124,7 +124,7 @@ func until(at, now time.Time) string {
 func renews(c *Certificate, now time.Time) string {
 	// An operator's request is kept until it has succeeded; after a failure it
 	// waits like any other.
-	at, forced := c.RenewalTime(), c.Forced
+	at, forced := c.RenewAt, c.Forced
 	if c.Attempt > 0 {
 		at, forced = c.NextAttempt, false
 	}

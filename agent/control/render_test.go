@@ -130,14 +130,12 @@ func TestNormalStates(t *testing.T) {
 }
 
 func TestWhenItRenews(t *testing.T) {
-	hint := func(at time.Time) *RenewHint { return &RenewHint{SelectedAt: at} }
 	for name, c := range map[string]struct {
 		spoil func(*Certificate)
 		want  string
 	}{
-		"the agent's own draw":          {func(*Certificate) {}, "in 10 days"},
-		"the authority's suggestion":    {func(c *Certificate) { c.Suggestion = hint(noon.Add(3 * day)) }, "in 3 days"},
-		"a suggestion that has passed":  {func(c *Certificate) { c.Suggestion = hint(noon) }, "now"},
+		"as planned":                    {func(*Certificate) {}, "in 10 days"},
+		"the time has passed":           {func(c *Certificate) { c.RenewAt = noon }, "now"},
 		"an operator's request":         {func(c *Certificate) { c.Forced = true }, "now"},
 		"after a failure":               {func(c *Certificate) { c.Attempt, c.NextAttempt = 1, noon.Add(time.Hour) }, "in 60 minutes"},
 		"a request, and then a failure": {func(c *Certificate) { c.Forced, c.Attempt, c.NextAttempt = true, 1, noon.Add(time.Hour) }, "in 60 minutes"},
@@ -146,17 +144,6 @@ func TestWhenItRenews(t *testing.T) {
 		c.spoil(&certificate)
 		assert.Equal(t, c.want, renews(&certificate, noon), name)
 	}
-}
-
-// A suggestion that is later than the agent's own draw is no neglect; one that
-// nobody may wait for hides none.
-func TestALateSuggestionIsNoRisk(t *testing.T) {
-	c := sample(noon).Certificates[0]
-	c.NotBefore, c.NotAfter, c.RenewAt = noon.Add(-56*day), noon.Add(4*day), noon.Add(-20*day)
-	assert.Equal(t, ConcernAtRisk, judge(&c, noon).Concern)
-	c.Suggestion = &RenewHint{SelectedAt: noon.Add(10 * day)}
-	assert.Equal(t, ConcernNone, judge(&c, noon).Concern)
-	assert.Equal(t, ConcernAtRisk, judge(&c, noon.Add(2*day)).Concern)
 }
 
 // No status ever says that all is well about a certificate that has expired or

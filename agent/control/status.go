@@ -124,20 +124,6 @@ type RenewHint struct {
 	ExplanationURL string    `json:"explanation_url,omitempty"`
 }
 
-// RenewalTime is when the certificate in service is to be renewed: what the
-// authority suggested goes before what the agent drew, except in the last
-// twentieth of the lifetime, in which no suggestion makes the agent wait.
-func (c *Certificate) RenewalTime() time.Time {
-	if c.Suggestion == nil {
-		return c.RenewAt
-	}
-	latest := c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 20)
-	if c.Suggestion.SelectedAt.After(latest) {
-		return latest
-	}
-	return c.Suggestion.SelectedAt
-}
-
 // CertificateOf describes a record of the store.
 func CertificateOf(record *store.Certificate) Certificate {
 	c := Certificate{

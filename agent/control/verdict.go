@@ -138,7 +138,7 @@ func judge(c *Certificate, now time.Time) Finding {
 		return Finding{ConcernUnserved, because(text, c)}
 	}
 	left := c.NotAfter.Sub(now)
-	if left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewalTime().Before(now) {
+	if left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now) {
 		return Finding{ConcernAtRisk, because("expires in "+span(left)+" and is not renewed", c)}
 	}
 	switch {

@@ -298,6 +298,7 @@ func TestRenewalInformation(t *testing.T) {
 	rec = w.record()
 	selected := rec.RenewalInfo.SelectedAt
 	require.WithinDuration(t, start.Add(5*day+12*time.Hour), selected, 12*time.Hour)
+	require.Equal(t, selected, rec.Summary().RenewAt, "what is reported is what will happen")
 	w.clock.set(rec.RenewalInfo.CheckAgainAt)
 	w.tick()
 	require.Equal(t, selected, w.record().RenewalInfo.SelectedAt, "drawn again")

@@ -279,6 +279,10 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 		}
 		rec.NeedsAttention = clip(why)
 	}
+	rec.PlannedAt = time.Time{}
+	if rec.Current != nil {
+		rec.PlannedAt = renewalTime(rec, m.informer(rec.Current) != nil)
+	}
 	rec.NextAction = f.now
 	if next := decide(rec, m, f); next.step == stepWait {
 		rec.NextAction = next.until

@@ -148,6 +148,9 @@ func TestSummary(t *testing.T) {
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
 	assert.NotContains(t, string(text), "secret")
+
+	c.PlannedAt = epoch.AddDate(0, 0, 40)
+	assert.Equal(t, c.PlannedAt, c.Summary().RenewAt, "what the engine means to do, not what it drew")
 }
 
 // Housekeeping that the coordinator need not know of is no change of the row.

@@ -57,6 +57,10 @@ type Certificate struct {
 	RenewAt     time.Time    `json:"renew_at,omitzero"`
 	RenewalInfo *RenewalInfo `json:"renewal_info,omitempty"`
 
+	// PlannedAt is when the engine means to renew Current: RenewAt, or what the
+	// suggestion makes of it. It is kept for reports alone.
+	PlannedAt time.Time `json:"planned_at,omitzero"`
+
 	// NextAction is when the engine looks at this certificate again. It is the
 	// key of the schedule.
 	NextAction time.Time `json:"next_action,omitzero"`

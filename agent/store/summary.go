@@ -33,7 +33,10 @@ func (c *Certificate) Summary() wire.Summary {
 		s.Serial, s.Fingerprint, s.IssuerDN = g.Serial, g.Fingerprint, cutText(g.IssuerDN, wire.MaxTextLen)
 		s.KeyAlgorithm = string(g.KeyAlgorithm)
 		s.NotBefore, s.NotAfter = g.NotBefore, g.NotAfter
-		s.RenewAt = c.RenewAt
+		s.RenewAt = c.PlannedAt
+		if s.RenewAt.IsZero() {
+			s.RenewAt = c.RenewAt
+		}
 		if g.Issuer != c.Issuer {
 			s.IssuedBy = g.Issuer
 		}

@@ -263,22 +263,10 @@ type agentStatus struct {
 }
 
 type agentCertificate struct {
-	Name       string    `json:"name"`
-	Serial     string    `json:"serial"`
-	State      string    `json:"state"`
-	RenewAt    time.Time `json:"renew_at"`
-	Suggestion *struct {
-		SelectedAt time.Time `json:"selected_at"`
-	} `json:"renewal_info"`
-}
-
-// renewal is when the certificate is renewed: at the time that the agent drew,
-// unless the authority suggested another.
-func (a *agentCertificate) renewal() time.Time {
-	if a.Suggestion != nil && !a.Suggestion.SelectedAt.IsZero() {
-		return a.Suggestion.SelectedAt
-	}
-	return a.RenewAt
+	Name    string    `json:"name"`
+	Serial  string    `json:"serial"`
+	State   string    `json:"state"`
+	RenewAt time.Time `json:"renew_at"`
 }
 
 func (c *cast) agentStatus(ctx context.Context) (*agentStatus, error) {
@@ -348,7 +336,7 @@ func (c *cast) awaitRenewalNear(ctx context.Context, certificate string, near, l
 		if err != nil {
 			return err
 		}
-		left := time.Until(now.renewal())
+		left := time.Until(now.RenewAt)
 		if now.State != "valid" || left < near/4 || left > near {
 			return fmt.Errorf("%s is %s and is renewed in %v", certificate, now.State, left.Round(time.Second))
 		}

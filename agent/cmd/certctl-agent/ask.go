@@ -130,7 +130,7 @@ func listTable(out io.Writer, certificates []control.Certificate) error {
 			serial = "-"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewalTime()))
+			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt))
 	}
 	return w.Flush()
 }
