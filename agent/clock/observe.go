@@ -32,6 +32,9 @@ type Stamp struct{ elapsed time.Duration }
 // Stamp reads the clocks.
 func (c *Clock) Stamp() Stamp { return Stamp{elapsed: c.cfg.Elapsed()} }
 
+// Before is the stamp of a moment that was d earlier.
+func (s Stamp) Before(d time.Duration) Stamp { return Stamp{elapsed: s.elapsed - d} }
+
 // Observe takes in the time that an authenticated server told in an answer to a
 // request that was sent at sent; it is called when the answer is there. The
 // server read its clock somewhere in between. resolution is that of what it

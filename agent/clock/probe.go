@@ -155,28 +155,3 @@ func dateOf(response *http.Response) (time.Time, error) {
 	}
 	return at.UTC(), nil
 }
-
-// Observing returns a transport that learns the time from the Date of every
-// answer that comes over verified TLS.
-func (c *Clock) Observing(name string, next http.RoundTripper) http.RoundTripper {
-	return &observing{clock: c, name: name, next: next}
-}
-
-type observing struct {
-	clock *Clock
-	name  string
-	next  http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (o *observing) RoundTrip(request *http.Request) (*http.Response, error) {
-	sent := o.clock.Stamp()
-	response, err := o.next.RoundTrip(request)
-	if err != nil || response.TLS == nil || len(response.TLS.VerifiedChains) == 0 {
-		return response, err
-	}
-	if at, err := dateOf(response); err == nil {
-		o.clock.Observe(o.name, sent, at, time.Second)
-	}
-	return response, nil
-}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,7 +142,7 @@ func port(t *testing.T, s *site) string {
 	return port
 }
 
-func TestObservingTransport(t *testing.T) {
+func TestTransport(t *testing.T) {
 	m := newMachine(t)
 	m.wrong = 5 * time.Hour
 	m.start(t)
@@ -149,7 +150,7 @@ func TestObservingTransport(t *testing.T) {
 	s.says(epoch)
 	base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, Time: m.Now}}
 	t.Cleanup(base.CloseIdleConnections)
-	client := &http.Client{Transport: m.Observing("site", base)}
+	client := &http.Client{Transport: m.Transport("site", VerifyRoots(s.roots), nil, base)}
 	get := func() error {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
 		require.NoError(t, err)
@@ -175,4 +176,37 @@ func TestObservingTransport(t *testing.T) {
 	require.Error(t, err)
 	assert.True(t, OutOfTime(err), err)
 	assert.False(t, OutOfTime(io.EOF))
+	assert.False(t, OutOfTime(nil))
+}
+
+// The first connection of a host whose clock is wrong.
+func TestTransportOfAHostThatKnowsNoTime(t *testing.T) {
+	m := newMachine(t)
+	m.wrong = -2 * year
+	m.start(t)
+	s := newSite(t, epoch.Add(-30*day), epoch.Add(60*day))
+	s.says(epoch)
+	base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, Time: m.Now}}
+	t.Cleanup(base.CloseIdleConnections)
+	client := &http.Client{Transport: m.Transport("site", VerifyRoots(s.roots), nil, base)}
+	post := func() error {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/path", strings.NewReader("body"))
+		require.NoError(t, err)
+		response, err := client.Do(request)
+		if err == nil {
+			err = response.Body.Close()
+		}
+		return err
+	}
+	s.says(epoch.Add(-100 * day))
+	assert.True(t, OutOfTime(post()), "a time when its own certificate is not valid")
+	require.Len(t, s.seen, 1)
+	s.says(epoch)
+	require.NoError(t, post())
+	require.Len(t, s.seen, 3)
+	assert.Equal(t, http.MethodHead, s.seen[1].Method)
+	assert.Equal(t, "/", s.seen[1].URL.Path)
+	assert.Equal(t, http.MethodPost, s.seen[2].Method)
+	assert.EqualValues(t, 4, s.seen[2].ContentLength)
+	assert.Less(t, m.off().Abs(), 2*time.Second)
 }

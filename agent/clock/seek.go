@@ -24,6 +24,9 @@ const (
 // asking is the pause between rounds of questions while the time is not certain.
 var asking = backoff.Policy{Initial: 30 * time.Second, Max: 30 * time.Minute, Multiplier: 2, Jitter: 0.2}
 
+// Coordinator is the name of the coordinator's servers.
+const Coordinator = "coordinator"
+
 // source is somebody who can be asked.
 type source struct {
 	name string

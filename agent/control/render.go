@@ -39,12 +39,8 @@ func facts(b *strings.Builder, status *Status) {
 		{"identity", identityLine(status)},
 		{"coordinator", connectionLine(status)},
 	}
-	if offset := clockOffset(status); offset.Abs() > badClock {
-		direction := "behind"
-		if offset < 0 {
-			direction = "ahead of"
-		}
-		rows = append(rows, [2]string{"clock", fmt.Sprintf("%s %s the coordinator's; check the time service of both", span(offset), direction)})
+	for _, warning := range status.Clock.Warnings {
+		rows = append(rows, [2]string{"clock", warning})
 	}
 	safe := "no certificate is in service"
 	if until := status.SafeUntil; until != nil {

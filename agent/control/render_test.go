@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/pki"
@@ -81,10 +82,15 @@ func TestWhatNeedsAttention(t *testing.T) {
 		"1 of 3 certificates fails to renew": {func(_ *Status, c *Certificate) {
 			c.State, c.Attempt, c.NeedsAttention = wire.StateFailed, 4, "names refused"
 		}, "its renewal fails: names refused"},
-		"the coordinator has retired this agent":      {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionRetired }, ""},
-		"the coordinator does not know this agent":    {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionUnknown }, ""},
-		"the clock is wrong, or the coordinator's is": {func(s *Status, _ *Certificate) { s.Coordinator.ClockOffsetMillis = -7200_000 }, ""},
-		"ATTENTION: 1 warning":                        {func(s *Status, _ *Certificate) { s.Warnings = []string{"the disk is nearly full"} }, ""},
+		"the coordinator has retired this agent":   {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionRetired }, ""},
+		"the coordinator does not know this agent": {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionUnknown }, ""},
+		"the clock of this host is wrong": {func(s *Status, _ *Certificate) {
+			s.Clock = ClockOf(clock.Reading{Skew: 2 * time.Hour, Basis: clock.BasisObserved, Confirmed: true})
+		}, ""},
+		"the servers do not agree on the time": {func(s *Status, _ *Certificate) {
+			s.Clock = ClockOf(clock.Reading{Basis: clock.BasisWall, Confirmed: true, Disputed: true, Sources: []clock.Observation{{Name: "coordinator"}}})
+		}, ""},
+		"ATTENTION: 1 warning": {func(s *Status, _ *Certificate) { s.Warnings = []string{"the disk is nearly full"} }, ""},
 	} {
 		t.Run(want, func(t *testing.T) {
 			status := sample(noon)

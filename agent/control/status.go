@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	agentsync "github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -44,6 +45,7 @@ type Status struct {
 	// Enrollment is nil while the host is not enrolled.
 	Enrollment  *Enrollment `json:"enrollment,omitempty"`
 	Coordinator Connection  `json:"coordinator"`
+	Clock       Clock       `json:"clock"`
 	// SafeUntil is the offline horizon: the moment when the first expired
 	// certificate would be served if the coordinator, every CA and the network
 	// were gone from now on. Nil when no certificate is in service.
@@ -101,6 +103,44 @@ type Connection struct {
 	// ClockOffsetMillis is the coordinator's clock minus this host's.
 	ClockOffsetMillis int64  `json:"clock_offset_millis,omitempty"`
 	EventsDropped     uint64 `json:"events_dropped,omitempty"`
+}
+
+// Clock is what is known about the time. Everything in a status is by the
+// trusted time, which is not that of a wall clock that is wrong.
+type Clock struct {
+	Wall time.Time `json:"wall"`
+	// SkewMillis is the wall clock minus the trusted time.
+	SkewMillis int64 `json:"skew_millis"`
+	// Basis says where trusted time comes from: wall, observed, held or mark.
+	Basis clock.Basis `json:"basis"`
+	// Confirmed is false while renewals that are due by the date alone wait for a
+	// server to be asked for the time.
+	Confirmed bool `json:"confirmed"`
+	Disputed  bool `json:"disputed,omitempty"`
+	// Warnings say what a person has to look at, each one line with its mend.
+	Warnings []string      `json:"warnings,omitempty"`
+	Sources  []ClockSource `json:"sources,omitempty"`
+}
+
+// ClockSource is a server that told the time.
+type ClockSource struct {
+	Name string `json:"name"`
+	// SkewMillis is the wall clock minus the server's, BoundMillis how far that
+	// may be wrong.
+	SkewMillis  int64 `json:"skew_millis"`
+	BoundMillis int64 `json:"bound_millis"`
+	AgeSeconds  int64 `json:"age_seconds"`
+}
+
+// ClockOf describes a reading.
+func ClockOf(r clock.Reading) Clock {
+	c := Clock{Wall: r.Wall, SkewMillis: r.Skew.Milliseconds(), Basis: r.Basis, Confirmed: r.Confirmed, Disputed: r.Disputed, Warnings: r.Warnings()}
+	for _, s := range r.Sources {
+		c.Sources = append(c.Sources, ClockSource{
+			Name: s.Name, SkewMillis: s.Skew.Milliseconds(), BoundMillis: s.Bound.Milliseconds(), AgeSeconds: int64(s.Age / time.Second),
+		})
+	}
+	return c
 }
 
 // Certificate is one managed certificate with everything that the agent keeps

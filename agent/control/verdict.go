@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -15,9 +16,6 @@ const (
 	ExitAttention  = 1 // somebody should look
 	ExitNotRunning = 2 // nobody knows
 )
-
-// badClock is how far the clocks may differ before somebody is told.
-const badClock = time.Minute
 
 // lateLife is the last part of a lifetime, in which a certificate that is not
 // renewed yet is at risk.
@@ -82,6 +80,7 @@ func Judge(status *Status) Verdict {
 		}
 	}
 	worries = append(worries, coordinatorWorries(status)...)
+	worries = append(worries, clockWorries(&status.Clock)...)
 	if n := len(status.Warnings); n > 0 {
 		worries = append(worries, plural(n, "warning"))
 	}
@@ -101,10 +100,17 @@ func coordinatorWorries(status *Status) []string {
 	case ConnectionUnknown:
 		worries = append(worries, "the coordinator does not know this agent")
 	}
-	if offset := clockOffset(status); offset.Abs() > badClock {
-		worries = append(worries, "the clock is wrong, or the coordinator's is")
-	}
 	return worries
+}
+
+func clockWorries(c *Clock) []string {
+	switch {
+	case len(c.Warnings) == 0:
+		return nil
+	case c.Basis == clock.BasisWall && c.Confirmed:
+		return []string{"the servers do not agree on the time"}
+	}
+	return []string{"the clock of this host is wrong"}
 }
 
 func wellLine(status *Status) string {
@@ -194,10 +200,6 @@ func worstFirst(status *Status, v Verdict) []Certificate {
 		return strings.Compare(a.Name, b.Name)
 	})
 	return list
-}
-
-func clockOffset(status *Status) time.Duration {
-	return time.Duration(status.Coordinator.ClockOffsetMillis) * time.Millisecond
 }
 
 func plural(n int, what string) string {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/call"
@@ -57,7 +59,10 @@ type Config struct {
 	Names pki.Names
 	// Timeout bounds the exchange; 0 is DefaultTimeout.
 	Timeout time.Duration
-	Log     *slog.Logger
+	// Clock is the time that the exchange goes by, and learns it from the
+	// coordinator; nil is the wall clock.
+	Clock *clock.Clock
+	Log   *slog.Logger
 }
 
 func (c *Config) check() error {
@@ -98,7 +103,7 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 	if err != nil {
 		return nil, explain(cfg.Server, err)
 	}
-	leaf, err := CheckIdentity(answer.Chain, answer.Roots, key.Public(), time.Now())
+	leaf, err := CheckIdentity(answer.Chain, answer.Roots, key.Public(), cfg.now())
 	if err != nil {
 		return nil, fmt.Errorf("enrol: the coordinator's answer was not accepted: %w; report this, nothing was stored", err)
 	}
@@ -226,22 +231,41 @@ func request(ctx context.Context, cfg *Config, key crypto.Signer) (*wire.EnrollR
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
 	pin := tlsutil.PinnedRoot(cfg.Token.RootPin)
-	config, err := tlsutil.ClientConfig(tlsutil.ClientOptions{Pin: &pin, ServerName: server.Hostname()})
+	config, err := tlsutil.ClientConfig(tlsutil.ClientOptions{Pin: &pin, ServerName: server.Hostname(), Time: cfg.now})
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
+	var way http.RoundTripper = transport
+	if cfg.Clock != nil {
+		verify := func(chain []*x509.Certificate, host string, at time.Time) error {
+			_, err := pin.Verify(chain, host, at)
+			return err
+		}
+		way = cfg.Clock.Transport(clock.Coordinator, verify, nil, transport)
+	}
 	client := &http.Client{
-		Transport: transport,
+		Transport: way,
 		// A redirect would carry the token to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(cfg.Timeout, DefaultTimeout))
 	defer cancel()
 	answer := new(wire.EnrollResponse)
-	if _, err := call.Post(ctx, client, cfg.Server, wire.EnrollPath, body, answer); err != nil {
+	result, err := call.Post(ctx, client, cfg.Server, wire.EnrollPath, body, answer)
+	if err != nil {
 		return nil, err
 	}
+	if cfg.Clock != nil {
+		cfg.Clock.Observe(clock.Coordinator, cfg.Clock.Stamp().Before(result.Took), answer.ServerTime, 0)
+	}
 	return answer, nil
+}
+
+func (c *Config) now() time.Time {
+	if c.Clock == nil {
+		return time.Now()
+	}
+	return c.Clock.Now()
 }

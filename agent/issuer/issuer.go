@@ -48,6 +48,12 @@ type Abandoner interface {
 	Forget(certificate string) error
 }
 
+// Timekeeper is implemented by issuers that cannot work without a server that
+// tells the time. TimeSource is its name at the agent's clock.
+type Timekeeper interface {
+	TimeSource() string
+}
+
 // Order is one certificate to be obtained for one renewal.
 type Order struct {
 	// ID is made by the engine, unique, and the same for all calls of this

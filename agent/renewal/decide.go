@@ -40,11 +40,13 @@ type action struct {
 	reason string    // of stepBegin and stepAbandon, for the log and events
 	ids    []string  // of stepDeployNext and stepRepair, in configured order
 	until  time.Time // of stepWait
+	// byTime says that nothing but the time calls for a step that costs an order.
+	byTime bool
 }
 
 // facts are what a decision depends on beside the record and its configuration.
 type facts struct {
-	now time.Time // wall clock
+	now time.Time // trusted time
 	// verifyAt is when the deployments are to be verified again. It is not
 	// stored, so that every start verifies.
 	verifyAt time.Time
@@ -117,7 +119,7 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 	}
 	reason := renewalReason(rec, m, f.now)
 	if reason != "" && reached(rec.RetryAt, f.now) {
-		return action{step: stepBegin, reason: reason}
+		return action{step: stepBegin, reason: reason, byTime: reason == reasonTime}
 	}
 	until := rec.RetryAt
 	if reason == "" {
@@ -133,6 +135,8 @@ func asksAuthority(rec *store.Certificate, m *managed, now time.Time) bool {
 		rec.Current.ConfigDigest == m.digest && !expired(rec.Current, now)
 }
 
+const reasonTime = "its renewal time has come"
+
 // renewalReason says why a new certificate is needed; "" if none is.
 func renewalReason(rec *store.Certificate, m *managed, now time.Time) string {
 	switch {
@@ -143,7 +147,7 @@ func renewalReason(rec *store.Certificate, m *managed, now time.Time) string {
 	case rec.Current.ConfigDigest != m.digest:
 		return "its configuration was changed"
 	case !now.Before(renewalTime(rec, m.informer(rec.Current) != nil)):
-		return "its renewal time has come"
+		return reasonTime
 	}
 	return ""
 }
@@ -181,7 +185,7 @@ func decideIssued(rec *store.Certificate, m *managed, f facts) action {
 	case !waiting:
 		return action{step: stepFinish}
 	case !f.now.Before(windowEnd(next)):
-		return action{step: stepAbandon, reason: "its own renewal time came before every deployment had worked"}
+		return action{step: stepAbandon, reason: "its own renewal time came before every deployment had worked", byTime: true}
 	case gate && len(due) > 0:
 		return action{step: stepDeployNext, ids: due}
 	}

@@ -2,6 +2,7 @@ package renewal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime/debug"
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	// clockBack is how far the wall clock must have gone back between two looks
+	// clockBack is how far the time must have gone back between two looks
 	// for the whole schedule to be drawn up again: what is due by the new clock
 	// may be listed far ahead.
 	clockBack = time.Minute
@@ -170,10 +171,10 @@ func (e *Engine) housekeep(now time.Time) {
 	}
 	e.mu.Unlock()
 	if back > clockBack {
-		e.log.Warn("wall clock went back; the schedule is drawn up again", "by", back.String())
+		e.log.Warn("the time went back; the schedule is drawn up again", "by", back.String())
 	}
 	if sweep {
-		e.sweep(now)
+		e.sweep(e.cfg.Wall())
 	}
 }
 
@@ -189,6 +190,10 @@ func (e *Engine) visit(ctx context.Context, m *managed, woken bool) {
 	e.mu.Lock()
 	e.blocked[m.Name] = block{until: e.now().Add(blockPause), err: err}
 	e.mu.Unlock()
+	if errors.Is(err, errUnconfirmed) {
+		e.log.Debug("renewal waits for the time", "certificate", m.Name)
+		return // the clock says it once for all
+	}
 	e.log.Error("certificate cannot be worked on", "certificate", m.Name, "err", err, "pause", blockPause.String())
 }
 
@@ -199,6 +204,7 @@ func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err er
 			err = fmt.Errorf("panic: %v; this is a bug, report it with the log", value)
 		}
 	}()
+	sure := false // that the time is right
 	for range maxSteps {
 		if stopping(ctx) || e.stopped() {
 			return nil
@@ -218,6 +224,13 @@ func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err er
 				return nil
 			}
 			return e.update(m, func(*store.Certificate, func(wire.Event)) error { return nil })
+		}
+		if next.byTime && !sure && e.cfg.Confirm != nil {
+			if err := e.confirm(ctx, m); err != nil {
+				return err
+			}
+			sure = true
+			continue // by what time it is now
 		}
 		e.mu.Lock()
 		e.working[m.Name] = next.step

@@ -84,8 +84,15 @@ type Config struct {
 	// should be; it also happens after each start.
 	VerifyInterval time.Duration
 	Log            *slog.Logger
-	// Now is the wall clock.
+	// Now is the time that everything is decided by; nil is the wall clock.
 	Now func() time.Time
+	// Wall is the clock that times of files are by; nil is Now.
+	Wall func() time.Time
+	// Confirm, when set, is asked before a step that costs something and is due
+	// by nothing but the time. It may move Now, and returns false when the step
+	// is to wait, which has to cost nothing: timeSource is that of the
+	// certificate's issuer (issuer.Timekeeper), "" if it has none.
+	Confirm func(ctx context.Context, timeSource string) bool
 	// Rand returns numbers uniform in [0,1). It is called by one goroutine at a
 	// time.
 	Rand func() float64
@@ -169,6 +176,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Wall == nil {
+		cfg.Wall = cfg.Now
+	}
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Float64
 	}
@@ -231,8 +241,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	return e.fatal
 }
 
-// now is the wall clock, in UTC, because it is stored. Monotonic time is left
-// out: it stands still while a machine sleeps.
+// now is in UTC, because it is stored. Monotonic time is left out: it stands
+// still while a machine sleeps.
 func (e *Engine) now() time.Time { return e.cfg.Now().Round(0).UTC() }
 
 func (e *Engine) draw() float64 {

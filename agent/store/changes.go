@@ -107,6 +107,24 @@ func (s *Store) SyncState() (SyncState, error) {
 	return state, err
 }
 
+// ClockMark is what SaveClockMark was last given; zero before.
+func (s *Store) ClockMark() (ClockMark, error) {
+	var mark ClockMark
+	err := s.view(func(tx *bolt.Tx) error {
+		stored, err := getJSON[ClockMark](tx, bucketMeta, []byte(metaClock))
+		if stored != nil {
+			mark = *stored
+		}
+		return err
+	})
+	return mark, err
+}
+
+// SaveClockMark replaces the mark.
+func (s *Store) SaveClockMark(mark ClockMark) error {
+	return s.write(func(c *change) error { return c.putJSON(bucketMeta, []byte(metaClock), mark) })
+}
+
 // SaveSyncState stores the state and forgets the removals that the coordinator
 // has acknowledged. When it has acknowledged more than was ever given here,
 // which happens after the state file was restored from an old copy, the

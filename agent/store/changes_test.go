@@ -59,6 +59,19 @@ func TestChangesPages(t *testing.T) {
 	assert.Equal(t, after, page.Upto, "a coordinator that knows more than we do gets nothing")
 }
 
+func TestClockMark(t *testing.T) {
+	s := openTest(t, Options{})
+	mark, err := s.ClockMark()
+	require.NoError(t, err)
+	assert.Zero(t, mark)
+	want := ClockMark{Time: epoch, Elapsed: time.Hour, BootID: "b", Vouched: true}
+	require.NoError(t, s.SaveClockMark(want))
+	mark, err = s.ClockMark()
+	require.NoError(t, err)
+	assert.Equal(t, want, mark)
+	requireWhole(t, s)
+}
+
 func TestRemovalsLastUntilAcknowledged(t *testing.T) {
 	s := openTest(t, Options{})
 	put(t, s, "a", epoch, epoch) // revision 1

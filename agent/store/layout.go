@@ -47,6 +47,7 @@ const (
 	metaCounters = "counters"
 	metaSync     = "sync"
 	metaIdentity = "identity"
+	metaClock    = "clock"
 )
 
 const magic = "certctl-agent state"

@@ -171,6 +171,15 @@ type SyncState struct {
 	ClockOffset time.Duration `json:"clock_offset,omitempty"`
 }
 
+// ClockMark is a time that has been, as the agent's clock keeps it over
+// restarts.
+type ClockMark struct {
+	Time    time.Time     `json:"time"`
+	Elapsed time.Duration `json:"elapsed,omitempty"` // since the start of the machine
+	BootID  string        `json:"boot_id,omitempty"` // of that run of the machine
+	Vouched bool          `json:"vouched,omitempty"` // by a server
+}
+
 // Order is an open order at a brokered issuer.
 type Order struct {
 	Request  wire.OrderRequest `json:"request"`

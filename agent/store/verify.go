@@ -59,6 +59,9 @@ func verifyMeta(tx *bolt.Tx, _ counters) error {
 	if _, err := getJSON[SyncState](tx, bucketMeta, []byte(metaSync)); err != nil {
 		return err
 	}
+	if _, err := getJSON[ClockMark](tx, bucketMeta, []byte(metaClock)); err != nil {
+		return err
+	}
 	_, err = getJSON[Identity](tx, bucketMeta, []byte(metaIdentity))
 	return err
 }

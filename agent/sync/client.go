@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/enroll"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/wire"
@@ -34,7 +35,10 @@ type Config struct {
 	// OnEnrolled, when set, is called when the host has been enrolled, or
 	// enrolled anew, while the agent ran. It must return at once.
 	OnEnrolled func()
-	Log        *slog.Logger
+	// Clock is the time that the connection and the reports go by, and learns the
+	// coordinator's; nil is the wall clock.
+	Clock *clock.Clock
+	Log   *slog.Logger
 }
 
 // Client is the agent's side of sync. All methods but Run may be called from
@@ -73,6 +77,7 @@ type Client struct {
 	renewAttempt int       // failed renewals of the identity in a row
 	renewAfter   time.Time // when the next one may be tried
 	complained   bool      // being cut off has been logged
+	reportedSkew int64     // seconds, of the wall clock, as the coordinator knows it
 }
 
 // identities is the part of the store that faults are put into in tests.

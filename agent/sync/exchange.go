@@ -163,6 +163,7 @@ func (c *Client) host() (wire.HostReport, error) {
 	if host.SafeUntil, err = c.store.SafeUntil(); err != nil {
 		return host, err
 	}
+	host.ClockSkewSeconds = c.skew()
 	host.EventsDropped, err = c.store.EventsDropped()
 	return host, err
 }

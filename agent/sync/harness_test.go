@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/coordinatortest"
@@ -35,6 +36,7 @@ type host struct {
 	store  *store.Store
 	keys   *keys.Dir
 	client *Client
+	clock  *clock.Clock // nil is the wall clock
 	stop   func()
 
 	agentID string
@@ -77,6 +79,7 @@ func (h *host) start() {
 	var err error
 	h.client, err = New(Config{
 		Store: h.store, Keys: h.keys, Log: h.log, Host: wire.HostReport{Hostname: "web1", OS: "linux"},
+		Clock:    h.clock,
 		OnResult: func(certificate string) { h.results = append(h.results, certificate) },
 	})
 	require.NoError(h.t, err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/call"
 	"github.com/certctl/certctl/shared/pki"
@@ -57,11 +58,12 @@ type link struct {
 	credential
 	leaf    *x509.Certificate
 	client  *http.Client
+	base    *http.Transport // of client
 	timeout time.Duration
 	current int // index of the server that answered last
 }
 
-func newLink(cred credential, key crypto.Signer, timeout time.Duration, dial func(context.Context, string, string) (net.Conn, error)) (*link, error) {
+func newLink(cred credential, key crypto.Signer, timeout time.Duration, clk *clock.Clock, dial clock.Dial) (*link, error) {
 	chain, err := pki.ParseChainPEM([]byte(cred.chainPEM))
 	if err != nil {
 		return nil, fmt.Errorf("stored identity: chain: %w", err)
@@ -81,20 +83,29 @@ func newLink(cred credential, key crypto.Signer, timeout time.Duration, dial fun
 	if err := source.Set(chain, key); err != nil {
 		return nil, fmt.Errorf("stored identity: %w", err)
 	}
-	config, err := tlsutil.ClientConfig(tlsutil.ClientOptions{Roots: pool, Source: source})
+	options := tlsutil.ClientOptions{Roots: pool, Source: source}
+	if clk != nil {
+		options.Time = clk.Now
+	}
+	config, err := tlsutil.ClientConfig(options)
 	if err != nil {
 		return nil, err
 	}
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	}
+	base := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: config,
+		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+	}
+	var way http.RoundTripper = base
+	if clk != nil {
+		way = clk.Transport(clock.Coordinator, clock.VerifyRoots(pool), dial, base)
+	}
 	return &link{
-		credential: cred, leaf: chain[0], timeout: timeout,
+		credential: cred, leaf: chain[0], timeout: timeout, base: base,
 		client: &http.Client{
-			Transport: &http.Transport{
-				Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: config,
-				MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
-			},
+			Transport:     way,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
@@ -102,7 +113,7 @@ func newLink(cred credential, key crypto.Signer, timeout time.Duration, dial fun
 
 func (l *link) server() string { return l.servers[l.current] }
 
-func (l *link) close() { l.client.CloseIdleConnections() }
+func (l *link) close() { l.base.CloseIdleConnections() }
 
 // post sends body to one server after the other, beginning with the one that
 // answered last, until one of them decides. All get the same bytes: what one of
@@ -153,7 +164,7 @@ func (c *Client) connect(identity *store.Identity) error {
 	if err != nil {
 		return &identityError{pending: want.pending, err: fmt.Errorf("key of the identity: %w", err)}
 	}
-	next, err := newLink(want, key, c.cfg.Timeout, c.dial)
+	next, err := newLink(want, key, c.cfg.Timeout, c.cfg.Clock, c.dial)
 	if err != nil {
 		return &identityError{pending: want.pending, err: err}
 	}

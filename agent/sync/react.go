@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"time"
 
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/call"
@@ -41,7 +40,7 @@ func (c *Client) react(ctx context.Context, err error, mayRepeat bool) (next pau
 		return pause{}, true, c.dropPending("the coordinator does not know it", err)
 	case code == wire.CodeIdentityUnknown:
 		c.failures++
-		return pause{length: slow.Delay(1, nil), deaf: true}, false, c.failed(Unknown, err, time.Now())
+		return pause{length: slow.Delay(1, nil), deaf: true}, false, c.failed(Unknown, err, c.now())
 	case code == wire.CodeAgentRetired:
 		return pause{deaf: true}, false, c.retire(err)
 	case code == wire.CodeStale && mayRepeat:
@@ -53,7 +52,7 @@ func (c *Client) react(ctx context.Context, err error, mayRepeat bool) (next pau
 		return pause{}, true, nil
 	case code == wire.CodeProtocol:
 		c.failures++
-		return pause{length: slow.Delay(1, nil), deaf: true}, false, c.failed(CutOff, err, time.Now())
+		return pause{length: slow.Delay(1, nil), deaf: true}, false, c.failed(CutOff, err, c.now())
 	}
 	return c.backOff(err)
 }
@@ -63,7 +62,7 @@ func (c *Client) backOff(err error) (next pause, again bool, _ error) {
 	c.failures++
 	after := call.RetryAfter(err)
 	length := max(reconnect.DelayAfter(c.failures, after, nil), debounce)
-	return pause{length: length, deaf: true, urgent: after == 0}, false, c.failed(CutOff, err, time.Now())
+	return pause{length: length, deaf: true, urgent: after == 0}, false, c.failed(CutOff, err, c.now())
 }
 
 // renewExpired renews an identity that has expired by proof of its key, which
@@ -101,7 +100,7 @@ func (c *Client) retire(err error) error {
 		current.Retired = true
 		return current, nil
 	})
-	return errors.Join(stored, c.failed(Retired, err, time.Now()))
+	return errors.Join(stored, c.failed(Retired, err, c.now()))
 }
 
 // newBoot begins a new series of sequence numbers. The old one cannot go on: a

@@ -54,7 +54,7 @@ func (c *Client) round(ctx context.Context) (pause, error) {
 		case err == nil && answer == nil: // not enrolled, or retired
 			return pause{deaf: true}, nil
 		case err == nil:
-			return c.obey(answer), c.tolerate(c.succeeded(time.Now()))
+			return c.obey(answer), c.tolerate(c.succeeded(c.now()))
 		}
 		next, again, err := c.react(ctx, err, times < maxAtOnce)
 		if err = c.tolerate(err); err != nil || !again {
@@ -199,7 +199,7 @@ func (c *Client) wait(ctx context.Context, p pause) {
 	if p.length > 0 {
 		timer := time.NewTimer(p.length)
 		defer timer.Stop()
-		over, next = timer.C, time.Now().Add(p.length)
+		over, next = timer.C, c.now().Add(p.length)
 	}
 	c.update(func(s *State) { s.NextSync = next })
 	for {

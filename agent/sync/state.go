@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -141,6 +142,9 @@ func (c *Client) clock(server, sentAt time.Time, took time.Duration) {
 	if server.IsZero() {
 		return
 	}
+	if c.cfg.Clock != nil {
+		c.cfg.Clock.Observe(clock.Coordinator, c.cfg.Clock.Stamp().Before(took), server, 0)
+	}
 	// Without the monotonic reading, which says nothing about the wall clock.
 	offset := server.Sub(sentAt.Round(0).Add(took / 2))
 	if (offset - c.ack.ClockOffset).Abs() <= max(clockError, took/2) {
@@ -148,7 +152,7 @@ func (c *Client) clock(server, sentAt time.Time, took time.Duration) {
 	}
 	c.ack.ClockOffset = offset
 	c.update(func(s *State) { s.ClockOffset = offset })
-	if offset.Abs() > time.Minute {
+	if offset.Abs() > clock.Tolerance && c.cfg.Clock == nil {
 		c.log.Warn("the clocks of this host and the coordinator differ; check the time service of both", "offset", offset)
 	}
 }

@@ -55,13 +55,13 @@ func TestFleetCommands(t *testing.T) {
 	over.LastError, over.LastErrorAt, over.NeedsAttention = "no route", now, "give credentials"
 	web.Report("a/b", over)
 	web.Report("first", wire.Summary{State: wire.StatePending, Names: pki.MustParseNames("first.example.com"), Issuer: "builtin"})
-	c.Agent("db1", "db1.example.com", nil)
+	db := c.Agent("db1", "db1.example.com", nil)
 
 	table := lines(p.does("agents", "list"))
 	require.Len(t, table, 3)
-	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
-	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
-	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "in 9 d", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
+	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
+	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "right", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
+	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "right", "in 9 d", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
 	for _, args := range [][]string{
 		{"--label", "env=prod"}, {"--query", "WEB"}, {"--safe-within", "10d"}, {"--label", "env=prod", "--label", "role=web", "--state", "active", "--connection", "connected"},
 	} {
@@ -94,7 +94,13 @@ func TestFleetCommands(t *testing.T) {
 		assert.Contains(t, shown, text)
 	}
 	assert.Equal(t, 1, reads[resource.AgentDetail](p, "agents", "show", "web1").CertificateHealth.Expired)
-	assert.Contains(t, p.does("agents", "show", "db1"), "it serves no certificate")
+	db1 := p.does("agents", "show", "db1")
+	assert.Contains(t, db1, "it serves no certificate")
+	assert.NotContains(t, db1, "clock")
+	db.ClockSkew(-365 * day)
+	assert.Contains(t, p.does("agents", "show", "db1"), "365 d behind; set it")
+	assert.Contains(t, p.does("agents", "list"), "365 d behind")
+	assert.EqualValues(t, -365*86400, reads[resource.AgentDetail](p, "agents", "show", "db1").ClockSkewSeconds)
 	shown = p.does("certificates", "show", "web1", "a/b")
 	for _, text := range []string{"EXPIRED: expired at ", "give credentials", "ATTENTION", "no route", "deployment nginx:", "verified, ", "(3 h ago)"} {
 		assert.Contains(t, shown, text)

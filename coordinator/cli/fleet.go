@@ -54,10 +54,10 @@ report on.`,
 			return p.show(cmd, agents, func(out io.Writer, now time.Time) error {
 				var rows [][]string
 				for _, a := range agents.Items {
-					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), expiry(a.SafeUntil, now),
+					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), first(skewText(a.ClockSkewSeconds), "right"), expiry(a.SafeUntil, now),
 						strconv.Itoa(a.Certificates), a.OS + "/" + a.Arch, a.Version, labelText(a.Labels)})
 				}
-				return table(out, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
+				return table(out, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
 			})
 		},
 	}
@@ -80,6 +80,21 @@ func connectionText(a resource.Agent, now time.Time) string {
 	return "cut off, last seen " + distance(a.LastSeen, now)
 }
 
+// badSkew is from when on a host's clock is spoken of.
+const badSkew = time.Minute
+
+func skewText(seconds int64) string {
+	// What an agent reports may be anything.
+	skew := time.Duration(min(max(seconds, -1<<32), 1<<32)) * time.Second
+	switch {
+	case skew > badSkew:
+		return span(skew) + " ahead"
+	case skew < -badSkew:
+		return span(-skew) + " behind"
+	}
+	return ""
+}
+
 func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
@@ -98,6 +113,9 @@ func (p *program) showAgentCommand() *cobra.Command {
 					{"enrolled", moment(a.EnrolledAt, now) + ", with token " + a.EnrollmentTokenID},
 					{"may order", first(strings.Join(a.NamePatterns, ", "), "nothing")}, {"labels", labelText(a.Labels)},
 					{"identity", "serial " + a.Identity.Serial + ", expires " + moment(a.Identity.NotAfter, now)},
+				}
+				if text := skewText(a.ClockSkewSeconds); text != "" {
+					pairs = append(pairs, [2]string{"clock", text + "; set it, and see to its time service"})
 				}
 				if a.EventsDropped > 0 {
 					pairs = append(pairs, [2]string{"facts lost", fmt.Sprintf("%d were merged or dropped by a full outbox", a.EventsDropped)})

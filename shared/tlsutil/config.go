@@ -116,6 +116,8 @@ type ClientOptions struct {
 	ServerName string
 	// NextProtos are the ALPN protocols, most wanted first; net/http adds its own.
 	NextProtos []string
+	// Time is what the dates of the server's certificates are compared with; nil is the wall clock.
+	Time func() time.Time
 }
 
 // ClientConfig returns a TLS 1.3 configuration without session resumption, so that each connection presents the
@@ -135,6 +137,7 @@ func ClientConfig(o ClientOptions) (*tls.Config, error) {
 		RootCAs:    o.Roots,
 		ServerName: o.ServerName,
 		NextProtos: o.NextProtos,
+		Time:       o.Time,
 	}
 	if o.Source != nil {
 		config.GetClientCertificate = o.Source.GetClientCertificate
@@ -145,12 +148,15 @@ func ClientConfig(o ClientOptions) (*tls.Config, error) {
 	if o.ServerName == "" {
 		return nil, errors.New("TLS client: ServerName is missing; a pinned root needs to know whom to expect")
 	}
-	pin, serverName := *o.Pin, o.ServerName
+	pin, serverName, now := *o.Pin, o.ServerName, o.Time
+	if now == nil {
+		now = time.Now
+	}
 	// The standard verification knows no pins, so VerifyConnection does all of it.
 	config.InsecureSkipVerify = true
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		// Not state.ServerName: that is empty for an IP address.
-		_, err := pin.Verify(state.PeerCertificates, serverName, time.Now())
+		_, err := pin.Verify(state.PeerCertificates, serverName, now())
 		return err
 	}
 	return config, nil

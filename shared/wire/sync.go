@@ -73,6 +73,10 @@ type HostReport struct {
 	// EventsDropped counts facts that a full outbox coalesced or dropped since
 	// the agent's store was created.
 	EventsDropped uint64 `json:"events_dropped,omitempty"`
+	// ClockSkewSeconds is how far the host's clock is ahead of the true time, as
+	// far as the agent knows it; negative when it is behind. The agent goes by
+	// the true time. It is coarse, so that it does not change with each report.
+	ClockSkewSeconds int64 `json:"clock_skew_seconds,omitempty"`
 }
 
 // Row is one summary with its place in the agent's history. Data is the JSON

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/agent/deploy/file"
 	"github.com/certctl/certctl/agent/issuer"
@@ -28,6 +29,7 @@ type parts struct {
 	accountKeys acme.KeyStore
 	issuerState acme.StateStore
 	coordinator issuer.Issuer
+	clock       *clock.Clock // nil in a check of the configuration
 	log         *slog.Logger
 }
 
@@ -91,7 +93,15 @@ func (p *parts) acme(name string, a *config.ACME, listeners *acme.Listeners) (*a
 	if a.EAB != nil {
 		cfg.EAB = &acme.EAB{KeyID: a.EAB.KeyID, HMACKey: a.EAB.HMACKey}
 	}
-	return acme.New(cfg)
+	if p.clock == nil {
+		return acme.New(cfg)
+	}
+	cfg.Clock = p.clock
+	made, err := acme.New(cfg)
+	if err == nil {
+		p.clock.AddSource(made.TimeSource(), made.AskTime)
+	}
+	return made, err
 }
 
 func solver(a *config.ACME) acme.Solver {

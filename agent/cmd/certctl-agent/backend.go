@@ -50,14 +50,16 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	}
 	link := b.syncer.State()
 	host := hostReport()
+	now := b.state.clock.Reading()
 	status := &control.Status{
-		At: time.Now().UTC(),
+		At: now.Now,
 		Agent: control.Agent{
 			Build: buildinfo.Get(), Hostname: host.Hostname, PID: os.Getpid(), StartedAt: b.started,
 			StateDir: b.settings.StateDir, ConfigFile: b.file,
 		},
 		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
 		Coordinator:  control.ConnectionOf(link, dropped),
+		Clock:        control.ClockOf(now),
 		SafeUntil:    safeUntil,
 		Certificates: make([]control.Certificate, 0, len(managed)),
 	}
@@ -113,6 +115,7 @@ func enrollWith(ctx context.Context, s *config.Settings, state *localState, requ
 	}
 	return enroll.Enroll(ctx, enroll.Config{
 		Server: request.Server, Token: request.Token, Replace: request.Replace,
-		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: enroll.Wanted(brokered), Log: log.With("part", "enroll"),
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: enroll.Wanted(brokered),
+		Clock: state.clock, Log: log.With("part", "enroll"),
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/agent/issuer/coordinator"
@@ -98,18 +99,19 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 				}
 			}
 		},
-		Log: log.With("part", "sync"),
+		Clock: state.clock, Log: log.With("part", "sync"),
 	})
 	if err != nil {
 		return err
 	}
+	state.clock.AddSource(clock.Coordinator, syncer.AskTime)
 	brokered, err := coordinator.New(coordinator.Config{Orders: state.store, Courier: syncer})
 	if err != nil {
 		return err
 	}
 	assembly := &parts{
 		settings: s, report: report, accountKeys: state.accountKeys, issuerState: state.store,
-		coordinator: brokered, log: log.With("part", "renewal"),
+		coordinator: brokered, clock: state.clock, log: log.With("part", "renewal"),
 	}
 	managed, err := assembly.managed()
 	if err != nil {
@@ -120,6 +122,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
 		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
 		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,
+		Now: state.clock.Now, Wall: state.clock.Wall, Confirm: state.clock.Confirm,
 		Log: log.With("part", "renewal"),
 	})
 	if err != nil {
@@ -129,7 +132,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 
 	socket, err := control.New(control.Config{
 		Path: s.Control.Socket, Group: s.Control.Group,
-		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, started: time.Now(), log: log},
+		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, started: state.clock.Now(), log: log},
 		Log:     log.With("part", "control"),
 	})
 	if err != nil {
@@ -142,13 +145,14 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	if err := forgetOrders(state.store, brokered, managed); err != nil {
 		return err
 	}
-	if err := state.store.Append(wire.Event{Kind: wire.EventStarted, At: time.Now().UTC(), Detail: buildinfo.Version()}); err != nil {
+	if err := state.store.Append(wire.Event{Kind: wire.EventStarted, At: state.clock.Now(), Detail: buildinfo.Version()}); err != nil {
 		return err
 	}
 	// Everything local is in place. Whether coordinator and CAs are there is
 	// not a matter of readiness.
 	life.Ready()
 	err = runner.Run(ctx,
+		runner.Task{Name: "clock", Run: state.clock.Run},
 		runner.Task{Name: "renewal", Run: engine.Run},
 		runner.Task{Name: "sync", Run: syncer.Run},
 		runner.Task{Name: "control", Run: socket.Run},
@@ -184,6 +188,7 @@ func forgetOrders(st *store.Store, brokered *coordinator.Issuer, managed []renew
 // localState is everything of the agent that is on disk.
 type localState struct {
 	store        *store.Store
+	clock        *clock.Clock
 	keys         *keys.Dir // of managed certificates
 	identityKeys *keys.Dir
 	accountKeys  *keys.Dir // of ACME accounts
@@ -200,7 +205,15 @@ func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) 
 			st.close(log)
 		}
 	}()
+	st.clock, err = clock.New(clock.Config{
+		Save: func(mark clock.Mark) error { return st.store.SaveClockMark(store.ClockMark(mark)) },
+		Log:  log.With("part", "clock"),
+	})
+	if err != nil {
+		return nil, err
+	}
 	st.store, err = store.Open(filepath.Join(s.StateDir, "state.db"), store.Options{
+		Now: st.clock.Now,
 		OnDrop: func(d store.Dropped) {
 			log.Warn("the outbox is full; a fact for the coordinator was merged or dropped, and counted",
 				"kind", d.Kind, "certificate", d.Certificate, "merged", d.Coalesced)
@@ -212,6 +225,11 @@ func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) 
 	if err != nil {
 		return nil, err
 	}
+	mark, err := st.store.ClockMark()
+	if err != nil {
+		return nil, err
+	}
+	st.clock.Restore(clock.Mark(mark))
 	for _, d := range []struct {
 		name string
 		dir  **keys.Dir

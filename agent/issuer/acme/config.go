@@ -1,16 +1,19 @@
 package acme
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/mail"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -65,8 +68,20 @@ type Config struct {
 	Challenges        int
 	ValidationTimeout time.Duration
 
+	// Clock is the time that the issuer goes by; nil is the wall clock.
+	Clock Clock
 	// Log is required.
 	Log *slog.Logger
+}
+
+// Clock is the agent's trusted time; *clock.Clock is one. Servers are known to
+// it by the host of their directory.
+type Clock interface {
+	Now() time.Time
+	// Transport learns the time from answers, also where next fails for it.
+	Transport(name string, verify clock.Verify, dial clock.Dial, next http.RoundTripper) http.RoundTripper
+	// Probe asks a server for the time.
+	Probe(ctx context.Context, name, server string, verify clock.Verify, dial clock.Dial) error
 }
 
 // EAB is an external account binding (RFC 8555 section 7.3.4).

@@ -121,7 +121,7 @@ func (r *issuance) place(ctx context.Context) (acme.Order, error) {
 		}
 	}
 	if r.order.Lifetime > 0 {
-		notAfter := time.Now().Add(r.order.Lifetime).UTC().Truncate(time.Second)
+		notAfter := r.now().Add(r.order.Lifetime).UTC().Truncate(time.Second)
 		request.NotAfter = &notAfter
 	}
 	if r.order.Replaces != nil {

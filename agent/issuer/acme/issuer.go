@@ -11,6 +11,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/issuer"
 )
 
@@ -23,6 +24,7 @@ const (
 var (
 	_ issuer.Issuer          = (*Issuer)(nil)
 	_ issuer.RenewalInformer = (*Issuer)(nil)
+	_ issuer.Timekeeper      = (*Issuer)(nil)
 )
 
 // Issuer obtains certificates from one ACME server for one account. Safe for
@@ -54,7 +56,7 @@ func New(config Config) (*Issuer, error) {
 		config.Listeners = NewListeners(log)
 	}
 	base := newTransport(config.RootCAs)
-	return &Issuer{
+	i := &Issuer{
 		config:      config,
 		presenter:   newCounted(config.Solver.presenter(config.Listeners)),
 		base:        base,
@@ -64,7 +66,12 @@ func New(config Config) (*Issuer, error) {
 		accounts:    newAccounts(&config, log),
 		newOrders:   newWindow(config.OrdersPer10s, 10*time.Second),
 		challenges:  make(chan struct{}, config.Challenges),
-	}, nil
+	}
+	if config.Clock != nil {
+		base.TLSClientConfig.Time = config.Clock.Now
+		i.http = config.Clock.Transport(i.TimeSource(), clock.VerifyRoots(config.RootCAs), nil, base)
+	}
+	return i, nil
 }
 
 // Kind is "acme".

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	agentsync "github.com/certctl/certctl/agent/sync"
@@ -90,6 +91,14 @@ func New(cfg Config) (*Issuer, error) {
 
 // Kind implements issuer.Issuer.
 func (*Issuer) Kind() string { return Kind }
+
+var (
+	_ issuer.Issuer     = (*Issuer)(nil)
+	_ issuer.Timekeeper = (*Issuer)(nil)
+)
+
+// TimeSource implements issuer.Timekeeper.
+func (*Issuer) TimeSource() string { return clock.Coordinator }
 
 // state is what the renewal keeps for an order.
 type state struct {

@@ -236,6 +236,13 @@ func (a *Agent) SafeUntil(at time.Time) {
 	a.sync(nil, nil)
 }
 
+// ClockSkew reports how far the host's clock is ahead.
+func (a *Agent) ClockSkew(by time.Duration) {
+	a.c.t.Helper()
+	a.host.ClockSkewSeconds = int64(by / time.Second)
+	a.sync(nil, nil)
+}
+
 // Report sends the summary of one certificate.
 func (a *Agent) Report(name string, summary wire.Summary) {
 	a.c.t.Helper()

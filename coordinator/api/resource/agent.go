@@ -28,6 +28,8 @@ type Agent struct {
 	Certificates  int    `json:"certificates" doc:"Managed certificates of the agent."`
 	EventsDropped uint64 `json:"events_dropped" doc:"Facts that a full outbox on the host merged or dropped."`
 
+	ClockSkewSeconds int64 `json:"clock_skew_seconds" doc:"How far the host's clock is ahead of the true time, as the agent knows it by the servers it talks to; negative when it is behind. Changes of less than half a minute are not reported. The agent corrects it in all it decides, but other programs of the host do not."`
+
 	Identity        Identity `json:"identity" doc:"The identity certificate in use."`
 	IdentityPending bool     `json:"identity_pending" doc:"Whether a renewed identity was handed out and not used yet."`
 }
