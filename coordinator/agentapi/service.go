@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/desired"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/pki"
@@ -80,9 +81,11 @@ type Service struct {
 	reserved pki.Names
 	now      func() time.Time
 
-	sessions sessions
-	presence presence
-	placed   chan struct{} // an order was stored; holds one value at most
+	sessions  sessions
+	presence  presence
+	planner   desired.Planner
+	campaigns campaigns
+	placed    chan struct{} // an order was stored; holds one value at most
 }
 
 // New checks the configuration.

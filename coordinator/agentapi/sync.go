@@ -80,7 +80,8 @@ func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncR
 		}
 		s.awaitOrders(ctx, view, agentID, outcome.Orders)
 	}
-	results, pending := orderResults(s.node.State().View(), agentID, outcome.Orders)
+	after := s.node.State().View()
+	results, pending := orderResults(after, agentID, outcome.Orders)
 	now := s.now()
 	wait := pause(agentID, now, s.Period())
 	if pending {
@@ -89,6 +90,7 @@ func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncR
 	return &wire.SyncResponse{
 		ServerTime: now.UTC(), Revision: outcome.Revision, Event: outcome.Event, ResyncID: outcome.ResyncID,
 		PauseMillis: wait.Milliseconds(), Orders: results,
+		Desired: s.wanted(after, agentID, request.DesiredDigest), Commands: s.commands(after, agentID),
 	}, nil
 }
 
@@ -102,6 +104,10 @@ func (s *Service) syncChange(view *fleet.View, agentID string, request *wire.Syn
 	agent, ok := view.Agent(agentID)
 	if !ok || !sameHost(agent.Host, request.Host) {
 		change.Host = &request.Host
+	}
+	if ok {
+		assignmentChange(view, agent, request, change)
+		change.Commands = commandReports(view, agentID, request.Commands)
 	}
 	rows, removed := request.Rows, request.Removed
 	if ok && repeats(agent, request) {

@@ -129,6 +129,11 @@ func (v *View) Certificate(agent, name string) (*Certificate, bool) {
 	return get[Certificate](v, TableCertificates, indexID, key(agent, name))
 }
 
+// CertificatesOf lists the summaries of an agent by name.
+func (v *View) CertificatesOf(agent string) []*Certificate {
+	return collect[Certificate](v.scan(TableCertificates, indexID, key(agent)))
+}
+
 // Order looks an order up, collected ones of the last day too.
 func (v *View) Order(agent, id string) (*Order, bool) {
 	return get[Order](v, TableOrders, indexID, key(agent, id))
