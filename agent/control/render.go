@@ -45,6 +45,9 @@ func facts(b *strings.Builder, status *Status) {
 	safe := "no certificate is in service"
 	if until := status.SafeUntil; until != nil {
 		safe = fmt.Sprintf("%s (%s)", stamp(*until), span(until.Sub(status.At)))
+		if first := firstToExpire(status); first != "" {
+			safe += ", " + first + " first"
+		}
 		if !status.At.Before(*until) {
 			safe = fmt.Sprintf("NOT SAFE: an expired certificate is served since %s", stamp(*until))
 		}
@@ -56,6 +59,24 @@ func facts(b *strings.Builder, status *Status) {
 	for _, row := range rows {
 		fmt.Fprintf(b, "%-12s %s\n", row[0]+":", plain(row[1]))
 	}
+}
+
+// firstToExpire names the certificate that the host's horizon comes from; "" if
+// it is the only one, or several share the moment.
+func firstToExpire(status *Status) string {
+	var name string
+	if len(status.Certificates) < 2 {
+		return ""
+	}
+	for i := range status.Certificates {
+		if c := &status.Certificates[i]; c.SafeUntil.Equal(*status.SafeUntil) {
+			if name != "" {
+				return ""
+			}
+			name = c.Name
+		}
+	}
+	return name
 }
 
 func identityLine(status *Status) string {

@@ -69,6 +69,11 @@ func TestWhatNeedsAttention(t *testing.T) {
 			c.Deployments[0] = wire.DeploymentSummary{ID: "nginx", State: wire.DeploymentFailed}
 			c.Attempt, c.LastError = 2, "reload failed"
 		}, "not in service at nginx: reload failed"},
+		"1 of 3 certificates has expired": {func(_ *Status, c *Certificate) {
+			c.State, c.Attempt, c.LastError = wire.StateFailed, 3, "reload failed"
+			c.Deployments[0] = wire.DeploymentSummary{ID: "nginx", State: wire.DeploymentFailed, Fingerprint: "f0"}
+			c.SafeUntil = noon.Add(-3 * time.Hour)
+		}, "an older certificate is served that EXPIRED 3 hours ago: reload failed"},
 		"1 of 3 certificates is not in service": {func(_ *Status, c *Certificate) {
 			c.Deployments[0] = wire.DeploymentSummary{ID: "nginx", State: wire.DeploymentBroken, Fingerprint: "f1"}
 		}, "could not be put back"},

@@ -48,7 +48,8 @@ type Status struct {
 	Clock       Clock       `json:"clock"`
 	// SafeUntil is the offline horizon: the moment when the first expired
 	// certificate would be served if the coordinator, every CA and the network
-	// were gone from now on. Nil when no certificate is in service.
+	// were gone from now on. Nil when no certificate is in service. That each is
+	// in service is another fact: see the SafeUntil of each.
 	SafeUntil    *time.Time    `json:"safe_until,omitempty"`
 	Certificates []Certificate `json:"certificates"` // ordered by name
 	// Warnings are findings about the host or the agent itself that a person

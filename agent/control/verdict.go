@@ -140,6 +140,9 @@ func judge(c *Certificate, now time.Time) Finding {
 	if !now.Before(c.NotAfter) {
 		return Finding{ConcernExpired, because("EXPIRED "+span(now.Sub(c.NotAfter))+" ago", c)}
 	}
+	if !c.SafeUntil.IsZero() && !now.Before(c.SafeUntil) {
+		return Finding{ConcernExpired, because("an older certificate is served that EXPIRED "+span(now.Sub(c.SafeUntil))+" ago", c)}
+	}
 	if text := unserved(c); text != "" {
 		return Finding{ConcernUnserved, because(text, c)}
 	}

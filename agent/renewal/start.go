@@ -90,6 +90,12 @@ func (e *Engine) reconcile(m *managed) error {
 				delete(rec.Deployments, id)
 			}
 		}
+		for id := range m.targets {
+			if _, known := rec.Deployments[id]; !known {
+				// A place that is wanted and serves nothing is to be seen.
+				setDeployment(rec, id, store.Deployment{})
+			}
+		}
 		return nil
 	})
 }

@@ -172,7 +172,7 @@ func deploymentDone(rec *store.Certificate, id string, g *store.Generation, repo
 		outcome = wire.DeploymentVerified
 	}
 	setDeployment(rec, id, store.Deployment{
-		Generation: g.Number, Outcome: outcome, Fingerprint: g.Fingerprint, At: now, Detail: clip(report.Detail),
+		Generation: g.Number, Outcome: outcome, Fingerprint: g.Fingerprint, NotAfter: g.NotAfter, At: now, Detail: clip(report.Detail),
 	})
 	return nil
 }
@@ -197,7 +197,7 @@ func deploymentFailed(rec *store.Certificate, id string, g *store.Generation, er
 	if back {
 		d.State = nil
 	} else {
-		d.Outcome, d.Fingerprint = wire.DeploymentBroken, ""
+		d.Outcome, d.Fingerprint, d.NotAfter = wire.DeploymentBroken, "", time.Time{}
 	}
 	d.At, d.Detail = now, clip(err.Error())
 	d.Attempt++
@@ -215,7 +215,7 @@ func notServed(rec *store.Certificate, id string, g *store.Generation, err error
 		return errSuperseded
 	}
 	d := rec.Deployments[id]
-	d.Outcome, d.Fingerprint = wire.DeploymentPending, ""
+	d.Outcome, d.Fingerprint, d.NotAfter = wire.DeploymentPending, "", time.Time{}
 	d.At, d.Detail = now, clip("not in service: "+err.Error())
 	setDeployment(rec, id, d)
 	return nil

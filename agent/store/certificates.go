@@ -95,14 +95,6 @@ func (c *change) storeCertificate(before, after *Certificate, isNew bool) error 
 	return c.storeRow(after)
 }
 
-// serviceEnd is the expiry of the certificate in service; zero if there is none.
-func (c *Certificate) serviceEnd() time.Time {
-	if c.Current == nil {
-		return time.Time{}
-	}
-	return c.Current.NotAfter
-}
-
 // move changes an entry of a time-ordered index. Zero times have no entry.
 func (c *change) move(bucket, name string, from, to time.Time) error {
 	if from.Equal(to) && !from.IsZero() {

@@ -22,7 +22,7 @@ const (
 	bucketMeta         = "meta"         // see the keys below
 	bucketCertificates = "certificates" // name -> Certificate
 	bucketSchedule     = "schedule"     // index: NextAction, name
-	bucketExpiry       = "expiry"       // index: Current.NotAfter, name
+	bucketExpiry       = "expiry"       // index: first expiry of what is served, name
 	bucketRows         = "rows"         // name -> storedRow
 	bucketRevisions    = "revisions"    // index: revision -> name, of rows
 	bucketRemovals     = "removals"     // revision -> name, of removed rows

@@ -116,8 +116,11 @@ type Deployment struct {
 	// Outcome of the last finished transaction.
 	Outcome     wire.DeploymentState `json:"outcome,omitempty"`
 	Fingerprint string               `json:"fingerprint,omitempty"` // in service there
-	At          time.Time            `json:"at,omitzero"`
-	Detail      string               `json:"detail,omitempty"`
+	// NotAfter is the expiry of what is in service there, which may be of a pair
+	// that nothing else here remembers.
+	NotAfter time.Time `json:"not_after,omitzero"`
+	At       time.Time `json:"at,omitzero"`
+	Detail   string    `json:"detail,omitempty"`
 	// Attempt counts the failed attempts at Generation, and RetryAt is when the
 	// next one may be made; zero is at once.
 	Attempt int       `json:"attempt,omitempty"`

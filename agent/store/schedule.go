@@ -37,9 +37,10 @@ func (s *Store) NextDue() (time.Time, bool, error) {
 	return s.earliest(bucketSchedule)
 }
 
-// SafeUntil is the offline horizon: the earliest expiry among the certificates
-// in service, which is when the first expired certificate would be served if
-// nothing were renewed any more. Nil when none is in service.
+// SafeUntil is the offline horizon of the host: the earliest expiry of anything
+// that is served, which is when the first expired certificate would be served if
+// nothing were renewed any more (see Certificate.Horizon). Nil when nothing is
+// in service. That something is served everywhere it should be is another fact.
 func (s *Store) SafeUntil() (*time.Time, error) {
 	at, ok, err := s.earliest(bucketExpiry)
 	if err != nil || !ok {

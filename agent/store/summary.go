@@ -41,6 +41,7 @@ func (c *Certificate) Summary() wire.Summary {
 			s.IssuedBy = g.Issuer
 		}
 	}
+	s.SafeUntil = c.Horizon()
 	for id, d := range c.Deployments {
 		if d.Outcome == "" {
 			d.Outcome = wire.DeploymentPending

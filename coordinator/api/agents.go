@@ -19,6 +19,7 @@ type listAgents struct {
 	Connection string    `query:"connection" enum:"connected,cut_off" doc:"Only agents that are connected, or only those that are active and cut off."`
 	Q          string    `query:"q" maxLength:"255" doc:"Part of the host name or id, whatever its case."`
 	SafeBefore time.Time `query:"safe_before" doc:"Only agents whose offline horizon ends before this moment."`
+	Sort       string    `query:"sort" enum:"id,safe_until" default:"id" doc:"By id, or by offline horizon, the earliest first. The latter lists active agents that serve a certificate, and no others."`
 	Paging
 }
 
@@ -44,7 +45,7 @@ type retireAgent struct {
 func (s *server) registerAgents(api huma.API) {
 	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agents", Method: http.MethodGet, Path: "/api/v1/agents", Tags: []string{"agents"},
-		Summary: "List agents", Description: "Ordered by id, retired agents too.",
+		Summary: "List agents", Description: "Ordered by id, retired agents too; or by offline horizon with sort=safe_until.",
 	}), s.listAgents)
 	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-agent", Method: http.MethodGet, Path: "/api/v1/agents/{id}", Tags: []string{"agents"},
@@ -65,6 +66,7 @@ func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, erro
 	}
 	filter := fleet.AgentFilter{
 		Labels: labels, NameContains: in.Q, State: fleet.AgentState(in.State), SafeBefore: in.SafeBefore,
+		BySafeUntil: in.Sort == "safe_until",
 	}
 	view, now := s.Node.State().View(), s.Now()
 	var keep func(*fleet.Agent) bool
@@ -89,7 +91,7 @@ func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, erro
 	for _, agent := range found {
 		out.Body.Items = append(out.Body.Items, s.agent(view, agent, now))
 	}
-	if len(labels) == 0 && in.State == "" && in.Connection == "" && in.Q == "" && in.SafeBefore.IsZero() {
+	if len(labels) == 0 && in.State == "" && in.Connection == "" && in.Q == "" && in.SafeBefore.IsZero() && !filter.BySafeUntil {
 		total := view.Rows(fleet.TableAgents)
 		out.Body.Total = &total
 	}

@@ -47,6 +47,11 @@ func TestAgentFilters(t *testing.T) {
 		"safe_before=" + stamp(early.Add(25*time.Hour)): "new1",
 		"safe_before=" + stamp(early.Add(49*time.Hour)): "new1 old1",
 		"safe_before=" + stamp(early.Add(time.Hour)):    "",
+		"sort=id":                       "gone new1 new2 old1",
+		"sort=safe_until":               "new1 old1",
+		"sort=safe_until&state=retired": "",
+		"sort=safe_until&q=old":         "old1",
+		"sort=safe_until&safe_before=" + stamp(early.Add(25*time.Hour)): "new1",
 	} {
 		items, _ := all[resource.Agent](w, "/api/v1/agents?"+query, "500")
 		assert.Equal(t, strings.Fields(want), idsOf(items, agentID), query)

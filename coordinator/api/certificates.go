@@ -158,7 +158,7 @@ func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.
 	out := resource.Certificate{
 		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(),
 		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
-		KeyAlgorithm: c.KeyAlgorithm, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RenewAt: c.RenewAt.UTC(),
+		KeyAlgorithm: c.KeyAlgorithm, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RenewAt: c.RenewAt.UTC(), SafeUntil: c.SafeUntil.UTC(),
 		Renewals: c.Renewals, Deployments: make([]resource.Deployment, 0, len(c.Deployments)),
 		Attempt: c.Attempt, NextAttempt: c.NextAttempt.UTC(), LastError: c.LastError, LastErrorAt: c.LastErrorAt.UTC(),
 		NeedsAttention: c.NeedsAttention,

@@ -51,6 +51,9 @@ func TestJudge(t *testing.T) {
 		"expires in a moment":  {func(s *wire.Summary) { s.NotAfter = now.Add(1) }, false, resource.HealthOK, "in service"},
 		"expired while silent": {func(s *wire.Summary) { s.NotAfter = now.Add(-time.Minute) }, true, resource.HealthExpired, "expired at 2031-05-06T07:07:09Z; its agent is cut off since 2031-05-06T06:08:09Z and may know better"},
 		"expired, renewing":    {func(s *wire.Summary) { s.NotAfter, s.State = now, wire.StateRenewing }, false, resource.HealthExpired, "expired at 2031-05-06T07:08:09Z"},
+		"an older one expired": {func(s *wire.Summary) {
+			s.State, s.SafeUntil, s.Deployments[0].Fingerprint = wire.StateFailed, now, fingerprintB
+		}, false, resource.HealthExpired, "an older certificate is served that expired at 2031-05-06T07:08:09Z"},
 		"expired, unserved": {func(s *wire.Summary) { s.NotAfter, s.Deployments[0].Fingerprint = now, "" },
 			false, resource.HealthExpired, "expired at 2031-05-06T07:08:09Z"},
 

@@ -44,13 +44,19 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 	}}
 	counted := s.fleetCount.get(s)
 	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
-	out.Body.SafeUntil, out.Body.OrdersPending = counted.safeUntil, counted.ordersPending
+	out.Body.Earliest, out.Body.OrdersPending = counted.earliest, counted.ordersPending
+	if len(counted.earliest) > 0 {
+		out.Body.SafeUntil = counted.earliest[0].SafeUntil
+	}
 	return out, nil
 }
 
 // countShare bounds what counting may cost: one part in so many of the time of
 // one processor, however often it is asked for.
 const countShare = 20
+
+// earliestHosts is how many hosts the status names.
+const earliestHosts = 5
 
 // tally is the last count of the fleet. Counting goes through every summary,
 // because health depends on the clock and on who is cut off; a count that took
@@ -66,7 +72,7 @@ type fleetCount struct {
 	at            time.Time
 	agents        resource.AgentCounts
 	certificates  resource.HealthCounts
-	safeUntil     time.Time
+	earliest      []resource.HostHorizon
 	ordersPending int
 }
 
@@ -103,10 +109,16 @@ func (s *server) count() fleetCount {
 		} else {
 			count.agents.Connected++
 		}
-		if until := a.Host.SafeUntil; until != nil && (count.safeUntil.IsZero() || until.Before(count.safeUntil)) {
-			count.safeUntil = until.UTC()
-		}
 	})
+	// There is an index for this; a first page has no cursor that could be wrong.
+	first, _, err := view.Agents(fleet.AgentFilter{BySafeUntil: true}, fleet.Page{Limit: earliestHosts})
+	if err != nil {
+		panic("api: a list without a cursor refused it: " + err.Error())
+	}
+	count.earliest = make([]resource.HostHorizon, 0, len(first))
+	for _, a := range first {
+		count.earliest = append(count.earliest, resource.HostHorizon{AgentID: a.ID, Hostname: a.Host.Hostname, SafeUntil: a.Host.SafeUntil.UTC()})
+	}
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(fleet.CertificateFilter{}, page)
 	}, func(row *fleet.Certificate) {

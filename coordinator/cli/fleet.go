@@ -27,7 +27,7 @@ func (p *program) agentsCommand() *cobra.Command {
 
 func (p *program) listAgentsCommand() *cobra.Command {
 	var page listFlags
-	var state, connection, part, safe string
+	var state, connection, part, safe, sort string
 	var labels []string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: cobra.NoArgs,
@@ -36,9 +36,10 @@ certificate if the coordinator, every CA and the network were gone from its last
 report on.`,
 		Example: `  certctl agents list
   certctl agents list --connection cut_off --label env=prod
-  certctl agents list --safe-within 7d`,
+  certctl agents list --safe-within 7d
+  certctl agents list --sort safe-until --limit 10`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query("state", state, "connection", connection, "q", part)
+			q := query("state", state, "connection", connection, "q", part, "sort", strings.ReplaceAll(sort, "-", "_"))
 			q["label"] = labels
 			if safe != "" {
 				within, err := settings.ParseDuration(safe)
@@ -63,6 +64,7 @@ report on.`,
 	}
 	page.bind(cmd)
 	choice(cmd, &state, "state", "only agents in this state", "active", "retired")
+	choice(cmd, &sort, "sort", "in which order; safe-until lists the hosts that serve something, the earliest horizon first", "id", "safe-until")
 	choice(cmd, &connection, "connection", "only agents that are", "connected", "cut_off")
 	cmd.Flags().StringVar(&part, "query", "", "only agents with this in host name or id")
 	cmd.Flags().StringVar(&safe, "safe-within", "", "only agents whose host is safe for less than this, such as 7d")
@@ -270,7 +272,7 @@ func certificateFacts(out io.Writer, c *resource.Certificate, now time.Time) err
 		{"certificate", c.Name}, {"host", c.Hostname + " (" + c.AgentID + ")"}, {"health", loud(c.Health) + ": " + c.HealthReason},
 		{"names", strings.Join(c.Names, ", ")}, {"issuer", c.Issuer + " (" + c.IssuerKind + ")"}, {"issued by", c.IssuerDN},
 		{"serial", c.Serial}, {"fingerprint", c.Fingerprint}, {"key", c.KeyAlgorithm},
-		{"valid from", moment(c.NotBefore, now)}, {"valid until", moment(c.NotAfter, now)}, {"renews", moment(c.RenewAt, now)},
+		{"valid from", moment(c.NotBefore, now)}, {"valid until", moment(c.NotAfter, now)}, {"safe until", first(horizon(c.SafeUntil, now), "NOT SAFE: it is not in service everywhere")}, {"renews", moment(c.RenewAt, now)},
 		{"renewals", strconv.FormatUint(c.Renewals, 10)}, {"last report", moment(c.AgentLastSeen, now)},
 	}
 	for _, d := range c.Deployments {

@@ -44,6 +44,13 @@ func (p *program) statusCommand() *cobra.Command {
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
 					{"journal", journal},
 				}
+				for i, host := range s.Earliest {
+					name := "first host"
+					if i > 0 {
+						name = "then"
+					}
+					pairs = append(pairs, [2]string{name, fmt.Sprintf("%s (%s): %s", host.Hostname, host.AgentID, horizon(host.SafeUntil, now))})
+				}
 				return facts(out, pairs)
 			})
 		},

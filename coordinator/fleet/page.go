@@ -36,6 +36,9 @@ type AgentFilter struct {
 	State        AgentState
 	// SafeBefore finds agents whose offline horizon ends before this moment.
 	SafeBefore time.Time
+	// BySafeUntil lists active agents that serve something by their offline
+	// horizon, the earliest first.
+	BySafeUntil bool
 }
 
 // CertificateFilter narrows a list of summaries. What is not set matches all.
@@ -54,11 +57,18 @@ type CertificateFilter struct {
 	Serial         string // lower-case hex
 }
 
-// Agents lists agents by id. next continues the list; it is "" at the end. The
-// error is ErrCursor.
+// Agents lists agents by id, or by their offline horizon. next continues the
+// list; it is "" at the end. The error is ErrCursor.
 func (v *View) Agents(f AgentFilter, page Page) (list []*Agent, next string, err error) {
 	contains := strings.ToLower(f.NameContains)
-	return paginate(v, scanPlan{table: TableAgents, index: indexID}, page, func(a *Agent) verdict {
+	plan := scanPlan{table: TableAgents, index: indexID}
+	if f.BySafeUntil {
+		plan.index = indexSafeUntil
+	}
+	return paginate(v, plan, page, func(a *Agent) verdict {
+		if f.BySafeUntil && !f.SafeBefore.IsZero() && !a.Host.SafeUntil.Before(f.SafeBefore) {
+			return stop // all that follow are safe for longer
+		}
 		return keep(
 			(f.State == "" || a.State == f.State) &&
 				hasLabels(a.Labels, f.Labels) &&

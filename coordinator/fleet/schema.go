@@ -39,6 +39,7 @@ const (
 	indexState       = "state"
 	indexIssuer      = "issuer"
 	indexNotAfter    = "not_after"
+	indexSafeUntil   = "safe_until" // active agents by their offline horizon
 	indexFingerprint = "fingerprint"
 	indexSerial      = "serial"
 	indexName        = "name"
@@ -140,6 +141,13 @@ func agentIndexes() []index {
 		{indexPublicKey, func(r any) [][]byte {
 			a := r.(*Agent)
 			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
+		}},
+		{indexSafeUntil, func(r any) [][]byte {
+			a := r.(*Agent)
+			if a.State != AgentActive || a.Host.SafeUntil == nil {
+				return nil
+			}
+			return only(key(*a.Host.SafeUntil, a.ID))
 		}},
 	}
 }

@@ -125,7 +125,11 @@ type Summary struct {
 	NotBefore    time.Time `json:"not_before,omitzero"`
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	RenewAt      time.Time `json:"renew_at,omitzero"`
-	Renewals     uint64    `json:"renewals"` // certificates put into service since the store was created
+	// SafeUntil is the offline horizon of this certificate: the first expiry of
+	// what its deployments serve, or will serve without help from outside. Zero
+	// when it is not in service at one of them: that is not safe now.
+	SafeUntil time.Time `json:"safe_until,omitzero"`
+	Renewals  uint64    `json:"renewals"` // certificates put into service since the store was created
 
 	Deployments []DeploymentSummary `json:"deployments,omitempty"`
 

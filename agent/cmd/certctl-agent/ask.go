@@ -116,12 +116,18 @@ func (a *agentCommand) listCommand() *cobra.Command {
 
 func listTable(out io.Writer, certificates []control.Certificate) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT")
+	fmt.Fprintln(w, "NAME\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT\tSAFE UNTIL")
 	date := func(t time.Time) string {
 		if t.IsZero() {
 			return "-"
 		}
 		return t.Local().Format(time.DateTime)
+	}
+	safe := func(t time.Time) string {
+		if t.IsZero() {
+			return "NOT SAFE"
+		}
+		return date(t)
 	}
 	for i := range certificates {
 		c := &certificates[i]
@@ -129,8 +135,8 @@ func listTable(out io.Writer, certificates []control.Certificate) error {
 		if serial == "" {
 			serial = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt), safe(c.SafeUntil))
 	}
 	return w.Flush()
 }

@@ -94,6 +94,7 @@ type Certificate struct {
 	NotBefore    time.Time `json:"not_before,omitzero"`
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	RenewAt      time.Time `json:"renew_at,omitzero" doc:"When the agent means to renew it."`
+	SafeUntil    time.Time `json:"safe_until,omitzero" doc:"Offline horizon: the first expiry of what its deployments serve, or will serve without help from outside. Absent when it is not in service at one of them, which is not safe now."`
 	Renewals     uint64    `json:"renewals" doc:"Certificates put into service so far."`
 
 	Deployments []Deployment `json:"deployments" nullable:"false"`

@@ -39,9 +39,18 @@ type Status struct {
 	Agents       AgentCounts  `json:"agents"`
 	Certificates HealthCounts `json:"certificates" doc:"All certificates by health."`
 	// SafeUntil is the fleet's offline horizon.
-	SafeUntil     time.Time     `json:"safe_until,omitzero" doc:"The earliest offline horizon of any agent."`
+	SafeUntil time.Time `json:"safe_until,omitzero" doc:"The earliest offline horizon of any agent."`
+	// Earliest are the hosts that the fleet's horizon comes from.
+	Earliest      []HostHorizon `json:"earliest" nullable:"false" doc:"The hosts with the earliest offline horizons, at most five, the earliest first. The list of agents with sort=safe_until has all."`
 	OrdersPending int           `json:"orders_pending" doc:"Orders at brokered issuers that wait for their certificate."`
 	Journal       JournalStatus `json:"journal"`
+}
+
+// HostHorizon is how long one host is safe alone.
+type HostHorizon struct {
+	AgentID   string    `json:"agent_id"`
+	Hostname  string    `json:"hostname"`
+	SafeUntil time.Time `json:"safe_until"`
 }
 
 // NodeStatus is what the answering node can do.
