@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -85,6 +86,31 @@ func (c *Client) Renew(ctx context.Context, name string) (underWay bool, err err
 	return out.UnderWay, err
 }
 
+// Subjects asks for copies of what is known of each certificate, for a drill.
+func (c *Client) Subjects(ctx context.Context) ([]*renewal.Subject, error) {
+	var list []*renewal.Subject
+	read := func(body io.Reader) error {
+		decoder := json.NewDecoder(io.LimitReader(body, maxAnswer))
+		for {
+			var line subjectLine
+			if err := decoder.Decode(&line); err != nil {
+				return fmt.Errorf("the list of certificates broke off: %w; see the agent's log, and use the certctl-agent command of the same version as the running agent", err)
+			}
+			if line.End {
+				return nil
+			}
+			if line.Subject == nil || line.Subject.Record == nil {
+				return errors.New("the list of certificates cannot be read; use the certctl-agent command of the same version as the running agent")
+			}
+			list = append(list, line.Subject)
+		}
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/subjects", nil, read); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
 // Enroll lets the running agent exchange a token for an identity.
 func (c *Client) Enroll(ctx context.Context, request EnrollRequest) (*Enrollment, error) {
 	enrollment := new(Enrollment)
@@ -95,7 +121,8 @@ func (c *Client) Enroll(ctx context.Context, request EnrollRequest) (*Enrollment
 	return enrollment, nil
 }
 
-// call sends one request. What the agent refuses is a *wire.Problem.
+// call sends one request and decodes the answer into out, or has it read by out
+// if that is a func(io.Reader) error. What the agent refuses is a *wire.Problem.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -117,6 +144,12 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return c.unreachable(err)
 	}
 	defer response.Body.Close()
+	if lines, ok := out.(func(io.Reader) error); ok && response.StatusCode < 300 {
+		if err := lines(response.Body); err != nil {
+			return fmt.Errorf("control socket %s: %w", c.path, err)
+		}
+		return nil
+	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("control socket %s: the answer broke off: %w; try again", c.path, err)

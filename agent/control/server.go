@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -119,6 +121,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/certificates/{name}", s.certificate)
 	mux.HandleFunc("POST /v1/certificates/{name}/renew", s.renew)
+	mux.HandleFunc("GET /v1/subjects", s.subjects)
 	mux.HandleFunc("POST /v1/enroll", s.enroll)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, &wire.Problem{
@@ -156,6 +159,39 @@ func (s *Server) certificate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, status.Certificates[at])
+}
+
+// subjectLine is one line of the list of subjects. The last one is its end, so
+// that a list that broke off is not taken for a whole one.
+type subjectLine struct {
+	Subject *renewal.Subject `json:"subject,omitempty"`
+	End     bool             `json:"end,omitempty"`
+}
+
+// subjects answers with one line of JSON for each, as they are read: a host may
+// have very many, and the agent keeps only one in memory.
+func (s *Server) subjects(w http.ResponseWriter, r *http.Request) {
+	out := bufio.NewWriter(w)
+	encoder := json.NewEncoder(out)
+	begun := false
+	err := s.cfg.Backend.Subjects(r.Context(), func(subject *renewal.Subject) error {
+		if !begun {
+			w.Header().Set("Content-Type", "application/jsonl")
+			begun = true
+		}
+		return encoder.Encode(subjectLine{Subject: subject})
+	})
+	switch {
+	case err == nil:
+		err = errors.Join(encoder.Encode(subjectLine{End: true}), out.Flush())
+	case !begun:
+		s.fail(w, err)
+		return
+	}
+	if err != nil {
+		// The answer lacks its end, which tells the client.
+		s.cfg.Log.Warn("the list of certificates for a drill broke off", "err", err)
+	}
 }
 
 // renewAnswer is the answer to a request to renew.

@@ -24,6 +24,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -36,6 +39,8 @@ type agent struct {
 	err      error
 	renewed  []string
 	enrolled []EnrollRequest
+	subjects []*renewal.Subject
+	broken   error // after the subjects
 	block    chan struct{}
 }
 
@@ -61,6 +66,15 @@ func (a *agent) Renew(_ context.Context, name string) (bool, error) {
 	}
 	a.renewed = append(a.renewed, name)
 	return len(a.renewed) > 1, nil
+}
+
+func (a *agent) Subjects(_ context.Context, yield func(*renewal.Subject) error) error {
+	for _, s := range a.subjects {
+		if err := yield(s); err != nil {
+			return err
+		}
+	}
+	return a.broken
 }
 
 func (a *agent) Enroll(_ context.Context, request EnrollRequest) (*Enrollment, error) {
@@ -349,4 +363,34 @@ func TestNewChecksItsConfig(t *testing.T) {
 		_, err := New(cfg)
 		assert.ErrorContains(t, err, field)
 	}
+}
+
+func TestSubjectsCrossTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	backend := &agent{}
+	for i := range 1000 {
+		backend.subjects = append(backend.subjects, &renewal.Subject{
+			Record:  &store.Certificate{Name: fmt.Sprintf("c%d", i), Phase: store.PhaseIdle},
+			Issuers: []renewal.SubjectIssuer{{Name: "ca", Kind: "acme"}}, KeyAlgorithm: pki.ECDSAP256,
+		})
+	}
+	serve(t, path, backend, slog.New(slog.DiscardHandler))
+	client, err := Dial(t.Context(), path)
+	require.NoError(t, err)
+	defer client.Close()
+	list, err := client.Subjects(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, backend.subjects, list)
+
+	// What broke off is never taken for the whole.
+	backend.broken = errors.New("the disk is gone")
+	_, err = client.Subjects(t.Context())
+	require.ErrorContains(t, err, "broke off")
+	backend.subjects = nil
+	_, err = client.Subjects(t.Context())
+	require.ErrorContains(t, err, "the disk is gone")
+	backend.broken = nil
+	list, err = client.Subjects(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, list)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/clock"
+	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
 	agentsync "github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -26,6 +27,9 @@ type Backend interface {
 	// renewal had begun already. For a name that is not managed the error wraps
 	// ErrUnknownCertificate.
 	Renew(ctx context.Context, name string) (underWay bool, err error)
+	// Subjects hands out a copy of what is known of each certificate, for a
+	// drill, and stops at the first error of yield.
+	Subjects(ctx context.Context, yield func(*renewal.Subject) error) error
 	// Enroll exchanges a token for an identity. An error that is, or wraps, a
 	// *wire.Problem reaches the client as it is; of others only the text does.
 	Enroll(ctx context.Context, request EnrollRequest) (*Enrollment, error)

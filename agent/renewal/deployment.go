@@ -156,9 +156,7 @@ func (e *Engine) failDeployment(m *managed, g *store.Generation, id string, caus
 // here, once.
 func (e *Engine) complete(m *managed, seen *store.Certificate) error {
 	g := seen.Next
-	start, end := lifetime(g)
-	renewAt := drawRenewAt(start, end, e.draw())
-	checkAt := firstInfoCheck(g, e.now(), e.draw())
+	renewAt, checkAt := moments(g, e.now(), e.draw(), e.draw())
 	e.verified(m.Name)
 	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
 		if err := finished(rec, g, renewAt, checkAt); err != nil {

@@ -205,40 +205,45 @@ func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err er
 		}
 	}()
 	sure := false // that the time is right
-	for range maxSteps {
+	return untilWaiting(func() (waits bool, _ error) {
 		if stopping(ctx) || e.stopped() {
-			return nil
+			return true, nil
 		}
 		rec, found, err := e.cfg.Store.Certificate(m.Name)
 		if err != nil {
-			return e.storeFailed(err)
+			return true, e.storeFailed(err)
 		}
 		if !found {
-			return nil // start makes every record; this one was just removed
+			return true, nil // start makes every record; this one was just removed
 		}
 		f := e.facts(m.Name)
 		f.woken = woken
 		next := decide(rec, m, f)
 		if next.step == stepWait {
 			if rec.NextAction.Equal(next.until) {
-				return nil
+				return true, nil
 			}
-			return e.update(m, func(*store.Certificate, func(wire.Event)) error { return nil })
+			return true, e.update(m, func(*store.Certificate, func(wire.Event)) error { return nil })
 		}
 		if next.byTime && !sure && e.cfg.Confirm != nil {
-			if err := e.confirm(ctx, m); err != nil {
-				return err
-			}
 			sure = true
-			continue // by what time it is now
+			return false, e.confirm(ctx, m) // and again, by what time it is now
 		}
 		e.mu.Lock()
 		e.working[m.Name] = next.step
 		e.mu.Unlock()
-		if err := e.do(ctx, m, rec, next); err != nil {
+		woken = false
+		return false, e.do(ctx, m, rec, next)
+	})
+}
+
+// untilWaiting carries out one step after another, until one says that there is
+// nothing to be done now, or fails.
+func untilWaiting(step func() (waits bool, err error)) error {
+	for range maxSteps {
+		if waits, err := step(); waits || err != nil {
 			return err
 		}
-		woken = false
 	}
 	return fmt.Errorf("%d steps without an end; this is a bug, report it with the log", maxSteps)
 }

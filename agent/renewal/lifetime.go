@@ -58,6 +58,13 @@ func drawRenewAt(start, end time.Time, u float64) time.Time {
 	return start.Add(fraction(life, centre+windowHalf*(2*u-1)))
 }
 
+// moments are what is drawn once for a new pair, from u and v, uniform in [0,1):
+// when it is to be renewed, and when its authority is asked about that first.
+func moments(g *store.Generation, now time.Time, u, v float64) (renewAt, checkAt time.Time) {
+	start, end := lifetime(g)
+	return drawRenewAt(start, end, u), firstInfoCheck(g, now, v)
+}
+
 // windowEnd is the latest moment that drawRenewAt can give.
 func windowEnd(g *store.Generation) time.Time {
 	start, end := lifetime(g)

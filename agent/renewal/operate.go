@@ -99,8 +99,7 @@ func (e *Engine) Status() ([]Status, error) {
 			return nil, fmt.Errorf("status of certificate %q: %w", name, err)
 		}
 		if !found {
-			m := e.managed[name]
-			rec = &store.Certificate{Name: name, Names: m.Names, Issuer: m.first().Name, IssuerKind: m.first().Issuer.Kind(), Phase: store.PhaseIdle}
+			rec = unknown(e.managed[name])
 		}
 		s := Status{Record: rec}
 		e.mu.Lock()

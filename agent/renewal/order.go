@@ -94,7 +94,7 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	}
 	var next store.Generation
 	err = e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
-		if err := issued(rec, orderID, chain, e.now()); err != nil {
+		if err := issued(rec, orderID, issuedPair(chain), e.now()); err != nil {
 			return err
 		}
 		next = *rec.Next

@@ -76,28 +76,33 @@ func (e *Engine) start(ctx context.Context) error {
 func (e *Engine) reconcile(m *managed) error {
 	u := e.draw()
 	return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
-		if rec.ConfigDigest != "" && rec.ConfigDigest != m.digest {
-			// What failed may have been mended, and is tried again soon. Drawn
-			// here, where the change is seen, once.
-			rec.OrderAttempt = 0
-			backToFirst(rec)
-			rec.RetryAt = e.now().Add(fraction(soon(rec.Current), u))
-		}
-		rec.Names, rec.ConfigDigest = m.Names, m.digest
-		rec.Issuer, rec.IssuerKind = m.first().Name, m.first().Issuer.Kind()
-		for id := range rec.Deployments {
-			if m.targets[id] == nil {
-				delete(rec.Deployments, id)
-			}
-		}
-		for id := range m.targets {
-			if _, known := rec.Deployments[id]; !known {
-				// A place that is wanted and serves nothing is to be seen.
-				setDeployment(rec, id, store.Deployment{})
-			}
-		}
+		reconciled(rec, m, e.now(), u)
 		return nil
 	})
+}
+
+// reconciled makes a record what its configuration wants.
+func reconciled(rec *store.Certificate, m *managed, now time.Time, u float64) {
+	if rec.ConfigDigest != "" && rec.ConfigDigest != m.digest {
+		// What failed may have been mended, and is tried again soon. Drawn
+		// here, where the change is seen, once.
+		rec.OrderAttempt = 0
+		backToFirst(rec)
+		rec.RetryAt = now.Add(fraction(soon(rec.Current), u))
+	}
+	rec.Names, rec.ConfigDigest = m.Names, m.digest
+	rec.Issuer, rec.IssuerKind = m.first().Name, m.first().Issuer.Kind()
+	for id := range rec.Deployments {
+		if _, wanted := m.targets[id]; !wanted {
+			delete(rec.Deployments, id)
+		}
+	}
+	for id := range m.targets {
+		if _, known := rec.Deployments[id]; !known {
+			// A place that is wanted and serves nothing is to be seen.
+			setDeployment(rec, id, store.Deployment{})
+		}
+	}
 }
 
 // remove forgets a certificate that is not managed any more. What its

@@ -61,18 +61,24 @@ func placed(rec *store.Certificate, orderID string, state json.RawMessage) error
 	return nil
 }
 
-// issued records a checked chain. Failures before it say nothing about the
+// issuedPair is what a record keeps of a chain, the leaf first.
+func issuedPair(chain []*x509.Certificate) store.Generation {
+	leaf := chain[0]
+	return store.Generation{
+		ChainPEM: string(pki.EncodeChainPEM(chain)), Serial: pki.SerialHex(leaf), Fingerprint: pki.Fingerprint(leaf),
+		IssuerDN: leaf.Issuer.String(), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+	}
+}
+
+// issued records a checked certificate. Failures before it say nothing about the
 // deployments that follow, so these start with a clean sheet.
-func issued(rec *store.Certificate, orderID string, chain []*x509.Certificate, now time.Time) error {
+func issued(rec *store.Certificate, orderID string, got store.Generation, now time.Time) error {
 	if !ordering(rec, orderID) {
 		return errSuperseded
 	}
-	leaf, next := chain[0], rec.Next
-	next.ChainPEM = string(pki.EncodeChainPEM(chain))
-	next.Serial = pki.SerialHex(leaf)
-	next.Fingerprint = pki.Fingerprint(leaf)
-	next.IssuerDN = leaf.Issuer.String()
-	next.NotBefore, next.NotAfter = leaf.NotBefore, leaf.NotAfter
+	next := rec.Next
+	next.ChainPEM, next.Serial, next.Fingerprint = got.ChainPEM, got.Serial, got.Fingerprint
+	next.IssuerDN, next.NotBefore, next.NotAfter = got.IssuerDN, got.NotBefore, got.NotAfter
 	next.IssuedAt = now
 	rec.Phase = store.PhaseIssued
 	rec.OrderState = nil

@@ -213,12 +213,19 @@ func (s *Store) Certificate(name string) (*Certificate, bool, error) {
 // Certificates returns all records, ordered by name.
 func (s *Store) Certificates() ([]*Certificate, error) {
 	var list []*Certificate
-	err := s.view(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte(bucketCertificates)).ForEach(func(key, value []byte) error {
-			record := new(Certificate)
-			list = append(list, record)
-			return decode(bucketCertificates, key, value, record)
-		})
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		list, err = certificates(tx)
+		return err
+	})
+	return list, err
+}
+
+func certificates(tx *bolt.Tx) ([]*Certificate, error) {
+	var list []*Certificate
+	err := tx.Bucket([]byte(bucketCertificates)).ForEach(func(key, value []byte) error {
+		record := new(Certificate)
+		list = append(list, record)
+		return decode(bucketCertificates, key, value, record)
 	})
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 // put there: deploying needs no network. A pair that its deployment refused is
 // not counted on.
 func (c *Certificate) Horizon() time.Time {
-	until, everywhere := c.serves()
+	until, everywhere := c.Served()
 	if !everywhere {
 		return time.Time{}
 	}
@@ -29,13 +29,14 @@ func (c *Certificate) Horizon() time.Time {
 // serves nothing expired, and counts with the current pair, which it is to get.
 // It is zero if there is no certificate.
 func (c *Certificate) serviceEnd() time.Time {
-	until, _ := c.serves()
+	until, _ := c.Served()
 	return until
 }
 
-// serves returns the first expiry among what the deployments serve, and whether
-// each of them serves something.
-func (c *Certificate) serves() (until time.Time, everywhere bool) {
+// Served returns the first expiry among what the deployments serve, or will
+// serve without help from outside, and whether each of them serves something
+// now. The expiry is zero if there is no certificate.
+func (c *Certificate) Served() (until time.Time, everywhere bool) {
 	everywhere = c.Current != nil || len(c.Deployments) > 0
 	earlier := func(at time.Time) {
 		if !at.IsZero() && (until.IsZero() || at.Before(until)) {

@@ -85,6 +85,16 @@ func (b *backend) Renew(ctx context.Context, name string) (underWay bool, err er
 	return false, err
 }
 
+// Subjects implements control.Backend.
+func (b *backend) Subjects(ctx context.Context, yield func(*renewal.Subject) error) error {
+	return b.engine.Subjects(func(s *renewal.Subject) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return yield(s)
+	})
+}
+
 // Enroll implements control.Backend.
 func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
 	identity, err := enrollWith(ctx, b.settings, b.state, request, b.log)

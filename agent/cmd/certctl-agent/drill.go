@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/issuer/coordinator"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+// span is a duration on the command line, with days.
+type span struct{ time.Duration }
+
+func (s *span) String() string { return settings.FormatDuration(s.Duration) }
+func (s *span) Type() string   { return "duration" }
+
+func (s *span) Set(text string) error {
+	d, err := settings.ParseDuration(text)
+	if err == nil && d < 0 {
+		err = errors.New("must not be negative")
+	}
+	s.Duration = d
+	return err
+}
+
+// spans are durations by the name of an issuer.
+type spans map[string]time.Duration
+
+func (s spans) String() string { return "" }
+func (s spans) Type() string   { return "issuer=duration" }
+
+func (s spans) Set(text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return errors.New("expected ISSUER=DURATION, such as letsencrypt=10d")
+	}
+	var d span
+	if err := d.Set(value); err != nil {
+		return err
+	}
+	s[name] = d.Duration
+	return nil
+}
+
+// outages are what a drill supposes.
+type outages struct {
+	coordinator, ca, network, host, ahead span
+	issuers, delays                       spans
+	seed                                  uint64
+}
+
+func (a *agentCommand) drillCommand() *cobra.Command {
+	o := outages{ahead: span{400 * 24 * time.Hour}, issuers: spans{}, delays: spans{}}
+	var output string
+	cmd := &cobra.Command{
+		Use:   "drill",
+		Short: "Show what would happen if coordinator, CAs or network were gone",
+		Long: `Lets the scheduler run over virtual time, on a copy of this host's state, with
+simulated authorities and programs, and shows when the first expired certificate
+would be served, which and why, and what happens before. Nothing real is touched:
+no network, no key, no file. Every outage begins now.
+
+The copy comes from the running agent, or, if none runs, from the state file.
+
+Exit status: 0 nothing expires and everything is in service at the end, 1
+something expires or is not in service, or the drill could not be held.`,
+		Example: `  certctl-agent drill --coordinator-down 30d --ca-down 5d
+  certctl-agent drill --network-down 60d --for 90d
+  certctl-agent drill --issuer-down letsencrypt=10d --issuer-delay coordinator=2d
+  certctl-agent drill --host-down 21d --output json | jq .first_expired`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			now := time.Now()
+			subjects, err := a.subjects(cmd.Context(), now)
+			if err != nil {
+				return err
+			}
+			scenario, err := o.scenario(subjects, now)
+			if err != nil {
+				return err
+			}
+			forecast, err := renewal.Drill(subjects, scenario)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				err = cli.WriteJSON(cmd.OutOrStdout(), forecast)
+			} else {
+				err = control.RenderForecast(cmd.OutOrStdout(), forecast)
+			}
+			if err == nil && !forecast.Well() {
+				err = exitStatus(1)
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.Var(&o.coordinator, "coordinator-down", "how long the coordinator is gone, and with it its CA")
+	flags.Var(&o.ca, "ca-down", "how long every CA is gone")
+	flags.Var(&o.network, "network-down", "how long the network is gone")
+	flags.Var(o.issuers, "issuer-down", "how long one issuer is gone; may be repeated")
+	flags.Var(o.delays, "issuer-delay", "how long one issuer takes from an order to its certificate; may be repeated")
+	flags.Var(&o.host, "host-down", "how long this host is off: it neither renews nor serves")
+	flags.Var(&o.ahead, "for", "how far to look ahead")
+	flags.Uint64Var(&o.seed, "seed", 1, "of what is drawn; the same seed draws the same")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// subjects are copies of everything that decisions depend on.
+func (a *agentCommand) subjects(ctx context.Context, now time.Time) ([]*renewal.Subject, error) {
+	client, err := a.dial(ctx)
+	if errors.Is(err, control.ErrNotRunning) {
+		return a.subjectsAtRest(now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	return client.Subjects(ctx)
+}
+
+// subjectsAtRest are those of an agent that does not run.
+func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, error) {
+	s, report, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{
+		settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{},
+		log: slog.New(slog.DiscardHandler),
+	}
+	managed, err := p.managed()
+	if err != nil {
+		return nil, err
+	}
+	records, err := store.ReadCertificates(filepath.Join(s.StateDir, "state.db"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return renewal.SubjectsOf(managed, records, now)
+}
+
+// absent stands for the coordinator's CA where none is called.
+type absent struct{}
+
+func (absent) Kind() string { return coordinator.Kind }
+
+func (absent) Issue(context.Context, *issuer.Order) (*issuer.Issued, error) {
+	return nil, errNowhere
+}
+
+// scenario puts together what each issuer of the subjects would do.
+func (o *outages) scenario(subjects []*renewal.Subject, now time.Time) (renewal.Scenario, error) {
+	scenario := renewal.Scenario{
+		From: now, Span: o.ahead.Duration, HostDown: o.host.Duration, Seed: o.seed,
+		Issuers: make(map[string]renewal.SimulatedIssuer),
+	}
+	for _, subject := range subjects {
+		for _, i := range subject.Issuers {
+			brokered := i.Kind == coordinator.Kind
+			simulated := renewal.SimulatedIssuer{Brokered: brokered, Delay: o.delays[i.Name]}
+			suppose := func(down time.Duration, why string) {
+				if down > simulated.Down {
+					simulated.Down, simulated.Why = down, why
+				}
+			}
+			suppose(o.network.Duration, "the network is down")
+			suppose(o.ca.Duration, "every CA is down")
+			if brokered {
+				suppose(o.coordinator.Duration, "the coordinator is down")
+			}
+			suppose(o.issuers[i.Name], "it is down")
+			scenario.Issuers[i.Name] = simulated
+		}
+	}
+	for flag, named := range map[string]spans{"issuer-down": o.issuers, "issuer-delay": o.delays} {
+		for name := range named {
+			if _, known := scenario.Issuers[name]; !known {
+				names := make([]string, 0, len(scenario.Issuers))
+				for known := range scenario.Issuers {
+					names = append(names, known)
+				}
+				slices.Sort(names)
+				return scenario, fmt.Errorf("flag --%s: no certificate of this host has an issuer %q; its issuers are: %s", flag, name, strings.Join(names, ", "))
+			}
+		}
+	}
+	return scenario, nil
+}

@@ -1,0 +1,49 @@
+package store
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+)
+
+func TestReadCertificatesChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	_, err := ReadCertificates(path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries, "no file is made")
+
+	s := openAt(t, path, Options{})
+	put(t, s, "web", epoch, epoch.Add(time.Hour))
+	put(t, s, "api", epoch, epoch.Add(time.Hour))
+	_, err = ReadCertificates(path)
+	require.ErrorIs(t, err, ErrLocked)
+	require.NoError(t, s.Close())
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	list, err := ReadCertificates(path)
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	assert.Equal(t, "api", list[0].Name)
+	assert.Equal(t, "key-of-web", list[1].Current.KeyID)
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+
+	tamper(t, path, func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucketCertificates)).Put([]byte("web"), []byte("garbage"))
+	})
+	_, err = ReadCertificates(path)
+	require.ErrorIs(t, err, ErrDamaged)
+	tamper(t, path, func(tx *bolt.Tx) error { return sealMeta(tx, metaSchema, numberKey(Schema+1)) })
+	_, err = ReadCertificates(path)
+	require.ErrorContains(t, err, "its schema is")
+}
