@@ -36,6 +36,8 @@ func newDocument() *huma.OpenAPI {
 			{Name: "status", Description: "The coordinator, and who the token belongs to."},
 			{Name: "agents", Description: "Enrolled hosts."},
 			{Name: "certificates", Description: "Managed certificates as the agents report them."},
+			{Name: "assignments", Description: "Certificates that are defined centrally, for the hosts that a label selector matches."},
+			{Name: "renewals", Description: "Renewals and revocations that somebody asks for."},
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},
 			{Name: "CA", Description: "The built-in certificate authority and its rotation."},
@@ -61,7 +63,7 @@ func OpenAPI() ([]byte, error) {
 func extensible(document *huma.OpenAPI) {
 	requests := map[string]bool{}
 	for _, path := range document.Paths {
-		for _, op := range []*huma.Operation{path.Get, path.Post} {
+		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put} {
 			if op == nil || op.RequestBody == nil {
 				continue
 			}

@@ -110,6 +110,8 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerStatus(api)
 	s.registerAgents(api)
 	s.registerCertificates(api)
+	s.registerAssignments(api)
+	s.registerRenewals(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
 	s.registerCA(api)

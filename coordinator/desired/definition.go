@@ -39,8 +39,8 @@ func Compile(name, selectorText string, template []byte) (*Definition, error) {
 	return d, nil
 }
 
-// stored compiles a record of the state.
-func stored(a *fleet.Assignment) *Definition {
+// Stored compiles a record of the state.
+func Stored(a *fleet.Assignment) *Definition {
 	d, err := Compile(a.Name, a.Selector, a.Template)
 	if err != nil {
 		// The selector decides whom it concerns; without one it is nobody's.

@@ -125,7 +125,7 @@ func (p *Planner) load(view *fleet.View) {
 	for _, record := range records {
 		definition := before[record.Name]
 		if definition == nil || definition.index != record.ModifyIndex {
-			definition = stored(record)
+			definition = Stored(record)
 		}
 		p.all = append(p.all, definition)
 	}

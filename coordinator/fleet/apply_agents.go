@@ -156,7 +156,6 @@ func retireAgent(c *change, p *RetireAgent) Result {
 		if !ok {
 			break
 		}
-		c.revokeOfRetired(p.Actor, certificate)
 		c.delete(TableCertificates, certificate)
 	}
 	for _, table := range []Table{TableAssignmentReports, TableAgentCommands} {
@@ -176,7 +175,11 @@ func retireAgent(c *change, p *RetireAgent) Result {
 	agent.State, agent.RetiredAt, agent.ModifyIndex = AgentRetired, c.at, c.index
 	agent.Pending, agent.Sync, agent.Certificates, agent.DesiredDigest = nil, SyncProgress{}, 0, ""
 	c.put(TableAgents, agent)
-	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, map[string]any{"reason": p.Reason})
+	detail := map[string]any{"reason": p.Reason}
+	if left := c.revokeAllOf(agent.ID, p.Actor); left > 0 {
+		detail["not_revoked"] = left // for want of room in the list
+	}
+	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, detail)
 	return Result{}
 }
 

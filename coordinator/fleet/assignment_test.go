@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -186,9 +187,19 @@ func TestCampaign(t *testing.T) {
 	assert.Len(t, b.view().Campaigns(), 1, "old ones go")
 }
 
+// issue lets the built-in CA issue a certificate to an agent that is enrolled.
+func (b *bench) issue(agent, serial string, notAfter time.Time) {
+	b.t.Helper()
+	b.ok(fleet.SyncAgent{AgentID: agent, BootID: "boot", Sequence: 1, Orders: []fleet.OrderPlacement{
+		{ID: "order" + serial, Certificate: "www", Issuer: "builtin", CSR: []byte(serial), Names: pki.MustParseNames("www.example.com")}}})
+	b.ok(fleet.CompleteOrder{Agent: agent, ID: "order" + serial, ChainPEM: "chain", Serial: serial, NotAfter: notAfter})
+}
+
 func TestRevocations(t *testing.T) {
 	b := newBench(t)
-	revoke := fleet.RevokeCertificate{Actor: "api_token:anna", Serial: "0a", Reason: 1, NotAfter: testTime.Add(time.Hour)}
+	b.enroll("agent")
+	b.issue("agent", "0a", testTime.Add(time.Hour))
+	revoke := fleet.RevokeCertificate{Actor: "api_token:anna", Serial: "0a", Reason: 1}
 	publish := func() (list fleet.RevocationList, serials []string) {
 		t.Helper()
 		var made fleet.RevocationList
@@ -209,6 +220,8 @@ func TestRevocations(t *testing.T) {
 	stored, ok := b.view().Revocation("0a")
 	require.True(t, ok)
 	assert.Equal(t, testTime, stored.At, "what is revoked stays as it is")
+	assert.Equal(t, testTime.Add(time.Hour), stored.NotAfter)
+	assert.Equal(t, "agent", stored.Agent)
 	_, entries := b.view().RevocationList()
 	assert.Empty(t, entries, "a list that was published does not change")
 	list, serials = publish()
@@ -220,7 +233,10 @@ func TestRevocations(t *testing.T) {
 	assert.Equal(t, []string{"0a"}, serials, "one list made after its end still has it")
 	_, serials = publish()
 	assert.Empty(t, serials)
+	_, ok = b.view().Issued("0a")
+	assert.False(t, ok, "what has expired is forgotten")
 
+	assert.Equal(t, wire.CodeNotFound, b.do(fleet.RevokeCertificate{Serial: "0b"}).Code, "the CA did not issue it")
 	revoke.Reason = 7
 	assert.Equal(t, wire.CodeInvalid, b.do(revoke).Code, "7 is not used (RFC 5280, section 5.3.1)")
 	assert.Equal(t, wire.CodeInvalid, b.do(fleet.PublishRevocations{ThisUpdate: b.now, NextUpdate: b.now}).Code)
@@ -229,18 +245,18 @@ func TestRevocations(t *testing.T) {
 func TestRetiringRevokesWhatTheBuiltinCAIssued(t *testing.T) {
 	b := newBench(t)
 	b.enroll("agent")
-	p := fleet.SyncAgent{AgentID: "agent", BootID: "boot", Sequence: 1, Revision: 3, HeadRevision: 3}
-	for i, data := range []string{
-		`{"names":["a.example.com"],"issuer_kind":"coordinator","serial":"0a","not_after":"2026-06-01T00:00:00Z"}`,
-		`{"names":["b.example.com"],"issuer_kind":"acme","serial":"0b","not_after":"2026-06-01T00:00:00Z"}`,
-		`{"names":["c.example.com"],"issuer_kind":"coordinator","serial":"0c","not_after":"2026-04-01T00:00:00Z"}`,
-	} {
-		p.Rows = append(p.Rows, row(t, wire.Row{Name: fmt.Sprint(i), Revision: uint64(i + 1), Data: []byte(data)}))
-	}
-	b.ok(p)
+	b.enroll("other")
+	b.issue("agent", "0a", testTime.Add(time.Hour))
+	b.issue("agent", "0b", testTime.Add(time.Minute))
+	b.issue("other", "0c", testTime.Add(time.Hour))
+	// What an agent says of another's certificate is nothing to revoke by.
+	foreign := fleet.SyncAgent{AgentID: "agent", BootID: "boot", Sequence: 2, Revision: 1, HeadRevision: 1}
+	foreign.Rows = append(foreign.Rows, row(t, wire.Row{Name: "x", Revision: 1, Data: []byte(`{"names":["c.example.com"],"issuer_kind":"coordinator","serial":"0c"}`)}))
+	b.ok(foreign)
+	b.now = b.now.Add(2 * time.Minute)
 	b.ok(fleet.RetireAgent{Actor: "api_token:anna", AgentID: "agent"})
 	revoked := b.view().Revocations()
-	require.Len(t, revoked, 1, "another CA's is not ours to revoke, and an expired one needs none")
+	require.Len(t, revoked, 1, "neither what has expired, nor what is another's")
 	assert.Equal(t, "0a", revoked[0].Serial)
 	assert.Equal(t, 5, revoked[0].Reason)
 }

@@ -109,7 +109,6 @@ type Columns struct {
 	Fingerprint string     `cbor:"5,keyasint,omitempty"`
 	NotAfter    time.Time  `cbor:"6,keyasint"`
 	Attention   bool       `cbor:"7,keyasint,omitempty"` // a person has to act
-	IssuerKind  string     `cbor:"20,keyasint,omitempty"`
 }
 
 // OrderState is where an order stands.

@@ -52,7 +52,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	case 8:
 		return fleet.TouchAgents{Seen: []fleet.Seen{{Agent: agent, At: now}}}
 	case 9:
-		return fleet.CompleteOrder{Agent: agent, ID: pick("order", "o1", "o2"), ChainPEM: "chain", Serial: "1", NotAfter: now}
+		return fleet.CompleteOrder{Agent: agent, ID: pick("order", "o1", "o2"), ChainPEM: "chain", Serial: pick("serial", "1", "2"), NotAfter: now.Add(20 * time.Minute)}
 	case 10:
 		return fleet.RejectOrder{Agent: agent, ID: pick("order", "o1", "o2"), Problem: wire.Problem{Code: wire.CodeInternal, Title: "t"}}
 	case 11:
@@ -70,7 +70,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	case 18:
 		return fleet.CancelCampaign{Actor: "local", ID: campaigns[small.Draw(t, "campaign")%2]}
 	case 19:
-		return fleet.RevokeCertificate{Actor: "local", Serial: pick("serial", "01", "02"), NotAfter: now.Add(time.Minute)}
+		return fleet.RevokeCertificate{Actor: "local", Serial: pick("serial", "1", "2")}
 	case 20:
 		return fleet.PublishRevocations{ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
 	case 13:
@@ -88,7 +88,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 			BaseRevision: base, Revision: revision, HeadRevision: revision,
 			Host:   &wire.HostReport{Hostname: pick("host", "h1", "h2"), StartedAt: now, SafeUntil: &now},
 			Events: []wire.Event{{Sequence: small.Draw(t, "event") + 1, At: now, Kind: wire.EventIssued}},
-			Orders: []fleet.OrderPlacement{{ID: pick("order", "o1", "o2"), CSR: []byte("csr"),
+			Orders: []fleet.OrderPlacement{{ID: pick("order", "o1", "o2"), Issuer: "builtin", CSR: []byte("csr"),
 				Names: pki.MustParseNames(pick("name", "www.example.com", "www.example.org", "192.0.2.1"))}},
 		}
 		for r := base + 1; r <= revision; r++ {
@@ -179,7 +179,7 @@ func TestARepeatedCommandChangesNothing(t *testing.T) {
 		b.enroll("a1")
 		tables := []fleet.Table{fleet.TableAgents, fleet.TableCertificates, fleet.TableOrders,
 			fleet.TableEnrollmentTokens, fleet.TableAPITokens, fleet.TableCA, fleet.TablePresence, fleet.TableAssignments,
-			fleet.TableAssignmentReports, fleet.TableAgentCommands, fleet.TableCampaigns, fleet.TableRevocations, fleet.TableRevocationList}
+			fleet.TableAssignmentReports, fleet.TableAgentCommands, fleet.TableCampaigns, fleet.TableIssued, fleet.TableRevocations, fleet.TableRevocationList}
 		command := b.command(randomPayload(rt, b.now))
 		first := b.entry(command)
 		versions := map[fleet.Table]uint64{}

@@ -13,13 +13,21 @@ const MaxRevocations = 50_000
 // cleanRevocations bounds the expired entries that one publication drops.
 const cleanRevocations = 10_000
 
-// builtinKind is the kind of issuer that stands for the built-in CA in the
-// summaries of agents.
-const builtinKind = "coordinator"
+// builtinIssuer is the built-in CA in orders.
+const builtinIssuer = "builtin"
 
 // cessationOfOperation is the CRLReason of certificates of retired agents (RFC
 // 5280, section 5.3.1).
 const cessationOfOperation = 5
+
+// Issued is a certificate of the built-in CA that has not expired, whether or not
+// it is in service. It, and not what an agent says, tells whose it is.
+type Issued struct {
+	Serial      string    `cbor:"1,keyasint"` // lower-case hex
+	Agent       string    `cbor:"2,keyasint"`
+	Certificate string    `cbor:"3,keyasint"` // its name on the host
+	NotAfter    time.Time `cbor:"4,keyasint"`
+}
 
 // Revocation is a certificate of the built-in CA that was revoked.
 type Revocation struct {
@@ -46,14 +54,11 @@ type RevocationList struct {
 // RevokeCertificate revokes a certificate of the built-in CA. One that is
 // revoked already stays as it is.
 //
-// Codes: CodeInvalid, CodeOverloaded.
+// Codes: CodeInvalid, CodeNotFound, CodeOverloaded.
 type RevokeCertificate struct {
-	Actor       string    `cbor:"1,keyasint,omitempty"`
-	Serial      string    `cbor:"2,keyasint"`
-	Reason      int       `cbor:"3,keyasint,omitempty"`
-	NotAfter    time.Time `cbor:"4,keyasint"`
-	Agent       string    `cbor:"5,keyasint,omitempty"`
-	Certificate string    `cbor:"6,keyasint,omitempty"`
+	Actor  string `cbor:"1,keyasint,omitempty"`
+	Serial string `cbor:"2,keyasint"`
+	Reason int    `cbor:"3,keyasint,omitempty"`
 }
 
 // PublishRevocations makes the next revocation list. The outcome is a
@@ -73,38 +78,70 @@ func revocationIndexes() []index {
 	}
 }
 
+func issuedIndexes() []index {
+	return []index{
+		{indexID, func(r any) [][]byte { return only(key(r.(*Issued).Serial)) }},
+		{indexAgent, func(r any) [][]byte { x := r.(*Issued); return only(key(x.Agent, x.Serial)) }},
+		{indexNotAfter, func(r any) [][]byte { x := r.(*Issued); return only(key(x.NotAfter, x.Serial)) }},
+	}
+}
+
+// issued remembers a certificate of the built-in CA until it expires.
+func (c *change) issued(o *Order) {
+	if o.Issuer != builtinIssuer || o.Serial == "" {
+		return
+	}
+	record := &Issued{Serial: o.Serial, Agent: o.Agent, Certificate: o.Certificate, NotAfter: o.NotAfter}
+	if find[Issued](c, TableIssued, indexID, key(o.Serial)) != nil {
+		c.put(TableIssued, record)
+		return
+	}
+	c.insert(TableIssued, record)
+}
+
 func revokeCertificate(c *change, p *RevokeCertificate) Result {
-	if p.Serial == "" || len(p.Serial) > 40 || p.NotAfter.IsZero() || p.Reason < 0 || p.Reason > 10 || p.Reason == 7 {
-		return refuse(wire.CodeInvalid, "serial", "the revocation has no serial number, no end or no reason of RFC 5280", "")
+	if p.Reason < 0 || p.Reason > 10 || p.Reason == 7 {
+		return refuse(wire.CodeInvalid, "reason", "this is no reason of RFC 5280, section 5.3.1", "")
 	}
 	if find[Revocation](c, TableRevocations, indexID, key(p.Serial)) != nil {
 		return Result{}
 	}
-	if c.info(TableRevocations).Rows >= MaxRevocations {
+	issued := find[Issued](c, TableIssued, indexID, key(p.Serial))
+	switch {
+	case issued == nil || !c.at.Before(issued.NotAfter):
+		return refuse(wire.CodeNotFound, "serial", "the built-in CA has no unexpired certificate with this serial number", "check the number")
+	case c.info(TableRevocations).Rows >= MaxRevocations:
 		return refuse(wire.CodeOverloaded, "serial", "the revocation list is full", "wait until revoked certificates expire; shorter lifetimes keep the list short")
 	}
-	c.revoke(&Revocation{Serial: p.Serial, Reason: p.Reason, NotAfter: p.NotAfter, Actor: p.Actor, Agent: p.Agent, Certificate: p.Certificate})
+	c.revoke(issued, p.Actor, p.Reason)
 	return Result{}
 }
 
-func (c *change) revoke(r *Revocation) {
-	r.At, r.Index = c.at, c.index
-	c.insert(TableRevocations, r)
-	c.audit(Fact{Kind: KindCertificateRevoked, Actor: r.Actor, Object: r.Certificate, Agent: r.Agent}, map[string]any{
-		"serial": r.Serial, "reason": r.Reason, "not_after": r.NotAfter,
+func (c *change) revoke(issued *Issued, actor string, reason int) {
+	c.insert(TableRevocations, &Revocation{
+		Serial: issued.Serial, At: c.at, Reason: reason, NotAfter: issued.NotAfter, Actor: actor,
+		Agent: issued.Agent, Certificate: issued.Certificate, Index: c.index,
+	})
+	c.audit(Fact{Kind: KindCertificateRevoked, Actor: actor, Object: issued.Certificate, Agent: issued.Agent}, map[string]any{
+		"serial": issued.Serial, "reason": reason, "not_after": issued.NotAfter,
 	})
 }
 
-// revokeOfRetired revokes what a retired agent held of the built-in CA, as far
-// as the list has room.
-func (c *change) revokeOfRetired(actor string, row *Certificate) {
-	serial := row.Columns.Serial
-	if row.Columns.IssuerKind != builtinKind || serial == "" || !c.at.Before(row.Columns.NotAfter) ||
-		c.info(TableRevocations).Rows >= MaxRevocations || find[Revocation](c, TableRevocations, indexID, key(serial)) != nil {
-		return
+// revokeAllOf revokes what the built-in CA issued to an agent that is retired,
+// as far as the list has room; the result counts what has none.
+func (c *change) revokeAllOf(agent, actor string) (left int) {
+	for records := c.scan(TableIssued, indexAgent, key(agent)); ; {
+		issued, ok := records.Next().(*Issued)
+		switch {
+		case !ok:
+			return left
+		case !c.at.Before(issued.NotAfter), find[Revocation](c, TableRevocations, indexID, key(issued.Serial)) != nil:
+		case c.info(TableRevocations).Rows >= MaxRevocations:
+			left++
+		default:
+			c.revoke(issued, actor, cessationOfOperation)
+		}
 	}
-	c.revoke(&Revocation{Serial: serial, Reason: cessationOfOperation, NotAfter: row.Columns.NotAfter,
-		Actor: actor, Agent: row.Agent, Certificate: row.Name})
 }
 
 func publishRevocations(c *change, p *PublishRevocations) Result {
@@ -135,6 +172,11 @@ func publishRevocations(c *change, p *PublishRevocations) Result {
 		"number": list.Number, "entries": c.info(TableRevocations).Rows, "next_update": list.NextUpdate,
 	})
 	return c.success(*list)
+}
+
+// Issued looks an unexpired certificate of the built-in CA up by its serial.
+func (v *View) Issued(serial string) (*Issued, bool) {
+	return get[Issued](v, TableIssued, indexID, key(serial))
 }
 
 // Revocation looks a revoked certificate of the built-in CA up by its serial.

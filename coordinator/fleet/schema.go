@@ -25,6 +25,7 @@ const (
 	TableAssignmentReports Table = "assignment_reports"
 	TableAgentCommands     Table = "agent_commands"
 	TableCampaigns         Table = "campaigns"
+	TableIssued            Table = "issued"
 	TableRevocations       Table = "revocations"
 	TableRevocationList    Table = "revocation_list"
 	tableSeen              Table = "seen_commands"
@@ -45,6 +46,7 @@ const (
 	indexName        = "name"
 	indexHash        = "hash"
 	indexOrder       = "order"     // seen commands, oldest first
+	indexAgent       = "agent"     // issued certificates by their agent
 	indexCampaign    = "campaign"  // commands by the campaign that they belong to
 	indexDone        = "done"      // finished commands by the time of their end
 	indexCollected   = "collected" // collected orders by the time of their collection
@@ -225,6 +227,7 @@ var schemas = []struct {
 	{TableAssignmentReports, assignmentReportIndexes()},
 	{TableCampaigns, []index{{indexID, func(r any) [][]byte { return only(key(r.(*Campaign).ID)) }}}},
 	{TableAgentCommands, agentCommandIndexes()},
+	{TableIssued, issuedIndexes()},
 	{TableRevocations, revocationIndexes()},
 	{TableRevocationList, []index{{indexID, func(any) [][]byte { return only(key("list")) }}}},
 	{tableSeen, []index{

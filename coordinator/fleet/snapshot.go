@@ -314,6 +314,7 @@ var recordDecoders = map[Table]func(raw []byte) (any, error){
 	TableAssignmentReports: decodeAs[AssignmentReport],
 	TableCampaigns:         decodeAs[Campaign],
 	TableAgentCommands:     decodeAs[AgentCommand],
+	TableIssued:            decodeAs[Issued],
 	TableRevocations:       decodeAs[Revocation],
 	TableRevocationList:    decodeAs[RevocationList],
 	tableSeen:              decodeAs[seenCommand],

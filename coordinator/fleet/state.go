@@ -140,6 +140,14 @@ func (c *change) clean() {
 		}
 		c.delete(TableOrders, order)
 	}
+	ended := c.scan(TableIssued, indexNotAfter, nil)
+	for range cleanPerEntry {
+		issued, ok := ended.Next().(*Issued)
+		if !ok || !issued.NotAfter.Before(c.at) {
+			break
+		}
+		c.delete(TableIssued, issued)
+	}
 	finished := c.scan(TableAgentCommands, indexDone, nil)
 	for range cleanPerEntry {
 		command, ok := finished.Next().(*AgentCommand)
@@ -203,7 +211,7 @@ func init() {
 	register(2, retireAgent)
 	register(2, syncAgent)
 	register(1, touchAgents)
-	register(1, completeOrder)
+	register(2, completeOrder)
 	register(1, rejectOrder)
 	register(1, createAPIToken)
 	register(1, revokeAPIToken)

@@ -28,7 +28,7 @@ func NewRow(row wire.Row) (Row, error) {
 		Columns: Columns{
 			Names: summary.Names.Strings(), State: summary.State, Issuer: summary.Issuer,
 			Serial: summary.Serial, Fingerprint: summary.Fingerprint, NotAfter: summary.NotAfter.UTC(),
-			Attention: summary.NeedsAttention != "", IssuerKind: summary.IssuerKind,
+			Attention: summary.NeedsAttention != "",
 		},
 	}, nil
 }

@@ -178,13 +178,19 @@ func (c *Coordinator) HTTP() *http.Client {
 }
 
 // do stores a change as of the coordinator's clock.
-func (c *Coordinator) do(payload fleet.Payload) {
+func (c *Coordinator) do(payloads ...fleet.Payload) {
 	c.t.Helper()
-	command, err := fleet.NewCommand(c.Now(), payload)
+	var commands []fleet.Command
+	for _, payload := range payloads {
+		command, err := fleet.NewCommand(c.Now(), payload)
+		require.NoError(c.t, err)
+		commands = append(commands, command)
+	}
+	results, err := c.Propose(context.Background(), commands...)
 	require.NoError(c.t, err)
-	results, err := c.Propose(context.Background(), command)
-	require.NoError(c.t, err)
-	require.NoError(c.t, results[0].Err())
+	for _, result := range results {
+		require.NoError(c.t, result.Err())
+	}
 }
 
 // Token makes an API token. A lifetime of 0 does not end.
@@ -265,6 +271,28 @@ func (a *Agent) Event(kind wire.EventKind, certificate, detail string) {
 	a.c.t.Helper()
 	a.events++
 	a.sync(nil, []wire.Event{{Sequence: a.events, At: a.c.Now().UTC(), Kind: kind, Certificate: certificate, Detail: detail}})
+}
+
+// Assignment reports what the agent made of an assignment.
+func (a *Agent) Assignment(report wire.AssignmentReport) {
+	a.c.t.Helper()
+	a.sequence++
+	a.c.do(fleet.SyncAgent{
+		AgentID: a.id, BootID: "boot-of-" + a.id, Sequence: a.sequence, BaseRevision: a.revision, Revision: a.revision,
+		HeadRevision: a.revision, Digest: a.digest, DesiredDigest: "some", Reports: []wire.AssignmentReport{report},
+	})
+}
+
+// Issued lets the built-in CA have issued a certificate to the agent.
+func (a *Agent) Issued(name string, summary wire.Summary) {
+	a.c.t.Helper()
+	a.sequence++
+	id := "order-" + summary.Serial
+	a.c.do(fleet.SyncAgent{
+		AgentID: a.id, BootID: "boot-of-" + a.id, Sequence: a.sequence, BaseRevision: a.revision, Revision: a.revision,
+		HeadRevision: a.revision, Digest: a.digest,
+		Orders: []fleet.OrderPlacement{{ID: id, Certificate: name, Issuer: agentapi.BuiltinIssuer, CSR: []byte(id), Names: summary.Names}},
+	}, fleet.CompleteOrder{Agent: a.id, ID: id, ChainPEM: "chain", Serial: summary.Serial, Fingerprint: summary.Fingerprint, NotAfter: summary.NotAfter})
 }
 
 func (a *Agent) sync(rows []fleet.Row, events []wire.Event) {

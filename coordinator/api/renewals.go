@@ -1,0 +1,233 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/selector"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// maxFailures bounds the failures that the answer about a mass renewal names.
+const maxFailures = 100
+
+type commandDetail struct {
+	Body resource.Command
+}
+
+type commandList struct {
+	Body resource.Page[resource.Command]
+}
+
+type createRenewals struct {
+	DryRun bool `query:"dry_run" doc:"Count what would be renewed, and begin nothing."`
+	Body   resource.CreateRenewals
+}
+
+type renewalsPath struct {
+	ID string `path:"id" maxLength:"64" doc:"Id of the mass renewal."`
+}
+
+type renewalsDetail struct {
+	Body resource.Renewals
+}
+
+type renewalsList struct {
+	Body resource.Page[resource.Renewals]
+}
+
+func (s *server) registerRenewals(api huma.API) {
+	const path = "/api/v1/renewals"
+	tags := []string{"renewals"}
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "renew-certificate", Method: http.MethodPost, Path: "/api/v1/certificates/{agent}/{name}/renew", Tags: tags,
+		Summary:       "Renew one certificate",
+		Description:   "The host replaces the certificate in service, with a new key, when it syncs next. If another one is in service by then, nothing is done.",
+		DefaultStatus: http.StatusAccepted,
+	}), s.renewCertificate)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "list-agent-commands", Method: http.MethodGet, Path: "/api/v1/agents/{id}/commands", Tags: tags,
+		Summary: "List what an agent was asked for", Description: "Newest first, what ended within the last 30 days too. It is all on one page.",
+	}), s.listCommands)
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "create-renewals", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
+		Summary: "Renew many certificates, spread over a time",
+		Description: "Each certificate that is in service now and matches has a place of its own in the window, and its host renews it then. " +
+			"Hosts that are away are asked when they come back, up to 30 days after the window. With dry_run nothing is begun.",
+	}), s.createRenewals)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "list-renewals", Method: http.MethodGet, Path: path, Tags: tags,
+		Summary: "List mass renewals", Description: "Newest first, ended ones too. It is all on one page.",
+	}), s.listRenewals)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "show-renewals", Method: http.MethodGet, Path: path + "/{id}", Tags: tags,
+		Summary: "Show a mass renewal, and how far it is",
+	}), s.showRenewals)
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "cancel-renewals", Method: http.MethodPost, Path: path + "/{id}/cancel", Tags: tags,
+		Summary:     "Cancel a mass renewal",
+		Description: "No host is asked for more; those that were told already, a few minutes ahead of their turn, may still renew. Cancelling it again changes nothing.",
+	}), s.cancelRenewals)
+	s.registerRevocations(api)
+}
+
+func command(c *fleet.AgentCommand) resource.Command {
+	return resource.Command{
+		ID: c.ID, AgentID: c.Agent, Kind: string(c.Kind), Certificate: c.Certificate, Serial: c.Serial, State: string(c.State),
+		Detail: c.Detail, CreatedAt: c.CreatedAt.UTC(), CreatedBy: c.CreatedBy, DoneAt: c.DoneAt.UTC(),
+	}
+}
+
+func (s *server) renewCertificate(ctx context.Context, in *certificatePath) (*commandDetail, error) {
+	shown, err := s.showCertificate(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	wish := fleet.CommandAgent{
+		Actor: actorOf(ctx), Agent: in.Agent, ID: newTokenID(), Kind: wire.CommandRenew, Certificate: in.Name, Serial: shown.Body.Serial,
+	}
+	if _, err := s.do(ctx, wish); err != nil {
+		return nil, err
+	}
+	stored, ok := s.Node.State().View().AgentCommand(wish.Agent, wish.ID)
+	if !ok {
+		return nil, notFound("the command is gone", "the agent may have been retired")
+	}
+	return &commandDetail{Body: command(stored)}, nil
+}
+
+func (s *server) listCommands(_ context.Context, in *AgentPath) (*commandList, error) {
+	view := s.Node.State().View()
+	if _, ok := view.Agent(in.ID); !ok {
+		return nil, noAgent(in.ID)
+	}
+	out := &commandList{Body: resource.Page[resource.Command]{Items: []resource.Command{}}}
+	for _, c := range view.AgentCommands(in.ID) {
+		out.Body.Items = append(out.Body.Items, command(c))
+	}
+	slices.SortStableFunc(out.Body.Items, func(a, b resource.Command) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return out, nil
+}
+
+func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renewalsDetail, error) {
+	chosen, err := selector.Parse(in.Body.Selector)
+	if err != nil {
+		return nil, invalid("selector", err.Error(), "see the documentation of selectors")
+	}
+	view, now := s.Node.State().View(), s.Now().UTC()
+	planned := &fleet.Campaign{
+		Selector: chosen.String(), Issuer: in.Body.Issuer, Over: time.Duration(in.Body.OverSeconds) * time.Second,
+		Reason: in.Body.Reason, CreatedAt: now, CreatedBy: actorOf(ctx), Index: view.Index(),
+	}
+	if in.Body.ExpiringWithinSeconds > 0 {
+		planned.ExpiringBefore = now.Add(time.Duration(in.Body.ExpiringWithinSeconds) * time.Second)
+	}
+	counted := s.renewals(view, planned, now)
+	counted.Targets = counted.Remaining
+	if in.DryRun {
+		counted.State, counted.Replaced, counted.Overdue = "planned", 0, 0
+		return &renewalsDetail{Body: counted}, nil
+	}
+	if counted.Remaining == 0 {
+		return nil, invalid("selector", "no certificate in service matches", "look which certificates there are, and widen the selector, the issuer or the time")
+	}
+	id := newTokenID()
+	if _, err := s.do(ctx, fleet.BeginCampaign{
+		Actor: planned.CreatedBy, ID: id, Selector: planned.Selector, Issuer: planned.Issuer, ExpiringBefore: planned.ExpiringBefore,
+		Over: planned.Over, Targets: counted.Targets, Reason: planned.Reason,
+	}); err != nil {
+		return nil, err
+	}
+	return s.renewalsDetail(id)
+}
+
+func (s *server) renewalsDetail(id string) (*renewalsDetail, error) {
+	view := s.Node.State().View()
+	stored, ok := view.Campaign(id)
+	if !ok {
+		return nil, notFound("there is no mass renewal with the id "+clip(id), "list the renewals to see their ids")
+	}
+	return &renewalsDetail{Body: s.renewals(view, stored, s.Now())}, nil
+}
+
+// renewals counts how far a campaign is. It looks at every certificate of the
+// hosts that the campaign is for.
+func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time) resource.Renewals {
+	out := resource.Renewals{
+		ID: c.ID, Selector: c.Selector, Issuer: c.Issuer, ExpiringBefore: c.ExpiringBefore.UTC(), OverSeconds: int64(c.Over / time.Second),
+		Reason: c.Reason, CreatedAt: c.CreatedAt.UTC(), CreatedBy: c.CreatedBy, EndsAt: c.CreatedAt.Add(c.Over).UTC(),
+		CancelledAt: c.CancelledAt.UTC(), CancelledBy: c.CancelledBy, Targets: c.Targets, Failures: []resource.Command{},
+	}
+	chosen, err := selector.Parse(c.Selector)
+	if err == nil {
+		eachActive(view, func(agent *fleet.Agent) {
+			if chosen.Matches(agent.Labels) {
+				s.countRenewals(view, c, agent, now, &out)
+			}
+		})
+	}
+	for _, failed := range view.CampaignCommands(c.ID, maxFailures) {
+		if row, ok := view.Certificate(failed.Agent, failed.Certificate); ok && c.Wants(row) {
+			out.Failures = append(out.Failures, command(failed))
+		}
+	}
+	out.Replaced = max(0, c.Targets-out.Remaining-out.Failed)
+	switch {
+	case !c.CancelledAt.IsZero():
+		out.State = "cancelled"
+	case out.Remaining+out.Failed == 0:
+		out.State = "done"
+	case c.Running(now):
+		out.State = "running"
+	default:
+		out.State = "ended"
+	}
+	return out
+}
+
+func (s *server) countRenewals(view *fleet.View, c *fleet.Campaign, agent *fleet.Agent, now time.Time, out *resource.Renewals) {
+	cutOff := s.cutOff(s.lastSeen(view, agent), now)
+	for _, row := range view.CertificatesOf(agent.ID) {
+		if !c.Wants(row) {
+			continue
+		}
+		if _, ended := view.AgentCommand(agent.ID, c.CommandID(agent.ID, row.Name)); ended {
+			out.Failed++
+			continue
+		}
+		out.Remaining++
+		if !now.Before(c.Due(agent.ID, row.Name)) {
+			out.Overdue++
+		}
+		if cutOff {
+			out.CutOff++
+		}
+	}
+}
+
+func (s *server) listRenewals(_ context.Context, _ *struct{}) (*renewalsList, error) {
+	view, now := s.Node.State().View(), s.Now()
+	out := &renewalsList{Body: resource.Page[resource.Renewals]{Items: []resource.Renewals{}}}
+	for _, stored := range view.Campaigns() {
+		out.Body.Items = append(out.Body.Items, s.renewals(view, stored, now))
+	}
+	slices.SortStableFunc(out.Body.Items, func(a, b resource.Renewals) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return out, nil
+}
+
+func (s *server) showRenewals(_ context.Context, in *renewalsPath) (*renewalsDetail, error) {
+	return s.renewalsDetail(in.ID)
+}
+
+func (s *server) cancelRenewals(ctx context.Context, in *renewalsPath) (*renewalsDetail, error) {
+	if _, err := s.do(ctx, fleet.CancelCampaign{Actor: actorOf(ctx), ID: in.ID}); err != nil {
+		return nil, err
+	}
+	return s.renewalsDetail(in.ID)
+}

@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// reasons are the CRLReasons that somebody may give (RFC 5280, section 5.3.1).
+// Those that do not revoke for good are left out: certificateHold and
+// removeFromCRL; and aACompromise, which is about attribute certificates.
+var reasons = map[string]int{
+	"unspecified": 0, "keyCompromise": 1, "cACompromise": 2, "affiliationChanged": 3,
+	"superseded": 4, "cessationOfOperation": 5, "privilegeWithdrawn": 9,
+}
+
+type revokeCertificate struct {
+	Body resource.RevokeCertificate
+}
+
+type revokedCertificate struct {
+	Body resource.RevokedCertificate
+}
+
+func (s *server) registerRevocations(api huma.API) {
+	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+		OperationID: "revoke-certificate", Method: http.MethodPost, Path: "/api/v1/revocations", Tags: []string{"renewals"},
+		DefaultStatus: http.StatusAccepted,
+		Summary:       "Revoke a certificate",
+		Description: "A certificate of the built-in CA is revoked at once, and its host is asked to replace it. Any other is revoked at its issuer by its host, " +
+			"which then replaces it. It cannot be taken back. Revoking it again changes nothing.",
+	}), s.revokeCertificate)
+}
+
+func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (*revokedCertificate, error) {
+	view := s.Node.State().View()
+	serial, row, problem := s.toRevoke(view, &in.Body)
+	if problem != nil {
+		return nil, problem
+	}
+	reason := reasons[in.Body.Reason] // Huma has checked it
+	out := &revokedCertificate{Body: resource.RevokedCertificate{Serial: serial, By: "agent"}}
+	wish := fleet.CommandAgent{Actor: actorOf(ctx), ID: newTokenID(), Kind: wire.CommandRevoke, Serial: serial, Reason: reason}
+	// The CA knows what it issued, whatever hosts say.
+	issued, builtin := view.Issued(serial)
+	if builtin && row != nil && row.Agent != issued.Agent {
+		return nil, newProblem(wire.CodeConflict, "agent_id", "this agent reports a certificate that was issued to the agent "+issued.Agent,
+			"find out how it came to it; to revoke it, give the agent that it was issued to")
+	}
+	if builtin {
+		if _, err := s.do(ctx, fleet.RevokeCertificate{Actor: wish.Actor, Serial: serial, Reason: reason}); err != nil {
+			return nil, err
+		}
+		out.Body.By, out.Body.AgentID, out.Body.Certificate = "builtin", issued.Agent, issued.Certificate
+		wish.Kind, wish.Reason = wire.CommandRenew, 0
+	}
+	if row == nil {
+		return out, nil // in service nowhere: there is nothing to replace
+	}
+	out.Body.AgentID, out.Body.Certificate = row.Agent, row.Name
+	wish.Agent, wish.Certificate = row.Agent, row.Name
+	for _, open := range view.AgentCommands(row.Agent) {
+		if !open.State.Final() && open.Kind == wish.Kind && open.Certificate == row.Name && open.Serial == wish.Serial {
+			told := command(open)
+			out.Body.Command = &told // asked for already
+			return out, nil
+		}
+	}
+	if _, err := s.do(ctx, wish); err != nil {
+		return nil, err
+	}
+	if stored, ok := s.Node.State().View().AgentCommand(wish.Agent, wish.ID); ok {
+		told := command(stored)
+		out.Body.Command = &told
+	}
+	return out, nil
+}
+
+// toRevoke finds the certificate that is meant; the row is nil if it is of the
+// built-in CA and in service nowhere.
+func (s *server) toRevoke(view *fleet.View, body *resource.RevokeCertificate) (string, *fleet.Certificate, *Problem) {
+	byHost := body.AgentID != "" || body.Certificate != ""
+	switch {
+	case byHost == (body.Serial != ""), byHost && (body.AgentID == "" || body.Certificate == ""):
+		return "", nil, invalid("serial", "the request does not say which certificate", "give agent_id and certificate, or serial")
+	case byHost:
+		row, ok := view.Certificate(body.AgentID, body.Certificate)
+		if !ok || row.Columns.Serial == "" {
+			return "", nil, notFound("the agent has no certificate in service named "+clip(body.Certificate), "list the agent's certificates to see their names")
+		}
+		return row.Columns.Serial, row, nil
+	}
+	serial := plainHex(body.Serial)
+	rows, _, err := view.Certificates(fleet.CertificateFilter{Serial: serial}, fleet.Page{Limit: 2})
+	switch {
+	case err != nil:
+		return "", nil, s.fail("find a certificate", err)
+	case len(rows) > 1:
+		return "", nil, newProblem(wire.CodeConflict, "serial", "several hosts report this serial number", "give agent_id and certificate")
+	case len(rows) == 1:
+		return serial, rows[0], nil
+	}
+	if _, ok := view.Issued(serial); ok {
+		return serial, nil, nil
+	}
+	return "", nil, notFound("no host has a certificate with the serial number "+clip(serial)+" in service, and the built-in CA has issued none that is unexpired", "check the number")
+}
