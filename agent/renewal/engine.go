@@ -38,7 +38,10 @@ const (
 type Store interface {
 	Update(name string, fn func(tx *store.CertificateTx) error) error
 	Certificate(name string) (*store.Certificate, bool, error)
-	Certificates() ([]*store.Certificate, error)
+	// UpdateAll is Update for several names in one transaction.
+	UpdateAll(names []string, fn func(tx *store.CertificateTx) error) error
+	// Names lists the certificates that have a record.
+	Names() ([]string, error)
 	Remove(name string, events ...wire.Event) (*store.Certificate, error)
 	Due(now time.Time, limit int) ([]string, error)
 	KeyIDs() (map[string]bool, error)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/store"
@@ -24,6 +25,8 @@ const (
 	// all within maxStartSpread.
 	startSpacing   = 100 * time.Millisecond
 	maxStartSpread = 5 * time.Minute
+	// startBatch is how many records one transaction of the start looks at.
+	startBatch = 500
 
 	// changeSpread is how long a renewal for a changed configuration waits at
 	// most, so that a fleet that is configured at one moment does not order at
@@ -38,47 +41,59 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.makeScratch(e.cfg.ScratchDir); err != nil {
 		return fmt.Errorf("renewal: scratch directory: %w", err)
 	}
-	records, err := e.cfg.Store.Certificates()
+	stored, err := e.cfg.Store.Names()
 	if err != nil {
 		return e.storeFailed(err)
 	}
-	for _, rec := range records {
-		if e.managed[rec.Name] == nil {
-			if err := e.remove(rec); err != nil {
+	for _, name := range stored {
+		if e.managed[name] == nil {
+			if err := e.remove(name); err != nil {
 				return err
 			}
 		}
 	}
 	spread := min(time.Duration(len(e.names))*startSpacing, maxStartSpread)
-	for _, name := range e.names {
+	for names := range slices.Chunk(e.names, startBatch) {
 		if stopping(ctx) {
 			return nil
 		}
-		at := e.now().Add(fraction(spread, e.draw()))
-		e.mu.Lock()
-		e.verifyAt[name] = at
-		e.mu.Unlock()
-		if err := e.reconcile(e.managed[name]); err != nil {
+		now := e.now()
+		for _, name := range names {
+			at := now.Add(fraction(spread, e.draw()))
+			e.mu.Lock()
+			e.verifyAt[name] = at
+			e.mu.Unlock()
+		}
+		if err := e.reconcile(names); err != nil {
 			var full *notStoredError
 			if !errors.As(err, &full) {
 				return err
 			}
 			// What is stored still stands; the look that follows tries again.
-			e.log.Error("certificate cannot be reconciled with its configuration", "certificate", name, "err", err)
-			e.look(name, false)
+			e.log.Error("certificates cannot be reconciled with their configuration", "first", names[0], "certificates", len(names), "err", err)
+			for _, name := range names {
+				e.look(name, false)
+			}
 		}
 	}
+	e.changed()
 	e.sweepScratch()
 	return nil
 }
 
-// reconcile brings one record in line with its configuration.
-func (e *Engine) reconcile(m *managed) error {
-	u := e.draw()
-	return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
-		reconciled(rec, m, e.now(), u)
+// reconcile brings records in line with their configuration, in one transaction.
+// Those that are so already are not written.
+func (e *Engine) reconcile(names []string) error {
+	err := e.cfg.Store.UpdateAll(names, func(tx *store.CertificateTx) error {
+		m := e.managed[tx.Record.Name]
+		reconciled(tx.Record, m, e.now(), e.draw())
+		settle(tx.Record, m, e.facts(m.Name))
 		return nil
 	})
+	if err != nil {
+		return e.storeFailed(err)
+	}
+	return nil
 }
 
 // reconciled makes a record what its configuration wants.
@@ -107,30 +122,34 @@ func reconciled(rec *store.Certificate, m *managed, now time.Time, u float64) {
 
 // remove forgets a certificate that is not managed any more. What its
 // deployments installed stays where it is: a program may well go on using it.
-func (e *Engine) remove(rec *store.Certificate) error {
-	event := wire.Event{Kind: wire.EventRemoved, Certificate: rec.Name, Detail: "no longer in the configuration"}
-	if rec.Current != nil {
+func (e *Engine) remove(name string) error {
+	rec, _, err := e.cfg.Store.Certificate(name)
+	if err != nil {
+		return e.storeFailed(err)
+	}
+	event := wire.Event{Kind: wire.EventRemoved, Certificate: name, Detail: "no longer in the configuration"}
+	if rec != nil && rec.Current != nil {
 		event.Serial = rec.Current.Serial
 	}
-	removed, err := e.cfg.Store.Remove(rec.Name, event)
+	removed, err := e.cfg.Store.Remove(name, event)
 	if err != nil {
 		err = e.storeFailed(err)
 		var full *notStoredError
 		if errors.As(err, &full) {
 			// It stays listed until the next start, and nobody works on it.
-			e.log.Error("certificate that is not managed any more cannot be removed", "certificate", rec.Name, "err", err)
+			e.log.Error("certificate that is not managed any more cannot be removed", "certificate", name, "err", err)
 			return nil
 		}
 		return err
 	}
 	e.changed()
-	e.log.Info("certificate is not managed any more", "certificate", rec.Name)
+	e.log.Info("certificate is not managed any more", "certificate", name)
 	if removed == nil {
 		return nil
 	}
 	for _, g := range []*store.Generation{removed.Previous, removed.Current, removed.Next} {
 		if g != nil {
-			e.discardKey(rec.Name, g.KeyID)
+			e.discardKey(name, g.KeyID)
 		}
 	}
 	return nil

@@ -25,7 +25,7 @@ func fill(b *testing.B, s *Store, n, due int) {
 				}
 				record := &Certificate{Name: name, Phase: PhaseIdle, NextAction: next,
 					Current: &Generation{KeyID: name, KeyAlgorithm: "ecdsa-p256", NotAfter: epoch.AddDate(0, 0, 90)}}
-				if err := c.storeCertificate(&Certificate{Name: name}, record, true); err != nil {
+				if err := c.storeCertificate(places{}, record, true); err != nil {
 					return err
 				}
 			}

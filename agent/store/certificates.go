@@ -43,53 +43,94 @@ func (s *Store) Update(name string, fn func(tx *CertificateTx) error) error {
 	if err := checkName("certificate name", name); err != nil {
 		return err
 	}
+	return s.write(func(c *change) error { return c.update(name, fn) })
+}
+
+// UpdateAll is Update for several certificates in one synced transaction: all of
+// it is stored or nothing, and nothing is written if nothing changed. fn is
+// called once for each name, in their order.
+func (s *Store) UpdateAll(names []string, fn func(tx *CertificateTx) error) error {
+	for _, name := range names {
+		if err := checkName("certificate name", name); err != nil {
+			return err
+		}
+	}
 	return s.write(func(c *change) error {
-		before, err := getJSON[Certificate](c.tx, bucketCertificates, []byte(name))
-		if err != nil {
-			return err
+		for _, name := range names {
+			if err := c.update(name, fn); err != nil {
+				return err
+			}
 		}
-		ctx := &CertificateTx{New: before == nil}
-		if before == nil {
-			before = &Certificate{Name: name, Phase: PhaseIdle}
-			ctx.Record = &Certificate{Name: name, Phase: PhaseIdle}
-		} else if ctx.Record, err = getJSON[Certificate](c.tx, bucketCertificates, []byte(name)); err != nil {
-			return err
-		}
-		if err := fn(ctx); err != nil {
-			return err
-		}
-		if ctx.Record == nil || ctx.Record.Name != name {
-			return fmt.Errorf("update of certificate %q changed its name; remove it and make another", name)
-		}
-		if err := c.storeCertificate(before, ctx.Record, ctx.New); err != nil {
-			return err
-		}
-		return c.emit(ctx.events)
+		return nil
 	})
 }
 
-func (c *change) storeCertificate(before, after *Certificate, isNew bool) error {
+func (c *change) update(name string, fn func(tx *CertificateTx) error) error {
+	record, err := getJSON[Certificate](c.tx, bucketCertificates, []byte(name))
+	if err != nil {
+		return err
+	}
+	ctx := &CertificateTx{Record: record, New: record == nil}
+	if record == nil {
+		ctx.Record = blank(name)
+	}
+	before := placesOf(ctx.Record)
+	if err := fn(ctx); err != nil {
+		return err
+	}
+	if ctx.Record == nil || ctx.Record.Name != name {
+		return fmt.Errorf("update of certificate %q changed its name; remove it and make another", name)
+	}
+	if err := c.storeCertificate(before, ctx.Record, ctx.New); err != nil {
+		return err
+	}
+	return c.emit(ctx.events)
+}
+
+// Names returns the names of all certificates that have a record, in order.
+func (s *Store) Names() ([]string, error) {
+	var names []string
+	err := s.view(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucketCertificates)).ForEach(func(key, _ []byte) error {
+			names = append(names, string(key))
+			return nil
+		})
+	})
+	return names, err
+}
+
+// blank is the record of a certificate of which nothing is known.
+func blank(name string) *Certificate { return &Certificate{Name: name, Phase: PhaseIdle} }
+
+// places are where the time-ordered indexes have a record.
+type places struct{ action, end time.Time }
+
+func placesOf(record *Certificate) places {
+	return places{action: record.NextAction, end: record.serviceEnd()}
+}
+
+func (c *change) storeCertificate(before places, after *Certificate, isNew bool) error {
 	key := []byte(after.Name)
 	payload, err := json.Marshal(after)
 	if err != nil {
 		return fmt.Errorf("store certificate %q: %w", after.Name, err)
 	}
 	if isNew {
-		blank, err := json.Marshal(before)
+		unchanged, err := json.Marshal(blank(after.Name))
 		if err != nil {
 			return fmt.Errorf("store certificate %q: %w", after.Name, err)
 		}
-		if bytes.Equal(blank, payload) {
+		if bytes.Equal(unchanged, payload) {
 			return nil
 		}
 	}
 	if err := c.put(bucketCertificates, key, seal(bucketCertificates, key, payload)); err != nil {
 		return err
 	}
-	if err := c.move(bucketSchedule, after.Name, before.NextAction, after.NextAction); err != nil {
+	if err := c.move(bucketSchedule, after.Name, before.action, after.NextAction); err != nil {
 		return err
 	}
-	if err := c.move(bucketExpiry, after.Name, before.serviceEnd(), after.serviceEnd()); err != nil {
+	if err := c.move(bucketExpiry, after.Name, before.end, after.serviceEnd()); err != nil {
 		return err
 	}
 	return c.storeRow(after)

@@ -25,7 +25,7 @@ func TestChangesPages(t *testing.T) {
 			for d := range 3 {
 				record.Deployments[fmt.Sprint(d)] = Deployment{Detail: strings.Repeat("z", wire.MaxTextLen)}
 			}
-			if err := c.storeCertificate(&Certificate{}, record, true); err != nil {
+			if err := c.storeCertificate(places{}, record, true); err != nil {
 				return err
 			}
 		}

@@ -58,6 +58,8 @@ type Store struct {
 	// coordinator may know it already, so that it is never merged into another.
 	handedOut atomic.Uint64
 
+	commits atomic.Uint64
+
 	mu      sync.Mutex // held by the one writer
 	unknown error      // not nil after a commit with unknown outcome
 	hook    durable.Hook
@@ -159,6 +161,10 @@ func (s *Store) Path() string { return s.source.path }
 
 // InstanceID is random and made with the file: it names this history.
 func (s *Store) InstanceID() string { return s.instance }
+
+// Commits counts the transactions that were written since Open. Those that change
+// nothing are not.
+func (s *Store) Commits() uint64 { return s.commits.Load() }
 
 // BootID is random and made by each Open: it names this run of the agent.
 func (s *Store) BootID() string { return s.boot }

@@ -66,6 +66,7 @@ func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
 	if err := s.hook.Around(stepCommit, s.source.path, tx.Commit); err != nil {
 		return nil, s.commitError(id, err)
 	}
+	s.commits.Add(1)
 	return c.dropped, nil
 }
 

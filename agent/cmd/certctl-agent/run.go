@@ -171,13 +171,13 @@ func forgetOrders(st *store.Store, brokered *coordinator.Issuer, managed []renew
 	for _, m := range managed {
 		wanted[m.Name] = true
 	}
-	records, err := st.Certificates()
+	names, err := st.Names()
 	if err != nil {
 		return err
 	}
-	for _, record := range records {
-		if !wanted[record.Name] {
-			if err := brokered.Forget(record.Name); err != nil {
+	for _, name := range names {
+		if !wanted[name] {
+			if err := brokered.Forget(name); err != nil {
 				return err
 			}
 		}

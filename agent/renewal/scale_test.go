@@ -1,0 +1,160 @@
+package renewal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/pki"
+)
+
+// countingStore counts what an engine reads and changes.
+type countingStore struct {
+	Store
+	reads, updates atomic.Int64
+}
+
+func (s *countingStore) Certificate(name string) (*store.Certificate, bool, error) {
+	s.reads.Add(1)
+	return s.Store.Certificate(name)
+}
+
+func (s *countingStore) Update(name string, fn func(*store.CertificateTx) error) error {
+	s.updates.Add(1)
+	return s.Store.Update(name, fn)
+}
+
+// busy is an authority that is never ready.
+type busy struct{}
+
+func (busy) Kind() string { return "test" }
+
+func (busy) Issue(context.Context, *issuer.Order) (*issuer.Issued, error) {
+	return nil, &issuer.Error{Class: issuer.ClassPending, Err: errors.New("not yet")}
+}
+
+// crowd is an engine with n certificates of which due are in the middle of an
+// order that is due again every minute, and the others have long to go.
+type crowd struct {
+	e     *Engine
+	store *countingStore
+	file  *store.Store
+	clock *clock
+}
+
+func newCrowd(tb testing.TB, n, due int) *crowd {
+	tb.Helper()
+	dir := tb.TempDir()
+	c := &crowd{clock: &clock{at: drillStart}}
+	k, err := keys.OpenDir(filepath.Join(dir, "keys"))
+	require.NoError(tb, err)
+	keyID, _, err := k.Create(pki.ECDSAP256)
+	require.NoError(tb, err)
+	c.file, err = store.Open(filepath.Join(dir, "state.db"), store.Options{Now: c.clock.now})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { assert.NoError(tb, c.file.Close()) })
+	c.store = &countingStore{Store: c.file}
+	cfg := Config{
+		Store: c.store, Keys: k, ScratchDir: filepath.Join(dir, "scratch"), Log: slog.New(slog.DiscardHandler),
+		Now: c.clock.now, Rand: func() float64 { return 0 }, VerifyInterval: 1000 * day,
+	}
+	for i := range n {
+		name := fmt.Sprintf("c%06d", i)
+		cfg.Managed = append(cfg.Managed, Managed{
+			Name: name, Names: pki.MustParseNames(name + ".example.com"), KeyAlgorithm: pki.ECDSAP256,
+			Issuers: []NamedIssuer{{Name: "ca", Issuer: busy{}}},
+		})
+	}
+	c.e, err = New(cfg)
+	require.NoError(tb, err)
+	for begin := 0; begin < n; begin += 5000 {
+		require.NoError(tb, c.file.UpdateAll(c.e.names[begin:min(begin+5000, n)], func(tx *store.CertificateTx) error {
+			m := c.e.managed[tx.Record.Name]
+			*tx.Record = *inServiceSubject(m.Name, 90*day, day).Record
+			tx.Record.Deployments, tx.Record.ConfigDigest, tx.Record.Current.ConfigDigest = nil, m.digest, m.digest
+			reconciled(tx.Record, m, c.clock.now(), 0)
+			if m.Name < fmt.Sprintf("c%06d", due) {
+				if err := begun(tx.Record, m, keyID, "order", c.clock.now()); err != nil {
+					return err
+				}
+			}
+			settle(tx.Record, m, c.e.facts(m.Name))
+			return nil
+		}))
+	}
+	return c
+}
+
+// tick looks at the schedule a minute later.
+func (c *crowd) tick(tb testing.TB) {
+	c.clock.advance(2 * time.Minute)
+	c.e.tick(tb.Context())
+	c.e.jobs.Wait()
+}
+
+// A tick reads and writes what is due, however many certificates there are.
+func TestTickCostsWhatIsDue(t *testing.T) {
+	cost := make(map[int][2]int64)
+	for _, n := range []int{100, 3000} {
+		c := newCrowd(t, n, 10)
+		c.tick(t) // the first one sweeps
+		c.store.reads.Store(0)
+		c.store.updates.Store(0)
+		for range 5 {
+			c.tick(t)
+		}
+		cost[n] = [2]int64{c.store.reads.Load(), c.store.updates.Load()}
+	}
+	assert.Equal(t, cost[100], cost[3000], "reads and updates of five ticks")
+	assert.Equal(t, int64(50), cost[100][1], "one update for each that is due")
+	assert.LessOrEqual(t, cost[100][0], int64(150))
+}
+
+// An hour in which nothing is due, and a start on records that are as they
+// should be, write nothing at all.
+func TestIdleWritesNothing(t *testing.T) {
+	c := newCrowd(t, 1000, 0)
+	require.NoError(t, c.e.start(t.Context()))
+	commits := c.file.Commits()
+	require.NoError(t, c.e.start(t.Context()))
+	for range 60 {
+		c.clock.advance(time.Minute)
+		c.e.tick(t.Context())
+		c.e.jobs.Wait()
+	}
+	assert.Equal(t, commits, c.file.Commits())
+	assert.Zero(t, c.store.reads.Load(), "nor is anything read")
+
+	// One that is due costs its own steps and no more.
+	require.ErrorIs(t, c.e.Renew(t.Context(), "none"), ErrUnknown)
+	require.NoError(t, c.e.Renew(t.Context(), "c000007"))
+	c.e.tick(t.Context())
+	c.e.jobs.Wait()
+	spent := c.file.Commits() - commits
+	assert.Positive(t, spent)
+	assert.LessOrEqual(t, spent, uint64(5))
+}
+
+// BenchmarkTick shows that a tick costs what is due and not what exists.
+func BenchmarkTick(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("10-of-%d", n), func(b *testing.B) {
+			c := newCrowd(b, n, 10)
+			c.tick(b)
+			for b.Loop() {
+				c.tick(b)
+			}
+		})
+	}
+}

@@ -1,0 +1,160 @@
+//go:build linux
+
+package e2e
+
+import (
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/issuer/acme"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/pki"
+)
+
+// Ten thousand certificates on one host: the agent is ready and at work within
+// two seconds, writes nothing that did not change, and answers at once.
+func TestTenThousandCertificates(t *testing.T) {
+	const n = 10_000
+	notify := filepath.Join(t.TempDir(), "notify")
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	require.NoError(t, err)
+	defer ready.Close()
+
+	a := newAgent(t, "the agent", nil)
+	a.env = append(a.env, "NOTIFY_SOCKET="+notify)
+	a.daemon.env = a.env
+	var certificates []section
+	for i := range n {
+		certificates = append(certificates, certificate(fmt.Sprintf("c%05d", i), "le", fmt.Sprintf("c%05d.example.com", i)))
+	}
+	a.configure(section{
+		"certificates": certificates, "renewal": section{},
+		// Nobody is there: the one certificate that is due fails, which is how its
+		// visit is seen.
+		"issuers": section{"le": section{"acme": section{"directory": "https://127.0.0.1:1/directory", "terms_agreed": true}}},
+	})
+	fillState(t, a.state, n)
+
+	path := filepath.Join(a.state, "state.db")
+	began := time.Now()
+	a.start()
+	require.NoError(t, ready.SetReadDeadline(began.Add(30*time.Second)))
+	message := make([]byte, 256)
+	for text := ""; !strings.Contains(text, "READY=1"); {
+		size, err := ready.Read(message)
+		require.NoError(t, err, a.output.tail())
+		text = string(message[:size])
+	}
+	atReady := time.Since(began)
+	await(t, 30*time.Second, "the first visit", func() error {
+		if !strings.Contains(a.output.tail(), "renewal attempt failed") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	atWork := time.Since(began)
+
+	before, err := os.Stat(path)
+	require.NoError(t, err)
+	asked := time.Now()
+	status := a.status()
+	took := time.Since(asked)
+	require.Len(t, status.Certificates, n)
+	asked = time.Now()
+	list := a.call("list")
+	listed := time.Since(asked)
+	require.Zero(t, list.status)
+	asked = time.Now()
+	drill := a.call("drill", "--network-down", "30d", "--output", "json")
+	drilled := time.Since(asked)
+	assert.Contains(t, drill.stdout, `"certificates"`, drill.stderr)
+	pause(t.Context(), 2*time.Second)
+	rss := residentSize(t, a.cmd.Process.Pid)
+	after, err := os.Stat(path)
+	require.NoError(t, err)
+
+	t.Logf("%d certificates: ready after %v, first visit over after %v; status %v, list %v, drill %v; %.1f MiB resident; state file %.1f MiB",
+		n, atReady.Round(time.Millisecond), atWork.Round(time.Millisecond), took.Round(time.Millisecond), listed.Round(time.Millisecond),
+		drilled.Round(time.Millisecond), mib(rss), mib(after.Size()))
+	// Loose, because this runs beside everything else and with the race detector.
+	assert.Less(t, atWork, 10*time.Second)
+	assert.Equal(t, before.Size(), after.Size(), "the state file does not grow")
+	a.stop()
+}
+
+// fillState makes the state of an agent that has had its certificates for a
+// while, of which one is due.
+func fillState(t *testing.T, dir string, n int) {
+	t.Helper()
+	now := time.Now().UTC().Truncate(time.Second)
+	le, err := acme.New(acme.Config{
+		Name: "le", DirectoryURL: "https://127.0.0.1:1/directory", TermsAgreed: true, Solver: acme.HTTP01{Listen: ":80"},
+		Keys: noState{}, State: noState{}, Log: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	var managed []renewal.Managed
+	for i := range n {
+		managed = append(managed, renewal.Managed{
+			Name: fmt.Sprintf("c%05d", i), Names: pki.MustParseNames(fmt.Sprintf("c%05d.example.com", i)), KeyAlgorithm: pki.ECDSAP256,
+			Issuers: []renewal.NamedIssuer{{Name: "le", Issuer: issuer.Issuer(le)}},
+		})
+	}
+	subjects, err := renewal.SubjectsOf(managed, nil, now)
+	require.NoError(t, err)
+	// A chain of the usual size.
+	chain := strings.Repeat("-----BEGIN CERTIFICATE-----\n"+strings.Repeat("MIIB", 400)+"\n-----END CERTIFICATE-----\n", 2)
+	s, err := store.Open(filepath.Join(dir, "state.db"), store.Options{})
+	require.NoError(t, err)
+	const batch = 1000
+	for begin := 0; begin < n; begin += batch {
+		names := make([]string, 0, batch)
+		for _, subject := range subjects[begin:min(begin+batch, n)] {
+			names = append(names, subject.Record.Name)
+		}
+		require.NoError(t, s.UpdateAll(names, func(tx *store.CertificateTx) error {
+			var i int
+			if _, err := fmt.Sscanf(tx.Record.Name, "c%05d", &i); err != nil {
+				return err
+			}
+			subject := subjects[i]
+			issuedAt := now.Add(-time.Duration(i) * 50 * 24 * time.Hour / time.Duration(n))
+			*tx.Record = *subject.Record
+			tx.Record.Current = &store.Generation{
+				Number: 1, KeyID: fmt.Sprintf("k%05d", i), KeyAlgorithm: pki.ECDSAP256, ChainPEM: chain, Serial: fmt.Sprintf("%08x", i),
+				Fingerprint: fmt.Sprintf("%064x", i), NotBefore: issuedAt, NotAfter: issuedAt.Add(90 * 24 * time.Hour), IssuedAt: issuedAt,
+				ConfigDigest: subject.ConfigDigest, Issuer: "le",
+			}
+			tx.Record.RenewAt = issuedAt.Add(60 * 24 * time.Hour)
+			if i == 0 {
+				tx.Record.RenewAt = now.Add(-time.Minute)
+			}
+			tx.Record.NextAction, tx.Record.Renewals = tx.Record.RenewAt, 1
+			return nil
+		}))
+	}
+	require.NoError(t, s.Close())
+}
+
+// noState is for an issuer that is never called.
+type noState struct{}
+
+var errNoState = errors.New("there is no state")
+
+func (noState) Create(pki.KeyAlgorithm) (string, crypto.Signer, error) { return "", nil, errNoState }
+func (noState) Load(string) (crypto.Signer, error)                     { return nil, errNoState }
+func (noState) IssuerState(string) (json.RawMessage, error)            { return nil, errNoState }
+func (noState) SaveIssuerState(string, json.RawMessage) error          { return errNoState }
