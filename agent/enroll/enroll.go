@@ -21,6 +21,7 @@ import (
 	"github.com/certctl/certctl/agent/sync/call"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
+	"github.com/certctl/certctl/shared/trust"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -99,7 +100,7 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 		return nil, err
 	}
 	log.Info("enrolment begins", "key_id", keyID)
-	answer, err := request(ctx, &cfg, key)
+	answer, roots, err := request(ctx, &cfg, key)
 	if err != nil {
 		return nil, explain(cfg.Server, err)
 	}
@@ -107,7 +108,7 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrol: the coordinator's answer was not accepted: %w; report this, nothing was stored", err)
 	}
-	if err := checkAnswer(answer, cfg.Token); err != nil {
+	if err := checkAnswer(answer, cfg.Token, roots); err != nil {
 		return nil, fmt.Errorf("enrol: the coordinator's answer was not accepted: %w; report this, nothing was stored", err)
 	}
 
@@ -215,23 +216,59 @@ func finish(cfg *Config, keyID string, identity *store.Identity) (old []string, 
 	return old, err
 }
 
-func request(ctx context.Context, cfg *Config, key crypto.Signer) (*wire.EnrollResponse, error) {
+// request asks for the identity. roots are what is trusted for the coordinator
+// if that is not the root that the token names.
+func request(ctx context.Context, cfg *Config, key crypto.Signer) (answer *wire.EnrollResponse, roots []*x509.Certificate, err error) {
 	csr, err := IdentityCSR(key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	body, err := json.Marshal(wire.EnrollRequest{
 		Protocol: wire.Protocol, Token: cfg.Token.Reveal(), CSR: csr, Host: cfg.Host, Names: cfg.Names,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("enrol: %w", err)
+		return nil, nil, fmt.Errorf("enrol: %w", err)
 	}
 	server, err := url.Parse(cfg.Server)
 	if err != nil {
-		return nil, fmt.Errorf("enrol: %w", err)
+		return nil, nil, fmt.Errorf("enrol: %w", err)
 	}
 	pin := tlsutil.PinnedRoot(cfg.Token.RootPin)
-	config, err := tlsutil.ClientConfig(tlsutil.ClientOptions{Pin: &pin, ServerName: server.Hostname(), Time: cfg.now})
+	answer, err = exchange(ctx, cfg, body, tlsutil.ClientOptions{Pin: &pin, ServerName: server.Hostname(), Time: cfg.now})
+	if !errors.Is(err, tlsutil.ErrPinMismatch) {
+		return answer, nil, err
+	}
+	// The token may be older than the coordinator's root.
+	roots, err = rootsSince(ctx, cfg, err)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	answer, err = exchange(ctx, cfg, body, tlsutil.ClientOptions{Roots: pool, ServerName: server.Hostname(), Time: cfg.now})
+	return answer, roots, err
+}
+
+// rootsSince follows the coordinator's signed chain from the root that the token
+// names to what is trusted now. mismatch is returned, with what came of it, when
+// there is no way.
+func rootsSince(ctx context.Context, cfg *Config, mismatch error) ([]*x509.Certificate, error) {
+	chain, err := call.Trust(ctx, nil, cfg.Server, wire.TrustPosition{}, cmp.Or(cfg.Timeout, DefaultTimeout))
+	if err != nil || len(chain) == 0 {
+		return nil, mismatch // an earlier version, or no coordinator at all
+	}
+	held, err := trust.FromPin(cfg.Token.RootPin, chain)
+	if err != nil {
+		return nil, fmt.Errorf("%w; %w", mismatch, err)
+	}
+	cfg.Log.Info("the token is older than the coordinator's root; the signed chain leads on", "trust_generation", held.Number)
+	return held.Roots, nil
+}
+
+func exchange(ctx context.Context, cfg *Config, body []byte, options tlsutil.ClientOptions) (*wire.EnrollResponse, error) {
+	config, err := tlsutil.ClientConfig(options)
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
@@ -239,9 +276,12 @@ func request(ctx context.Context, cfg *Config, key crypto.Signer) (*wire.EnrollR
 	defer transport.CloseIdleConnections()
 	var way http.RoundTripper = transport
 	if cfg.Clock != nil {
-		verify := func(chain []*x509.Certificate, host string, at time.Time) error {
-			_, err := pin.Verify(chain, host, at)
-			return err
+		verify := clock.VerifyRoots(options.Roots)
+		if options.Pin != nil {
+			verify = func(chain []*x509.Certificate, host string, at time.Time) error {
+				_, err := options.Pin.Verify(chain, host, at)
+				return err
+			}
 		}
 		way = cfg.Clock.Transport(clock.Coordinator, verify, nil, transport)
 	}

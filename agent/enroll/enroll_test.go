@@ -301,7 +301,7 @@ func TestBadAnswersAreNotAccepted(t *testing.T) {
 		})
 	}
 	answer := &wire.EnrollResponse{AgentID: "a", Chain: foreign.ChainPEM, Roots: foreign.RootsPEM}
-	assert.ErrorContains(t, checkAnswer(answer, wire.EnrollmentToken{}), "not among them")
+	assert.ErrorContains(t, checkAnswer(answer, wire.EnrollmentToken{}, nil), "not among them")
 }
 
 func TestServerURL(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,8 +93,9 @@ func CheckIdentity(chain, roots string, pub crypto.PublicKey, now time.Time) (*x
 }
 
 // checkAnswer checks the rest of an enrolment: above all, that the roots which
-// will be trusted from now on contain the one that the token names.
-func checkAnswer(answer *wire.EnrollResponse, token wire.EnrollmentToken) error {
+// will be trusted from now on contain the one that the token names, or one of
+// those that the signed chain has led to from there.
+func checkAnswer(answer *wire.EnrollResponse, token wire.EnrollmentToken, since []*x509.Certificate) error {
 	if answer.AgentID == "" || len(answer.AgentID) > maxAgentID || !wire.ValidName(answer.AgentID) {
 		return fmt.Errorf("agent_id: expected 1 to %d characters", maxAgentID)
 	}
@@ -105,7 +107,7 @@ func checkAnswer(answer *wire.EnrollResponse, token wire.EnrollmentToken) error 
 		return fmt.Errorf("roots: %w", err)
 	}
 	for _, root := range roots {
-		if wire.PinOf(root) == token.RootPin {
+		if wire.PinOf(root) == token.RootPin || slices.ContainsFunc(since, root.Equal) {
 			return nil
 		}
 	}

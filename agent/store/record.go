@@ -137,6 +137,10 @@ type Identity struct {
 	NamePatterns []string          `json:"name_patterns,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	RenewAt      time.Time         `json:"renew_at,omitzero"` // drawn once, stored
+	// TrustGeneration and TrustDigest name the generation of trust (package
+	// trust) that RootsPEM is; zero while that is not known.
+	TrustGeneration uint64 `json:"trust_generation,omitempty"`
+	TrustDigest     []byte `json:"trust_digest,omitempty"`
 	// Pending is a renewal under way: its key is on disk, its certificate may
 	// not be known yet.
 	Pending *PendingIdentity `json:"pending,omitempty"`
@@ -151,6 +155,8 @@ type Identity struct {
 type PendingIdentity struct {
 	KeyID    string `json:"key_id"`
 	ChainPEM string `json:"chain_pem,omitempty"`
+	// RootsPEM is what an earlier version trusted with this certificate. Roots
+	// come from the enrolment and from generations of trust alone.
 	RootsPEM string `json:"roots_pem,omitempty"`
 }
 

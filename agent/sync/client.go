@@ -76,6 +76,7 @@ type Client struct {
 	failures     int       // in a row
 	renewAttempt int       // failed renewals of the identity in a row
 	renewAfter   time.Time // when the next one may be tried
+	trustAfter   time.Time // when the trust chain may be asked for again
 	complained   bool      // being cut off has been logged
 	reportedSkew int64     // seconds, of the wall clock, as the coordinator knows it
 }

@@ -150,6 +150,9 @@ func (c *Client) compose(limit limits) (*exchange, *wire.SyncRequest, error) {
 		ResyncID: x.resyncID, Rows: changes.Rows, Removed: changes.Removed,
 		Events: events, Collected: x.collected,
 	}
+	if !now.Before(c.trustAfter) {
+		request.Trust = &c.link.trust
+	}
 	for _, order := range orders {
 		x.orders = append(x.orders, order.Request.ID)
 		request.Orders = append(request.Orders, order.Request)
@@ -217,6 +220,9 @@ func (c *Client) apply(x *exchange, answer *wire.SyncResponse) (more bool, err e
 	}
 	for _, id := range x.orders {
 		c.placed[id] = true
+	}
+	if err := c.learn(answer.Trust); err != nil {
+		return false, err
 	}
 	more = c.acknowledged(x, answer)
 	return more, c.keep()

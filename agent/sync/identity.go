@@ -74,6 +74,11 @@ func (c *Client) renew(ctx context.Context, identity *store.Identity, anew bool)
 	}
 	answer := new(wire.IdentityResponse)
 	result, err := c.link.post(ctx, wire.IdentityPath, body, answer)
+	if codeOf(err) == wire.CodeConflict {
+		// What was made for this key is of no use any more, as after a rotation
+		// of the CA: the next attempt is one with another key.
+		return errors.Join(fmt.Errorf("renew the identity: %w", err), c.dropPending("the coordinator does not renew its key", err))
+	}
 	if err != nil {
 		return fmt.Errorf("renew the identity: %w", err)
 	}
@@ -84,7 +89,7 @@ func (c *Client) renew(ctx context.Context, identity *store.Identity, anew bool)
 	}
 	c.log.Info("identity has a new certificate", "serial", pki.SerialHex(leaf), "not_after", leaf.NotAfter)
 	return c.changeIdentity(identity, func(i *store.Identity) {
-		i.Pending = &store.PendingIdentity{KeyID: pending.KeyID, ChainPEM: answer.Chain, RootsPEM: answer.Roots}
+		i.Pending = &store.PendingIdentity{KeyID: pending.KeyID, ChainPEM: answer.Chain}
 	})
 }
 
@@ -120,7 +125,10 @@ func (c *Client) promote(identity *store.Identity) error {
 	renewAt := enroll.DrawRenewAt(link.leaf, c.serverNow(), rand.Float64())
 	serial := pki.SerialHex(link.leaf)
 	err := c.changeIdentity(identity, func(i *store.Identity) {
-		i.KeyID, i.ChainPEM, i.RootsPEM = link.keyID, link.chainPEM, link.rootsPEM
+		if i.Pending != nil && i.Pending.RootsPEM != "" {
+			i.RootsPEM = i.Pending.RootsPEM
+		}
+		i.KeyID, i.ChainPEM = link.keyID, link.chainPEM
 		i.RenewAt, i.Pending = renewAt, nil
 	}, wire.Event{Kind: wire.EventIdentityRenewed, Serial: serial})
 	if err != nil {

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -16,6 +17,7 @@ import (
 	"github.com/certctl/certctl/agent/sync/call"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // credential is one identity certificate with what is trusted along with it.
@@ -25,6 +27,7 @@ type credential struct {
 	keyID    string
 	chainPEM string
 	rootsPEM string
+	trust    wire.TrustPosition
 	// pending is true for a new certificate that was not used with success yet.
 	pending bool
 }
@@ -35,6 +38,7 @@ func credentialOf(identity *store.Identity) credential {
 	c := credential{
 		agentID: identity.AgentID, servers: identity.Servers,
 		keyID: identity.KeyID, chainPEM: identity.ChainPEM, rootsPEM: identity.RootsPEM,
+		trust: positionOf(identity),
 	}
 	if p := identity.Pending; p != nil && p.ChainPEM != "" {
 		c.keyID, c.chainPEM, c.pending = p.KeyID, p.ChainPEM, true
@@ -45,8 +49,9 @@ func credentialOf(identity *store.Identity) credential {
 	return c
 }
 
-// same ignores pending: a certificate that has proved itself goes on over the
-// connection that it proved itself on.
+// same ignores pending and trust: a certificate that has proved itself goes on
+// over the connection that it proved itself on, and the same roots do whatever
+// their number.
 func (c *credential) same(other *credential) bool {
 	return c.agentID == other.agentID && c.keyID == other.keyID && c.chainPEM == other.chainPEM &&
 		c.rootsPEM == other.rootsPEM && slices.Equal(c.servers, other.servers)
@@ -117,8 +122,10 @@ func (l *link) close() { l.base.CloseIdleConnections() }
 
 // post sends body to one server after the other, beginning with the one that
 // answered last, until one of them decides. All get the same bytes: what one of
-// them carried out without an answer, the next one recognises.
+// them carried out without an answer, the next one recognises. Of several
+// failures one that has to do with trust is told: there is a mend for it.
 func (l *link) post(ctx context.Context, path string, body []byte, out any) (result call.Result, err error) {
+	var doubt error
 	for range l.servers {
 		result, err = l.postTo(ctx, path, body, out)
 		if lost, ok := errors.AsType[*call.LostError](err); ok && lost.StaleConnection && ctx.Err() == nil {
@@ -129,9 +136,12 @@ func (l *link) post(ctx context.Context, path string, body []byte, out any) (res
 		if call.Decided(err) || ctx.Err() != nil {
 			return result, err
 		}
+		if doubt == nil && distrusted(err) {
+			doubt = err
+		}
 		l.current = (l.current + 1) % len(l.servers)
 	}
-	return result, err
+	return result, cmp.Or(doubt, err)
 }
 
 func (l *link) postTo(ctx context.Context, path string, body []byte, out any) (call.Result, error) {
@@ -157,7 +167,7 @@ func (c *Client) connect(identity *store.Identity) error {
 		s.AgentID, s.IdentityRenewAt, s.IdentityPending = identity.AgentID, identity.RenewAt, identity.Pending != nil
 	})
 	if c.link != nil && c.link.same(&want) {
-		c.link.pending = want.pending
+		c.link.pending, c.link.trust = want.pending, want.trust
 		return nil
 	}
 	key, err := c.cfg.Keys.Load(want.keyID)

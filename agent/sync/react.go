@@ -32,6 +32,16 @@ func (c *Client) react(ctx context.Context, err error, mayRepeat bool) (next pau
 	if errors.Is(err, errIdentityChanged) && mayRepeat {
 		return pause{}, true, nil
 	}
+	if distrusted(err) && mayRepeat {
+		moved, cause := c.catchUp(ctx, err)
+		switch {
+		case fatal(cause):
+			return pause{}, false, cause
+		case moved, errors.Is(cause, errIdentityChanged):
+			return pause{}, true, nil
+		}
+		return c.backOff(cause)
+	}
 	switch code := codeOf(err); {
 	case code == wire.CodeIdentityExpired && mayRepeat:
 		return c.renewExpired(ctx)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -25,6 +26,11 @@ type caller struct {
 	fingerprint string // of the identity certificate that was presented
 	pending     bool   // and is used for the first time
 	expired     bool
+	issued      time.Time
+	// lost says that the identity is newer than all that is known of the agent:
+	// this coordinator was restored from an earlier state. Like an expired one
+	// it may renew itself, and nothing else.
+	lost bool
 }
 
 // authenticate finds out who sent a request, from the client certificate alone.
@@ -42,13 +48,14 @@ func (s *Service) authenticate(r *http.Request) (caller, error) {
 		return caller{}, problem.New(wire.CodeIdentityUnknown, "", "the client certificate was not issued by this coordinator as an agent's identity",
 			"check the coordinator's URL, or enrol the agent with a new token")
 	}
-	who := caller{id: id, fingerprint: pki.Fingerprint(cert), expired: !s.now().Before(cert.NotAfter)}
+	who := caller{id: id, fingerprint: pki.Fingerprint(cert), expired: !s.now().Before(cert.NotAfter), issued: cert.NotBefore}
 	return who, s.recognize(&who)
 }
 
 // recognize finds the caller's identity among those that are good at present.
 func (s *Service) recognize(who *caller) error {
 	agent, ok := s.node.State().View().Agent(who.id)
+	who.pending, who.lost = false, false
 	switch {
 	case !ok:
 		return problem.New(wire.CodeIdentityUnknown, "", "this agent is not known here", "enrol the agent with a new token")
@@ -56,14 +63,39 @@ func (s *Service) recognize(who *caller) error {
 		s.sessions.forget(who.id)
 		return problem.New(wire.CodeAgentRetired, "", "this agent was retired", "enrol the host with a new key and a new token if it is wanted again")
 	case who.fingerprint == agent.Current.Fingerprint:
-		who.pending = false
 	case agent.Pending != nil && who.fingerprint == agent.Pending.Fingerprint:
 		who.pending = true
+	case newerThanKnown(agent, who.issued):
+		who.lost = true
 	default:
 		return problem.New(wire.CodeIdentityUnknown, "", "this identity was replaced by another one",
 			"use the newest identity, or enrol the agent again")
 	}
 	return nil
+}
+
+// newerThanKnown reports whether an identity that the CA has issued for an agent
+// is from a time of which this state knows nothing. One that was replaced is
+// older than what replaced it, so that it does not get in this way.
+func newerThanKnown(agent *fleet.Agent, issued time.Time) bool {
+	known := []*fleet.Identity{&agent.Current}
+	if agent.Pending != nil {
+		known = append(known, agent.Pending)
+	}
+	for _, identity := range known {
+		cert, err := x509.ParseCertificate(identity.Certificate)
+		if err != nil || !issued.After(cert.NotBefore) {
+			return false
+		}
+	}
+	return true
+}
+
+// lostIdentity has the code of an expired one, because the agent is to do the
+// same.
+func lostIdentity() *wire.Problem {
+	return problem.New(wire.CodeIdentityExpired, "", "the agent's identity is newer than this coordinator's state, which was restored from a backup",
+		"renew it at "+wire.IdentityPath+", which such an identity may do")
 }
 
 // begin waits for the turn of a request, and looks once more who sent it: the
@@ -132,6 +164,9 @@ func (s *Service) renewIdentity(r *http.Request) (any, error) {
 		}
 		if err := s.propose(ctx, change, &identity); err != nil {
 			return nil, err
+		}
+		if who.lost {
+			s.log.Warn("the agent's identity is newer than this coordinator's state, which was restored; it is renewed", "agent_id", who.id, "fingerprint", who.fingerprint)
 		}
 		s.log.Info("identity renewed", "agent_id", who.id, "fingerprint", identity.Fingerprint, "not_after", identity.NotAfter, "was_expired", who.expired)
 	}

@@ -28,6 +28,9 @@ func (s *Service) sync(r *http.Request) (any, error) {
 		return nil, problem.New(wire.CodeIdentityExpired, "", "the agent's identity has expired",
 			"renew it at "+wire.IdentityPath+", which an expired identity may do")
 	}
+	if who.lost {
+		return nil, lostIdentity()
+	}
 	s.presence.touch(who.id, s.now())
 	visit, err := s.sessions.arrive(who.id)
 	if err != nil {
@@ -45,6 +48,9 @@ func (s *Service) sync(r *http.Request) (any, error) {
 	defer cancel()
 	if err := s.begin(ctx, visit, &who); err != nil {
 		return nil, err
+	}
+	if who.lost {
+		return nil, lostIdentity()
 	}
 	if request.BootID == visit.bootID && request.Sequence < visit.sequence {
 		return nil, problem.New(wire.CodeStale, "sequence", "a later sync of this agent was answered already", "send the current state")

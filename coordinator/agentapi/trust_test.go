@@ -186,3 +186,52 @@ func TestLostAnswersOfAnEarlierAge(t *testing.T) {
 	assert.Equal(t, wire.CodeConflict, p.Code)
 	assert.Contains(t, p.Mend, "a new token")
 }
+
+// The coordinator was restored to a state of before the agent's last renewal:
+// the identity that it has lost may renew itself, and one that was replaced may
+// not.
+func TestAnIdentityThatTheStateHasLost(t *testing.T) {
+	w := newWorld(t)
+	a, gone := w.enrolled(), w.enrolled()
+	a.sync()
+	lose := func(a *agent) {
+		w.sleep(time.Minute)
+		key := w.newKey()
+		cert, err := w.ca.IssueIdentity(a.id, key.Public())
+		require.NoError(t, err)
+		chain, err := w.ca.IdentityChain(cert)
+		require.NoError(t, err)
+		a.key, a.chain = key, chain
+	}
+	replaced := *a
+	lose(a)
+	lose(gone)
+	a.refused(wire.CodeIdentityExpired, http.StatusUnauthorized)
+	key := w.newKey()
+	w.sleep(time.Minute)
+	chain, p := a.renew(key)
+	require.Nil(t, p)
+	lost := *a
+	a.use(key, chain)
+	a.sync()
+	for _, old := range []*agent{&replaced, &lost} {
+		old.refused(wire.CodeIdentityUnknown, http.StatusUnauthorized)
+		_, p = old.renew(w.newKey())
+		require.NotNil(t, p)
+		assert.Equal(t, wire.CodeIdentityUnknown, p.Code)
+	}
+	w.do(fleet.RetireAgent{Actor: "test", AgentID: gone.id})
+	_, p = gone.renew(w.newKey())
+	require.NotNil(t, p)
+	assert.Equal(t, wire.CodeAgentRetired, p.Code)
+
+	// While a renewed one waits to be used, only a newer one is of another time.
+	key = w.newKey()
+	stale := *a
+	_, p = a.renew(key)
+	require.Nil(t, p)
+	stale.sync()
+	lose(&stale)
+	_, p = stale.renew(w.newKey())
+	require.Nil(t, p)
+}

@@ -32,6 +32,8 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,9 +56,17 @@ func (c *coordinator) now() time.Time { return time.Now().Add(time.Duration(c.sk
 
 func newCoordinator(t *testing.T) *coordinator {
 	t.Helper()
+	return newCoordinatorAt(t, 0)
+}
+
+// newCoordinatorAt is one whose clock is off, but whose server's certificate is
+// good today.
+func newCoordinatorAt(t *testing.T, skew time.Duration) *coordinator {
+	t.Helper()
 	c := &coordinator{t: t, dir: t.TempDir(), seal: filepath.Join(t.TempDir(), "seal.key")}
+	c.skew.Store(int64(skew))
 	c.start(true)
-	c.certify()
+	c.certifyNow()
 	config, err := tlsutil.ServerConfig(tlsutil.ServerOptions{Source: &c.source})
 	require.NoError(t, err)
 	config.ClientAuth = tls.RequestClientCert
@@ -95,6 +105,12 @@ func (c *coordinator) start(works bool) {
 		require.NoError(c.t, c.node.Do(fleet.InitCA{Actor: "local", Authorities: authorities}).Err())
 		stored, ok = c.view().CA()
 		require.True(c.t, ok)
+	}
+	change, needed, err := c.ca.FirstGeneration(stored, "local")
+	require.NoError(c.t, err)
+	if needed {
+		require.NoError(c.t, c.node.Do(change).Err())
+		stored, _ = c.view().CA()
 	}
 	require.NoError(c.t, c.ca.Unseal(stored))
 }
@@ -141,6 +157,11 @@ type host struct {
 // enrolled is a host that a token has made an agent of.
 func (c *coordinator) enrolled() *host {
 	c.t.Helper()
+	return c.enrolledWith(c.token())
+}
+
+func (c *coordinator) enrolledWith(token wire.EnrollmentToken) *host {
+	c.t.Helper()
 	h := &host{t: c.t}
 	dir := c.t.TempDir()
 	var err error
@@ -150,7 +171,7 @@ func (c *coordinator) enrolled() *host {
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { require.NoError(c.t, h.store.Close()) })
 	identity, err := enroll.Enroll(c.t.Context(), enroll.Config{
-		Server: c.url, Token: c.token(), Store: h.store, Keys: h.keys,
+		Server: c.url, Token: token, Store: h.store, Keys: h.keys,
 		Host: wire.HostReport{Hostname: "web1", OS: "linux", Arch: "amd64", Version: "1.0.0"}, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(c.t, err)

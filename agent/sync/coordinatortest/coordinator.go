@@ -79,6 +79,7 @@ type Coordinator struct {
 	Reject *wire.Problem
 
 	root   *authority
+	trust  history
 	source *tlsutil.CertSource
 
 	mu       sync.Mutex
@@ -108,15 +109,9 @@ func New(t testing.TB) *Coordinator {
 		t: t, Pause: time.Minute, IdentityLifetime: 30 * 24 * time.Hour,
 		tokens: map[string]*Token{}, agents: map[string]*Agent{}, requests: map[string]int{},
 	}
-	c.root = c.newRoot()
-	key, err := pki.GenerateKey(pki.DefaultKeyAlgorithm)
-	require.NoError(t, err)
-	leaf := c.sign(&x509.Certificate{
-		NotAfter: time.Now().Add(20 * 365 * 24 * time.Hour), DNSNames: []string{Host}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, key.Public())
-	c.source = new(tlsutil.CertSource)
-	require.NoError(t, c.source.Set([]*x509.Certificate{leaf, c.root.cert}, key))
+	c.root, c.source = c.newRoot(), new(tlsutil.CertSource)
+	c.generation(c.root)
+	c.certify()
 	return c
 }
 
@@ -171,11 +166,9 @@ func (c *Coordinator) Start() string {
 
 // Serve serves on l until the test ends.
 func (c *Coordinator) Serve(l net.Listener) {
-	pool := x509.NewCertPool()
-	pool.AddCert(c.root.cert)
 	config, err := tlsutil.ServerConfig(tlsutil.ServerOptions{
 		Source: c.source, Clients: tlsutil.OptionalClientCert, AcceptExpiredClients: true,
-		ClientRoots: func() *x509.CertPool { return pool },
+		ClientRoots: c.clientRoots,
 	})
 	require.NoError(c.t, err)
 	server := &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
@@ -257,6 +250,8 @@ func (c *Coordinator) handle(r *http.Request, body []byte) any {
 	switch r.URL.Path {
 	case wire.EnrollPath:
 		return c.enroll(body)
+	case wire.TrustPath:
+		return c.tellTrust(body, len(r.TLS.PeerCertificates) > 0)
 	case wire.SyncPath, wire.IdentityPath:
 		agent, leaf, refusal := c.agent(r)
 		if refusal != nil {

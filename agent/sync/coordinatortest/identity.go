@@ -29,8 +29,10 @@ type Agent struct {
 	Resyncs  int
 	Current  string // fingerprint of its identity
 	Pending  string
-	Promoted int           // how often a new identity took over
-	Skew     time.Duration // of the last sync: our time less the agent's
+	Promoted int // how often a new identity took over
+	// Trust is the generation of trust of the last sync; nil if it told none.
+	Trust *wire.TrustPosition
+	Skew  time.Duration // of the last sync: our time less the agent's
 
 	revision    uint64
 	event       uint64
@@ -61,7 +63,7 @@ func (c *Coordinator) Join(pub crypto.PublicKey) *store.Identity {
 	agent := c.newAgent(wire.HostReport{}, pub)
 	cert := agent.identities[publicKey(pub)]
 	return &store.Identity{
-		AgentID: agent.ID, Servers: []string{"https://" + Host}, ChainPEM: pemOf(cert), RootsPEM: pemOf(c.root.cert),
+		AgentID: agent.ID, Servers: []string{"https://" + Host}, ChainPEM: pemOf(cert), RootsPEM: c.rootsPEM(),
 		RenewAt: cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) / 2),
 	}
 }
@@ -131,7 +133,7 @@ func (c *Coordinator) enroll(body []byte) any {
 		token.agents[fingerprint] = agent
 	}
 	answer := &wire.EnrollResponse{
-		AgentID: agent.ID, Chain: pemOf(agent.identities[fingerprint]), Roots: pemOf(c.root.cert),
+		AgentID: agent.ID, Chain: pemOf(agent.identities[fingerprint]), Roots: c.rootsPEM(),
 		NamePatterns: []string{"*.example.com"}, ServerTime: c.now(),
 	}
 	if c.Enrolled != nil {
@@ -170,7 +172,7 @@ func (c *Coordinator) renew(agent *Agent, body []byte) any {
 		cert = c.identity(agent, csr.PublicKey)
 	}
 	agent.Pending = pki.Fingerprint(cert)
-	return &wire.IdentityResponse{Chain: pemOf(cert), Roots: pemOf(c.root.cert), ServerTime: c.now()}
+	return &wire.IdentityResponse{Chain: pemOf(cert), Roots: c.rootsPEM(), ServerTime: c.now()}
 }
 
 // agent finds who is at the other end. The first use of a pending identity

@@ -60,6 +60,7 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 			answer.Orders = append(answer.Orders, *result)
 		}
 	}
+	a.Trust, answer.Trust = r.Trust, c.missing(r.Trust)
 	answer.Revision, answer.Event, answer.ResyncID = a.revision, a.event, a.resyncID
 	return answer
 }
