@@ -75,3 +75,26 @@ func FuzzWhatIsValidCanBeApplied(f *testing.F) {
 		}
 	})
 }
+
+// Whatever anybody sends to wire.TrustPath is refused as malformed, or answered
+// with a part of the chain.
+func FuzzTrustRequest(f *testing.F) {
+	state := stateWithAgent(f)
+	f.Add([]byte(`{"protocol":1,"trust":{"generation":0}}`))
+	f.Add([]byte(`{"protocol":1,"trust":{"generation":1,"digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}`))
+	f.Add([]byte(`{"protocol":1,"trust":{"generation":18446744073709551615,"digest":""}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var request wire.TrustRequest
+		if p := wire.Decode(bytes.NewReader(body), wire.MaxTrustRequest, &request); p != nil {
+			return
+		}
+		if p := request.Validate(); p != nil {
+			require.NotEmpty(t, p.Field)
+			return
+		}
+		missing, known, err := missingTrust(state.View(), &request.Trust)
+		require.NoError(t, err)
+		require.Empty(t, missing, "this state has no chain")
+		require.Zero(t, known)
+	})
+}
