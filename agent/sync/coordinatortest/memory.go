@@ -12,6 +12,10 @@ type Memory struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+
+	mu   sync.Mutex
+	open []net.Conn // every end that was ever handed out
+
 	// Down, when set, refuses connections while it returns true.
 	Down func() bool
 }
@@ -28,6 +32,9 @@ func (m *Memory) Dial(ctx context.Context, network, address string) (net.Conn, e
 		return nil, refused
 	}
 	ours, theirs := net.Pipe()
+	m.mu.Lock()
+	m.open = append(m.open, ours, theirs)
+	m.mu.Unlock()
 	select {
 	case m.conns <- theirs:
 		return ours, nil
@@ -48,9 +55,18 @@ func (m *Memory) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener, and cuts every connection. Both ends of a TLS
+// connection say good-bye when they close it, which nobody reads any more: over
+// a pipe without a buffer they would wait for a time that in a bubble never
+// comes, since its clock stops with the test.
 func (m *Memory) Close() error {
 	m.once.Do(func() { close(m.closed) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, conn := range m.open {
+		_ = conn.Close()
+	}
+	m.open = nil
 	return nil
 }
 
