@@ -111,7 +111,7 @@ func run(t *testing.T, server *Server, path string) (stop func()) {
 			conn.Close()
 		}
 		return err == nil
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 60*time.Second, 5*time.Millisecond)
 	return stop
 }
 

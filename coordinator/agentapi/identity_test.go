@@ -88,7 +88,7 @@ func TestAnIdentityReplacedMeanwhile(t *testing.T) {
 		_, p := old.renew(w.newKey())
 		stolen <- p
 	}()
-	require.Eventually(t, func() bool { return present() == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return present() == 2 }, 60*time.Second, time.Millisecond)
 	renewed := *old
 	renewed.use(key, chain)
 	w.do(fleet.PromoteIdentity{AgentID: old.id, Fingerprint: pki.Fingerprint(renewed.chain[0])})

@@ -224,7 +224,7 @@ func TestSlowBodies(t *testing.T) {
 		}
 		return 0
 	}
-	require.Eventually(t, func() bool { return visitor() == maxPresent }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return visitor() == maxPresent }, 60*time.Second, time.Millisecond)
 	p := w.post(slow, wire.SyncPath, slow.request(), nil)
 	require.NotNil(t, p)
 	assert.Equal(t, wire.CodeOverloaded, p.Code)

@@ -22,7 +22,7 @@ func (w *world) events(path string, count int) resource.Page[resource.Event] {
 	require.Eventually(w.t, func() bool {
 		page = get[resource.Page[resource.Event]](w, path)
 		return len(page.Items) == count
-	}, 10*time.Second, 5*time.Millisecond, "%s has not %d facts", path, count)
+	}, 60*time.Second, 5*time.Millisecond, "%s has not %d facts", path, count)
 	return page
 }
 

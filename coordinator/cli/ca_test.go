@@ -40,11 +40,11 @@ func TestCACommands(t *testing.T) {
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(c.RootFile())
 		return err == nil && string(text) == rotated.RootsPEM
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 60*time.Second, 20*time.Millisecond)
 	require.Eventually(t, func() bool {
 		_, _, status := p.run("status")
 		return status == exitUnreachable
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 60*time.Second, 20*time.Millisecond)
 	assert.Contains(t, p.fails(2, "status"), `run "certctl ca trust"`)
 	followed := reads[trusted](p, "ca", "trust")
 	assert.Equal(t, trusted{Server: c.URL, Generation: 3, Changed: true, Kept: `the context "default"`}, followed)

@@ -191,7 +191,7 @@ func TestAuditCommand(t *testing.T) {
 	c.Agent("web1", "web1", nil).Event(wire.EventRenewed, "www", "serial 0a")
 	require.Eventually(t, func() bool {
 		return len(reads[listOf[resource.Event]](p, "audit", "list", "--scope", "all", "--kind", "certificate.renewed").Items) == 1
-	}, 10*time.Second, 5*time.Millisecond, "the journal is written a moment later")
+	}, 60*time.Second, 5*time.Millisecond, "the journal is written a moment later")
 	table := lines(p.does("audit", "list"))
 	assert.Equal(t, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, columns(table[0]))
 	assert.Equal(t, []string{"agent.enrolled", "enrollment_token:tweb1", "web1", "web1"}, columns(table[1])[1:5], "newest first")

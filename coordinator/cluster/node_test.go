@@ -22,7 +22,7 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
-const testPatience = 20 * time.Second
+const testPatience = 60 * time.Second
 
 func newToken(id string) fleet.CreateEnrollmentToken {
 	return fleet.CreateEnrollmentToken{

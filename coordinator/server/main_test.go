@@ -125,7 +125,7 @@ func (r *running) client(identity *tlsutil.CertSource) *http.Client {
 	require.NoError(r.t, err)
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: 60 * time.Second}
 }
 
 func (r *running) url(path string) string { return "https://" + r.Addr().String() + path }

@@ -317,7 +317,7 @@ func TestDrain(t *testing.T) {
 			conn.Close()
 		}
 		return err != nil
-	}, 5*time.Second, time.Millisecond, "nobody new is let in")
+	}, 60*time.Second, time.Millisecond, "nobody new is let in")
 	close(release)
 	assert.Equal(t, "done", <-bodies)
 	s.stop()

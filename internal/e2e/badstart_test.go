@@ -71,7 +71,7 @@ func (p program) refuses(t *testing.T, bad badStart) {
 		mend()
 		again := newDaemon(t, p.name+" after the mend", p.name, env, args...)
 		again.start()
-		again.awaitReady(20*time.Second, func() error { return answers(p.name, home, env) })
+		again.awaitReady(60*time.Second, func() error { return answers(p.name, home, env) })
 		again.stop()
 	})
 }

@@ -41,7 +41,7 @@ func TestIdleAgent(t *testing.T) {
 	for i := range 10 {
 		own, err := a.certificate(fmt.Sprintf("c%d", i))
 		require.NoError(t, err)
-		a.awaitReported(c, own.Name, own.Serial, 15*time.Second)
+		a.awaitReported(c, own.Name, own.Serial, 60*time.Second)
 	}
 	// What the start has left to do, such as sweeps and the last reports, ends
 	// before the window begins.

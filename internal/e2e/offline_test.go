@@ -49,7 +49,7 @@ func TestOfflineRenewal(t *testing.T) {
 		}
 		return nil
 	})
-	before := a.awaitSettled(20 * time.Second).Certificates[0].Fingerprint
+	before := a.awaitSettled(60 * time.Second).Certificates[0].Fingerprint
 	c.stop()
 	gone := time.Now()
 	var renewed control.Certificate

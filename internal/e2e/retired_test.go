@@ -27,8 +27,8 @@ func TestRetiredAgent(t *testing.T) {
 	})
 	a.enroll(c)
 	a.startAndAwait()
-	first := a.awaitSettled(20 * time.Second).Certificates[0]
-	a.awaitReported(c, "www", first.Serial, 10*time.Second)
+	first := a.awaitSettled(60 * time.Second).Certificates[0]
+	a.awaitReported(c, "www", first.Serial, 60*time.Second)
 
 	require.NoError(t, c.try("POST", "/api/v1/agents/"+a.id+"/retire", resource.RetireAgent{Reason: "e2e"}, nil))
 	await(t, 20*time.Second, "the agent learns that it is retired", func() error {

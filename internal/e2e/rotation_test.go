@@ -48,7 +48,7 @@ func TestRotationAcrossKills(t *testing.T) {
 	for _, a := range []*agent{there, away} {
 		a.enroll(c, "*.example")
 		a.startAndAwait()
-		a.awaitReported(c, "www", a.awaitSettled(30 * time.Second).Certificates[0].Serial, 20*time.Second)
+		a.awaitReported(c, "www", a.awaitSettled(30 * time.Second).Certificates[0].Serial, 60*time.Second)
 	}
 	away.stop()
 	token := c.newToken("*.example").Token
@@ -97,7 +97,7 @@ func TestRotationAcrossKills(t *testing.T) {
 	})
 	for _, a := range []*agent{there, away, late} {
 		serial := a.awaitSettled(30 * time.Second).Certificates[0].Serial
-		a.awaitReported(c, "www", serial, 20*time.Second)
+		a.awaitReported(c, "www", serial, 60*time.Second)
 		assert.Equal(t, control.ConnectionConnected, a.status().Coordinator.State)
 	}
 	for _, fact := range c.facts(away.id)[len(before):] {

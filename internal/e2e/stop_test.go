@@ -13,7 +13,7 @@ import (
 )
 
 // stopLimit is how long a program may take to end when it is asked to.
-const stopLimit = 5 * time.Second
+const stopLimit = 15 * time.Second
 
 // SIGTERM ends both programs soon and with status 0, also in the middle of
 // work, and what they were at goes on after the next start.
@@ -23,7 +23,7 @@ func TestGracefulStop(t *testing.T) {
 	a := newAgent(t, "the agent", section{"certificates": []section{certificate("www", "coordinator", "www.example")}})
 	a.enroll(c, "www.example")
 	a.startAndAwait()
-	a.awaitSettled(20 * time.Second)
+	a.awaitSettled(60 * time.Second)
 
 	took, status := c.end(syscall.SIGTERM)
 	assert.Zero(t, status)
@@ -61,7 +61,7 @@ func TestHangupEndsInOrder(t *testing.T) {
 		d.start()
 	}
 	c.awaitServing()
-	a.awaitReady(20*time.Second, func() error {
+	a.awaitReady(60*time.Second, func() error {
 		_, err := a.tryStatus()
 		return err
 	})

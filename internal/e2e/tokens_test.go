@@ -81,7 +81,7 @@ func TestBadTokens(t *testing.T) {
 	})
 
 	a.enrolled(a.enrollWith(c.url(), good.Token))
-	a.awaitSettled(20 * time.Second)
+	a.awaitSettled(60 * time.Second)
 
 	t.Run("stolen", func(t *testing.T) {
 		thief := newAgent(t, "the thief", wanted)

@@ -150,7 +150,7 @@ func answer(conn *tls.Conn) {
 // call connects, and returns what the server answers and the connection's state.
 func call(t testing.TB, addr string, config *tls.Config) (string, tls.ConnectionState, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)

@@ -34,7 +34,7 @@ func TestNamedPipeIsNotWaitedFor(t *testing.T) {
 		select {
 		case err := <-done:
 			assert.ErrorContains(t, err, "not a regular file")
-		case <-time.After(5 * time.Second):
+		case <-time.After(60 * time.Second):
 			// Let the goroutines go, or they would be taken for leaks.
 			for _, path := range []string{h.paths.Key, h.paths.Chain} {
 				if f, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {

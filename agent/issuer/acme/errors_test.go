@@ -132,7 +132,7 @@ func TestRateLimitIsHandedOn(t *testing.T) {
 		w.WriteHeader(http.StatusTooManyRequests)
 		_, _ = w.Write([]byte(`{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many certificates for a.example"}`))
 	})
-	_, err := i.Issue(deadline(t, 20*time.Second), newOrder(t, "a.example"))
+	_, err := i.Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	failure := requireClass(t, issuer.ClassRetry, err)
 	assert.Equal(t, 4711*time.Second, failure.RetryAfter)
 	assert.ErrorContains(t, err, "too many certificates for a.example")
@@ -160,7 +160,7 @@ func TestAnAuthorityThatHangsOrFloods(t *testing.T) {
 			}
 		}
 	})
-	_, err = flood.Issue(deadline(t, 20*time.Second), newOrder(t, "a.example"))
+	_, err = flood.Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	requireClass(t, issuer.ClassRetry, err)
 	var tooLarge *http.MaxBytesError
 	require.ErrorAs(t, err, &tooLarge)
@@ -209,7 +209,7 @@ func TestACertificateThatCannotBeReadEndsTheOrder(t *testing.T) {
 	order := newOrder(t, "a.example")
 	url := strings.TrimSuffix(i.config.DirectoryURL, "/dir") + "/order"
 	order.State = json.RawMessage(fmt.Sprintf(`{"directory":%q,"order":%q,"finalizing":true,"certificate":%q}`, i.config.DirectoryURL, url, url))
-	_, err := i.Issue(deadline(t, 20*time.Second), order)
+	_, err := i.Issue(deadline(t, 60*time.Second), order)
 	requireClass(t, issuer.ClassOrderGone, err)
 }
 
@@ -218,7 +218,7 @@ func TestSomethingThatIsNoDirectory(t *testing.T) {
 	for _, body := range []string{"<html>", "{}", "[]"} {
 		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		t.Cleanup(server.Close)
-		_, err := open(t, fakeConfig(server, "")).Issue(deadline(t, 20*time.Second), newOrder(t, "a.example"))
+		_, err := open(t, fakeConfig(server, "")).Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 		assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "directory_url")
 	}
 }

@@ -81,7 +81,7 @@ func TestIssueWildcardByDNSHook(t *testing.T) {
 	t.Parallel()
 	ca := pebble.Run(t, pebble.Options{})
 	config := configFor(ca, newDisk())
-	config.Solver = DNS01Exec{Command: []string{writeHook(t), ca.DNSManagementURL}, Timeout: 20 * time.Second}
+	config.Solver = DNS01Exec{Command: []string{writeHook(t), ca.DNSManagementURL}, Timeout: 60 * time.Second}
 	// No base name beside the wildcard: the test server's clear-txt removes all
 	// records of a name at once.
 	order := newOrder(t, "*.wild.example", "other.example")

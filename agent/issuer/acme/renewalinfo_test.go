@@ -37,13 +37,13 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 	second, err := i.Issue(deadline(t, 30*time.Second), renewal)
 	require.NoError(t, err)
 	checkIssued(t, renewal, second)
-	require.Eventually(t, func() bool { return ca.Ledger().Replacements == 1 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return ca.Ledger().Replacements == 1 }, 60*time.Second, 5*time.Millisecond)
 
 	// The CA now refuses replaces for the first one; the order must go on without.
 	expectIssued(t, ca, 2)
 	again := newOrder(t, "a.example")
 	again.Replaces = leaf
-	require.Eventually(t, func() bool { return ca.Ledger().Replaced == 1 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return ca.Ledger().Replaced == 1 }, 60*time.Second, 5*time.Millisecond)
 	third, err := i.Issue(deadline(t, 30*time.Second), again)
 	require.NoError(t, err)
 	checkIssued(t, again, third)

@@ -59,7 +59,7 @@ func TestOrdersShareOnePort(t *testing.T) {
 // fetch returns the key authorization, or "" if there is none.
 func fetch(t *testing.T, address, token string) string {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
 	resp, err := client.Get("http://" + address + challengePath + token)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()

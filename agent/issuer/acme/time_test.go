@@ -32,7 +32,7 @@ func TestIssueWithAClockThatIsAYearOff(t *testing.T) {
 			issued, err := i.Issue(deadline(t, 30*time.Second), order)
 			require.NoError(t, err)
 			checkIssued(t, order, issued)
-			assert.WithinDuration(t, time.Now(), c.Now(), 3*time.Second)
+			assert.WithinDuration(t, time.Now(), c.Now(), 10*time.Second)
 
 			// The connection is gone, and the clock is set once more.
 			wrong = -wrong
@@ -40,7 +40,7 @@ func TestIssueWithAClockThatIsAYearOff(t *testing.T) {
 			again := newOrder(t, uniqueName())
 			_, err = i.Issue(deadline(t, 30*time.Second), again)
 			require.NoError(t, err)
-			assert.WithinDuration(t, time.Now(), c.Now(), 3*time.Second)
+			assert.WithinDuration(t, time.Now(), c.Now(), 10*time.Second)
 		})
 	}
 }
@@ -59,7 +59,7 @@ func TestTimeSource(t *testing.T) {
 	config := configFor(ca, newDisk())
 	config.Clock = c
 	asked := open(t, config)
-	require.NoError(t, asked.AskTime(deadline(t, 10*time.Second)))
+	require.NoError(t, asked.AskTime(deadline(t, 60*time.Second)))
 	require.Len(t, c.Reading().Sources, 1)
 	assert.Equal(t, asked.TimeSource(), c.Reading().Sources[0].Name)
 }
