@@ -141,6 +141,7 @@ func TestRenewals(t *testing.T) {
 	planned := post[resource.Renewals](w, "/api/v1/renewals?dry_run=true", body, http.StatusAccepted)
 	assert.Equal(t, "planned", planned.State)
 	assert.Equal(t, 2, planned.Targets)
+	assert.Equal(t, []resource.RenewalsHost{{AgentID: "web1", Hostname: "web1.example.com", Remaining: 2}}, planned.Hosts)
 	assert.Empty(t, get[resource.Page[resource.Renewals]](w, "/api/v1/renewals").Items)
 	assert.Equal(t, 1, post[resource.Renewals](w, "/api/v1/renewals?dry_run=true", `{"selector":"env=prod","expiring_within_seconds":1728000}`, http.StatusAccepted).Targets)
 
@@ -156,6 +157,8 @@ func TestRenewals(t *testing.T) {
 	assert.Equal(t, 1, shown.Remaining)
 	assert.Equal(t, 1, shown.Overdue)
 	assert.Equal(t, 1, shown.CutOff)
+	assert.Equal(t, []resource.RenewalsHost{{AgentID: "web1", Hostname: "web1.example.com", Remaining: 1, Overdue: 1, CutOff: true}}, shown.Hosts)
+	assert.Empty(t, get[resource.Page[resource.Renewals]](w, "/api/v1/renewals").Items[0].Hosts, "a list is short")
 	renewed.Serial = "78"
 	web.Report("www", renewed)
 	assert.Equal(t, "done", get[resource.Renewals](w, "/api/v1/renewals/"+begun.ID).State)
@@ -177,12 +180,22 @@ func TestRevoke(t *testing.T) {
 	stolen := w.Agent("evil", "evil.example.com", nil)
 	stolen.Report("mine", builtin)
 
+	// A dry run says who would revoke it, and changes nothing.
+	index := w.State().Index()
+	planned := post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", `{"agent_id":"web1","certificate":"www","reason":"superseded"}`, http.StatusAccepted)
+	assert.Equal(t, resource.RevokedCertificate{DryRun: true, Serial: public.Serial, AgentID: "web1", Certificate: "www", InService: true, By: "agent"}, planned)
+	planned = post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", `{"agent_id":"web1","certificate":"api","reason":"superseded"}`, http.StatusAccepted)
+	assert.Equal(t, resource.RevokedCertificate{DryRun: true, Serial: builtin.Serial, AgentID: "web1", Certificate: "api", InService: true, By: "builtin"}, planned)
+	assert.Equal(t, index, w.State().Index())
+
 	// An ACME certificate is its host's to revoke.
 	body := fmt.Sprintf(`{"serial":%q,"reason":"keyCompromise"}`, public.Serial)
 	told := post[resource.RevokedCertificate](w, "/api/v1/revocations", body, http.StatusAccepted)
 	assert.Equal(t, "agent", told.By)
 	require.NotNil(t, told.Command)
 	assert.Equal(t, "revoke", told.Command.Kind)
+	assert.False(t, told.Already)
+	told.Already = true
 	assert.Equal(t, told, post[resource.RevokedCertificate](w, "/api/v1/revocations", body, http.StatusAccepted), "asked for once")
 
 	// The built-in CA's is revoked at once, and its host replaces it.
@@ -194,6 +207,9 @@ func TestRevoke(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, 4, revoked.Reason)
 	assert.Equal(t, "api_token:"+w.Admin.ID, revoked.Actor)
+	again := post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", `{"agent_id":"web1","certificate":"api","reason":"superseded"}`, http.StatusAccepted)
+	assert.True(t, again.Already)
+	assert.Equal(t, told.Command, again.Command)
 
 	// Nobody revokes another's by a lie.
 	p := w.ask(http.MethodPost, "/api/v1/revocations", `{"agent_id":"evil","certificate":"mine","reason":"superseded"}`).problem(t, http.StatusConflict, wire.CodeConflict)

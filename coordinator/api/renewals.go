@@ -128,10 +128,13 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	if in.Body.ExpiringWithinSeconds > 0 {
 		planned.ExpiringBefore = now.Add(time.Duration(in.Body.ExpiringWithinSeconds) * time.Second)
 	}
-	counted := s.renewals(view, planned, now)
+	counted := s.renewals(view, planned, now, maxHosts)
 	counted.Targets = counted.Remaining
 	if in.DryRun {
 		counted.State, counted.Replaced, counted.Overdue = "planned", 0, 0
+		for i := range counted.Hosts {
+			counted.Hosts[i].Overdue = 0
+		}
 		return &renewalsDetail{Body: counted}, nil
 	}
 	if counted.Remaining == 0 {
@@ -153,12 +156,13 @@ func (s *server) renewalsDetail(id string) (*renewalsDetail, error) {
 	if !ok {
 		return nil, notFound("there is no mass renewal with the id "+clip(id), "list the renewals to see their ids")
 	}
-	return &renewalsDetail{Body: s.renewals(view, stored, s.Now())}, nil
+	return &renewalsDetail{Body: s.renewals(view, stored, s.Now(), maxHosts)}, nil
 }
 
-// renewals counts how far a campaign is. It looks at every certificate of the
-// hosts that the campaign is for.
-func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time) resource.Renewals {
+// renewals counts how far a campaign is, and names up to so many hosts with
+// something left. It looks at every certificate of the hosts that the campaign
+// is for.
+func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, hosts int) resource.Renewals {
 	out := resource.Renewals{
 		ID: c.ID, Selector: c.Selector, Issuer: c.Issuer, ExpiringBefore: c.ExpiringBefore.UTC(), OverSeconds: int64(c.Over / time.Second),
 		Reason: c.Reason, CreatedAt: c.CreatedAt.UTC(), CreatedBy: c.CreatedBy, EndsAt: c.CreatedAt.Add(c.Over).UTC(),
@@ -167,8 +171,20 @@ func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time) re
 	chosen, err := selector.Parse(c.Selector)
 	if err == nil {
 		eachActive(view, func(agent *fleet.Agent) {
-			if chosen.Matches(agent.Labels) {
-				s.countRenewals(view, c, agent, now, &out)
+			if !chosen.Matches(agent.Labels) {
+				return
+			}
+			host := s.countRenewals(view, c, agent, now)
+			out.Remaining, out.Overdue, out.Failed = out.Remaining+host.Remaining, out.Overdue+host.Overdue, out.Failed+host.Failed
+			if host.CutOff {
+				out.CutOff += host.Remaining
+			}
+			switch {
+			case host.Remaining+host.Failed == 0 || hosts == 0:
+			case len(out.Hosts) == hosts:
+				out.HostsOmitted++
+			default:
+				out.Hosts = append(out.Hosts, host)
 			}
 		})
 	}
@@ -191,31 +207,30 @@ func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time) re
 	return out
 }
 
-func (s *server) countRenewals(view *fleet.View, c *fleet.Campaign, agent *fleet.Agent, now time.Time, out *resource.Renewals) {
-	cutOff := s.cutOff(s.lastSeen(view, agent), now)
+// countRenewals counts what is left of a campaign on one of its hosts.
+func (s *server) countRenewals(view *fleet.View, c *fleet.Campaign, agent *fleet.Agent, now time.Time) resource.RenewalsHost {
+	host := resource.RenewalsHost{AgentID: agent.ID, Hostname: agent.Host.Hostname, CutOff: s.cutOff(s.lastSeen(view, agent), now)}
 	for _, row := range view.CertificatesOf(agent.ID) {
 		if !c.Wants(row) {
 			continue
 		}
 		if _, ended := view.AgentCommand(agent.ID, c.CommandID(agent.ID, row.Name)); ended {
-			out.Failed++
+			host.Failed++
 			continue
 		}
-		out.Remaining++
+		host.Remaining++
 		if !now.Before(c.Due(agent.ID, row.Name)) {
-			out.Overdue++
-		}
-		if cutOff {
-			out.CutOff++
+			host.Overdue++
 		}
 	}
+	return host
 }
 
 func (s *server) listRenewals(_ context.Context, _ *struct{}) (*renewalsList, error) {
 	view, now := s.Node.State().View(), s.Now()
 	out := &renewalsList{Body: resource.Page[resource.Renewals]{Items: []resource.Renewals{}}}
 	for _, stored := range view.Campaigns() {
-		out.Body.Items = append(out.Body.Items, s.renewals(view, stored, now))
+		out.Body.Items = append(out.Body.Items, s.renewals(view, stored, now, 0))
 	}
 	slices.SortStableFunc(out.Body.Items, func(a, b resource.Renewals) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	return out, nil

@@ -20,7 +20,8 @@ var reasons = map[string]int{
 }
 
 type revokeCertificate struct {
-	Body resource.RevokeCertificate
+	DryRun bool `query:"dry_run" doc:"Say who would revoke which certificate, and revoke nothing."`
+	Body   resource.RevokeCertificate
 }
 
 type revokedCertificate struct {
@@ -33,7 +34,7 @@ func (s *server) registerRevocations(api huma.API) {
 		DefaultStatus: http.StatusAccepted,
 		Summary:       "Revoke a certificate",
 		Description: "A certificate of the built-in CA is revoked at once, and its host is asked to replace it. Any other is revoked at its issuer by its host, " +
-			"which then replaces it. It cannot be taken back. Revoking it again changes nothing.",
+			"which then replaces it. It cannot be taken back. Revoking it again changes nothing. With dry_run nothing is revoked.",
 	}), s.revokeCertificate)
 }
 
@@ -44,7 +45,8 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 		return nil, problem
 	}
 	reason := reasons[in.Body.Reason] // Huma has checked it
-	out := &revokedCertificate{Body: resource.RevokedCertificate{Serial: serial, By: "agent"}}
+	out := &revokedCertificate{Body: resource.RevokedCertificate{DryRun: in.DryRun, Serial: serial, By: "agent", InService: row != nil}}
+	told := &out.Body
 	wish := fleet.CommandAgent{Actor: actorOf(ctx), ID: newTokenID(), Kind: wire.CommandRevoke, Serial: serial, Reason: reason}
 	// The CA knows what it issued, whatever hosts say.
 	issued, builtin := view.Issued(serial)
@@ -53,30 +55,35 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 			"find out how it came to it; to revoke it, give the agent that it was issued to")
 	}
 	if builtin {
-		if _, err := s.do(ctx, fleet.RevokeCertificate{Actor: wish.Actor, Serial: serial, Reason: reason}); err != nil {
+		_, told.Already = view.Revocation(serial)
+		if _, err := s.doOrPreview(ctx, fleet.RevokeCertificate{Actor: wish.Actor, Serial: serial, Reason: reason}, in.DryRun); err != nil {
 			return nil, err
 		}
-		out.Body.By, out.Body.AgentID, out.Body.Certificate = "builtin", issued.Agent, issued.Certificate
+		told.By, told.AgentID, told.Certificate = "builtin", issued.Agent, issued.Certificate
 		wish.Kind, wish.Reason = wire.CommandRenew, 0
 	}
 	if row == nil {
 		return out, nil // in service nowhere: there is nothing to replace
 	}
-	out.Body.AgentID, out.Body.Certificate = row.Agent, row.Name
+	told.AgentID, told.Certificate = row.Agent, row.Name
 	wish.Agent, wish.Certificate = row.Agent, row.Name
 	for _, open := range view.AgentCommands(row.Agent) {
 		if !open.State.Final() && open.Kind == wish.Kind && open.Certificate == row.Name && open.Serial == wish.Serial {
-			told := command(open)
-			out.Body.Command = &told // asked for already
+			asked := command(open)
+			told.Command = &asked
+			told.Already = told.Already || !builtin
 			return out, nil
 		}
 	}
-	if _, err := s.do(ctx, wish); err != nil {
+	if _, err := s.doOrPreview(ctx, wish, in.DryRun); err != nil {
 		return nil, err
 	}
+	if in.DryRun {
+		return out, nil
+	}
 	if stored, ok := s.Node.State().View().AgentCommand(wish.Agent, wish.ID); ok {
-		told := command(stored)
-		out.Body.Command = &told
+		asked := command(stored)
+		told.Command = &asked
 	}
 	return out, nil
 }

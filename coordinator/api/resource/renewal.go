@@ -26,9 +26,12 @@ type RevokeCertificate struct {
 
 // RevokedCertificate is what became of the wish.
 type RevokedCertificate struct {
+	DryRun      bool   `json:"dry_run,omitempty" doc:"Nothing was revoked."`
 	Serial      string `json:"serial"`
 	AgentID     string `json:"agent_id,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
+	InService   bool   `json:"in_service" doc:"Whether a host has it in service. If not, there is nothing to replace."`
+	Already     bool   `json:"already" doc:"Whether the built-in CA had revoked it before, or its host had been asked before."`
 	// By says who revokes it.
 	By      string   `json:"by" enum:"builtin,agent" doc:"builtin: the built-in CA has revoked it. agent: its host was asked to revoke it at its issuer."`
 	Command *Command `json:"command,omitempty" doc:"What the host was asked for: to revoke and replace it, or, with the built-in CA, to replace it."`
@@ -66,4 +69,17 @@ type Renewals struct {
 	Failed    int `json:"failed" doc:"Those that their hosts could not renew; their ordinary renewal goes on."`
 
 	Failures []Command `json:"failures" nullable:"false" doc:"What failed, at most 100."`
+
+	Hosts        []RenewalsHost `json:"hosts,omitempty" doc:"The hosts with something left, by agent, at most 500. Absent in a list."`
+	HostsOmitted int            `json:"hosts_omitted,omitempty" doc:"Hosts beyond those."`
+}
+
+// RenewalsHost is what is left of a mass renewal on one host.
+type RenewalsHost struct {
+	AgentID   string `json:"agent_id"`
+	Hostname  string `json:"hostname"`
+	Remaining int    `json:"remaining" doc:"Certificates that are still to be renewed."`
+	Overdue   int    `json:"overdue" doc:"Those of the remaining whose turn has come."`
+	Failed    int    `json:"failed" doc:"Those that the host could not renew."`
+	CutOff    bool   `json:"cut_off" doc:"Whether the host is cut off, and is asked when it comes back."`
 }
