@@ -14,6 +14,7 @@ import (
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -204,8 +205,9 @@ func TestCertificateOf(t *testing.T) {
 		Name: "web", Phase: store.PhaseIdle, Current: &store.Generation{Number: 3, Fingerprint: "f", NotAfter: noon}, NextAction: noon,
 		RenewalInfo: &store.RenewalInfo{SelectedAt: noon, ExplanationURL: "https://x"},
 	}
-	c := CertificateOf(record)
+	c := CertificateOf(record, managed.KeyReuse)
 	assert.EqualValues(t, 3, c.Generation)
+	assert.Equal(t, managed.KeyReuse, c.KeyPolicy)
 	assert.Equal(t, "f", c.Fingerprint)
 	assert.Equal(t, "https://x", c.Suggestion.ExplanationURL)
 	assert.Nil(t, EnrollmentOf(&store.Identity{Enrolling: &store.Enrolling{}}, noon))

@@ -10,6 +10,7 @@ import (
 	"github.com/certctl/certctl/agent/store"
 	agentsync "github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -155,10 +156,13 @@ type Certificate struct {
 	wire.Summary
 	Phase store.Phase `json:"phase"`
 	// Generation is the number of the pair in service, 0 if there is none.
-	Generation uint64     `json:"generation,omitempty"`
-	NextAction time.Time  `json:"next_action,omitzero"`
-	Forced     bool       `json:"forced,omitempty"`
-	Suggestion *RenewHint `json:"renewal_info,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	// KeyPolicy is rotate or reuse, and KeyMadeAt when the key in service was made.
+	KeyPolicy  managed.KeyPolicy `json:"key_policy,omitempty"`
+	KeyMadeAt  time.Time         `json:"key_made_at,omitzero"`
+	NextAction time.Time         `json:"next_action,omitzero"`
+	Forced     bool              `json:"forced,omitempty"`
+	Suggestion *RenewHint        `json:"renewal_info,omitempty"`
 }
 
 // RenewHint is the last suggestion of the authority (RFC 9773).
@@ -170,13 +174,14 @@ type RenewHint struct {
 }
 
 // CertificateOf describes a record of the store.
-func CertificateOf(record *store.Certificate) Certificate {
+func CertificateOf(record *store.Certificate, policy managed.KeyPolicy) Certificate {
 	c := Certificate{
-		Name: record.Name, Summary: record.Summary(), Phase: record.Phase,
+		KeyPolicy: policy,
+		Name:      record.Name, Summary: record.Summary(), Phase: record.Phase,
 		NextAction: record.NextAction, Forced: record.Forced,
 	}
 	if record.Current != nil {
-		c.Generation = record.Current.Number
+		c.Generation, c.KeyMadeAt = record.Current.Number, record.Current.KeyMadeAt
 	}
 	if info := record.RenewalInfo; info != nil && !info.SelectedAt.IsZero() {
 		c.Suggestion = &RenewHint{

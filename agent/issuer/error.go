@@ -80,7 +80,10 @@ type Error struct {
 	// Limited says that the authority limits the account as a whole: for
 	// RetryAfter nothing new is asked of it for any certificate.
 	Limited bool
-	Err     error
+	// KeyRefused says that the authority wants no certificate for the order's key:
+	// its next order comes with another one.
+	KeyRefused bool
+	Err        error
 }
 
 // MayIssue reports whether a certificate may exist for the order, or come yet.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/internal/counts"
 )
 
 // crashPoint is the world at one moment.
@@ -37,21 +38,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	first := recordCrashes(w, func() { w.settleDown() })
 	w.toRenewal()
 	second := recordCrashes(w, func() { w.tick(); w.settleDown() })
-
-	kinds := map[string]int{}
-	for n, points := range [][]crashPoint{first, second} {
-		for _, p := range points {
-			kinds[p.label[3:]]++
-			t.Run(fmt.Sprintf("renewal %d/%s", n+1, p.label), func(t *testing.T) {
-				p.w.t, p.w.ca.t = t, t
-				for _, place := range p.w.places {
-					place.t = t
-				}
-				p.w.open()
-				p.w.requireServed(n + 1)
-			})
-		}
-	}
+	kinds := requireRecovery(t, [][]crashPoint{first, second}, func(*testing.T, *world, int) {})
 	// A check that covers nothing passes: name what must have been covered.
 	for label, times := range map[string]int{
 		"keys: after a new key": 2, "keys: after a removal": 1, "store: after a commit": 16,
@@ -63,6 +50,59 @@ func TestCrashAtEveryStep(t *testing.T) {
 		assert.GreaterOrEqual(t, kinds[label], times, label)
 	}
 	t.Logf("%d crash points", len(first)+len(second))
+}
+
+// The same where the second renewal keeps the key of the first one, and the third
+// is one that an operator asked for, which makes a new key.
+func TestCrashAtEveryStepWithAKeyThatIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.reuse, w.ca.reuse = true, true
+	w.open()
+	first := recordCrashes(w, func() { w.settleDown() })
+	key := w.record().Current.KeyID
+	w.toRenewal()
+	second := recordCrashes(w, func() { w.tick(); w.settleDown() })
+	w.requireServed(2)
+	require.NoError(t, w.e.Renew(t.Context(), "web"))
+	third := recordCrashes(w, func() { w.tick(); w.settleDown() })
+	w.requireServed(3)
+
+	kinds := requireRecovery(t, [][]crashPoint{first, second, third}, func(t *testing.T, w *world, n int) {
+		switch id := w.record().Current.KeyID; n {
+		case 2:
+			require.Equal(t, key, id, "the key in service was not kept")
+		case 3:
+			require.NotEqual(t, key, id)
+		}
+	})
+	// Made with the first certificate and the one that was asked for; removed with
+	// the last alone.
+	assert.Equal(t, 2, kinds["keys: after a new key"])
+	assert.Equal(t, 1, kinds["keys: after a removal"])
+	assert.GreaterOrEqual(t, kinds["store: after a commit"], 24)
+	assert.Equal(t, 3, kinds["authority: finalize's answer lost"])
+	counts.Report(t, "crash-points", len(first)+len(second)+len(third), "states of an agent that keeps a key, on which a new one was started")
+}
+
+// requireRecovery starts an engine on each state, and counts them by what had
+// just happened. The nth list is of the nth renewal.
+func requireRecovery(t *testing.T, renewals [][]crashPoint, check func(t *testing.T, w *world, n int)) (kinds map[string]int) {
+	kinds = map[string]int{}
+	for i, points := range renewals {
+		for _, p := range points {
+			kinds[p.label[3:]]++
+			t.Run(fmt.Sprintf("renewal %d/%s", i+1, p.label), func(t *testing.T) {
+				p.w.t, p.w.ca.t = t, t
+				for _, place := range p.w.places {
+					place.t = t
+				}
+				p.w.open()
+				p.w.requireServed(i + 1)
+				check(t, p.w, i+1)
+			})
+		}
+	}
+	return kinds
 }
 
 // A crash of the crash's recovery, at every step of that one.

@@ -73,6 +73,9 @@ func decide(rec *store.Certificate, m *managed, f facts) action {
 		if _, ok := m.issuerNamed(rec.Next.Issuer); !ok {
 			return action{step: stepAbandon, reason: "its issuer is not in the configuration any more"}
 		}
+		if reuses(rec) && spent(rec) {
+			return action{step: stepAbandon, reason: reasonSpent}
+		}
 		// What a crash left half-way at a target comes before the network.
 		if ids := openTransactions(rec, m, rec.Current, f); len(ids) > 0 {
 			return action{step: stepRepair, ids: ids}
@@ -162,6 +165,9 @@ func decideIssued(rec *store.Certificate, m *managed, f facts) action {
 	}
 	if next.ConfigDigest != m.digest {
 		return action{step: stepAbandon, reason: "its configuration was changed"}
+	}
+	if reuses(rec) && spent(rec) {
+		return action{step: stepAbandon, reason: reasonSpent}
 	}
 	waiting := false
 	until := windowEnd(next)

@@ -2,6 +2,7 @@ package renewal
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -183,6 +184,7 @@ func TestDecidingAndDoingEndsInWaiting(t *testing.T) {
 			iss = informed{authority: root}
 		}
 		m := twoPlaces(t, iss)
+		m.ReuseKey = rapid.Bool().Draw(t, "reuse")
 		life := time.Duration(rapid.Int64Range(int64(30*time.Second), int64(90*day)).Draw(t, "life"))
 		rec := &store.Certificate{Name: "web", Phase: store.PhaseIdle}
 		w := simulation{t: t, m: m, rec: rec, life: life, now: noon, serial: 0}
@@ -194,7 +196,7 @@ func TestDecidingAndDoingEndsInWaiting(t *testing.T) {
 			case 1:
 				w.now = w.now.Add(life * 2)
 			case 2:
-				rec.Forced = rec.Phase == store.PhaseIdle
+				rec.Forced = rec.Phase == store.PhaseIdle || reuses(rec)
 			case 3:
 				changed := *m
 				changed.digest = rapid.StringMatching("[a-z]{3}").Draw(t, "digest")
@@ -254,16 +256,23 @@ func (s *simulation) do(a action) {
 	switch a.step {
 	case stepBegin:
 		s.serial++
-		if err := begun(s.rec, s.m, "key", string(rune('a'+s.serial%20)), s.now); err != nil {
+		key := fmt.Sprintf("key %d", s.serial)
+		if mayReuse(s.rec, s.m) {
+			key = s.rec.Current.KeyID
+		}
+		if err := begun(s.rec, s.m, key, string(rune('a'+s.serial%20)), s.now); err != nil {
 			s.t.Fatal(err)
 		}
 	case stepOrder:
 		class := issuer.Class(rapid.IntRange(-2, 6).Draw(s.t, "class"))
 		if class >= 0 {
-			orderFailed(s.rec, s.m, failure{
+			did := orderFailed(s.rec, s.m, failure{
 				class: class, err: broken, retryAfter: time.Duration(u * float64(day)),
-				mayIssue: rapid.Bool().Draw(s.t, "may issue"),
+				mayIssue: rapid.Bool().Draw(s.t, "may issue"), keyRefused: rapid.Bool().Draw(s.t, "key refused"),
 			}, s.now, u)
+			if did.dropped != "" && named(did.dropped, s.rec.Current, s.rec.Previous) {
+				s.t.Fatalf("the key in service is dropped with an order: %+v", s.rec)
+			}
 			return
 		}
 		next := s.rec.Next
@@ -271,7 +280,9 @@ func (s *simulation) do(a action) {
 		next.NotBefore, next.IssuedAt, next.NotAfter = s.now.Add(-time.Hour), s.now, s.now.Add(s.life)
 		s.rec.Phase, s.rec.OrderAttempt, s.rec.RetryAt = store.PhaseIssued, 0, time.Time{}
 	case stepAbandon:
-		abandoned(s.rec)
+		if id := abandoned(s.rec); named(id, s.rec.Current, s.rec.Previous) {
+			s.t.Fatalf("the key in service is dropped with an order: %+v", s.rec)
+		}
 	case stepDeployNext, stepRepair:
 		g := s.rec.Next
 		if a.step == stepRepair {

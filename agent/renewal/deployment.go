@@ -175,7 +175,7 @@ func (e *Engine) complete(m *managed, seen *store.Certificate) error {
 // retire removes the key that was replaced. A file that cannot be removed does
 // not hold up anything: sweep tries again.
 func (e *Engine) retire(m *managed, seen *store.Certificate) error {
-	if seen.Previous != nil {
+	if seen.Previous != nil && !named(seen.Previous.KeyID, seen.Current, seen.Next) {
 		e.discardKey(m.Name, seen.Previous.KeyID)
 	}
 	err := e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {

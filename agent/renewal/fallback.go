@@ -15,7 +15,9 @@ import (
 // may come is continued, not left, with one exception: when the certificate in
 // service is about to expire, or there is none, and the authority has had its
 // time. Then the key of that order is destroyed first, so that a certificate
-// which was issued for it after all is of no use to anybody and never deployed.
+// which was issued for it after all is of no use to anybody and never deployed. A
+// key that is in service cannot be: it is spent then, the stand-in is asked with a
+// new one, and it is destroyed with the pair that it is of.
 
 const (
 	// leaveAttempts is how often an issuer must have failed in a row before a
@@ -64,7 +66,7 @@ func goesOver(rec *store.Certificate, m *managed, fail failure, now time.Time) b
 	switch {
 	case len(m.Issuers) < 2 || fail.local:
 		return false
-	case fail.mayIssue || fail.unclear && rec.OrderState != nil:
+	case fail.mayYetIssue(rec):
 		return lastResort(rec, now)
 	case does.leaves == leavesAtOnce:
 		return true

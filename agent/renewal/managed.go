@@ -25,8 +25,12 @@ type Managed struct {
 	// life of the certificate.
 	Name  string
 	Names pki.Names
-	// KeyAlgorithm is of the keys to be made; each renewal makes a new one.
+	// KeyAlgorithm is of the keys to be made.
 	KeyAlgorithm pki.KeyAlgorithm
+	// ReuseKey makes a renewal keep the key in service, where that may be used
+	// again. Otherwise each renewal makes a new one. It is no part of what a
+	// certificate is renewed for when it changes.
+	ReuseKey bool
 	// Issuers may issue it, in order: the first one is asked at every renewal,
 	// the others stand in when it cannot. Another first name is another issuer,
 	// for which the certificate is renewed; other stand-ins are not.

@@ -18,9 +18,10 @@ var (
 	ErrUnderWay = errors.New("a renewal is already under way; it continues at once")
 )
 
-// Renew renews a certificate now, whatever its dates say, or, if its renewal is
-// under way, ends its pause and returns ErrUnderWay. The request is stored, and
-// survives a crash, before Renew returns; it does not wait for the renewal.
+// Renew renews a certificate now, whatever its dates say, and with a new key; or,
+// if such a renewal is under way, ends its pause and returns ErrUnderWay. The
+// request is stored, and survives a crash, before Renew returns; it does not wait
+// for the renewal.
 func (e *Engine) Renew(ctx context.Context, name string) error {
 	m := e.managed[name]
 	if m == nil {
@@ -38,7 +39,10 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 			rec.Forced = true
 			backToFirst(rec)
 		default:
-			underWay = true
+			// One for the key in service is not what was asked for: it is given up.
+			again := reuses(rec) || rec.Previous != nil && named(rec.Previous.KeyID, rec.Current)
+			rec.Forced = rec.Forced || again
+			underWay = !again
 		}
 		for id, d := range rec.Deployments {
 			d.RetryAt = time.Time{}
@@ -84,6 +88,8 @@ type Status struct {
 	Record *store.Certificate
 	// Doing is the step under way, such as "obtaining"; "" if there is none.
 	Doing string
+	// ReuseKey says that a renewal keeps the key where it may.
+	ReuseKey bool
 	// Problem is a failure that could not be stored with the record, such as a
 	// full disk; "" if there is none.
 	Problem string
@@ -101,7 +107,7 @@ func (e *Engine) Status() ([]Status, error) {
 		if !found {
 			rec = unknown(e.managed[name])
 		}
-		s := Status{Record: rec}
+		s := Status{Record: rec, ReuseKey: e.managed[name].ReuseKey}
 		e.mu.Lock()
 		if doing, busy := e.working[name]; busy && doing != stepWait {
 			s.Doing = doing.String()

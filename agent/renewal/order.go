@@ -22,13 +22,18 @@ import (
 // one moment without file descriptors must not cost an order.
 const keyAttempts = 3
 
-// begin makes a new key and stores the intent to order a certificate for it.
-// The key is on disk before the record names it; a crash in between leaves an
-// orphan, which sweep removes. That both were written is also the proof that
-// the disk has room, before anything is asked of the authority.
+// begin makes a new key, or finds the one to be used again, and stores the intent
+// to order a certificate for it. The key is on disk before the record names it; a
+// crash in between leaves an orphan, which sweep removes. That both were written
+// is also the proof that the disk has room, before anything is asked of the
+// authority.
 func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error {
 	log := e.log.With("certificate", m.Name)
-	keyID, _, err := e.cfg.Keys.Create(m.KeyAlgorithm)
+	keyID, err := e.keyInService(m, rec)
+	reused := keyID != ""
+	if err == nil && !reused {
+		keyID, _, err = e.cfg.Keys.Create(m.KeyAlgorithm)
+	}
 	if err != nil {
 		return e.failOrder(m, rec, failure{class: issuer.ClassConfig, err: keyError(err), local: true})
 	}
@@ -38,13 +43,15 @@ func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error 
 	})
 	var full *notStoredError
 	if errors.Is(err, errSuperseded) || errors.As(err, &full) {
-		e.discardKey(m.Name, keyID) // nothing was stored that names it
+		if !reused {
+			e.discardKey(m.Name, keyID) // nothing was stored that names it
+		}
 		return unlessSuperseded(err)
 	}
 	if err != nil {
 		return err // whether the record names the key is for the next process to see
 	}
-	log.Info("renewal begun", "reason", reason, "order_id", orderID)
+	log.Info("renewal begun", "reason", reason, "order_id", orderID, "key_reused", reused)
 	return nil
 }
 
@@ -219,13 +226,10 @@ func (e *Engine) withdraw(m *managed, fail failure, now time.Time) error {
 	return nil
 }
 
-// failKey stores that the new key cannot be read, and gives it up where waiting
+// failKey stores that the key of the order cannot be read, and gives it up where waiting
 // cannot help.
 func (e *Engine) failKey(m *managed, rec *store.Certificate, err error) error {
-	e.mu.Lock()
-	e.unusable[rec.Next.KeyID]++
-	failures := e.unusable[rec.Next.KeyID]
-	e.mu.Unlock()
+	failures := e.keyFails(rec.Next.KeyID)
 	if errors.Is(err, keys.ErrNotFound) || failures >= keyAttempts {
 		return e.failOrder(m, rec, failure{class: issuer.ClassOrderGone, err: keyError(err), attention: true, local: true})
 	}

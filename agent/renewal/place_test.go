@@ -118,3 +118,12 @@ func (p *place) counts() (deploys, writes int) {
 func (p *place) failWith(fn func(ctx context.Context, task *deploy.Task) error) {
 	p.set(func() { p.fail = fn })
 }
+
+// breakDown makes every deployment here fail, until the returned function is
+// called.
+func (p *place) breakDown() (mend func()) {
+	p.failWith(func(context.Context, *deploy.Task) error {
+		return &deploy.Error{Stage: deploy.StageReload, RolledBack: true, Err: errors.New("does not start")}
+	})
+	return func() { p.failWith(nil) }
+}

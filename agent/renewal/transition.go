@@ -36,12 +36,22 @@ func nextNumber(rec *store.Certificate) uint64 {
 	return last + 1
 }
 
-// begun records a new key and the intent to order a certificate for it.
+// begun records a key and the intent to order a certificate for it.
 func begun(rec *store.Certificate, m *managed, keyID, orderID string, now time.Time) error {
 	if rec.Phase != store.PhaseIdle {
 		return errSuperseded
 	}
-	rec.Next = &store.Generation{Number: nextNumber(rec), KeyID: keyID, KeyAlgorithm: m.KeyAlgorithm, ConfigDigest: m.digest, Issuer: m.asked(rec).Name}
+	madeAt := now
+	if cur := rec.Current; cur != nil && cur.KeyID == keyID {
+		if !mayReuse(rec, m) {
+			return errSuperseded
+		}
+		madeAt = keyMadeAt(cur)
+	}
+	rec.Next = &store.Generation{
+		Number: nextNumber(rec), KeyID: keyID, KeyAlgorithm: m.KeyAlgorithm, KeyMadeAt: madeAt,
+		ConfigDigest: m.digest, Issuer: m.asked(rec).Name,
+	}
 	rec.Phase = store.PhaseKeyWritten
 	rec.OrderID, rec.OrderState, rec.OrderBegunAt = orderID, nil, now
 	return nil
@@ -91,13 +101,16 @@ func issued(rec *store.Certificate, orderID string, got store.Generation, now ti
 }
 
 // abandoned drops the pair that was being obtained or deployed, and returns the
-// id of its key file, "" if it has none.
+// id of its key file, "" if it has none or if another pair has the same.
 func abandoned(rec *store.Certificate) (keyID string) {
 	if rec.Next != nil {
 		keyID = rec.Next.KeyID
 	}
 	rec.Phase = store.PhaseIdle
 	rec.Next = nil
+	if named(keyID, rec.Current, rec.Previous) {
+		keyID = ""
+	}
 	rec.OrderID, rec.OrderState, rec.OrderBegunAt = "", nil, time.Time{}
 	return keyID
 }
@@ -128,6 +141,9 @@ func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time
 	}
 	rec.RetryAt = now.Add(does.pace.pause(attempt, fail.retryAfter, rec.Current, m.Lifetime, now, u))
 	did.left = goesOver(rec, m, fail, now)
+	if reuses(rec) && (fail.keyRefused || did.left && fail.mayYetIssue(rec)) {
+		rec.Current.KeySpent = true
+	}
 	if (does.drops || did.left) && rec.Next != nil {
 		did.dropped = abandoned(rec)
 	}
@@ -255,7 +271,12 @@ func finished(rec *store.Certificate, g *store.Generation, renewAt, checkAt time
 	rec.RenewAt = renewAt
 	rec.RenewalInfo = &store.RenewalInfo{CheckAgainAt: checkAt}
 	rec.Renewals++
-	rec.Forced = false
+	if named(rec.Current.KeyID, rec.Previous) {
+		// What was said of the key while it was in use for this pair holds on.
+		rec.Current.KeySpent = rec.Current.KeySpent || rec.Previous.KeySpent
+	} else {
+		rec.Forced = false
+	}
 	rec.OrderID, rec.OrderState, rec.OrderBegunAt = "", nil, time.Time{}
 	backToFirst(rec)
 	rec.OrderAttempt, rec.RetryAt = 0, time.Time{}
@@ -305,6 +326,12 @@ type failure struct {
 	unclear    bool // the issuer did not say what it means: it may mean mayIssue too
 	limited    bool // the issuer takes nothing new from this account for a while
 	local      bool // of this host; no issuer had a part in it
+	keyRefused bool // the issuer wants no certificate of this key
+}
+
+// mayYetIssue reports whether a certificate may come of the order under way.
+func (f failure) mayYetIssue(rec *store.Certificate) bool {
+	return f.mayIssue || f.unclear && rec.OrderState != nil
 }
 
 func issuerFailure(err error) failure {
@@ -313,7 +340,7 @@ func issuerFailure(err error) failure {
 	var full *notStoredError // what the issuer tried to save
 	return failure{
 		class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full),
-		mayIssue: e.MayIssue(), unclear: !classified, limited: e.Limited,
+		mayIssue: e.MayIssue(), unclear: !classified, limited: e.Limited, keyRefused: e.KeyRefused,
 	}
 }
 

@@ -55,8 +55,10 @@ type world struct {
 	point   func(string) // called at every step that a crash may follow
 	tune    func(*Config)
 
-	names []string // of managed certificates
-	dns   []string // names of each, "" is <name>.example.com
+	names     []string // of managed certificates
+	reuse     bool     // their keys
+	algorithm pki.KeyAlgorithm
+	dns       []string // names of each, "" is <name>.example.com
 
 	store *faultyStore
 	keys  *faultyKeys
@@ -66,7 +68,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	// The real time, because the age of key files is compared with it.
 	c := &clock{at: time.Now().UTC().Truncate(time.Second)}
-	w := &world{t: t, dir: t.TempDir(), clock: c, ca: newAuthority(t, c.now), names: []string{"web"}, point: func(string) {}}
+	w := &world{t: t, dir: t.TempDir(), clock: c, ca: newAuthority(t, c.now), names: []string{"web"}, algorithm: pki.ECDSAP256, point: func(string) {}}
 	w.issuer = w.ca
 	for _, id := range []string{"front", "back"} {
 		w.places = append(w.places, &place{t: t, id: id})
@@ -82,7 +84,7 @@ func (w *world) managed() []Managed {
 			dns = []string{name + ".example.com"}
 		}
 		m := Managed{
-			Name: name, Names: pki.MustParseNames(dns...), KeyAlgorithm: pki.ECDSAP256,
+			Name: name, Names: pki.MustParseNames(dns...), KeyAlgorithm: w.algorithm, ReuseKey: w.reuse,
 			Issuers: []NamedIssuer{{Name: "ca", Issuer: w.issuer}},
 		}
 		if w.standIn != nil {
@@ -228,7 +230,7 @@ func (w *world) snapshot() *world {
 		require.NoError(w.t, copyFile(filepath.Join(w.dir, "keys", f.Name()), filepath.Join(dir, "keys", f.Name())))
 	}
 	c := &clock{at: w.clock.now()}
-	copied := &world{t: w.t, dir: dir, clock: c, ca: w.ca.clone(c.now), names: w.names, dns: w.dns, tune: w.tune, point: func(string) {}}
+	copied := &world{t: w.t, dir: dir, clock: c, ca: w.ca.clone(c.now), names: w.names, reuse: w.reuse, algorithm: w.algorithm, dns: w.dns, tune: w.tune, point: func(string) {}}
 	copied.issuer = copied.ca
 	if w.standIn != nil {
 		copied.standIn = w.standIn.clone(c.now)

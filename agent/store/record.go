@@ -81,9 +81,16 @@ type Certificate struct {
 
 // Generation is one key and its certificate.
 type Generation struct {
-	Number       uint64           `json:"number"` // grows by one per key
+	Number       uint64           `json:"number"` // grows by one per pair
 	KeyID        string           `json:"key_id"` // file in the key directory
 	KeyAlgorithm pki.KeyAlgorithm `json:"key_algorithm"`
+	// KeyMadeAt is when the key was made, which is before the pair where the key
+	// of the pair before is used again; zero in records of earlier versions.
+	KeyMadeAt time.Time `json:"key_made_at,omitzero"`
+	// KeySpent says that no other certificate may be asked for with this key: it
+	// was revoked or compromised, its authority refuses it, or an order for it was
+	// left of which a certificate may still come.
+	KeySpent bool `json:"key_spent,omitempty"`
 	// The rest is empty until the certificate is issued.
 	ChainPEM     string    `json:"chain_pem,omitempty"`
 	Serial       string    `json:"serial,omitempty"`

@@ -23,11 +23,21 @@ type Certificate struct {
 	Names       []string         `yaml:"names" required:"true" min:"1" max:"100" example:"www.example.com" doc:"DNS names and IP addresses that it shall hold."`
 	Issuer      string           `yaml:"issuer" default:"coordinator" doc:"Name of one of the issuers, or coordinator."`
 	Fallback    []string         `yaml:"fallback_issuers" max:"8" example:"zerossl,coordinator" doc:"Issuers that stand in, in order, when the issuer refuses, or when it fails and the certificate is at risk. Every renewal begins with the issuer again."`
-	Key         pki.KeyAlgorithm `yaml:"key" default:"ecdsa-p256" type:"key algorithm" doc:"Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519. Every renewal makes a new key."`
+	Key         pki.KeyAlgorithm `yaml:"key" default:"ecdsa-p256" type:"key algorithm" doc:"Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519."`
+	KeyPolicy   KeyPolicy        `yaml:"key_policy" default:"rotate" oneof:"rotate|reuse" doc:"What a renewal does with the key. rotate: makes a new one. reuse: keeps the one in service, for those who pin it (DANE, for example); a key that was revoked, refused or lost, or is of another algorithm, is replaced all the same, and so is that of a renewal that was asked for by hand."`
 	Profile     string           `yaml:"profile" default:"" doc:"Certificate profile of the issuer, where it has profiles. Fallback issuers use their default."`
 	Lifetime    time.Duration    `yaml:"lifetime" default:"0s" min:"0s" max:"3650d" doc:"Lifetime to ask for, where the authority lets the client choose. 0s: the authority's own."`
 	Deployments []Deployment     `yaml:"deployments" max:"100" doc:"Where the certificate is put into service."`
 }
+
+// KeyPolicy says what a renewal does with the key in service.
+type KeyPolicy string
+
+// Key policies.
+const (
+	KeyRotate KeyPolicy = "rotate" // each renewal makes a new one
+	KeyReuse  KeyPolicy = "reuse"  // it is kept, where it may be used again
+)
 
 // Issuers are the names of its issuers in the order in which they are asked.
 func (c *Certificate) Issuers() []string { return append([]string{c.Issuer}, c.Fallback...) }

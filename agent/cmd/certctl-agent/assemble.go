@@ -49,7 +49,7 @@ func (p *parts) managed() ([]renewal.Managed, error) {
 			return nil, p.report.Problem(path+".names", err)
 		}
 		m := renewal.Managed{
-			Name: c.Name, Names: names, KeyAlgorithm: c.Key,
+			Name: c.Name, Names: names, KeyAlgorithm: c.Key, ReuseKey: c.KeyPolicy == managed.KeyReuse,
 			Profile: c.Profile, Lifetime: c.Lifetime,
 		}
 		for _, name := range c.Issuers() {

@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
 )
 
@@ -32,7 +33,7 @@ type backend struct {
 
 // Status implements control.Backend.
 func (b *backend) Status(context.Context) (*control.Status, error) {
-	managed, err := b.engine.Status()
+	certificates, err := b.engine.Status()
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +62,14 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		Coordinator:  control.ConnectionOf(link, dropped),
 		Clock:        control.ClockOf(now),
 		SafeUntil:    safeUntil,
-		Certificates: make([]control.Certificate, 0, len(managed)),
+		Certificates: make([]control.Certificate, 0, len(certificates)),
 	}
-	for _, m := range managed {
-		c := control.CertificateOf(m.Record)
+	for _, m := range certificates {
+		policy := managed.KeyRotate
+		if m.ReuseKey {
+			policy = managed.KeyReuse
+		}
+		c := control.CertificateOf(m.Record, policy)
 		if m.Problem != "" {
 			status.Warnings = append(status.Warnings, fmt.Sprintf("%s: %s", c.Name, m.Problem))
 		}

@@ -97,6 +97,7 @@ func classify(ctx context.Context, step step, status int, retryAfter time.Durati
 	case errors.As(err, &problem):
 		v := judge(problem)
 		failure.Class, failure.Mend = v.class, v.mend
+		failure.KeyRefused = refusesKey(problem)
 		failure.Limited = problem.Type == acme.ProblemTypeRateLimited
 	case status == http.StatusNotFound && step == stepDirectory:
 		failure.Class, failure.Mend = issuer.ClassConfig, "correct directory_url"
@@ -115,6 +116,18 @@ func classify(ctx context.Context, step step, status int, retryAfter time.Durati
 		failure.Class = issuer.ClassOrderGone
 	}
 	return failure
+}
+
+// refusesKey reports whether a problem is about the key. The request for a
+// certificate holds nothing else but the names, which were agreed on before, so
+// that one which is refused is refused for its key: Let's Encrypt answers so to
+// keys that were compromised.
+func refusesKey(problem acme.Problem) bool {
+	switch problem.Type {
+	case acme.ProblemTypeBadPublicKey, acme.ProblemTypeBadCSR, acme.ProblemTypeBadSignatureAlgorithm:
+		return true
+	}
+	return false
 }
 
 func goneStatus(status int) bool {

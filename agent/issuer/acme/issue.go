@@ -248,10 +248,11 @@ func (r *issuance) invalid(ctx context.Context, placed acme.Order, refusal error
 	switch {
 	case placed.Error != nil:
 		gone.Err = fmt.Errorf("order %s is invalid: %w", placed.Location, *placed.Error)
-		gone.Mend = judge(*placed.Error).mend
+		gone.Mend, gone.KeyRefused = judge(*placed.Error).mend, refusesKey(*placed.Error)
 	case refusal != nil:
 		gone.Err = fmt.Errorf("order %s is invalid: %w", placed.Location, refusal)
-		gone.Mend = issuer.Classify(refusal).Mend
+		failure := issuer.Classify(refusal)
+		gone.Mend, gone.KeyRefused = failure.Mend, failure.KeyRefused
 	default:
 		gone.Err = fmt.Errorf("order %s is invalid and the authority does not say why", placed.Location)
 	}

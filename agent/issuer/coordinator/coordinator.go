@@ -279,6 +279,7 @@ func rejected(problem *wire.Problem) error {
 	case wire.CodeNamesRefused:
 		e.Mend = cmp.Or(e.Mend, "ask only for names of this enrolment, or enrol with a token that allows these")
 	case wire.CodeKeyRefused:
+		e.KeyRefused = true
 		e.Mend = cmp.Or(e.Mend, "choose another key algorithm for the certificate")
 	case wire.CodeIssuerUnknown:
 		e.Mend = cmp.Or(e.Mend, "choose an issuer that the coordinator has")
