@@ -40,6 +40,11 @@ func sample(t testing.TB) string {
 	require.NoError(t, s.PutOrder(Order{Request: wire.OrderRequest{ID: "order-1", CSR: []byte{1, 2, 3}}}))
 	require.NoError(t, s.SaveIssuerState("letsencrypt", json.RawMessage(`{"key_id":"key-2"}`)))
 	require.NoError(t, s.SaveSyncState(SyncState{AckedRevision: 5}))
+	require.NoError(t, s.SaveDesired(&wire.Desired{Digest: "digest-1", Assignments: []wire.Assignment{
+		{Name: "www", Revision: 3, Certificate: json.RawMessage(`{"names":["www.example.com"]}`)},
+	}}))
+	_, err = s.FollowCommands([]wire.Command{{ID: "command-1", Kind: wire.CommandRenew, Certificate: "web-01", Serial: "aa"}}, nil)
+	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	return path
 }
@@ -288,6 +293,13 @@ func TestRefusesContradictions(t *testing.T) {
 		"order of another id":       set(bucketOrders, "order-1", `{"request":{"id":"order-2"}}`),
 		"collected unsealed":        index(bucketCollected, []byte("order-1"), nil),
 		"issuer state not JSON":     set(bucketIssuers, "letsencrypt", `x`),
+		"assignment not JSON":       set(bucketAssignments, "www", `x`),
+		"assignment of another":     set(bucketAssignments, "www", `{"name":"web","certificate":{}}`),
+		"desired not JSON":          set(bucketMeta, metaDesired, `x`),
+		"desired missing":           del(bucketMeta, []byte(metaDesired)),
+		"command not JSON":          set(bucketCommands, "command-1", `x`),
+		"command of another id":     set(bucketCommands, "command-1", `{"request":{"id":"command-2"},"state":"done"}`),
+		"command of no state":       set(bucketCommands, "command-1", `{"request":{"id":"command-1"},"state":"x"}`),
 		"issuer state of no schema": set(bucketMeta, metaSchema, string(numberKey(0))),
 	}
 	whole, err := os.ReadFile(sample(t))

@@ -15,9 +15,9 @@ import (
 )
 
 // Schema is the version of the file's layout that this package writes.
-const Schema = 1
+const Schema = 2
 
-// The buckets of schema 1. Values of all but the indexes are sealed JSON.
+// The buckets of schema 2. Values of all but the indexes are sealed JSON.
 const (
 	bucketMeta         = "meta"         // see the keys below
 	bucketCertificates = "certificates" // name -> Certificate
@@ -32,10 +32,12 @@ const (
 	bucketOrders       = "orders"       // id -> Order
 	bucketCollected    = "collected"    // ids whose results the coordinator need not send again
 	bucketIssuers      = "issuers"      // name -> its own JSON
+	bucketAssignments  = "assignments"  // name -> wire.Assignment
+	bucketCommands     = "commands"     // id -> Command
 )
 
 var buckets = []string{bucketMeta, bucketCertificates, bucketSchedule, bucketExpiry, bucketRows, bucketRevisions,
-	bucketRemovals, bucketEvents, bucketKinds, bucketSubjects, bucketOrders, bucketCollected, bucketIssuers}
+	bucketRemovals, bucketEvents, bucketKinds, bucketSubjects, bucketOrders, bucketCollected, bucketIssuers, bucketAssignments, bucketCommands}
 
 // Keys of bucketMeta. Magic and schema are read before anything else is known
 // about the file, so their form is the same in every schema.
@@ -48,6 +50,7 @@ const (
 	metaSync     = "sync"
 	metaIdentity = "identity"
 	metaClock    = "clock"
+	metaDesired  = "desired"
 )
 
 const magic = "certctl-agent state"

@@ -22,7 +22,17 @@ type layout struct {
 	verify func(*bolt.Tx) error
 }
 
-var current = layout{version: Schema, verify: verify}
+var current = layout{version: Schema, verify: verify, migrations: map[uint64]func(*bolt.Tx) error{1: addDesired}}
+
+// addDesired leads from schema 1 to 2, which has what the centre wants.
+func addDesired(tx *bolt.Tx) error {
+	for _, name := range []string{"assignments", "commands"} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // migrate keeps a copy of the file and then brings it up to date in one
 // transaction, checked before it is committed: a crash, an error or a full disk

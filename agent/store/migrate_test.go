@@ -16,12 +16,15 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
-// schema0 is the sample as a schema without the index of expiries would have it.
+// schema0 is the sample as a schema without the index of expiries, and without
+// what the centre wants, would have it.
 func schema0(t *testing.T) string {
 	t.Helper()
 	path := sample(t)
 	tamper(t, path, func(tx *bolt.Tx) error {
-		return errors.Join(tx.DeleteBucket([]byte(bucketExpiry)), sealMeta(tx, metaSchema, numberKey(0)))
+		return errors.Join(
+			tx.DeleteBucket([]byte(bucketExpiry)), tx.DeleteBucket([]byte(bucketAssignments)), tx.DeleteBucket([]byte(bucketCommands)),
+			tx.Bucket([]byte(bucketMeta)).Delete([]byte(metaDesired)), sealMeta(tx, metaSchema, numberKey(0)))
 	})
 	return path
 }
@@ -46,13 +49,13 @@ func addExpiries(tx *bolt.Tx) error {
 
 const bucketNotes = "notes"
 
-// addNotes leads from schema 1 to 2.
+// addNotes leads from the schema of this version to one that is to come.
 func addNotes(tx *bolt.Tx) error {
 	_, err := tx.CreateBucket([]byte(bucketNotes))
 	return err
 }
 
-func verify2(tx *bolt.Tx) error {
+func verifyNotes(tx *bolt.Tx) error {
 	if tx.Bucket([]byte(bucketNotes)) == nil {
 		return damage("its notes are missing")
 	}
@@ -70,10 +73,10 @@ func TestMigration(t *testing.T) {
 	count := func(step func(*bolt.Tx) error) func(*bolt.Tx) error {
 		return func(tx *bolt.Tx) error { steps++; return step(tx) }
 	}
-	l := layout{version: 2, verify: verify2, migrations: map[uint64]func(*bolt.Tx) error{0: count(addExpiries), 1: count(addNotes)}}
+	l := layout{version: 3, verify: verifyNotes, migrations: map[uint64]func(*bolt.Tx) error{0: count(addExpiries), 1: count(addDesired), 2: count(addNotes)}}
 	s, err := open(path, Options{}, l)
 	require.NoError(t, err)
-	assert.Equal(t, 2, steps)
+	assert.Equal(t, 3, steps)
 	until, err := s.SafeUntil()
 	require.NoError(t, err)
 	require.NotNil(t, until)
@@ -90,16 +93,16 @@ func TestMigration(t *testing.T) {
 
 	s, err = open(path, Options{}, l)
 	require.NoError(t, err)
-	assert.Equal(t, 2, steps, "once is enough")
+	assert.Equal(t, 3, steps, "once is enough")
 	require.NoError(t, s.Close())
 
-	requireRefused(t, path, ErrNewerSchema) // by the version that knows schema 1 only
+	requireRefused(t, path, ErrNewerSchema) // by the version that knows an older schema only
 	_, err = Open(path, Options{})
-	require.ErrorContains(t, err, "its schema is 2")
+	require.ErrorContains(t, err, "its schema is 3")
 
 	// The copy is what the message says to restore.
 	require.NoError(t, os.WriteFile(path, kept, 0o600))
-	s, err = open(path, Options{}, layout{version: 1, verify: verify, migrations: l.migrations})
+	s, err = open(path, Options{}, layout{version: 2, verify: verify, migrations: l.migrations})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	assert.NotEmpty(t, dumpFile(t, path))
@@ -111,13 +114,13 @@ func TestFailedMigrationLeavesTheFile(t *testing.T) {
 		layout layout
 		want   error
 	}{
-		"step fails": {layout{version: 2, verify: verify2, migrations: map[uint64]func(*bolt.Tx) error{
-			0: addExpiries, 1: func(*bolt.Tx) error { return broken }}}, broken},
-		"step panics": {layout{version: 2, verify: verify2, migrations: map[uint64]func(*bolt.Tx) error{
-			0: addExpiries, 1: func(*bolt.Tx) error { panic("a mistake") }}}, ErrDamaged},
-		"step is missing": {layout{version: 2, verify: verify2, migrations: map[uint64]func(*bolt.Tx) error{0: addExpiries}}, ErrDamaged},
-		"result is not whole": {layout{version: 1, verify: verify, migrations: map[uint64]func(*bolt.Tx) error{
-			0: func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte(bucketExpiry)); return err }}}, ErrDamaged},
+		"step fails": {layout{version: 3, verify: verifyNotes, migrations: map[uint64]func(*bolt.Tx) error{
+			0: addExpiries, 1: addDesired, 2: func(*bolt.Tx) error { return broken }}}, broken},
+		"step panics": {layout{version: 3, verify: verifyNotes, migrations: map[uint64]func(*bolt.Tx) error{
+			0: addExpiries, 1: addDesired, 2: func(*bolt.Tx) error { panic("a mistake") }}}, ErrDamaged},
+		"step is missing": {layout{version: 3, verify: verifyNotes, migrations: map[uint64]func(*bolt.Tx) error{0: addExpiries, 1: addDesired}}, ErrDamaged},
+		"result is not whole": {layout{version: 2, verify: verify, migrations: map[uint64]func(*bolt.Tx) error{
+			1: addDesired, 0: func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte(bucketExpiry)); return err }}}, ErrDamaged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := schema0(t)
@@ -129,17 +132,18 @@ func TestFailedMigrationLeavesTheFile(t *testing.T) {
 			after, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.Equal(t, before, after)
-			s, err := open(path, Options{}, layout{version: 1, verify: verify, migrations: map[uint64]func(*bolt.Tx) error{0: addExpiries}})
+			s, err := open(path, Options{}, layout{version: 2, verify: verify, migrations: map[uint64]func(*bolt.Tx) error{0: addExpiries, 1: addDesired}})
 			require.NoError(t, err, "nothing stands in the way of a version without the mistake")
 			require.NoError(t, s.Close())
 		})
 	}
 }
 
-// testdata/v1.db.gz was written by the first version with schema 1. Every later
-// version must open it.
-func TestOpensFileOfSchema1(t *testing.T) {
-	f, err := os.Open(filepath.Join("testdata", "v1.db.gz"))
+// testdata has a file of each schema, written by the first version that had it.
+// Every later version must open them.
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name))
 	require.NoError(t, err)
 	defer f.Close()
 	z, err := gzip.NewReader(f)
@@ -148,8 +152,42 @@ func TestOpensFileOfSchema1(t *testing.T) {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "state.db")
 	require.NoError(t, os.WriteFile(path, content, 0o600))
+	return path
+}
 
+func TestOpensFileOfSchema1(t *testing.T) {
+	path := testdata(t, "v1.db.gz")
 	s := openTestAt(t, path)
+	requireSample(t, s)
+	wanted, err := s.Wanted()
+	require.NoError(t, err)
+	assert.Empty(t, wanted)
+	commands, err := s.Commands()
+	require.NoError(t, err)
+	assert.Empty(t, commands)
+	assert.FileExists(t, path+".v1.bak")
+	// And what the new schema is for can be stored.
+	require.NoError(t, s.SaveDesired(&wire.Desired{Digest: "digest-1"}))
+	requireWhole(t, s)
+}
+
+func TestOpensFileOfSchema2(t *testing.T) {
+	s := openTestAt(t, testdata(t, "v2.db.gz"))
+	requireSample(t, s)
+	desired, err := s.Desired()
+	require.NoError(t, err)
+	assert.Equal(t, wire.Desired{Digest: "digest-1", Assignments: []wire.Assignment{
+		{Name: "www", Revision: 3, Certificate: []byte(`{"names":["www.example.com"]}`)},
+	}}, desired)
+	commands, err := s.Commands()
+	require.NoError(t, err)
+	require.Len(t, commands, 1)
+	assert.Equal(t, wire.CommandAccepted, commands[0].State)
+	assert.Equal(t, "web-01", commands[0].Request.Certificate)
+}
+
+func requireSample(t *testing.T, s *Store) {
+	t.Helper()
 	records, err := s.Certificates()
 	require.NoError(t, err)
 	require.Len(t, records, 39)

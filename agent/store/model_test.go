@@ -36,6 +36,11 @@ type model struct {
 
 	remote   map[string]wire.Row
 	revision uint64
+
+	desired  wire.Desired
+	refused  string             // digest
+	commands map[string]Command // what Commands must return
+	told     map[string]bool    // final commands that a request has told of
 }
 
 func (m *model) open(t *rapid.T) {
@@ -260,6 +265,7 @@ func (m *model) check(t *rapid.T) {
 	}
 	require.Equal(t, digest, full.Digest)
 	m.checkOutbox(t)
+	m.checkDesired(t)
 }
 
 func (m *model) checkOutbox(t *rapid.T) {
@@ -299,7 +305,8 @@ func TestStoreFollowsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		state := filepath.Join(dir, fmt.Sprint(run))
-		m := &model{path: filepath.Join(state, "state.db"), records: map[string]string{}, rows: map[string][]byte{}, remote: map[string]wire.Row{}}
+		m := &model{path: filepath.Join(state, "state.db"), records: map[string]string{}, rows: map[string][]byte{}, remote: map[string]wire.Row{},
+			commands: map[string]Command{}, told: map[string]bool{}}
 		require.NoError(t, os.Mkdir(state, 0o700))
 		require.NoError(t, os.WriteFile(m.path, empty, 0o600)) // quicker than making one
 		m.open(t)
@@ -315,6 +322,10 @@ func TestStoreFollowsModel(t *testing.T) {
 			"sync":    m.sync,
 			"resync":  m.resync,
 			"reopen":  m.reopen,
+			"desired": m.saveDesired,
+			"refuse":  m.refuseDesired,
+			"follow":  m.followCommands,
+			"command": m.updateCommand,
 			"":        m.check,
 		})
 	})

@@ -24,7 +24,7 @@ func verify(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	for _, check := range []func(*bolt.Tx, counters) error{verifyMeta, verifyCertificates, verifyInventory, verifyOutbox, verifyRest} {
+	for _, check := range []func(*bolt.Tx, counters) error{verifyMeta, verifyCertificates, verifyInventory, verifyOutbox, verifyDesired, verifyRest} {
 		if err := check(tx, c); err != nil {
 			return err
 		}

@@ -93,6 +93,11 @@ const (
 	CommandRefused  CommandState = "refused" // unknown kind or certificate
 )
 
+// Final reports whether the command will not change any more.
+func (s CommandState) Final() bool {
+	return s == CommandDone || s == CommandFailed || s == CommandRefused
+}
+
 // CommandResult is an agent's answer to a command, repeated until the coordinator
 // no longer sends the command.
 type CommandResult struct {
@@ -162,6 +167,9 @@ func (d *Desired) Validate() *Problem {
 	}
 	return nil
 }
+
+// ValidCommandID reports whether a command of that id can be answered.
+func ValidCommandID(id string) bool { return validID(id) }
 
 // Validate checks the shape of a command. A kind that is not known is no error
 // here: the agent answers it with CommandRefused.

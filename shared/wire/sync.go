@@ -174,6 +174,8 @@ const (
 	EventRemoved         EventKind = "certificate.removed"
 	EventIdentityRenewed EventKind = "identity.renewed"
 	EventStarted         EventKind = "agent.started"
+	// EventDesiredRefused says that the host could not take what the centre wants.
+	EventDesiredRefused EventKind = "desired.refused"
 )
 
 // Event is one fact in an agent's outbox. Sequence is given by the agent's
