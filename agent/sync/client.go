@@ -32,6 +32,10 @@ type Config struct {
 	// OnResult, when set, is called with the name of a certificate when the
 	// result of its order has been stored. It must return at once.
 	OnResult func(certificate string)
+	// OnDesired, when set, is called when another desired state has been stored,
+	// and OnCommands when commands have been accepted. They must return at once.
+	OnDesired  func()
+	OnCommands func()
 	// OnEnrolled, when set, is called when the host has been enrolled, or
 	// enrolled anew, while the agent ran. It must return at once.
 	OnEnrolled func()
@@ -53,8 +57,9 @@ type Client struct {
 	kick chan struct{} // something new; holds at most one
 	urge chan struct{} // something new that a person waits for; holds at most one
 
-	mu      sync.Mutex // guards state and results
+	mu      sync.Mutex // guards state, results and made
 	state   State
+	made    Made
 	results chan struct{} // closed and replaced when a result was stored
 
 	// The rest belongs to the goroutine of Run.
@@ -79,6 +84,7 @@ type Client struct {
 	trustAfter   time.Time // when the trust chain may be asked for again
 	complained   bool      // being cut off has been logged
 	reportedSkew int64     // seconds, of the wall clock, as the coordinator knows it
+	reported     string    // what the coordinator was last told of assignments
 }
 
 // identities is the part of the store that faults are put into in tests.

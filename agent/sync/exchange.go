@@ -40,6 +40,8 @@ type exchange struct {
 	resyncID             string
 	orders               []string
 	collected            []string
+	told                 map[string]bool // commands that are over
+	reported             string          // of assignments
 	// more says that not everything that waits went into this request.
 	more bool
 }
@@ -153,6 +155,9 @@ func (c *Client) compose(limit limits) (*exchange, *wire.SyncRequest, error) {
 	if !now.Before(c.trustAfter) {
 		request.Trust = &c.link.trust
 	}
+	if err := c.tell(x, request); err != nil {
+		return nil, nil, err
+	}
 	for _, order := range orders {
 		x.orders = append(x.orders, order.Request.ID)
 		request.Orders = append(request.Orders, order.Request)
@@ -220,6 +225,9 @@ func (c *Client) apply(x *exchange, answer *wire.SyncResponse) (more bool, err e
 	}
 	for _, id := range x.orders {
 		c.placed[id] = true
+	}
+	if err := c.heed(x, answer); err != nil {
+		return false, err
 	}
 	if err := c.learn(answer.Trust); err != nil {
 		return false, err

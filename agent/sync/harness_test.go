@@ -41,6 +41,8 @@ type host struct {
 
 	agentID string
 	results []string // certificates that OnResult was called for
+	desired int      // calls of OnDesired
+	asked   int      // calls of OnCommands
 	prepare func(*Client)
 }
 
@@ -79,8 +81,10 @@ func (h *host) start() {
 	var err error
 	h.client, err = New(Config{
 		Store: h.store, Keys: h.keys, Log: h.log, Host: wire.HostReport{Hostname: "web1", OS: "linux"},
-		Clock:    h.clock,
-		OnResult: func(certificate string) { h.results = append(h.results, certificate) },
+		Clock:      h.clock,
+		OnResult:   func(certificate string) { h.results = append(h.results, certificate) },
+		OnDesired:  func() { h.desired++ },
+		OnCommands: func() { h.asked++ },
 	})
 	require.NoError(h.t, err)
 	h.client.dial = h.network.Dial

@@ -30,6 +30,17 @@ type Agent struct {
 	Current  string // fingerprint of its identity
 	Pending  string
 	Promoted int // how often a new identity took over
+	// Desired, when set, is what is wanted of the agent, and Commands what it is
+	// asked for: those without a final result are repeated.
+	Desired  *wire.Desired
+	Commands []wire.Command
+	// DesiredDigest is of the last sync; Assignments are of the last one that
+	// told any, and AssignmentReports counts those.
+	DesiredDigest     string
+	Assignments       []wire.AssignmentReport
+	AssignmentReports int
+	Results           map[string]wire.CommandResult // the last one of each command
+	Final             map[string]int                // how often a command became final
 	// Trust is the generation of trust of the last sync; nil if it told none.
 	Trust *wire.TrustPosition
 	Skew  time.Duration // of the last sync: our time less the agent's
@@ -71,6 +82,7 @@ func (c *Coordinator) Join(pub crypto.PublicKey) *store.Identity {
 func (c *Coordinator) newAgent(host wire.HostReport, pub crypto.PublicKey) *Agent {
 	agent := &Agent{
 		ID: fmt.Sprintf("agent-%d", len(c.agents)+1), Rows: map[string]wire.Row{}, Host: host,
+		Results: map[string]wire.CommandResult{}, Final: map[string]int{},
 		Orders: map[string]*wire.OrderResult{}, Placed: map[string]int{}, identities: map[string]*x509.Certificate{},
 	}
 	agent.Current = pki.Fingerprint(c.identity(agent, pub))

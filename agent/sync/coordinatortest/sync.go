@@ -60,6 +60,7 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 			answer.Orders = append(answer.Orders, *result)
 		}
 	}
+	a.desired(&r, answer)
 	a.Trust, answer.Trust = r.Trust, c.missing(r.Trust)
 	answer.Revision, answer.Event, answer.ResyncID = a.revision, a.event, a.resyncID
 	return answer
@@ -80,6 +81,30 @@ func (c *Coordinator) decide(order wire.OrderRequest) *wire.OrderResult {
 		result.State, result.Chain = wire.OrderIssued, pemOf(leaf)
 	}
 	return result
+}
+
+// desired is what a sync says of the desired state and of commands.
+func (a *Agent) desired(r *wire.SyncRequest, answer *wire.SyncResponse) {
+	if a.DesiredDigest = r.DesiredDigest; a.Desired != nil && a.Desired.Digest != r.DesiredDigest {
+		answer.Desired = a.Desired
+	}
+	if len(r.Assignments) > 0 {
+		a.Assignments = r.Assignments
+		a.AssignmentReports++
+	}
+	for _, result := range r.Commands {
+		if old := a.Results[result.ID]; !old.State.Final() {
+			a.Results[result.ID] = result
+			if result.State.Final() {
+				a.Final[result.ID]++
+			}
+		}
+	}
+	for _, command := range a.Commands {
+		if !a.Results[command.ID].State.Final() {
+			answer.Commands = append(answer.Commands, command)
+		}
+	}
 }
 
 func (a *Agent) inventory(r *wire.SyncRequest) {
