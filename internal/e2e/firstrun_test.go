@@ -22,7 +22,7 @@ import (
 func awaitInService(t *testing.T, c *coordinator, a *agent, web *testnginx.Server, name, dnsName, before string) string {
 	t.Helper()
 	var served string
-	await(t, 45*time.Second, name+" is in service and reported", func() error {
+	await(t, 2*time.Minute, name+" is in service and reported", func() error {
 		leaf, err := servedLeaf(context.Background(), web, dnsName)
 		if err != nil {
 			return err

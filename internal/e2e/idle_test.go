@@ -37,11 +37,11 @@ func TestIdleAgent(t *testing.T) {
 	a.configure(section{"certificates": certificates, "renewal": section{}})
 	a.enrolled(a.enrollWith("https://"+proxy.address, c.newToken("*.example").Token))
 	a.startAndAwait()
-	a.awaitSettled(30 * time.Second)
+	a.awaitSettled(2 * time.Minute)
 	for i := range 10 {
 		own, err := a.certificate(fmt.Sprintf("c%d", i))
 		require.NoError(t, err)
-		a.awaitReported(c, own.Name, own.Serial, 60*time.Second)
+		a.awaitReported(c, own.Name, own.Serial, 2*time.Minute)
 	}
 	// What the start has left to do, such as sweeps and the last reports, ends
 	// before the window begins.

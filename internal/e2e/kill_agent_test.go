@@ -67,7 +67,7 @@ func TestKillAgent(t *testing.T) {
 	a.startAndAwait()
 
 	var converged *control.Status
-	await(t, 60*time.Second, "the agent has come to rest, and the books agree", func() (err error) {
+	await(t, 3*time.Minute, "the agent has come to rest, and the books agree", func() (err error) {
 		ledger := ca.Ledger()
 		if converged, err = a.tryStatus(); err != nil {
 			return err

@@ -63,9 +63,9 @@ func TestKillBothSides(t *testing.T) {
 	a.kill() // one without a reason to wait for its next attempt to reconnect
 	a.startAndAwait()
 
-	await(t, 90*time.Second, "the host and the report agree", func() error { return agree(c, a, certificates) })
+	await(t, 3*time.Minute, "the host and the report agree", func() error { return agree(c, a, certificates) })
 	var made uint64
-	await(t, 30*time.Second, "every fact has arrived, once", func() error {
+	await(t, 2*time.Minute, "every fact has arrived, once", func() error {
 		if err := eventsInOrder(c, a); err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func TestKillCoordinator(t *testing.T) {
 	acknowledged := operator.wait()
 
 	for _, a := range agents {
-		await(t, 90*time.Second, a.name+" and the report agree", func() error { return agree(c, a, perHost) })
+		await(t, 3*time.Minute, a.name+" and the report agree", func() error { return agree(c, a, perHost) })
 		require.NoError(t, eventsInOrder(c, a))
 	}
 	t.Logf("%d kills, %d tokens acknowledged", kills, len(acknowledged))

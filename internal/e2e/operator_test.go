@@ -59,8 +59,8 @@ func TestOperator(t *testing.T) {
 	a := newAgent(t, "the agent", section{"certificates": []section{certificate("www", "coordinator", "www.example")}})
 	a.enrolled(a.enrollWith(c.url(), token.Token))
 	a.startAndAwait()
-	serial := a.awaitSettled(60 * time.Second).Certificates[0].Serial
-	a.awaitReported(c, "www", serial, 60*time.Second)
+	serial := a.awaitSettled(2 * time.Minute).Certificates[0].Serial
+	a.awaitReported(c, "www", serial, 2*time.Minute)
 
 	var agents resource.Page[resource.Agent]
 	o.reads(&agents, "agents", "list", "--label", "env=test")

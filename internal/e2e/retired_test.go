@@ -27,11 +27,11 @@ func TestRetiredAgent(t *testing.T) {
 	})
 	a.enroll(c)
 	a.startAndAwait()
-	first := a.awaitSettled(60 * time.Second).Certificates[0]
-	a.awaitReported(c, "www", first.Serial, 60*time.Second)
+	first := a.awaitSettled(2 * time.Minute).Certificates[0]
+	a.awaitReported(c, "www", first.Serial, 2*time.Minute)
 
 	require.NoError(t, c.try("POST", "/api/v1/agents/"+a.id+"/retire", resource.RetireAgent{Reason: "e2e"}, nil))
-	await(t, 20*time.Second, "the agent learns that it is retired", func() error {
+	await(t, 2*time.Minute, "the agent learns that it is retired", func() error {
 		if state := a.status().Coordinator.State; state != control.ConnectionRetired {
 			return fmt.Errorf("it says %s", state)
 		}
@@ -42,7 +42,7 @@ func TestRetiredAgent(t *testing.T) {
 	assert.Contains(t, told.stdout, "retired")
 
 	var alone control.Certificate
-	await(t, 40*time.Second, "a renewal without the coordinator", func() (err error) {
+	await(t, 2*time.Minute, "a renewal without the coordinator", func() (err error) {
 		alone, err = a.certificate("www")
 		if err == nil && (alone.Serial == first.Serial || alone.State != wire.StateValid) {
 			err = fmt.Errorf("it is %s: %s", alone.State, alone.LastError)
@@ -57,7 +57,7 @@ func TestRetiredAgent(t *testing.T) {
 	retired := a.id
 	a.enrolled(a.enrollWith(c.url(), c.newToken().Token, "--replace"))
 	assert.NotEqual(t, retired, a.id)
-	await(t, 15*time.Second, "the new agent's report", func() error {
+	await(t, 2*time.Minute, "the new agent's report", func() error {
 		rows, err := c.report(a.id)
 		if err == nil && rows["www"].Serial == "" {
 			err = fmt.Errorf("the report has %v", rows)

@@ -48,7 +48,7 @@ func TestRotationAcrossKills(t *testing.T) {
 	for _, a := range []*agent{there, away} {
 		a.enroll(c, "*.example")
 		a.startAndAwait()
-		a.awaitReported(c, "www", a.awaitSettled(30 * time.Second).Certificates[0].Serial, 60*time.Second)
+		a.awaitReported(c, "www", a.awaitSettled(2 * time.Minute).Certificates[0].Serial, 2*time.Minute)
 	}
 	away.stop()
 	token := c.newToken("*.example").Token
@@ -78,7 +78,7 @@ func TestRotationAcrossKills(t *testing.T) {
 			}
 			require.NoError(t, c.try(http.MethodPost, "/api/v1/ca/rotate", resource.RotateCA{Authority: "root", Step: step, Force: step != "publish"}, nil))
 			c.killed()
-			await(t, 30*time.Second, "the agent that is there follows", acknowledged)
+			await(t, 2*time.Minute, "the agent that is there follows", acknowledged)
 		}
 		assert.Equal(t, 1+2*(rotation+1), c.authority().TrustGeneration)
 	}
@@ -89,15 +89,15 @@ func TestRotationAcrossKills(t *testing.T) {
 	away.startAndAwait()
 	late.enrolled(late.enrollWith(c.url(), token))
 	late.startAndAwait()
-	await(t, 30*time.Second, "everybody goes by the newest generation", func() error {
+	await(t, 2*time.Minute, "everybody goes by the newest generation", func() error {
 		if behind := c.authority().Rotation.AgentsBehind; behind > 0 {
 			return fmt.Errorf("%d agents are behind", behind)
 		}
 		return nil
 	})
 	for _, a := range []*agent{there, away, late} {
-		serial := a.awaitSettled(30 * time.Second).Certificates[0].Serial
-		a.awaitReported(c, "www", serial, 60*time.Second)
+		serial := a.awaitSettled(2 * time.Minute).Certificates[0].Serial
+		a.awaitReported(c, "www", serial, 2*time.Minute)
 		assert.Equal(t, control.ConnectionConnected, a.status().Coordinator.State)
 	}
 	for _, fact := range c.facts(away.id)[len(before):] {

@@ -23,7 +23,7 @@ func TestGracefulStop(t *testing.T) {
 	a := newAgent(t, "the agent", section{"certificates": []section{certificate("www", "coordinator", "www.example")}})
 	a.enroll(c, "www.example")
 	a.startAndAwait()
-	a.awaitSettled(60 * time.Second)
+	a.awaitSettled(2 * time.Minute)
 
 	took, status := c.end(syscall.SIGTERM)
 	assert.Zero(t, status)
@@ -38,7 +38,7 @@ func TestGracefulStop(t *testing.T) {
 	a.startAndAwait()
 	c.start()
 	c.awaitServing()
-	await(t, 45*time.Second, "the order goes on", func() error {
+	await(t, 2*time.Minute, "the order goes on", func() error {
 		own, err := a.certificate("www")
 		if err == nil && own.Renewals != 2 {
 			err = fmt.Errorf("%d certificates were put into service", own.Renewals)

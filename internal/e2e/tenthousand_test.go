@@ -60,7 +60,7 @@ func TestTenThousandCertificates(t *testing.T) {
 		text = string(message[:size])
 	}
 	atReady := time.Since(began)
-	await(t, 30*time.Second, "the first visit", func() error {
+	await(t, 2*time.Minute, "the first visit", func() error {
 		if !strings.Contains(a.output.tail(), "renewal attempt failed") {
 			return errors.New("not yet")
 		}
