@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/internal/counts"
 	"github.com/certctl/certctl/internal/testca/pebble"
 	"github.com/certctl/certctl/shared/pki"
 )
@@ -27,7 +28,7 @@ import (
 // good at every moment.
 func TestKillAgent(t *testing.T) {
 	t.Parallel()
-	kills := times(18, 200)
+	kills := times(20, 200)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -67,22 +68,29 @@ func TestKillAgent(t *testing.T) {
 	a.startAndAwait()
 
 	var converged *control.Status
+	var ledger pebble.Ledger
+	var brokered []string
 	await(t, 3*time.Minute, "the agent has come to rest, and the books agree", func() (err error) {
-		ledger := ca.Ledger()
+		ledger = ca.Ledger()
 		if converged, err = a.tryStatus(); err != nil {
 			return err
 		}
 		if err := settled(converged); err != nil {
 			return err
 		}
-		return booksAgree(converged, ledger, issuedByCoordinator(c, a), ca.Ledger())
+		brokered = issuedByCoordinator(c, a)
+		return booksAgree(converged, ledger, brokered, ca.Ledger())
 	})
-	ledger := ca.Ledger()
 	assert.LessOrEqual(t, ledger.Orders-len(ledger.Issued), kills, "an order is opened in vain at most once for each crash")
 
 	looks, again, err := prober.stop()
 	t.Logf("%d kills; Pebble: %d orders, %d certificates; built-in CA: %d; nginx: %d looks, %d repeated",
-		kills, ledger.Orders, len(ledger.Issued), len(issuedByCoordinator(c, a)), looks, again)
+		kills, ledger.Orders, len(ledger.Issued), len(brokered), looks, again)
+	counts.Report(t, "agent-kills", kills, "kill -9 of the real agent while it renewed from Pebble and the built-in CA, each survived")
+	counts.Report(t, "agent-kills-duplicate-orders", surplus(converged, ledger, brokered),
+		"certificates that an authority issued and no renewal put into service")
+	counts.Report(t, "agent-kills-mismatched-pairs", wrong(err),
+		fmt.Sprintf("of %d looks at nginx, those that met no, an expired or another pair", looks))
 	require.NoError(t, err, "what nginx served")
 	assert.Greater(t, looks, 100)
 	for i, name := range names {
@@ -142,6 +150,23 @@ func booksAgree(status *control.Status, before pebble.Ledger, brokered []string,
 		return fmt.Errorf("%d certificates of the built-in CA were put into service, and it issued %d", renewals["coordinator"], n)
 	}
 	return nil
+}
+
+// surplus is how many more certificates were issued than were put into service.
+func surplus(status *control.Status, ledger pebble.Ledger, brokered []string) int {
+	issued := len(ledger.Issued) + len(brokered)
+	for i := range status.Certificates {
+		issued -= int(status.Certificates[i].Renewals)
+	}
+	return issued
+}
+
+// wrong counts what the prober must not have seen.
+func wrong(err error) int {
+	if err == nil {
+		return 0
+	}
+	return len(err.(interface{ Unwrap() []error }).Unwrap()) // the prober joins them
 }
 
 // temporaries are files that only live for a moment and are still there.

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/internal/counts"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -65,12 +67,14 @@ func TestKillBothSides(t *testing.T) {
 
 	await(t, 3*time.Minute, "the host and the report agree", func() error { return agree(c, a, certificates) })
 	var made uint64
+	var facts []resource.Event
 	await(t, 2*time.Minute, "every fact has arrived, once", func() error {
 		if err := eventsInOrder(c, a); err != nil {
 			return err
 		}
 		before := a.status()
-		told := countFacts(c, a, wire.EventRenewed)
+		facts = c.facts(a.id)
+		told := countFacts(facts, wire.EventRenewed)
 		after := a.status()
 		made = 0
 		for i := range before.Certificates {
@@ -85,14 +89,46 @@ func TestKillBothSides(t *testing.T) {
 		return nil
 	})
 	assert.Zero(t, a.status().Coordinator.EventsDropped, "facts dropped")
-	ordersOnce(t, c.facts(""))
+	twice := ordersOnce(t, c.facts(""))
+	missing, repeated := tally(facts, made)
+	counts.Report(t, "both-kills", agentKills+coordinatorKills,
+		fmt.Sprintf("kill -9: %d of the agent, %d of the coordinator, in turn and together", agentKills, coordinatorKills))
+	counts.Report(t, "both-kills-facts-lost", missing, fmt.Sprintf("of %d renewals that the agent made, those that the journal does not have", made))
+	counts.Report(t, "both-kills-facts-twice", repeated, "facts of the agent that the journal has more than once")
+	counts.Report(t, "both-kills-duplicate-orders", twice, "orders that were placed twice or have not exactly one certificate")
+	assert.Zero(t, missing)
+	assert.Zero(t, repeated)
 	t.Logf("%d kills of the agent, %d of the coordinator; %d renewals, each told once", agentKills, coordinatorKills, made)
 }
 
+// tally holds the journal against the number of renewals that the agent made: how
+// many it misses, and how many facts it has more than once, by the number that
+// the agent gave them and by the certificate that they are about.
+func tally(facts []resource.Event, made uint64) (missing, repeated int) {
+	numbers := make(map[uint64]bool)
+	renewed := make(map[string]bool)
+	for _, fact := range facts {
+		var event wire.Event
+		if json.Unmarshal(fact.Detail, &event) != nil || event.Sequence == 0 {
+			continue // made by the coordinator itself
+		}
+		again := numbers[event.Sequence]
+		numbers[event.Sequence] = true
+		if event.Kind == wire.EventRenewed {
+			again = again || renewed[event.Serial]
+			renewed[event.Serial] = true
+		}
+		if again {
+			repeated++
+		}
+	}
+	return int(made) - len(renewed), repeated
+}
+
 // countFacts counts the events of a kind that the agent has told.
-func countFacts(c *coordinator, a *agent, kind wire.EventKind) int {
+func countFacts(facts []resource.Event, kind wire.EventKind) int {
 	n := 0
-	for _, fact := range c.facts(a.id) {
+	for _, fact := range facts {
 		var event wire.Event
 		if fact.Kind == string(kind) && json.Unmarshal(fact.Detail, &event) == nil {
 			n += int(max(event.Count, 1))
