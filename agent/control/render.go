@@ -49,7 +49,7 @@ func facts(b *strings.Builder, status *Status) {
 			safe += ", " + first + " first"
 		}
 		if !status.At.Before(*until) {
-			safe = fmt.Sprintf("NOT SAFE: an expired certificate is served since %s", stamp(*until))
+			safe = fmt.Sprintf("NOT SAFE: an expired or revoked certificate is served since %s", stamp(*until))
 		}
 	}
 	rows = append(rows, [2]string{"safe until", safe})

@@ -31,6 +31,7 @@ const (
 	ConcernFailing                 // in service, the renewal fails or a person has to act
 	ConcernAtRisk                  // in service, and about to expire
 	ConcernUnserved                // not in service somewhere, or not at all
+	ConcernRevoked                 // whoever checks refuses it
 	ConcernExpired
 )
 
@@ -67,6 +68,7 @@ func Judge(status *Status) Verdict {
 		one, many string
 	}{
 		{ConcernExpired, "has expired", "have expired"},
+		{ConcernRevoked, "is revoked", "are revoked"},
 		{ConcernUnserved, "is not in service", "are not in service"},
 		{ConcernAtRisk, "is about to expire", "are about to expire"},
 		{ConcernFailing, "fails to renew", "fail to renew"},
@@ -139,6 +141,9 @@ func judge(c *Certificate, now time.Time) Finding {
 	}
 	if !now.Before(c.NotAfter) {
 		return Finding{ConcernExpired, because("EXPIRED "+span(now.Sub(c.NotAfter))+" ago", c)}
+	}
+	if !c.RevokedAt.IsZero() {
+		return Finding{ConcernRevoked, because("REVOKED "+span(now.Sub(c.RevokedAt))+" ago", c)}
 	}
 	if !c.SafeUntil.IsZero() && !now.Before(c.SafeUntil) {
 		return Finding{ConcernExpired, because("an older certificate is served that EXPIRED "+span(now.Sub(c.SafeUntil))+" ago", c)}

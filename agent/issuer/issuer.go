@@ -48,6 +48,16 @@ type Abandoner interface {
 	Forget(certificate string) error
 }
 
+// Revoker is implemented by issuers whose authority can be asked by this host to
+// revoke a certificate. Revoke returns nil when the certificate is revoked, by
+// this call or before it. key is the certificate's own, and may be nil where it
+// is lost: an authority may take it in place of the account's (RFC 8555, section
+// 7.6). reason is a CRLReason (RFC 5280, section 5.3.1). Failures are *Error like
+// those of Issue; ClassRefused says that the authority will not do it.
+type Revoker interface {
+	Revoke(ctx context.Context, leaf *x509.Certificate, key crypto.Signer, reason int) error
+}
+
 // Timekeeper is implemented by issuers that cannot work without a server that
 // tells the time. TimeSource is its name at the agent's clock.
 type Timekeeper interface {

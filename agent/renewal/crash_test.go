@@ -1,6 +1,7 @@
 package renewal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/internal/counts"
 )
@@ -103,6 +105,77 @@ func requireRecovery(t *testing.T, renewals [][]crashPoint, check func(t *testin
 		}
 	}
 	return kinds
+}
+
+// After every step from the report of a revocation to its end, an engine that is
+// started on a copy must replace the certificate once, with a new key.
+func TestCrashAtEveryStepOfAReplacement(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	lost := w.settleDown().Current
+	points := recordCrashes(w, func() { w.revoke(); w.tick(); w.settleDown() })
+	for _, p := range points {
+		t.Run(p.label, func(t *testing.T) {
+			p.w.t, p.w.ca.t = t, t
+			for _, place := range p.w.places {
+				place.t = t
+			}
+			p.w.open()
+			p.w.requireServed(2)
+			rec := p.w.record()
+			require.NotEqual(t, lost.KeyID, rec.Current.KeyID)
+			require.NotEqual(t, lost.Serial, rec.Current.Serial)
+			require.Empty(t, rec.NeedsAttention)
+		})
+	}
+	assert.Equal(t, "store: after a commit", points[0].label[3:], "the report itself")
+	assert.Greater(t, len(points), 12)
+}
+
+// Where renewals keep the key, a replacement does not, also when a renewal for the
+// key in service was under way.
+func TestAReplacementHasANewKey(t *testing.T) {
+	for _, underWay := range []bool{false, true} {
+		w := newWorld(t)
+		w.reuse, w.ca.reuse = true, true
+		w.open()
+		lost := w.settleDown().Current
+		if underWay {
+			w.toRenewal()
+			w.ca.interfere(func(context.Context, *issuer.Order) error { return errors.New("no route to host") })
+			w.tick()
+			require.Equal(t, lost.KeyID, w.record().Next.KeyID)
+			w.ca.interfere(nil)
+		}
+		points := recordCrashes(w, func() { w.revoke(); w.tick(); w.settleDown() })
+		require.NotEmpty(t, points)
+		for _, p := range points {
+			p.w.open()
+			p.w.requireServed(2)
+			require.NotEqual(t, lost.KeyID, p.w.record().Current.KeyID, p.label)
+			p.w.close()
+		}
+		w.requireServed(2)
+		w.close()
+	}
+}
+
+// The write of the report fails, before or after it reached the disk: whoever
+// reported repeats it to the next process.
+func TestTheStoreFailsAtTheReportOfARevocation(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		w := newWorld(t)
+		w.open()
+		rec := w.settleDown()
+		w.store.writes, w.store.failAt, w.store.after, w.store.failure = 0, 1, after, errDisk
+		require.ErrorIs(t, w.e.Revoked("web", rec.Current.Serial, w.clock.now(), 1), store.ErrStateUnknown)
+		require.ErrorIs(t, w.e.fatal, store.ErrStateUnknown)
+		w.reopen()
+		require.Equal(t, after, w.record().Current.Revoked != nil)
+		require.NoError(t, w.e.Revoked("web", rec.Current.Serial, w.clock.now(), 1))
+		w.requireServed(2)
+		w.close()
+	}
 }
 
 // A crash of the crash's recovery, at every step of that one.

@@ -135,7 +135,7 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 // authority may say when to renew.
 func asksAuthority(rec *store.Certificate, m *managed, now time.Time) bool {
 	return m.informer(rec.Current) != nil && rec.Current != nil && rec.RenewalInfo != nil &&
-		rec.Current.ConfigDigest == m.digest && !expired(rec.Current, now)
+		rec.Current.ConfigDigest == m.digest && !ended(rec.Current, now)
 }
 
 const reasonTime = "its renewal time has come"
@@ -145,6 +145,8 @@ func renewalReason(rec *store.Certificate, m *managed, now time.Time) string {
 	switch {
 	case rec.Current == nil:
 		return "there is none yet"
+	case isRevoked(rec.Current):
+		return "it is revoked"
 	case rec.Forced:
 		return "an operator asked for it"
 	case rec.Current.ConfigDigest != m.digest:
@@ -162,6 +164,9 @@ func decideIssued(rec *store.Certificate, m *managed, f facts) action {
 	// that is not wanted any more: the target may be half-way.
 	if ids := openTransactions(rec, m, next, f); gate && len(ids) > 0 {
 		return action{step: stepDeployNext, ids: ids}
+	}
+	if isRevoked(next) {
+		return action{step: stepAbandon, reason: "it was revoked before it was in service everywhere"}
 	}
 	if next.ConfigDigest != m.digest {
 		return action{step: stepAbandon, reason: "its configuration was changed"}
@@ -252,9 +257,9 @@ func serves(d store.Deployment, g *store.Generation) bool {
 // inService reports whether nothing has to be done at a deployment while cur is
 // the current pair. A newer pair may be there: one that was abandoned after it
 // had reached some of the targets. Going back from it to an older one would
-// help nobody.
+// help nobody, unless it is revoked and the older one is not.
 func inService(d store.Deployment, cur *store.Generation) bool {
-	return serves(d, cur) || good(d) && d.Generation > cur.Number
+	return serves(d, cur) || good(d) && d.Generation > cur.Number && (d.RevokedAt.IsZero() || isRevoked(cur))
 }
 
 // gateOf is when the deployment of g may be tried again.

@@ -84,9 +84,20 @@ func TestDecide(t *testing.T) {
 		"its renewal time has come":     {rec: idle(nil), want: stepBegin},
 		"in a pause":                    {rec: idle(func(r *store.Certificate) { r.RetryAt = soon }), want: stepWait, until: soon},
 		"forced":                        {rec: idle(func(r *store.Certificate) { r.Forced = true }), now: early, want: stepBegin},
-		"configuration changed":         {rec: idle(func(r *store.Certificate) { r.Current.ConfigDigest = "other" }), now: early, want: stepBegin},
-		"an impossible pause":           {rec: idle(func(r *store.Certificate) { r.RetryAt = now.Add(300 * day) }), want: stepBegin},
-		"verification due":              {rec: idle(nil), now: early, facts: facts{verifyAt: early}, want: stepVerify},
+		"revoked":                       {rec: idle(func(r *store.Certificate) { r.Current.Revoked = &store.Revocation{At: noon} }), now: early, want: stepBegin},
+		"revoked, in a pause": {
+			rec: idle(func(r *store.Certificate) {
+				r.Current.Revoked = &store.Revocation{At: noon}
+				r.RetryAt, r.NeedsAttention = early.Add(time.Minute), "said"
+			}), now: early, want: stepWait, until: early.Add(time.Minute)},
+		"revoked, its authority is not asked about it": {
+			m: informedM, rec: idle(func(r *store.Certificate) {
+				r.RenewalInfo = &store.RenewalInfo{CheckAgainAt: early}
+				r.Current.Revoked = &store.Revocation{At: noon}
+			}), now: early, want: stepBegin},
+		"configuration changed": {rec: idle(func(r *store.Certificate) { r.Current.ConfigDigest = "other" }), now: early, want: stepBegin},
+		"an impossible pause":   {rec: idle(func(r *store.Certificate) { r.RetryAt = now.Add(300 * day) }), want: stepBegin},
+		"verification due":      {rec: idle(nil), now: early, facts: facts{verifyAt: early}, want: stepVerify},
 		"verification comes first in time": {
 			rec: idle(nil), now: early, facts: facts{verifyAt: early.Add(time.Hour)}, want: stepWait, until: early.Add(time.Hour)},
 		"renewal before verification": {rec: idle(nil), facts: facts{verifyAt: early}, want: stepBegin},
@@ -98,6 +109,11 @@ func TestDecide(t *testing.T) {
 			}), now: early, want: stepWait, until: early.Add(time.Minute)},
 		"a newer pair that was abandoned stays": {
 			rec: idle(func(r *store.Certificate) { r.Deployments["b"] = at(4) }), now: early, want: stepWait, until: noon.Add(60 * day)},
+		"a newer pair that was abandoned and revoked goes": {
+			rec: idle(func(r *store.Certificate) {
+				r.Deployments["b"] = at(4)
+				d(r, "b", func(x *store.Deployment) { x.RevokedAt = early })
+			}), now: early, want: stepRepair, ids: []string{"b"}},
 		"no repair with an expired certificate": {
 			rec: idle(func(r *store.Certificate) {
 				delete(r.Deployments, "b")
@@ -148,12 +164,18 @@ func TestDecide(t *testing.T) {
 				r.Deployments["b"] = store.Deployment{Generation: 4, State: []byte("{}")}
 			}), now: noon.Add(140 * day), want: stepDeployNext, ids: []string{"b"}},
 		"issued, settings changed": {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.Next.ConfigDigest = "other" }), want: stepAbandon},
-		"issued, key unreadable":   {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.RetryAt = soon }), want: stepWait, until: soon},
-		"deployed":                 {rec: phase(store.PhaseDeployed, nil), want: stepRetire},
-		"key written without key":  {rec: phase(store.PhaseKeyWritten, func(r *store.Certificate) { r.Next = nil }), want: stepAbandon},
-		"issued without chain":     {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.Next.ChainPEM = "" }), want: stepAbandon},
-		"deployed without pair":    {rec: phase(store.PhaseDeployed, func(r *store.Certificate) { r.Current = nil }), want: stepAbandon},
-		"unknown phase":            {rec: phase("verifying", nil), want: stepAbandon},
+		"issued, revoked":          {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.Next.Revoked = &store.Revocation{At: noon} }), want: stepAbandon},
+		"issued, revoked, half-way at a target": {
+			rec: phase(store.PhaseIssued, func(r *store.Certificate) {
+				r.Next.Revoked = &store.Revocation{At: noon}
+				r.Deployments["b"] = store.Deployment{Generation: 4, State: []byte("{}")}
+			}), want: stepDeployNext, ids: []string{"b"}},
+		"issued, key unreadable":  {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.RetryAt = soon }), want: stepWait, until: soon},
+		"deployed":                {rec: phase(store.PhaseDeployed, nil), want: stepRetire},
+		"key written without key": {rec: phase(store.PhaseKeyWritten, func(r *store.Certificate) { r.Next = nil }), want: stepAbandon},
+		"issued without chain":    {rec: phase(store.PhaseIssued, func(r *store.Certificate) { r.Next.ChainPEM = "" }), want: stepAbandon},
+		"deployed without pair":   {rec: phase(store.PhaseDeployed, func(r *store.Certificate) { r.Current = nil }), want: stepAbandon},
+		"unknown phase":           {rec: phase("verifying", nil), want: stepAbandon},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.m == nil {
@@ -190,7 +212,7 @@ func TestDecidingAndDoingEndsInWaiting(t *testing.T) {
 		w := simulation{t: t, m: m, rec: rec, life: life, now: noon, serial: 0}
 		for range rapid.IntRange(1, 15).Draw(t, "visits") {
 			w.visit(rapid.Bool().Draw(t, "woken"))
-			switch rapid.IntRange(0, 9).Draw(t, "then") {
+			switch rapid.IntRange(0, 10).Draw(t, "then") {
 			case 0:
 				w.now = w.now.Add(-time.Duration(rapid.Int64Range(0, int64(400*day)).Draw(t, "back")))
 			case 1:
@@ -205,6 +227,12 @@ func TestDecidingAndDoingEndsInWaiting(t *testing.T) {
 				delete(rec.Deployments, "a")
 			case 5:
 				w.verifyAt = w.now
+			case 6:
+				for _, g := range []*store.Generation{rec.Current, rec.Next} {
+					if g != nil && g.Serial != "" && rapid.Bool().Draw(t, "revoked") {
+						require.NoError(t, revoked(rec, g.Serial, w.now, 1, w.now))
+					}
+				}
 			default:
 				w.now = w.rec.NextAction
 			}

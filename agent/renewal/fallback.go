@@ -32,10 +32,11 @@ const (
 )
 
 // atRisk reports whether the certificate in service is in the second half of
-// the time from its renewal to its expiry, or there is no valid one.
+// the time from its renewal to its expiry, or there is no valid one: a revoked
+// one is not valid.
 func atRisk(rec *store.Certificate, now time.Time) bool {
 	cur := rec.Current
-	if cur == nil || expired(cur, now) {
+	if cur == nil || ended(cur, now) {
 		return true
 	}
 	renewAt := rec.RenewAt
@@ -51,7 +52,7 @@ func lastResort(rec *store.Certificate, now time.Time) bool {
 	cur := rec.Current
 	patience := unsettledPatience
 	if cur != nil {
-		if cur.NotAfter.Sub(now) > fraction(usable(cur), lastPart) {
+		if cur.End().Sub(now) > fraction(usable(cur), lastPart) {
 			return false
 		}
 		patience = min(patience, fraction(usable(cur), unsettledPart))

@@ -109,6 +109,9 @@ func (r *rehearsal) reason() string {
 		}
 	}
 	name := r.orderedAt()
+	if isRevoked(r.rec.Current) && len(places) == 0 && !r.now.Before(r.scenario.back(name)) {
+		return "it is revoked, and not replaced yet"
+	}
 	switch back := r.scenario.back(name); {
 	case len(places) > 0:
 		return "the deployment " + strings.Join(places, ", ") + " fails now and keeps an older certificate"

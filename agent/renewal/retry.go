@@ -57,7 +57,7 @@ func (p pace) pause(attempt int, retryAfter time.Duration, inService *store.Gene
 	var remaining time.Duration
 	if inService != nil {
 		lifetime = usable(inService)
-		remaining = inService.NotAfter.Sub(now)
+		remaining = inService.End().Sub(now)
 	}
 	floor, limit := maxFloor, maxPause
 	if lifetime > 0 {
@@ -102,6 +102,8 @@ const (
 func worry(rec *store.Certificate, now time.Time) string {
 	cur := rec.Current
 	switch {
+	case isRevoked(cur):
+		return revokedText(cur.Revoked)
 	case expired(cur, now):
 		return "the certificate in service expired on " + stamp(cur.NotAfter)
 	case rec.Attempt > 0 && late(cur, now):
@@ -113,9 +115,9 @@ func worry(rec *store.Certificate, now time.Time) string {
 }
 
 // late reports whether the certificate in service is in the last tenth of its
-// lifetime, or beyond.
+// lifetime, or beyond, which a revoked one is.
 func late(cur *store.Generation, now time.Time) bool {
-	return cur != nil && cur.NotAfter.Sub(now) < fraction(usable(cur), attentionPart)
+	return cur != nil && cur.End().Sub(now) < fraction(usable(cur), attentionPart)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -300,6 +300,10 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 	if rec.Attempt == 0 {
 		rec.LastError, rec.LastErrorAt, rec.NeedsAttention = "", time.Time{}, ""
 	}
+	markRevoked(rec)
+	if isRevoked(rec.Current) {
+		rec.NeedsAttention = "" // nothing about a failure counts more
+	}
 	if why := worry(rec, f.now); why != "" && rec.NeedsAttention == "" {
 		if rec.LastError != "" {
 			why += ": " + rec.LastError
@@ -309,6 +313,9 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 	rec.PlannedAt = time.Time{}
 	if rec.Current != nil {
 		rec.PlannedAt = renewalTime(rec, m.informer(rec.Current) != nil)
+		if isRevoked(rec.Current) {
+			rec.PlannedAt = rec.Current.Revoked.At
+		}
 	}
 	rec.NextAction = f.now
 	if next := decide(rec, m, f); next.step == stepWait {

@@ -16,6 +16,8 @@ import (
 // than the current one, or with a newer pair that is on this host and will be
 // put there: deploying needs no network. A pair that its deployment refused is
 // not counted on.
+//
+// A certificate that is revoked ends when it was revoked, which is past.
 func (c *Certificate) Horizon() time.Time {
 	until, everywhere := c.Served()
 	if !everywhere {
@@ -52,7 +54,7 @@ func (c *Certificate) Served() (until time.Time, everywhere bool) {
 		if at.IsZero() {
 			everywhere = false
 			if c.Current != nil {
-				at = c.Current.NotAfter
+				at = c.Current.End()
 			}
 		} else if next := c.toCome(d); next.After(at) {
 			at = next
@@ -67,15 +69,16 @@ func (c *Certificate) servedThere(d Deployment) time.Time {
 	if d.Fingerprint == "" || d.Outcome == wire.DeploymentBroken {
 		return time.Time{}
 	}
-	if !d.NotAfter.IsZero() {
-		return d.NotAfter
-	}
+	end := d.NotAfter
 	for _, g := range []*Generation{c.Current, c.Next, c.Previous} {
 		if g != nil && g.Fingerprint == d.Fingerprint {
-			return g.NotAfter
+			end = g.End()
 		}
 	}
-	return time.Time{}
+	if !d.RevokedAt.IsZero() && d.RevokedAt.Before(end) {
+		return d.RevokedAt
+	}
+	return end
 }
 
 // toCome is the expiry of the newest pair that a deployment will be given
@@ -86,9 +89,9 @@ func (c *Certificate) toCome(d Deployment) time.Time {
 	case d.Outcome == wire.DeploymentFailed || d.Outcome == wire.DeploymentBroken:
 		return time.Time{}
 	case c.Phase == PhaseIssued && c.Next != nil:
-		return c.Next.NotAfter
+		return c.Next.End()
 	case c.Current != nil:
-		return c.Current.NotAfter
+		return c.Current.End()
 	}
 	return time.Time{}
 }

@@ -38,6 +38,12 @@ func TestHorizon(t *testing.T) {
 	unknown.NotAfter, unknown.Fingerprint = time.Time{}, "?"
 	recorded := serves(older)
 	recorded.NotAfter = time.Time{}
+	lost := *current
+	lost.Revoked = &Revocation{At: at(-3), Reason: 1}
+	servesLost := serves(current)
+	servesLost.RevokedAt = at(-3)
+	abandoned := failed(next)
+	abandoned.RevokedAt = at(-2)
 
 	for name, c := range map[string]struct {
 		record Certificate
@@ -62,6 +68,11 @@ func TestHorizon(t *testing.T) {
 		"expiry not recorded, pair known":   {Certificate{Current: current, Previous: older, Deployments: places(failedOf(recorded))}, 10, 10},
 		"expiry not recorded, pair unknown": {Certificate{Current: current, Deployments: places(unknown)}, 0, 40},
 		"first pair at one place of two":    {Certificate{Next: current, Phase: PhaseIssued, Deployments: places(serves(current), Deployment{})}, 0, 40},
+		"revoked":                           {Certificate{Current: &lost, Deployments: places(servesLost, servesLost)}, -3, -3},
+		"revoked, no places":                {Certificate{Current: &lost}, -3, -3},
+		"revoked, its expiry not recorded":  {Certificate{Current: &lost, Deployments: places(failedOf(Deployment{Generation: 2, Fingerprint: lost.Fingerprint}))}, -3, -3},
+		"revoked, a new pair waits":         {Certificate{Current: &lost, Next: next, Phase: PhaseIssued, Deployments: places(serves(next), servesLost)}, 90, 90},
+		"revoked and known to a place only": {Certificate{Current: current, Deployments: places(serves(current), abandoned)}, -2, -2},
 	} {
 		moment := func(days int) time.Time {
 			if days == 0 {

@@ -103,6 +103,22 @@ type Generation struct {
 	// Issuer is the name of the issuer that issued it; "" in records of earlier
 	// versions, which knew one issuer for each certificate.
 	Issuer string `json:"issuer,omitempty"`
+	// Revoked is set once the certificate is known to be revoked.
+	Revoked *Revocation `json:"revoked,omitempty"`
+}
+
+// Revocation is what is known of a revoked certificate.
+type Revocation struct {
+	At     time.Time `json:"at"`
+	Reason int       `json:"reason,omitempty"` // CRLReason; RFC 5280, section 5.3.1
+}
+
+// End is when the certificate ends: its expiry, or its revocation.
+func (g *Generation) End() time.Time {
+	if g.Revoked != nil && g.Revoked.At.Before(g.NotAfter) {
+		return g.Revoked.At
+	}
+	return g.NotAfter
 }
 
 // RenewalInfo is a stored suggestion of an authority, with the point drawn in
@@ -126,8 +142,11 @@ type Deployment struct {
 	// NotAfter is the expiry of what is in service there, which may be of a pair
 	// that nothing else here remembers.
 	NotAfter time.Time `json:"not_after,omitzero"`
-	At       time.Time `json:"at,omitzero"`
-	Detail   string    `json:"detail,omitempty"`
+	// RevokedAt is when what is in service there was revoked; zero while it is
+	// not known to be.
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+	At        time.Time `json:"at,omitzero"`
+	Detail    string    `json:"detail,omitempty"`
 	// Attempt counts the failed attempts at Generation, and RetryAt is when the
 	// next one may be made; zero is at once.
 	Attempt int       `json:"attempt,omitempty"`

@@ -40,6 +40,9 @@ func (c *Certificate) Summary() wire.Summary {
 		if g.Issuer != c.Issuer {
 			s.IssuedBy = g.Issuer
 		}
+		if g.Revoked != nil {
+			s.RevokedAt, s.RevocationReason = g.Revoked.At, g.Revoked.Reason
+		}
 	}
 	s.SafeUntil = c.Horizon()
 	for id, d := range c.Deployments {
@@ -63,6 +66,8 @@ func (c *Certificate) state() wire.State {
 		return wire.StateRenewing
 	case c.Current == nil:
 		return wire.StatePending
+	case c.Current.Revoked != nil:
+		return wire.StateRenewing // its replacement is due
 	}
 	return wire.StateValid
 }

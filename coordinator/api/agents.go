@@ -142,7 +142,7 @@ func (s *server) agentDetail(view *fleet.View, id string) (*agentDetail, error) 
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(fleet.CertificateFilter{Agent: id}, page)
 	}, func(row *fleet.Certificate) {
-		health, _ := s.health(row, seen, now)
+		health, _ := s.health(view, row, seen, now)
 		out.Body.CertificateHealth.Add(health)
 	})
 	return out, nil

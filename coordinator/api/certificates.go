@@ -22,7 +22,7 @@ type listCertificates struct {
 	Q             string    `query:"q" maxLength:"255" doc:"Part of a name in the certificate or of its name in the configuration, whatever its case."`
 	Issuer        string    `query:"issuer" maxLength:"128" doc:"Name of the issuer in the agent's configuration."`
 	State         string    `query:"state" enum:"pending,renewing,valid,failed" doc:"Where the agent stands with it."`
-	Health        []string  `query:"health" enum:"ok,renewing,unknown,at_risk,unserved,expired" doc:"One or more healths, separated by commas." example:"at_risk,unserved,expired"`
+	Health        []string  `query:"health" enum:"ok,renewing,unknown,at_risk,unserved,revoked,expired" doc:"One or more healths, separated by commas." example:"at_risk,unserved,expired"`
 	ExpiresBefore time.Time `query:"expires_before" doc:"Only certificates that expire before this moment, soonest first."`
 	Fingerprint   string    `query:"fingerprint" maxLength:"128" doc:"SHA-256 of the DER in hex, with or without colons."`
 	Serial        string    `query:"serial" maxLength:"128" doc:"Serial number in hex, with or without colons."`
@@ -79,7 +79,7 @@ func (s *server) listCertificates(_ context.Context, in *listCertificates) (*cer
 	var keep func(*fleet.Certificate) bool
 	if len(wanted) > 0 {
 		keep = func(row *fleet.Certificate) bool {
-			health, _ := s.health(row, s.rowSeen(view, row), now)
+			health, _ := s.health(view, row, s.rowSeen(view, row), now)
 			return wanted[health]
 		}
 	}
@@ -134,9 +134,21 @@ func (s *server) rowSeen(view *fleet.View, row *fleet.Certificate) time.Time {
 }
 
 // health judges a row whose agent was last heard of at seen.
-func (s *server) health(row *fleet.Certificate, seen, now time.Time) (resource.Health, string) {
-	c := summaryOf(row)
+func (s *server) health(view *fleet.View, row *fleet.Certificate, seen, now time.Time) (resource.Health, string) {
+	c := known(view, row)
 	return judge(&c, s.cutOff(seen, now), seen, now)
+}
+
+// known is what an agent reported, and that the built-in CA has revoked the
+// certificate, where its host does not know yet.
+func known(view *fleet.View, row *fleet.Certificate) wire.Summary {
+	c := summaryOf(row)
+	if c.RevokedAt.IsZero() && c.Serial != "" {
+		if revoked, ok := view.Revocation(c.Serial); ok && revoked.Agent == row.Agent {
+			c.RevokedAt, c.RevocationReason = revoked.At, revoked.Reason
+		}
+	}
+	return c
 }
 
 // summaryOf reads a row. Only rows that can be read are accepted from agents;
@@ -154,14 +166,17 @@ func summaryOf(row *fleet.Certificate) wire.Summary {
 }
 
 func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.Time) resource.Certificate {
-	c := summaryOf(row)
+	c := known(view, row)
 	out := resource.Certificate{
 		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(),
 		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
 		KeyAlgorithm: c.KeyAlgorithm, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RenewAt: c.RenewAt.UTC(), SafeUntil: c.SafeUntil.UTC(),
 		Renewals: c.Renewals, Deployments: make([]resource.Deployment, 0, len(c.Deployments)),
 		Attempt: c.Attempt, NextAttempt: c.NextAttempt.UTC(), LastError: c.LastError, LastErrorAt: c.LastErrorAt.UTC(),
-		NeedsAttention: c.NeedsAttention,
+		NeedsAttention: c.NeedsAttention, RevokedAt: c.RevokedAt.UTC(),
+	}
+	if !c.RevokedAt.IsZero() {
+		out.Revocation = pki.ReasonName(c.RevocationReason)
 	}
 	for _, d := range c.Deployments {
 		out.Deployments = append(out.Deployments, resource.Deployment{

@@ -45,6 +45,9 @@ func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
 	case !now.Before(c.NotAfter):
 		return resource.HealthExpired, because("expired at "+c.NotAfter.UTC().Format(time.RFC3339), c)
 	}
+	if !c.RevokedAt.IsZero() {
+		return resource.HealthRevoked, because("revoked at "+c.RevokedAt.UTC().Format(time.RFC3339), c)
+	}
 	if !c.SafeUntil.IsZero() && !now.Before(c.SafeUntil) {
 		return resource.HealthExpired, because("an older certificate is served that expired at "+c.SafeUntil.UTC().Format(time.RFC3339), c)
 	}

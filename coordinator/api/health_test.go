@@ -54,6 +54,8 @@ func TestJudge(t *testing.T) {
 		"an older one expired": {func(s *wire.Summary) {
 			s.State, s.SafeUntil, s.Deployments[0].Fingerprint = wire.StateFailed, now, fingerprintB
 		}, false, resource.HealthExpired, "an older certificate is served that expired at 2031-05-06T07:08:09Z"},
+		"revoked":          {func(s *wire.Summary) { s.RevokedAt, s.State = now.Add(-time.Minute), wire.StateRenewing }, false, resource.HealthRevoked, "revoked at 2031-05-06T07:07:09Z"},
+		"revoked, cut off": {func(s *wire.Summary) { s.RevokedAt = now.Add(-time.Minute) }, true, resource.HealthRevoked, "revoked at 2031-05-06T07:07:09Z; its agent is cut off since 2031-05-06T06:08:09Z and may know better"},
 		"expired, unserved": {func(s *wire.Summary) { s.NotAfter, s.Deployments[0].Fingerprint = now, "" },
 			false, resource.HealthExpired, "expired at 2031-05-06T07:08:09Z"},
 

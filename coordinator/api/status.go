@@ -122,7 +122,7 @@ func (s *server) count() fleetCount {
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(fleet.CertificateFilter{}, page)
 	}, func(row *fleet.Certificate) {
-		health, _ := s.health(row, seen[row.Agent], now)
+		health, _ := s.health(view, row, seen[row.Agent], now)
 		count.certificates.Add(health)
 	})
 	return count

@@ -33,7 +33,7 @@ func TestProblemsOfRequests(t *testing.T) {
 		"not to be read":     {http.MethodGet, "/api/v1/agents/a/retire", nil, http.StatusMethodNotAllowed, wire.CodeInvalid, "", "GET is not a method of /api/v1/agents/a/retire"},
 		"no such parameter":  {http.MethodGet, "/api/v1/agents?labels=a", nil, http.StatusBadRequest, wire.CodeInvalid, "labels", "unknown query parameter"},
 		"not of the enum":    {http.MethodGet, "/api/v1/agents?state=dead", nil, http.StatusBadRequest, wire.CodeInvalid, "state", `expected value to be one of "active, retired"`},
-		"one of several":     {http.MethodGet, "/api/v1/certificates?health=ok%2Cfine", nil, http.StatusBadRequest, wire.CodeInvalid, "health[1]", `expected value to be one of "ok, renewing, unknown, at_risk, unserved, expired"`},
+		"one of several":     {http.MethodGet, "/api/v1/certificates?health=ok%2Cfine", nil, http.StatusBadRequest, wire.CodeInvalid, "health[1]", `expected value to be one of "ok, renewing, unknown, at_risk, unserved, revoked, expired"`},
 		"not a time":         {http.MethodGet, "/api/v1/certificates?expires_before=soon", nil, http.StatusBadRequest, wire.CodeInvalid, "expires_before", "invalid date/time for format 2006-01-02T15:04:05.999999999Z07:00"},
 		"not a label":        {http.MethodGet, "/api/v1/agents?label=prod", nil, http.StatusBadRequest, wire.CodeInvalid, "label", `"prod" is not label=value`},
 		"a label twice":      {http.MethodGet, "/api/v1/agents?label=a%3Db&label=a%3Dc", nil, http.StatusBadRequest, wire.CodeInvalid, "label", `the label "a" stands twice`},

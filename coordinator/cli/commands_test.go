@@ -308,7 +308,7 @@ func TestCompletion(t *testing.T) {
 		"token revoke ":               "tweb1",
 		"context use ":                "default",
 		"status --output ":            "table\njson",
-		"certificates list --health ": "ok\nrenewing\nunknown\nat_risk\nunserved\nexpired",
+		"certificates list --health ": "ok\nrenewing\nunknown\nat_risk\nunserved\nrevoked\nexpired",
 		"agents list --state ":        "active\nretired",
 	} {
 		stdout, _, status := p.run(append([]string{"__complete"}, strings.Split(line, " ")...)...)

@@ -228,7 +228,7 @@ func healthNames() []string {
 // loud writes what nobody should overlook in capitals.
 func loud(h resource.Health) string {
 	switch h {
-	case resource.HealthExpired, resource.HealthUnserved, resource.HealthAtRisk:
+	case resource.HealthExpired, resource.HealthRevoked, resource.HealthUnserved, resource.HealthAtRisk:
 		return strings.ToUpper(strings.ReplaceAll(string(h), "_", " "))
 	}
 	return string(h)
@@ -243,7 +243,7 @@ func healthText(c resource.HealthCounts) string {
 		n      int
 		health resource.Health
 	}{
-		{c.Expired, resource.HealthExpired}, {c.Unserved, resource.HealthUnserved}, {c.AtRisk, resource.HealthAtRisk},
+		{c.Expired, resource.HealthExpired}, {c.Revoked, resource.HealthRevoked}, {c.Unserved, resource.HealthUnserved}, {c.AtRisk, resource.HealthAtRisk},
 		{c.Unknown, resource.HealthUnknown}, {c.Renewing, resource.HealthRenewing}, {c.OK, resource.HealthOK},
 	} {
 		if part.n > 0 {
@@ -274,6 +274,9 @@ func certificateFacts(out io.Writer, c *resource.Certificate, now time.Time) err
 		{"serial", c.Serial}, {"fingerprint", c.Fingerprint}, {"key", c.KeyAlgorithm},
 		{"valid from", moment(c.NotBefore, now)}, {"valid until", moment(c.NotAfter, now)}, {"safe until", first(horizon(c.SafeUntil, now), "NOT SAFE: it is not in service everywhere")}, {"renews", moment(c.RenewAt, now)},
 		{"renewals", strconv.FormatUint(c.Renewals, 10)}, {"last report", moment(c.AgentLastSeen, now)},
+	}
+	if !c.RevokedAt.IsZero() {
+		pairs = append(pairs, [2]string{"REVOKED", moment(c.RevokedAt, now) + ", " + c.Revocation})
 	}
 	for _, d := range c.Deployments {
 		text := d.State

@@ -195,7 +195,7 @@ func (r Row) Summary() (Summary, error) {
 		return Summary{}, fmt.Errorf("row %q has a name that is too long; expected at most %d bytes", r.Name, MaxNameLen)
 	case len(s.LastError) > MaxTextLen || len(s.NeedsAttention) > MaxTextLen:
 		return Summary{}, fmt.Errorf("row %q has a text that is too long; expected at most %d bytes", r.Name, MaxTextLen)
-	case !validTime(s.NotBefore) || !validTime(s.NotAfter) || !validTime(s.SafeUntil):
+	case !validTime(s.NotBefore) || !validTime(s.NotAfter) || !validTime(s.SafeUntil) || !validTime(s.RevokedAt):
 		return Summary{}, fmt.Errorf("row %q has a date out of range; %s", r.Name, timeExpected)
 	}
 	return s, nil

@@ -125,8 +125,14 @@ type Summary struct {
 	NotBefore    time.Time `json:"not_before,omitzero"`
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	RenewAt      time.Time `json:"renew_at,omitzero"`
+	// RevokedAt is when the certificate in service was revoked, and
+	// RevocationReason why (CRLReason; RFC 5280, section 5.3.1). Zero while
+	// nothing is known of a revocation.
+	RevokedAt        time.Time `json:"revoked_at,omitzero"`
+	RevocationReason int       `json:"revocation_reason,omitempty"`
 	// SafeUntil is the offline horizon of this certificate: the first expiry of
-	// what its deployments serve, or will serve without help from outside. Zero
+	// what its deployments serve, or will serve without help from outside; a
+	// revoked certificate ends when it was revoked. Zero
 	// when it is not in service at one of them: that is not safe now.
 	SafeUntil time.Time `json:"safe_until,omitzero"`
 	Renewals  uint64    `json:"renewals"` // certificates put into service since the store was created
@@ -172,6 +178,7 @@ const (
 	EventRenewed         EventKind = "certificate.renewed"
 	EventFailed          EventKind = "certificate.failed"
 	EventRemoved         EventKind = "certificate.removed"
+	EventRevoked         EventKind = "certificate.revoked" // found to be revoked, and about to be replaced
 	EventIdentityRenewed EventKind = "identity.renewed"
 	EventStarted         EventKind = "agent.started"
 	// EventDesiredRefused says that the host could not take what the centre wants.

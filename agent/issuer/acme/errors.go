@@ -26,6 +26,7 @@ const (
 	stepFinalize    step = "finalize the order"
 	stepCertificate step = "download the certificate"
 	stepRenewalInfo step = "ask for renewal information"
+	stepRevoke      step = "revoke the certificate"
 )
 
 // ofOrder reports whether the step is about something that belongs to an order
@@ -68,6 +69,7 @@ var verdicts = map[string]verdict{
 	acme.ProblemTypeMalformed:               {issuer.ClassRefused, "see what the authority says about the request"},
 	acme.ProblemTypeRejectedIdentifier:      {issuer.ClassRefused, "remove the name, or ask the authority to allow it"},
 	acme.ProblemTypeUnsupportedIdentifier:   {issuer.ClassRefused, "remove the name: the authority does not issue for names or addresses of this kind"},
+	acme.ProblemTypeBadRevocationReason:     {issuer.ClassRefused, "give a reason that the authority accepts, or none"},
 	problemInvalidProfile:                   {issuer.ClassRefused, "choose a profile that the authority offers"},
 
 	acme.ProblemTypeUnauthorized:      {issuer.ClassRefused, "see what the authority says: the account may be deactivated, or may not order this name"},

@@ -24,6 +24,7 @@ const (
 var (
 	_ issuer.Issuer          = (*Issuer)(nil)
 	_ issuer.RenewalInformer = (*Issuer)(nil)
+	_ issuer.Revoker         = (*Issuer)(nil)
 	_ issuer.Timekeeper      = (*Issuer)(nil)
 )
 

@@ -45,6 +45,7 @@ type directory struct {
 	NewNonce    string `json:"newNonce"`
 	NewAccount  string `json:"newAccount"`
 	NewOrder    string `json:"newOrder"`
+	RevokeCert  string `json:"revokeCert"`
 	RenewalInfo string `json:"renewalInfo"`
 	Meta        struct {
 		TermsOfService          string            `json:"termsOfService"`

@@ -12,11 +12,12 @@ const (
 	HealthUnknown  Health = "unknown"  // was well when the agent was last heard of; the agent is cut off
 	HealthAtRisk   Health = "at_risk"  // in service; it will expire unless somebody acts or a retry succeeds
 	HealthUnserved Health = "unserved" // not obtained, or not in service somewhere it should be
+	HealthRevoked  Health = "revoked"  // whoever checks refuses it; being replaced
 	HealthExpired  Health = "expired"
 )
 
 // Healths lists all, from good to bad.
-var Healths = []Health{HealthOK, HealthRenewing, HealthUnknown, HealthAtRisk, HealthUnserved, HealthExpired}
+var Healths = []Health{HealthOK, HealthRenewing, HealthUnknown, HealthAtRisk, HealthUnserved, HealthRevoked, HealthExpired}
 
 // Well reports whether nobody has to look.
 func (h Health) Well() bool { return h == HealthOK || h == HealthRenewing }
@@ -28,6 +29,7 @@ type HealthCounts struct {
 	Unknown  int `json:"unknown"`
 	AtRisk   int `json:"at_risk"`
 	Unserved int `json:"unserved"`
+	Revoked  int `json:"revoked"`
 	Expired  int `json:"expired"`
 }
 
@@ -42,6 +44,8 @@ func (c *HealthCounts) Add(h Health) {
 		c.AtRisk++
 	case HealthUnserved:
 		c.Unserved++
+	case HealthRevoked:
+		c.Revoked++
 	case HealthExpired:
 		c.Expired++
 	default: // what is not understood is not well
@@ -52,7 +56,7 @@ func (c *HealthCounts) Add(h Health) {
 // Worst is the worst health that was counted, and ok if none was.
 func (c HealthCounts) Worst() Health {
 	worst := HealthOK
-	for health, n := range map[Health]int{HealthRenewing: c.Renewing, HealthUnknown: c.Unknown, HealthAtRisk: c.AtRisk, HealthUnserved: c.Unserved, HealthExpired: c.Expired} {
+	for health, n := range map[Health]int{HealthRenewing: c.Renewing, HealthUnknown: c.Unknown, HealthAtRisk: c.AtRisk, HealthUnserved: c.Unserved, HealthRevoked: c.Revoked, HealthExpired: c.Expired} {
 		if n > 0 && health.rank() > worst.rank() {
 			worst = health
 		}
@@ -62,7 +66,7 @@ func (c HealthCounts) Worst() Health {
 
 // Total counts all.
 func (c HealthCounts) Total() int {
-	return c.OK + c.Renewing + c.Unknown + c.AtRisk + c.Unserved + c.Expired
+	return c.OK + c.Renewing + c.Unknown + c.AtRisk + c.Unserved + c.Revoked + c.Expired
 }
 
 func (h Health) rank() int {
@@ -80,7 +84,7 @@ type Certificate struct {
 	Hostname string `json:"hostname" doc:"Of the agent."`
 	Name     string `json:"name" doc:"Its name in the agent's configuration, unique for the agent."`
 
-	Health       Health `json:"health" enum:"ok,renewing,unknown,at_risk,unserved,expired" doc:"The worst that is known at the time of the answer. It never says that all is well about a certificate that has expired or is not in service; unknown is a certificate that was well when its agent, which is cut off, was last heard of."`
+	Health       Health `json:"health" enum:"ok,renewing,unknown,at_risk,unserved,revoked,expired" doc:"The worst that is known at the time of the answer. It never says that all is well about a certificate that has expired, is revoked or is not in service; unknown is a certificate that was well when its agent, which is cut off, was last heard of."`
 	HealthReason string `json:"health_reason" doc:"The health in words."`
 	State        string `json:"state" doc:"Where the agent stood with it: pending, renewing, valid or failed. Expiry is no state; see health."`
 
@@ -95,6 +99,8 @@ type Certificate struct {
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	RenewAt      time.Time `json:"renew_at,omitzero" doc:"When the agent means to renew it."`
 	SafeUntil    time.Time `json:"safe_until,omitzero" doc:"Offline horizon: the first expiry of what its deployments serve, or will serve without help from outside. Absent when it is not in service at one of them, which is not safe now."`
+	RevokedAt    time.Time `json:"revoked_at,omitzero" doc:"When the certificate in service was revoked; absent while nothing is known of a revocation."`
+	Revocation   string    `json:"revocation_reason,omitempty" doc:"Why it was revoked, by the names of RFC 5280, section 5.3.1."`
 	Renewals     uint64    `json:"renewals" doc:"Certificates put into service so far."`
 
 	Deployments []Deployment `json:"deployments" nullable:"false"`

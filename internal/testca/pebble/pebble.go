@@ -311,6 +311,23 @@ func (s *Server) IssuerRoots(ctx context.Context) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
+// Status is what Pebble says of a certificate that it issued: "Valid" or
+// "Revoked", with the reason of a revocation.
+func (s *Server) Status(ctx context.Context, certificate *x509.Certificate) (status string, reason int, err error) {
+	var text bytes.Buffer
+	if err := s.get(ctx, s.ManagementURL+"/cert-status-by-serial/"+certificate.SerialNumber.Text(16), &text); err != nil {
+		return "", 0, err
+	}
+	var answer struct {
+		Status string
+		Reason int
+	}
+	if err := json.Unmarshal(text.Bytes(), &answer); err != nil {
+		return "", 0, fmt.Errorf("status of a certificate: %w", err)
+	}
+	return answer.Status, answer.Reason, nil
+}
+
 // SetRenewalInfo makes Pebble answer with this body when asked for the renewal
 // information of the certificate (RFC 9773 section 4.2), from now on.
 func (s *Server) SetRenewalInfo(ctx context.Context, certificate *x509.Certificate, body string) error {
