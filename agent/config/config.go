@@ -51,6 +51,7 @@ type Renewal struct {
 	TickInterval time.Duration `yaml:"tick_interval" env:"CERTCTL_RENEWAL_TICK_INTERVAL" default:"5s" min:"100ms" max:"1h" doc:"How often the agent looks for certificates that are due (±10 %). A look costs the number that is due, not the number that exists."`
 	TickBudget   time.Duration `yaml:"tick_budget" env:"CERTCTL_RENEWAL_TICK_BUDGET" default:"2m" min:"1s" max:"1h" doc:"How long one look may go on starting work. Past it nothing new starts before the next look."`
 	IssueTimeout time.Duration `yaml:"issue_timeout" env:"CERTCTL_RENEWAL_ISSUE_TIMEOUT" default:"5m" min:"5s" max:"1h" doc:"How long one attempt at an authority may take. The next attempt continues the same order."`
+	KeepRemoved  time.Duration `yaml:"keep_removed" env:"CERTCTL_RENEWAL_KEEP_REMOVED" default:"720h" min:"0s" max:"87600h" doc:"How long the record and the keys of a certificate that was taken out of the configuration are kept. If it comes back in that time, it goes on where it was, and nothing is ordered. 0s deletes them at once."`
 }
 
 // Issuer is one certificate authority; exactly one of its sections is given.

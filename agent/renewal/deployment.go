@@ -80,6 +80,9 @@ func (e *Engine) deploy(ctx context.Context, m *managed, rec *store.Certificate,
 		if stopping(ctx) || e.stopped() {
 			return nil
 		}
+		if _, ok := e.current(m.Name); !ok {
+			return nil // the rest is decided by another configuration
+		}
 	}
 	return nil
 }

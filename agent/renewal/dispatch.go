@@ -28,8 +28,13 @@ const (
 // number of certificates that are due. It does not wait for what it starts:
 // one authority that hangs must not hold up the others.
 func (e *Engine) tick(ctx context.Context) {
+	if err := e.apply(ctx, 0); err != nil {
+		e.log.Error("records cannot follow the configuration", "err", err)
+		return
+	}
 	now := e.now()
 	e.housekeep(now)
+	e.forgetDue(ctx, now)
 	names, err := e.due(now)
 	if err != nil {
 		e.log.Error("schedule cannot be read", "err", err)
@@ -83,7 +88,7 @@ func (e *Engine) startDue(ctx context.Context, queues []*queue, now time.Time) (
 // startOne starts a visit in a slot that is held already, if the certificate is
 // free.
 func (e *Engine) startOne(ctx context.Context, issuer, name string, now time.Time) {
-	m, woken, ok := e.claim(name, now)
+	woken, ok := e.claim(name, now)
 	if !ok {
 		e.slots.give(issuer)
 		return
@@ -93,7 +98,7 @@ func (e *Engine) startOne(ctx context.Context, issuer, name string, now time.Tim
 			e.slots.give(issuer)
 			e.finish(name)
 		}()
-		e.visit(ctx, m, woken)
+		e.visit(ctx, name, woken)
 	})
 }
 
@@ -117,29 +122,34 @@ func (e *Engine) due(now time.Time) ([]string, error) {
 
 // claim takes a certificate for one job, if it is free. woken says that its
 // waiting order is to go on.
-func (e *Engine) claim(name string, now time.Time) (m *managed, woken, ok bool) {
+func (e *Engine) claim(name string, now time.Time) (woken, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, busy := e.working[name]; busy {
-		return nil, false, false // a look that was asked for stays in the list
+		return false, false // a look that was asked for stays in the list
+	}
+	if _, ok := e.workable(name); !ok {
+		return false, false
 	}
 	if b, is := e.blocked[name]; is {
 		if !reached(b.until, now) {
-			return nil, false, false
+			return false, false
 		}
 		delete(e.blocked, name)
 	}
 	woken = e.looks[name]
 	delete(e.looks, name)
 	e.working[name] = stepWait
-	return e.managed[name], woken, true
+	return woken, true
 }
 
-// finish ends a job. Who asked for a look meanwhile gets one.
+// finish ends a job. Who asked for a look meanwhile gets one, and so does a
+// configuration that came meanwhile.
 func (e *Engine) finish(name string) {
 	e.mu.Lock()
 	delete(e.working, name)
 	_, again := e.looks[name]
+	again = again || e.pending[name]
 	e.mu.Unlock()
 	if again {
 		e.nudge()
@@ -164,7 +174,7 @@ func (e *Engine) housekeep(now time.Time) {
 		e.sweepAt = now.Add(sweepInterval)
 	}
 	if back > clockBack {
-		for _, name := range e.names {
+		for _, name := range e.roster.names {
 			e.looks[name] = e.looks[name] || false
 			e.verifyAt[name] = now
 		}
@@ -179,28 +189,28 @@ func (e *Engine) housekeep(now time.Time) {
 }
 
 // visit carries out steps of one certificate until there is none to be done
-// now.
-func (e *Engine) visit(ctx context.Context, m *managed, woken bool) {
-	err := e.visitSteps(ctx, m, woken)
+// now, or its configuration is another one.
+func (e *Engine) visit(ctx context.Context, name string, woken bool) {
+	err := e.visitSteps(ctx, name, woken)
 	if err == nil || stopping(ctx) {
 		return // a stop leaves the record as it is: it says what to go on with
 	}
 	// The failure could not be stored with the certificate, so that only memory
 	// can keep the engine from trying again at once.
 	e.mu.Lock()
-	e.blocked[m.Name] = block{until: e.now().Add(blockPause), err: err}
+	e.blocked[name] = block{until: e.now().Add(blockPause), err: err}
 	e.mu.Unlock()
 	if errors.Is(err, errUnconfirmed) {
-		e.log.Debug("renewal waits for the time", "certificate", m.Name)
+		e.log.Debug("renewal waits for the time", "certificate", name)
 		return // the clock says it once for all
 	}
-	e.log.Error("certificate cannot be worked on", "certificate", m.Name, "err", err, "pause", blockPause.String())
+	e.log.Error("certificate cannot be worked on", "certificate", name, "err", err, "pause", blockPause.String())
 }
 
-func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err error) {
+func (e *Engine) visitSteps(ctx context.Context, name string, woken bool) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			e.log.Error("renewal panicked", "certificate", m.Name, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+			e.log.Error("renewal panicked", "certificate", name, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v; this is a bug, report it with the log", value)
 		}
 	}()
@@ -209,14 +219,18 @@ func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err er
 		if stopping(ctx) || e.stopped() {
 			return true, nil
 		}
-		rec, found, err := e.cfg.Store.Certificate(m.Name)
+		m, ok := e.current(name)
+		if !ok {
+			return true, nil // another configuration is to be applied first
+		}
+		rec, found, err := e.cfg.Store.Certificate(name)
 		if err != nil {
 			return true, e.storeFailed(err)
 		}
 		if !found {
-			return true, nil // start makes every record; this one was just removed
+			return true, nil // apply makes every record
 		}
-		f := e.facts(m.Name)
+		f := e.facts(name)
 		f.woken = woken
 		next := decide(rec, m, f)
 		if next.step == stepWait {
@@ -230,7 +244,7 @@ func (e *Engine) visitSteps(ctx context.Context, m *managed, woken bool) (err er
 			return false, e.confirm(ctx, m) // and again, by what time it is now
 		}
 		e.mu.Lock()
-		e.working[m.Name] = next.step
+		e.working[name] = next.step
 		e.mu.Unlock()
 		woken = false
 		return false, e.do(ctx, m, rec, next)

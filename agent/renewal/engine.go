@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +41,12 @@ type Store interface {
 	UpdateAll(names []string, fn func(tx *store.CertificateTx) error) error
 	// Names lists the certificates that have a record.
 	Names() ([]string, error)
-	Remove(name string, events ...wire.Event) (*store.Certificate, error)
+	// Retire sets records aside, Restore takes them back, Forget deletes what was
+	// set aside of a certificate.
+	Retire(names []string, at time.Time, fact func(*store.Certificate) wire.Event) error
+	Restore(names []string) error
+	Removed() ([]store.Removed, error)
+	Forget(name string, facts ...wire.Event) (*store.Removed, error)
 	Due(now time.Time, limit int) ([]string, error)
 	KeyIDs() (map[string]bool, error)
 	// CheckRoom returns nil if the result of an order could be stored just now.
@@ -67,9 +71,12 @@ type Config struct {
 	// file that it does not name is an orphan and is removed once it is an hour
 	// old.
 	Keys Keys
-	// Managed is the whole list. Records of certificates that are not in it are
-	// removed when Run starts.
+	// Managed is the whole list, until Reconfigure puts another one in its place.
+	// Certificates that are not in it are set aside when Run starts.
 	Managed []Managed
+	// KeepRemoved is how long the state of a certificate that is not configured
+	// any more is kept, in case that it comes back; 0 forgets it at once.
+	KeepRemoved time.Duration
 	// ScratchDir is an absolute path of a directory for the targets' snapshots,
 	// which hold keys. The engine creates it and owns everything in it.
 	ScratchDir string
@@ -119,17 +126,22 @@ var (
 // Engine keeps the managed certificates valid. Its methods may be called from
 // several goroutines.
 type Engine struct {
-	cfg     Config
-	managed map[string]*managed
-	names   []string // of managed, sorted
-	log     *slog.Logger
-	slots   *slots        // one for each certificate that is worked on
-	wake    chan struct{} // holds at most one; asks for a look at the schedule
-	jobs    sync.WaitGroup
+	cfg   Config
+	log   *slog.Logger
+	slots *slots        // one for each certificate that is worked on
+	wake  chan struct{} // holds at most one; asks for a look at the schedule
+	jobs  sync.WaitGroup
 
 	randMu sync.Mutex // guards calls of cfg.Rand
 
-	mu       sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows
+	roster *roster    // what is configured now
+	// applied is, by name, the configuration that a record was brought in line
+	// with in this run. pending names those whose record is not in line with the
+	// roster: nothing is begun for them before it is.
+	applied map[string]*managed
+	pending map[string]bool
+
 	working  map[string]step
 	looks    map[string]bool      // to be looked at; true if also woken
 	verifyAt map[string]time.Time // when to verify again
@@ -138,6 +150,12 @@ type Engine struct {
 	unusable map[string]int
 	lastTick time.Time
 	sweepAt  time.Time
+	// forgetAt is when to look at what was set aside; forgetting says that this
+	// is being done, and forgetAgain that it is to be done again after that.
+	forgetAt    time.Time
+	forgetting  bool
+	forgetAgain bool
+
 	onChange []func()
 	stop     context.CancelCauseFunc // of Run; nil when it is not running
 	fatal    error                   // what is on disk is unknown
@@ -185,37 +203,29 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Float64
 	}
-	all := make(map[string]*managed, len(cfg.Managed))
-	for _, one := range cfg.Managed {
-		m, err := newManaged(one)
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		if all[m.Name] != nil {
-			problems = append(problems, fmt.Errorf("managed certificate %q is listed twice; give each its own name", m.Name))
-		}
-		all[m.Name] = m
+	configured, err := newRoster(cfg.Managed)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	if cfg.KeepRemoved < 0 {
+		problems = append(problems, fmt.Errorf("retention of removed certificates %v: must not be negative", cfg.KeepRemoved))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("renewal: %w", err)
 	}
-	e := &Engine{
-		cfg: cfg, managed: all, log: cfg.Log,
-		slots:    newSlots(cfg.Concurrency, issuerNames(all)),
+	return &Engine{
+		cfg: cfg, log: cfg.Log,
+		slots:    newSlots(cfg.Concurrency, issuerNames(configured.managed)),
 		wake:     make(chan struct{}, 1),
+		roster:   configured,
+		applied:  make(map[string]*managed),
+		pending:  make(map[string]bool),
 		working:  make(map[string]step),
 		looks:    make(map[string]bool),
 		verifyAt: make(map[string]time.Time),
 		blocked:  make(map[string]block),
-
 		unusable: make(map[string]int),
-	}
-	for name := range all {
-		e.names = append(e.names, name)
-	}
-	slices.Sort(e.names)
-	return e, nil
+	}, nil
 }
 
 // Run renews until ctx is done, and returns nil after everything that it

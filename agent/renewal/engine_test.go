@@ -173,9 +173,10 @@ func TestCertificateThatIsNotManagedAnyMore(t *testing.T) {
 	removed := w.events(wire.EventRemoved)
 	require.Len(t, removed, 1)
 	assert.Equal(t, rec.Current.Serial, removed[0].Serial)
+	assert.Equal(t, served, w.places[0].served, "what is deployed stays")
+	w.tick()
 	_, err = w.keys.Load(rec.Current.KeyID)
 	assert.Error(t, err, "its key is removed")
-	assert.Equal(t, served, w.places[0].served, "what is deployed stays")
 }
 
 func TestConcurrencyAndTickBudget(t *testing.T) {

@@ -177,8 +177,8 @@ func TestDiskFullAtStart(t *testing.T) {
 type fullStore struct{ Store }
 
 func (*fullStore) Update(string, func(*store.CertificateTx) error) error { return errNoSpace }
-func (*fullStore) Remove(string, ...wire.Event) (*store.Certificate, error) {
-	return nil, errNoSpace
+func (*fullStore) Retire([]string, time.Time, func(*store.Certificate) wire.Event) error {
+	return errNoSpace
 }
 
 func TestSchedulesOfAStoreThatCannotBeRead(t *testing.T) {

@@ -56,6 +56,10 @@ type Deployment struct {
 	// does.
 	ID     string
 	Target deploy.Target
+	// Config stands for how the target is configured: when it is another one than
+	// before, the place is given the pair anew. "" says nothing; changes are then
+	// found by verification.
+	Config string
 }
 
 // managed is a checked Managed with what follows from it. It never changes.
@@ -145,6 +149,8 @@ func newManaged(m Managed) (*managed, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The lists are the caller's, who may change them before the next reload.
+	m.Issuers, m.Deployments = slices.Clone(m.Issuers), slices.Clone(m.Deployments)
 	return &managed{Managed: m, digest: digest, targets: targets}, nil
 }
 

@@ -16,6 +16,8 @@ var (
 	// ErrUnderWay says that a renewal was already under way when another one was
 	// asked for. It is no failure: the one under way continues at once.
 	ErrUnderWay = errors.New("a renewal is already under way; it continues at once")
+
+	errReloading = errors.New("its configuration has just been changed, and is being put into effect; ask again in a moment")
 )
 
 // Renew renews a certificate now, whatever its dates say, and with a new key; or,
@@ -23,9 +25,12 @@ var (
 // request is stored, and survives a crash, before Renew returns; it does not wait
 // for the renewal.
 func (e *Engine) Renew(ctx context.Context, name string) error {
-	m := e.managed[name]
-	if m == nil {
+	if e.configured().managed[name] == nil {
 		return fmt.Errorf("renew %q: %w; \"certctl-agent list\" shows the names", name, ErrUnknown)
+	}
+	m, ok := e.current(name)
+	if !ok {
+		return fmt.Errorf("renew %q: %w", name, errReloading)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -50,6 +55,9 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 		}
 		return nil
 	})
+	if errors.Is(err, errSuperseded) {
+		err = errReloading
+	}
 	if err != nil {
 		return fmt.Errorf("renew %q: %w", name, err)
 	}
@@ -68,7 +76,7 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 // result of a brokered order: it is continued at once. An unknown name is
 // ignored: the certificate may have been removed meanwhile.
 func (e *Engine) Wake(name string) {
-	if e.managed[name] != nil {
+	if e.configured().managed[name] != nil {
 		e.look(name, true)
 	}
 }
@@ -98,16 +106,17 @@ type Status struct {
 // Status returns every managed certificate, by name. One that has no record yet
 // has an empty one with its name.
 func (e *Engine) Status() ([]Status, error) {
-	list := make([]Status, 0, len(e.names))
-	for _, name := range e.names {
+	now := e.configured()
+	list := make([]Status, 0, len(now.names))
+	for _, name := range now.names {
 		rec, found, err := e.cfg.Store.Certificate(name)
 		if err != nil {
 			return nil, fmt.Errorf("status of certificate %q: %w", name, err)
 		}
 		if !found {
-			rec = unknown(e.managed[name])
+			rec = unknown(now.managed[name])
 		}
-		s := Status{Record: rec, ReuseKey: e.managed[name].ReuseKey}
+		s := Status{Record: rec, ReuseKey: now.managed[name].ReuseKey}
 		e.mu.Lock()
 		if doing, busy := e.working[name]; busy && doing != stepWait {
 			s.Doing = doing.String()

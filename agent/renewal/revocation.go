@@ -28,7 +28,7 @@ var (
 // stored again. It returns ErrUnknown for a name that is not managed, and
 // ErrNotInService when the serial is of neither pair.
 func (e *Engine) Revoked(name, serial string, at time.Time, reason int) error {
-	m := e.managed[name]
+	m := e.configured().managed[name]
 	if m == nil {
 		return fmt.Errorf("revocation of %q: %w", name, ErrUnknown)
 	}
@@ -45,6 +45,8 @@ func (e *Engine) Revoked(name, serial string, at time.Time, reason int) error {
 	switch {
 	case errors.Is(err, errKnownRevoked):
 		return nil
+	case errors.Is(err, errSuperseded):
+		return fmt.Errorf("revocation of %q: %w", name, errReloading)
 	case err != nil:
 		return fmt.Errorf("revocation of %q: %w", name, err)
 	}
@@ -63,7 +65,7 @@ func (e *Engine) Revoked(name, serial string, at time.Time, reason int) error {
 // It returns ErrUnknown, ErrNotInService, ErrCannotRevoke where the issuer has no
 // such call or is not configured any more, or the issuer's *issuer.Error.
 func (e *Engine) Revoke(ctx context.Context, name, serial string, reason int) error {
-	m := e.managed[name]
+	m := e.configured().managed[name]
 	if m == nil {
 		return fmt.Errorf("revoke %q: %w", name, ErrUnknown)
 	}

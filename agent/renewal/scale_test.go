@@ -79,8 +79,8 @@ func newCrowd(tb testing.TB, n, due int) *crowd {
 	c.e, err = New(cfg)
 	require.NoError(tb, err)
 	for begin := 0; begin < n; begin += 5000 {
-		require.NoError(tb, c.file.UpdateAll(c.e.names[begin:min(begin+5000, n)], func(tx *store.CertificateTx) error {
-			m := c.e.managed[tx.Record.Name]
+		require.NoError(tb, c.file.UpdateAll(c.e.configured().names[begin:min(begin+5000, n)], func(tx *store.CertificateTx) error {
+			m := c.e.configured().managed[tx.Record.Name]
 			*tx.Record = *inServiceSubject(m.Name, 90*day, day).Record
 			tx.Record.Deployments, tx.Record.ConfigDigest, tx.Record.Current.ConfigDigest = nil, m.digest, m.digest
 			reconciled(tx.Record, m, c.clock.now(), 0)

@@ -10,15 +10,16 @@ import (
 // them is set aside for each issuer, so that an authority that hangs on more
 // certificates than there are slots does not hold up those of the others.
 type slots struct {
-	total int
-	// reserve is how many each issuer finds whatever the others do; 0 if there
-	// are more issuers than slots.
-	reserve int
-	freed   chan struct{} // holds at most one; says that a slot was given back
+	freed chan struct{} // holds at most one; says that a slot was given back
 
-	mu   sync.Mutex // guards what follows
-	used map[string]int
-	free int
+	mu    sync.Mutex // guards what follows
+	total int
+	// reserve is how many each served issuer finds whatever the others do; 0 if
+	// there are more issuers than slots.
+	reserve int
+	served  map[string]bool
+	used    map[string]int // also by issuers that are not served any more
+	free    int            // below zero while more are used than there are now
 }
 
 // newSlots sets half of the slots aside, in equal parts and at least one for
@@ -26,13 +27,36 @@ type slots struct {
 // comes first.
 func newSlots(total int, issuers []string) *slots {
 	s := &slots{total: total, free: total, freed: make(chan struct{}, 1), used: make(map[string]int)}
-	for _, issuer := range issuers {
-		s.used[issuer] = 0
-	}
-	if n := len(s.used); n > 0 && n <= total {
-		s.reserve = max(total/(2*n), 1)
-	}
+	s.serve(issuers)
 	return s
+}
+
+// serve sets slots aside for these issuers from now on. What is taken already
+// is given back like any other.
+func (s *slots) serve(issuers []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served = make(map[string]bool, len(issuers))
+	for _, issuer := range issuers {
+		s.served[issuer] = true
+	}
+	s.divide()
+}
+
+// resize changes how many there are. What is taken already stays taken.
+func (s *slots) resize(total int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free += total - s.total
+	s.total = total
+	s.divide()
+}
+
+func (s *slots) divide() {
+	s.reserve = 0
+	if n := len(s.served); n > 0 && n <= s.total {
+		s.reserve = max(s.total/(2*n), 1)
+	}
 }
 
 // take takes a slot for a certificate of that issuer, if one is left for it.
@@ -40,9 +64,9 @@ func (s *slots) take(issuer string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	owed := 0
-	for other, used := range s.used {
+	for other := range s.served {
 		if other != issuer {
-			owed += max(s.reserve-used, 0)
+			owed += max(s.reserve-s.used[other], 0)
 		}
 	}
 	if s.free <= owed {
@@ -56,7 +80,9 @@ func (s *slots) take(issuer string) bool {
 func (s *slots) give(issuer string) {
 	s.mu.Lock()
 	s.free++
-	s.used[issuer]--
+	if s.used[issuer]--; s.used[issuer] == 0 {
+		delete(s.used, issuer)
+	}
 	s.mu.Unlock()
 	select {
 	case s.freed <- struct{}{}:
@@ -68,7 +94,7 @@ func (s *slots) give(issuer string) {
 func (s *slots) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.free == 0
+	return s.free <= 0
 }
 
 // queue is what is due of one issuer, the most urgent first.
@@ -81,10 +107,12 @@ type queue struct {
 func (e *Engine) queues(names []string) []*queue {
 	byIssuer := make(map[string]*queue)
 	var order []*queue
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, name := range names {
-		m := e.managed[name]
-		if m == nil {
-			continue // its record could not be removed at the start
+		m, ok := e.workable(name)
+		if !ok {
+			continue // its record does not follow the configuration yet
 		}
 		q := byIssuer[m.first().Name]
 		if q == nil {

@@ -51,12 +51,13 @@ const omitted = `{}`
 // the first error of yield, which it returns. Each copy is consistent in itself;
 // no decision depends on two of them.
 func (e *Engine) Subjects(yield func(*Subject) error) error {
-	for _, name := range e.names {
+	now := e.configured()
+	for _, name := range now.names {
 		rec, found, err := e.cfg.Store.Certificate(name)
 		if err != nil {
 			return fmt.Errorf("copy of certificate %q: %w", name, err)
 		}
-		m := e.managed[name]
+		m := now.managed[name]
 		if !found {
 			rec = unknown(m)
 		}

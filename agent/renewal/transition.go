@@ -243,6 +243,17 @@ func notServed(rec *store.Certificate, id string, g *store.Generation, err error
 	return nil
 }
 
+// anew is a deployment that is configured in another way than before. An
+// interrupted transaction is finished, with what it saved.
+func anew(d store.Deployment) store.Deployment {
+	d.Attempt, d.RetryAt = 0, time.Time{}
+	if d.State == nil && d.Outcome != "" {
+		d.Outcome, d.Fingerprint, d.NotAfter = wire.DeploymentPending, "", time.Time{}
+		d.Detail = "its configuration was changed"
+	}
+	return d
+}
+
 func setDeployment(rec *store.Certificate, id string, d store.Deployment) {
 	if rec.Deployments == nil {
 		rec.Deployments = make(map[string]store.Deployment)

@@ -36,12 +36,16 @@ type block struct {
 // blockPause is how long.
 const blockPause = time.Minute
 
-// update makes one transaction of a record: fn's change, what follows from it,
+// update makes one transaction of a record that is there: fn's change, what follows from it,
 // and the events. An error of fn is returned as it is and nothing is stored.
 // Every other error but *notStoredError stops the engine.
 func (e *Engine) update(m *managed, fn func(rec *store.Certificate, emit func(wire.Event)) error) error {
 	var refusal error
 	err := e.cfg.Store.Update(m.Name, func(tx *store.CertificateTx) error {
+		if tx.New {
+			refusal = errSuperseded // it was set aside; apply alone makes records
+			return refusal
+		}
 		emit := func(event wire.Event) {
 			event.Certificate = m.Name
 			tx.Emit(event)

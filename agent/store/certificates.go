@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 	"unicode"
@@ -201,43 +200,6 @@ func (c *change) dropRemovals(name string) error {
 		}
 	}
 	return nil
-}
-
-// Remove deletes a certificate's record, leaves a removal in the inventory for
-// the coordinator, and stores the facts with it. It returns the removed record;
-// nil, with nothing stored, when there was none.
-func (s *Store) Remove(name string, events ...wire.Event) (removed *Certificate, err error) {
-	err = s.write(func(c *change) error {
-		key := []byte(name)
-		removed, err = getJSON[Certificate](c.tx, bucketCertificates, key)
-		if err != nil || removed == nil {
-			return err
-		}
-		row, err := getJSON[storedRow](c.tx, bucketRows, key)
-		if err != nil {
-			return err
-		}
-		if row == nil {
-			return damage("certificate %q has no row", name)
-		}
-		if err := c.dropRow(name, *row); err != nil {
-			return err
-		}
-		c.counters.Revision++
-		removal := numberKey(c.counters.Revision)
-		return errors.Join(
-			c.remove(bucketCertificates, key),
-			c.remove(bucketRows, key),
-			c.move(bucketSchedule, name, removed.NextAction, time.Time{}),
-			c.move(bucketExpiry, name, removed.serviceEnd(), time.Time{}),
-			c.put(bucketRemovals, removal, seal(bucketRemovals, removal, key)),
-			c.emit(events),
-		)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return removed, nil
 }
 
 // Certificate returns the record of that name, and whether there is one. The

@@ -76,10 +76,10 @@ func TestRemovalsLastUntilAcknowledged(t *testing.T) {
 	s := openTest(t, Options{})
 	put(t, s, "a", epoch, epoch) // revision 1
 	put(t, s, "b", epoch, epoch) // 2
-	removed, err := s.Remove("a", eventOf(wire.EventRemoved, "a"))
+	removed, err := remove(s, "a", eventOf(wire.EventRemoved, "a"))
 	require.NoError(t, err)
 	require.Equal(t, "a", removed.Name)
-	_, err = s.Remove("b")
+	_, err = remove(s, "b")
 	require.NoError(t, err)
 	page, err := s.Changes(2, 0)
 	require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestSchedule(t *testing.T) {
 	until, err = s.SafeUntil()
 	require.NoError(t, err)
 	assert.True(t, until.Equal(epoch.AddDate(0, 1, 0)))
-	_, err = s.Remove("late")
+	_, err = remove(s, "late")
 	require.NoError(t, err)
 	until, err = s.SafeUntil()
 	require.NoError(t, err)
@@ -249,7 +249,7 @@ func TestIdentityAndIssuerState(t *testing.T) {
 
 	require.NoError(t, s.SaveIdentity(nil))
 	require.NoError(t, s.SaveIssuerState("le", nil))
-	_, err = s.Remove("web")
+	_, err = remove(s, "web")
 	require.NoError(t, err)
 	ids, err = s.KeyIDs()
 	require.NoError(t, err)

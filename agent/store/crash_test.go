@@ -32,7 +32,7 @@ func crashChild(path string) error {
 	for n := uint64(0); ; n++ {
 		name := fmt.Sprintf("certificate-%d", n%crashNames)
 		if n%17 == 16 {
-			if _, err := s.Remove(name, wire.Event{Kind: wire.EventRemoved, Certificate: name}); err != nil {
+			if _, err := remove(s, name, wire.Event{Kind: wire.EventRemoved, Certificate: name}); err != nil {
 				return err
 			}
 			fmt.Printf("removed %s\n", name)

@@ -34,7 +34,7 @@ func sample(t testing.TB) string {
 			return nil
 		}))
 	}
-	_, err := s.Remove("web-07")
+	_, err := remove(s, "web-07")
 	require.NoError(t, err)
 	require.NoError(t, s.SaveIdentity(&Identity{AgentID: "agent-1", KeyID: "key-1"}))
 	require.NoError(t, s.PutOrder(Order{Request: wire.OrderRequest{ID: "order-1", CSR: []byte{1, 2, 3}}}))
@@ -330,7 +330,7 @@ func TestDamageWhileOpen(t *testing.T) {
 	require.ErrorIs(t, err, ErrDamaged)
 	err = s.Update("web", func(*CertificateTx) error { return nil })
 	require.ErrorIs(t, err, ErrDamaged)
-	_, err = s.Remove("web")
+	_, err = remove(s, "web")
 	require.ErrorIs(t, err, ErrDamaged)
 }
 

@@ -107,7 +107,7 @@ func TestHorizonOfTheHost(t *testing.T) {
 	require.NoError(t, s.Close())
 	s, err = Open(s.Path(), Options{})
 	require.NoError(t, err, "the index is what it should be")
-	_, err = s.Remove("web")
+	_, err = remove(s, "web")
 	require.NoError(t, err)
 	until, err = s.SafeUntil()
 	require.NoError(t, err)

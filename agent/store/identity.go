@@ -92,6 +92,10 @@ func (s *Store) KeyIDs() (map[string]bool, error) {
 		if err != nil {
 			return err
 		}
+		err = eachRemoved(tx, func(r *Removed) error { return r.Certificate.collectKeyIDs(ids) })
+		if err != nil {
+			return err
+		}
 		return tx.Bucket([]byte(bucketIssuers)).ForEach(func(key, value []byte) error {
 			payload, err := unseal(bucketIssuers, key, value)
 			if err != nil {

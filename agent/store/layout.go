@@ -36,6 +36,11 @@ const (
 	bucketCommands     = "commands"     // id -> Command
 )
 
+// bucketRemoved holds what is kept of certificates that are not configured any
+// more: name -> Removed. It is not one of buckets: it is made when it is needed,
+// so that earlier versions, which do not know it, can still open the file.
+const bucketRemoved = "removed"
+
 var buckets = []string{bucketMeta, bucketCertificates, bucketSchedule, bucketExpiry, bucketRows, bucketRevisions,
 	bucketRemovals, bucketEvents, bucketKinds, bucketSubjects, bucketOrders, bucketCollected, bucketIssuers, bucketAssignments, bucketCommands}
 

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -68,6 +69,27 @@ func lastCommit(t require.TestingT, s *Store) int {
 		return nil
 	}))
 	return id
+}
+
+// remove sets a certificate aside and forgets it at once. It returns nil when
+// there was none.
+func remove(s *Store, name string, events ...wire.Event) (*Certificate, error) {
+	_, found, err := s.Certificate(name)
+	if err != nil || !found {
+		return nil, err
+	}
+	fact := wire.Event{Kind: wire.EventRemoved, Certificate: name}
+	if len(events) > 0 {
+		fact, events = events[0], events[1:]
+	}
+	if err := s.Retire([]string{name}, epoch, func(*Certificate) wire.Event { return fact }); err != nil {
+		return nil, err
+	}
+	removed, err := s.Forget(name, events...)
+	if err != nil || removed == nil {
+		return nil, err
+	}
+	return removed.Certificate, nil
 }
 
 // put makes a certificate that is in service until notAfter and due at next.

@@ -30,6 +30,7 @@ type model struct {
 
 	records  map[string]string // name -> JSON
 	rows     map[string][]byte // name -> row data
+	removed  map[string]string // name -> JSON of what was set aside
 	emitted  uint64
 	acked    uint64
 	maxAcked uint64
@@ -133,18 +134,50 @@ func (m *model) update(t *rapid.T) {
 	}
 }
 
-func (m *model) remove(t *rapid.T) {
+// retire sets aside one of two names at a time.
+func (m *model) retire(t *rapid.T) {
+	names := []string{modelName.Draw(t, "name"), modelName.Draw(t, "other")}
+	at := modelTime.Draw(t, "at")
+	require.NoError(t, m.store.Retire(names, at, func(r *Certificate) wire.Event {
+		return wire.Event{Kind: wire.EventRemoved, Certificate: r.Name}
+	}))
+	for _, name := range names {
+		if text, was := m.records[name]; was {
+			m.emitted++
+			m.removed[name] = text
+		}
+		delete(m.records, name)
+		delete(m.rows, name)
+	}
+}
+
+func (m *model) restore(t *rapid.T) {
+	name := modelName.Draw(t, "name")
+	require.NoError(t, m.store.Restore([]string{name}))
+	text, kept := m.removed[name]
+	if _, taken := m.records[name]; taken || !kept {
+		return
+	}
+	delete(m.removed, name)
+	m.records[name] = text
+	var record Certificate
+	require.NoError(t, json.Unmarshal([]byte(text), &record))
+	row, err := json.Marshal(record.Summary())
+	require.NoError(t, err)
+	m.rows[name] = row
+}
+
+func (m *model) forget(t *rapid.T) {
 	name := modelName.Draw(t, "name")
 	events := m.events(t, name)
-	removed, err := m.store.Remove(name, events...)
+	forgotten, err := m.store.Forget(name, events...)
 	require.NoError(t, err)
-	_, was := m.records[name]
-	require.Equal(t, was, removed != nil)
-	if was {
+	_, kept := m.removed[name]
+	require.Equal(t, kept, forgotten != nil)
+	if kept {
 		m.emitted += uint64(len(events))
 	}
-	delete(m.records, name)
-	delete(m.rows, name)
+	delete(m.removed, name)
 }
 
 func (m *model) ackEvents(t *rapid.T) {
@@ -206,6 +239,14 @@ func (m *model) check(t *rapid.T) {
 	records, err := m.store.Certificates()
 	require.NoError(t, err)
 	require.Len(t, records, len(m.records))
+	removed, err := m.store.Removed()
+	require.NoError(t, err)
+	require.Len(t, removed, len(m.removed))
+	for _, r := range removed {
+		text, err := json.Marshal(r.Certificate)
+		require.NoError(t, err)
+		require.Equal(t, m.removed[r.Certificate.Name], string(text))
+	}
 	var digest wire.Digest
 	type entry struct {
 		at   time.Time
@@ -305,7 +346,7 @@ func TestStoreFollowsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		state := filepath.Join(dir, fmt.Sprint(run))
-		m := &model{path: filepath.Join(state, "state.db"), records: map[string]string{}, rows: map[string][]byte{}, remote: map[string]wire.Row{},
+		m := &model{path: filepath.Join(state, "state.db"), records: map[string]string{}, rows: map[string][]byte{}, removed: map[string]string{}, remote: map[string]wire.Row{},
 			commands: map[string]Command{}, told: map[string]bool{}}
 		require.NoError(t, os.Mkdir(state, 0o700))
 		require.NoError(t, os.WriteFile(m.path, empty, 0o600)) // quicker than making one
@@ -317,7 +358,9 @@ func TestStoreFollowsModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"update":  m.update,
 			"update2": m.update,
-			"remove":  m.remove,
+			"retire":  m.retire,
+			"restore": m.restore,
+			"forget":  m.forget,
 			"ack":     m.ackEvents,
 			"sync":    m.sync,
 			"resync":  m.resync,

@@ -146,7 +146,7 @@ func TestWriteThatChangesNothing(t *testing.T) {
 	require.NoError(t, s.AckEvents(0))
 	require.NoError(t, s.ForgetOrders([]string{"none"}))
 	require.NoError(t, s.DeleteOrder("none"))
-	removed, err := s.Remove("none")
+	removed, err := remove(s, "none")
 	require.NoError(t, err)
 	require.Nil(t, removed)
 

@@ -56,7 +56,8 @@ func (s *Store) Order(id string) (*Order, bool, error) {
 	return order, order != nil, err
 }
 
-// OpenOrders returns the orders without a result, the oldest first.
+// OpenOrders returns the orders without a result, the oldest first. Those of
+// certificates that were removed are not among them: they wait.
 func (s *Store) OpenOrders() ([]Order, error) {
 	var list []Order
 	err := s.view(func(tx *bolt.Tx) error {
@@ -65,7 +66,7 @@ func (s *Store) OpenOrders() ([]Order, error) {
 			if err := decode(bucketOrders, key, value, &order); err != nil {
 				return err
 			}
-			if order.Result == nil {
+			if order.Result == nil && !isRemoved(tx, order.Request.Certificate) {
 				list = append(list, order)
 			}
 			return nil

@@ -188,6 +188,9 @@ func verifyOutbox(tx *bolt.Tx, c counters) error {
 }
 
 func verifyRest(tx *bolt.Tx, _ counters) error {
+	if err := eachRemoved(tx, func(*Removed) error { return nil }); err != nil {
+		return err
+	}
 	err := tx.Bucket([]byte(bucketOrders)).ForEach(func(key, value []byte) error {
 		var order Order
 		if err := decode(bucketOrders, key, value, &order); err != nil {

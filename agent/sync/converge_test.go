@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/coordinatortest"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -55,8 +56,9 @@ func convergence(t *testing.T, seed uint64) {
 		case 0, 1, 2:
 			h.certificate(name, fmt.Sprint("issuer ", step))
 		case 3:
-			_, err := h.store.Remove(name)
-			require.NoError(t, err)
+			require.NoError(t, h.store.Retire([]string{name}, time.Now(), func(*store.Certificate) wire.Event {
+				return wire.Event{Kind: wire.EventRemoved, Certificate: name}
+			}))
 		case 4, 5:
 			facts = append(facts, fmt.Sprint("fact ", step))
 			h.fact(facts[len(facts)-1])
@@ -71,6 +73,7 @@ func convergence(t *testing.T, seed uint64) {
 		}
 		h.pass(time.Duration(acts.Int64N(int64(2 * time.Minute))))
 	}
+	require.NoError(t, h.store.Restore(names)) // whose orders waited
 	mu.Lock()
 	faulty = false
 	mu.Unlock()

@@ -118,7 +118,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	engine, err = renewal.New(renewal.Config{
-		Store: state.store, Keys: state.keys, Managed: managed,
+		Store: state.store, Keys: state.keys, Managed: managed, KeepRemoved: s.Renewal.KeepRemoved,
 		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
 		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
 		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,
@@ -142,9 +142,6 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	if err := socket.Listen(ctx); err != nil {
 		return err
 	}
-	if err := forgetOrders(state.store, brokered, managed); err != nil {
-		return err
-	}
 	if err := state.store.Append(wire.Event{Kind: wire.EventStarted, At: state.clock.Now(), Detail: buildinfo.Version()}); err != nil {
 		return err
 	}
@@ -161,27 +158,6 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	log.Info("agent stops")
-	return nil
-}
-
-// forgetOrders drops the orders of certificates that are no longer in the
-// configuration; the engine drops the certificates themselves.
-func forgetOrders(st *store.Store, brokered *coordinator.Issuer, managed []renewal.Managed) error {
-	wanted := make(map[string]bool, len(managed))
-	for _, m := range managed {
-		wanted[m.Name] = true
-	}
-	names, err := st.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if !wanted[name] {
-			if err := brokered.Forget(name); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }
 
