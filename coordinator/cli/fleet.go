@@ -21,8 +21,8 @@ const (
 )
 
 func (p *program) agentsCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, retire"},
-		p.listAgentsCommand(), p.showAgentCommand(), p.retireAgentCommand())
+	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, commands, retire"},
+		p.listAgentsCommand(), p.showAgentCommand(), p.agentCommandsCommand(), p.retireAgentCommand())
 }
 
 func (p *program) listAgentsCommand() *cobra.Command {
@@ -255,7 +255,7 @@ func healthText(c resource.HealthCounts) string {
 
 func (p *program) showCertificateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeAgents(),
+		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
 		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var c resource.Certificate

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/wire"
@@ -84,7 +85,8 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
 		Example: `  certctl login --server https://certctl.example.com:8443 --token-file admin.token --ca-file root.pem
   certctl token create --names '*.example.internal' --ttl 1h
   certctl certificates list --health expired,unserved,at_risk
-  certctl agents list --output json`,
+  certctl agents list --output json
+  certctl assignments apply -f www.yaml --dry-run`,
 		Version:       buildinfo.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -106,7 +108,8 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 	root.AddCommand(
 		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
-		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(), p.caCommand(), p.auditCommand(),
+		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(),
+		p.assignmentsCommand(), p.renewCommand(), p.renewalsCommand(), p.revokeCommand(), p.caCommand(), p.auditCommand(),
 		versionCommand(p),
 	)
 	return root
@@ -155,12 +158,17 @@ func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now 
 
 // call makes one request.
 func (p *program) call(cmd *cobra.Command, method, path string, in, out any) error {
+	return p.ask(cmd, method, path, nil, in, out)
+}
+
+// ask makes one request with a query.
+func (p *program) ask(cmd *cobra.Command, method, path string, query url.Values, in, out any) error {
 	c, err := p.target.connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return c.Do(cmd.Context(), method, path, nil, in, out)
+	return c.Do(cmd.Context(), method, path, query, in, out)
 }
 
 // listFlags are those of every list.
@@ -213,27 +221,62 @@ func list[T any](p *program, cmd *cobra.Command, flags *listFlags, path string, 
 // completeIDs offers ids to the shell.
 func completeIDs[T any](p *program, path string, id func(T) string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		const directive = cobra.ShellCompDirectiveNoFileComp
-		c, err := p.target.connect()
-		if err != nil || len(args) > 0 {
-			return nil, directive
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		defer c.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		items, _, err := client.List[T](ctx, c, path, nil, client.PageSize)
-		if err != nil {
-			return nil, directive
-		}
-		ids := make([]cobra.Completion, 0, len(items))
-		for _, item := range items {
-			ids = append(ids, id(item))
-		}
-		return ids, directive
+		return offer(p, id, func(ctx context.Context, c *client.Client) ([]T, error) {
+			items, _, err := client.List[T](ctx, c, path, nil, client.PageSize)
+			return items, err
+		})
 	}
+}
+
+// onePage is a list that the API has on one page.
+func onePage[T any](ctx context.Context, c *client.Client, path string) ([]T, error) {
+	var page resource.Page[T]
+	if err := c.Do(ctx, get, path, nil, nil, &page); err != nil {
+		return nil, err
+	}
+	return page.Items, nil
+}
+
+// listOnePage collects a list that the API has on one page.
+func listOnePage[T any](p *program, cmd *cobra.Command, path string) (*listOf[T], error) {
+	c, err := p.target.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	items, err := onePage[T](cmd.Context(), c, path)
+	if err != nil {
+		return nil, err
+	}
+	return &listOf[T]{Items: items}, nil
+}
+
+// offer makes completions of what a coordinator has.
+func offer[T any](p *program, id func(T) string, list func(context.Context, *client.Client) ([]T, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	c, err := p.target.connect()
+	if err != nil {
+		return nil, directive
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	items, err := list(ctx, c)
+	if err != nil {
+		return nil, directive
+	}
+	ids := make([]cobra.Completion, 0, len(items))
+	for _, item := range items {
+		ids = append(ids, id(item))
+	}
+	return ids, directive
 }
 
 const (
 	get  = http.MethodGet
 	post = http.MethodPost
+	put  = http.MethodPut
 )

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	agentconfig "github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/coordinator/assignmentfile"
 	coordinatorconfig "github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -54,6 +55,11 @@ func TestYAMLExamplesAreGoodConfigurations(t *testing.T) {
 			var dst any = &agentconfig.Settings{}
 			kind := "agent"
 			switch {
+			case strings.Contains(example, "\nselector: "):
+				_, err := assignmentfile.Parse(path, example)
+				assert.NoError(t, err, "%s:\n%s", path, found[1])
+				seen["assignment"]++
+				continue
 			case strings.HasPrefix(example, "server:"):
 				dst, kind = &coordinatorconfig.Settings{}, "coordinator"
 			case strings.HasPrefix(example, "      "):
@@ -68,7 +74,7 @@ func TestYAMLExamplesAreGoodConfigurations(t *testing.T) {
 		}
 	}
 	// The test would pass if it found none of them.
-	for _, kind := range []string{"agent", "coordinator", "issuer"} {
+	for _, kind := range []string{"agent", "coordinator", "issuer", "assignment"} {
 		assert.NotZero(t, seen[kind], kind)
 	}
 }

@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/assignmentfile"
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// shownRefusals is how many hosts that refuse an assignment a plan names.
+const shownRefusals = 3
+
+func (p *program) applyAssignmentsCommand() *cobra.Command {
+	var files []string
+	var dry bool
+	cmd := &cobra.Command{
+		Use: "apply -f FILE|-|DIRECTORY", Short: "Create or change assignments from files", Args: cobra.NoArgs,
+		Long: `Makes assignments be as files say. A file is YAML of one or more documents; a
+directory stands for its .yaml, .yml and .json files.
+
+  name: www
+  selector: env=prod,role in (web,api)
+  certificate:
+    names: ["${hostname}", "www.${label.site}.example.com"]
+    deployments:
+      - files: {fullchain: /etc/nginx/tls/www.pem, key: /etc/nginx/tls/www.key}
+        check: [nginx, -t]
+        reload: [systemctl, reload, nginx]
+
+The certificate has the keys of an entry of the agent configuration's certificates.
+Every file is checked, and every change is tried at the coordinator, before the first
+one is made. What is as wanted already is left alone. An assignment that somebody
+else changes meanwhile is not overwritten. Assignments that no file has stay.
+
+--dry-run shows which hosts would get, change, lose or refuse which certificate.`,
+		Example: `  certctl assignments apply -f www.yaml --dry-run
+  certctl assignments apply -f assignments/
+  certctl assignments export | sed s/letsencrypt/zerossl/ | certctl assignments apply -f -`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			given, err := assignmentfile.Read(cmd.InOrStdin(), files)
+			if err != nil {
+				return err
+			}
+			c, err := p.target.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			plan, err := planAssignments(cmd.Context(), c, given)
+			if err != nil {
+				return err
+			}
+			if dry {
+				return p.showApplied(cmd, &applied{DryRun: true, Assignments: plan})
+			}
+			return p.apply(cmd, c, given, plan)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&files, "file", "f", nil, "file or directory to read; - is standard input; may be repeated")
+	flags.BoolVar(&dry, "dry-run", false, "show what would change on which host, and change nothing")
+	_ = cmd.MarkFlagRequired("file")
+	return cmd
+}
+
+// applied is what "apply" prints as JSON.
+type applied struct {
+	DryRun      bool                        `json:"dry_run"`
+	Assignments []resource.AssignmentResult `json:"assignments"`
+}
+
+// planAssignments asks what each change would come to. One that would be refused
+// stops all.
+func planAssignments(ctx context.Context, c *client.Client, given []*assignmentfile.Given) ([]resource.AssignmentResult, error) {
+	plan := make([]resource.AssignmentResult, len(given))
+	var problems []error
+	for i, g := range given {
+		err := c.Do(ctx, put, assignmentsPath+client.Path(g.Name), query("dry_run", "true"), g.PutAssignment, &plan[i])
+		if problem, refused := errors.AsType[*wire.Problem](err); refused && problem.Field != "" {
+			err = fmt.Errorf("%s: %w", g.Position(problem.Field), err)
+			problems = append(problems, err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return plan, errors.Join(problems...)
+}
+
+// apply makes the changes of a plan that are any.
+func (p *program) apply(cmd *cobra.Command, c *client.Client, given []*assignmentfile.Given, plan []resource.AssignmentResult) error {
+	out := cmd.OutOrStdout()
+	human := p.output != "json"
+	if human {
+		for i := range plan {
+			if err := writePlan(out, &plan[i]); err != nil {
+				return err
+			}
+		}
+	}
+	done := &applied{Assignments: []resource.AssignmentResult{}}
+	for i, g := range given {
+		result := plan[i]
+		result.DryRun = false
+		if result.Change != "unchanged" {
+			wish := g.PutAssignment
+			// The change was shown for this revision; on another it may do
+			// something else.
+			before := result.Assignment.Revision - 1
+			wish.Revision = &before
+			if err := c.Do(cmd.Context(), put, assignmentsPath+client.Path(g.Name), nil, wish, &result); err != nil {
+				return fmt.Errorf("%s: the assignment %q: %w; %d of %d are as wanted: apply again to go on", g.Position("name"), g.Name, err, i, len(given))
+			}
+			if human {
+				fmt.Fprintf(out, "%s: %s, revision %d\n", plain(g.Name), result.Change, result.Assignment.Revision)
+			}
+		}
+		done.Assignments = append(done.Assignments, result)
+	}
+	if human {
+		return nil
+	}
+	return writeJSON(out, done)
+}
+
+// writePlan says in a line what a change does, and names hosts that refuse it.
+func writePlan(out io.Writer, r *resource.AssignmentResult) error {
+	if _, err := fmt.Fprintln(out, plain(planText(r))); err != nil {
+		return err
+	}
+	shown := 0
+	for _, host := range r.Hosts.Items {
+		if host.Change != "not_allowed" {
+			continue
+		}
+		if shown++; shown > shownRefusals {
+			_, err := fmt.Fprintf(out, "  and %d more; --dry-run names them\n", r.Hosts.NotAllowed-shownRefusals)
+			return err
+		}
+		fmt.Fprintf(out, "  REFUSED for %s (%s): %s\n", plain(host.Hostname), plain(host.AgentID), plain(host.Detail))
+	}
+	return nil
+}
+
+// planText is a change and what it does to hosts.
+func planText(r *resource.AssignmentResult) string {
+	var hosts []string
+	for _, part := range []struct {
+		n    int
+		does string
+	}{
+		{r.Hosts.Added, "get it"}, {r.Hosts.Changed, "change it"}, {r.Hosts.Removed, "lose it"},
+		{r.Hosts.NotAllowed, "are REFUSED it"}, {r.Hosts.Unchanged, "keep it as it is"},
+	} {
+		if part.n > 0 {
+			hosts = append(hosts, fmt.Sprintf("%d %s", part.n, part.does))
+		}
+	}
+	does := map[string]string{"created": "is new", "changed": "changes", "unchanged": "is unchanged", "deleted": "is deleted"}[r.Change]
+	if len(hosts) == 0 {
+		return fmt.Sprintf("%s %s; no host matches", r.Assignment.Name, does)
+	}
+	return fmt.Sprintf("%s %s; hosts: %s", r.Assignment.Name, does, strings.Join(hosts, ", "))
+}
+
+// changeWords are how a table says what happens to a host.
+var changeWords = map[string]string{"added": "gets it", "changed": "changes it", "removed": "loses it", "not_allowed": "REFUSED"}
+
+// showApplied writes a dry run.
+func (p *program) showApplied(cmd *cobra.Command, done *applied) error {
+	return p.show(cmd, done, func(out io.Writer, _ time.Time) error {
+		var rows [][]string
+		for _, r := range done.Assignments {
+			for _, host := range r.Hosts.Items {
+				detail := host.Detail
+				if host.Shadowed {
+					detail += " (shadowed: the host's own configuration has a certificate of this name, which wins)"
+				}
+				rows = append(rows, []string{r.Assignment.Name, host.Hostname, host.AgentID, changeWords[host.Change], detail})
+			}
+		}
+		if len(rows) > 0 {
+			if err := table(out, []string{"ASSIGNMENT", "HOST", "AGENT", "CHANGE", "DETAIL"}, rows); err != nil {
+				return err
+			}
+			fmt.Fprintln(out)
+		}
+		for i := range done.Assignments {
+			r := &done.Assignments[i]
+			text := planText(r)
+			if r.Hosts.Omitted > 0 {
+				text += fmt.Sprintf(" (%d hosts are not listed)", r.Hosts.Omitted)
+			}
+			fmt.Fprintln(out, plain(text))
+		}
+		_, err := fmt.Fprintln(out, "dry run: nothing was changed")
+		return err
+	})
+}

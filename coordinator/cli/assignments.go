@@ -1,0 +1,261 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/assignmentfile"
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+const assignmentsPath = "/api/v1/assignments"
+
+func (p *program) assignmentsCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "assignments", Aliases: []string{"assignment"}, Short: "Certificates that are defined for many hosts: apply, list, show, hosts, export, delete"},
+		p.applyAssignmentsCommand(), p.listAssignmentsCommand(), p.showAssignmentCommand(), p.assignmentHostsCommand(),
+		p.exportAssignmentsCommand(), p.deleteAssignmentCommand())
+}
+
+func (p *program) completeAssignments() cobra.CompletionFunc {
+	return completeIDs(p, assignmentsPath, func(a resource.Assignment) string { return a.Name + "\t" + plain(a.Selector) })
+}
+
+// essence is what a list shows of a definition.
+type essence struct {
+	Names  []string `json:"names"`
+	Issuer string   `json:"issuer"`
+}
+
+func essenceOf(definition json.RawMessage) essence {
+	var e essence
+	_ = json.Unmarshal(definition, &e) // a later version's has what it has
+	e.Issuer = first(e.Issuer, "coordinator")
+	return e
+}
+
+func (p *program) listAssignmentsCommand() *cobra.Command {
+	var page listFlags
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List assignments", Args: cobra.NoArgs,
+		Example: `  certctl assignments list`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := list[resource.Assignment](p, cmd, &page, assignmentsPath, nil)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, found, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, a := range found.Items {
+					e := essenceOf(a.Certificate)
+					rows = append(rows, []string{a.Name, a.Selector, strings.Join(e.Names, ","), e.Issuer, strconv.FormatUint(a.Revision, 10), distance(a.UpdatedAt, now), a.UpdatedBy})
+				}
+				return table(out, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "CHANGED", "BY"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	return cmd
+}
+
+func (p *program) showAssignmentCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show one assignment, and how many hosts have it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Example: `  certctl assignments show www`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var a resource.AssignmentDetail
+			if err := p.call(cmd, get, assignmentsPath+client.Path(args[0]), nil, &a); err != nil {
+				return err
+			}
+			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
+				if err := facts(out, [][2]string{
+					{"assignment", a.Name}, {"selector", a.Selector}, {"hosts", standingText(&a.Hosts)}, {"revision", strconv.FormatUint(a.Revision, 10)},
+					{"created", moment(a.CreatedAt, now) + ", by " + a.CreatedBy}, {"changed", moment(a.UpdatedAt, now) + ", by " + a.UpdatedBy},
+				}); err != nil {
+					return err
+				}
+				text, err := settings.YAML(a.Certificate)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(out, "certificate:\n%s", indented(string(text)))
+				return err
+			})
+		},
+	}
+}
+
+// indented puts two spaces before each line.
+func indented(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		out.WriteString("  " + line)
+	}
+	return out.String()
+}
+
+func standingText(s *resource.AssignmentStatus) string {
+	parts := []string{fmt.Sprintf("%d match", s.Matched)}
+	for _, part := range []struct {
+		n    int
+		text string
+	}{
+		{s.Active, "active"}, {s.Waiting, "waiting"}, {s.Shadowed, "shadowed by a certificate of their own"}, {s.Refused, "REFUSED by the host"}, {s.NotAllowed, "NOT ALLOWED"},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.text))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (p *program) assignmentHostsCommand() *cobra.Command {
+	var state string
+	cmd := &cobra.Command{
+		Use: "hosts NAME", Short: "Show where an assignment stands on its hosts", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Long: `Shows where an assignment stands on each host that it matches; those that need
+somebody come first.
+
+  active       the host manages the certificate
+  waiting      the host has not said yet what it made of this revision
+  shadowed     the host's own configuration has a certificate of this name, which wins
+  refused      the host does not take it; the detail says why
+  not_allowed  it is not sent to the host; the detail says why`,
+		Example: `  certctl assignments hosts www
+  certctl assignments hosts www --state refused`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var a resource.AssignmentDetail
+			if err := p.call(cmd, get, assignmentsPath+client.Path(args[0]), nil, &a); err != nil {
+				return err
+			}
+			if a.Hosts.Omitted > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %d hosts more are left out, which stand no worse than these\n", a.Hosts.Omitted)
+			}
+			hosts := []resource.AssignmentHost{}
+			for _, host := range a.Hosts.Items {
+				if state == "" || host.State == state {
+					hosts = append(hosts, host)
+				}
+			}
+			a.Hosts.Items = hosts
+			return p.show(cmd, a.Hosts, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, host := range hosts {
+					rows = append(rows, []string{host.Hostname, host.AgentID, standingWord(host.State), distance(host.At, now), host.Detail})
+				}
+				return table(out, []string{"HOST", "AGENT", "STATE", "SAID", "DETAIL"}, rows)
+			})
+		},
+	}
+	choice(cmd, &state, "state", "only hosts in this state", "active", "waiting", "shadowed", "refused", "not_allowed")
+	return cmd
+}
+
+// standingWord writes what needs somebody in capitals.
+func standingWord(state string) string {
+	if state == "refused" || state == "not_allowed" {
+		return strings.ToUpper(strings.ReplaceAll(state, "_", " "))
+	}
+	return state
+}
+
+func (p *program) exportAssignmentsCommand() *cobra.Command {
+	var revisions bool
+	cmd := &cobra.Command{
+		Use: "export [NAME...]", Short: "Write assignments as YAML that apply takes back", ValidArgsFunction: p.completeAssignments(),
+		Long: `Writes assignments, all of them if none is named, as YAML that "certctl assignments
+apply" takes back. With --revisions each has the revision that it is: applied later,
+it is refused if somebody has changed it in the meantime.`,
+		Example: `  certctl assignments export > assignments.yaml
+  certctl assignments export www --revisions > www.yaml`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := p.assignments(cmd, args)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, listOf[resource.Assignment]{Items: all}, func(out io.Writer, _ time.Time) error {
+				for i := range all {
+					text, err := assignmentfile.Write(&all[i], revisions)
+					if err != nil {
+						return err
+					}
+					if _, err := out.Write(text); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&revisions, "revisions", false, "with the revision of each")
+	return cmd
+}
+
+// assignments are those with the names, or all.
+func (p *program) assignments(cmd *cobra.Command, names []string) ([]resource.Assignment, error) {
+	if len(names) == 0 {
+		all, err := list[resource.Assignment](p, cmd, &listFlags{all: true}, assignmentsPath, nil)
+		if err != nil {
+			return nil, err
+		}
+		return all.Items, nil
+	}
+	var all []resource.Assignment
+	for _, name := range names {
+		var a resource.AssignmentDetail
+		if err := p.call(cmd, get, assignmentsPath+client.Path(name), nil, &a); err != nil {
+			return nil, err
+		}
+		all = append(all, a.Assignment)
+	}
+	return all, nil
+}
+
+func (p *program) deleteAssignmentCommand() *cobra.Command {
+	var dry, yes bool
+	cmd := &cobra.Command{
+		Use: "delete NAME", Short: "Delete an assignment", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Long: `Deletes an assignment, after showing which hosts lose it. At their next sync they
+stop managing the certificate; its files stay where they are, and expire there.`,
+		Example: `  certctl assignments delete www --dry-run
+  certctl assignments delete www --yes`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := assignmentsPath + client.Path(args[0])
+			var planned resource.AssignmentResult
+			if err := p.ask(cmd, http.MethodDelete, path, query("dry_run", "true"), nil, &planned); err != nil {
+				return err
+			}
+			if dry {
+				return p.showApplied(cmd, &applied{DryRun: true, Assignments: []resource.AssignmentResult{planned}})
+			}
+			if !yes {
+				fmt.Fprintln(cmd.ErrOrStderr(), plain(planText(&planned)))
+			}
+			if err := confirm(cmd, yes); err != nil {
+				return err
+			}
+			// What was shown is what is deleted.
+			var gone resource.AssignmentResult
+			revision := url.Values{"revision": {strconv.FormatUint(planned.Assignment.Revision, 10)}}
+			if err := p.ask(cmd, http.MethodDelete, path, revision, nil, &gone); err != nil {
+				return err
+			}
+			return p.show(cmd, gone, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintln(out, plain(planText(&gone)))
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "show which hosts lose it, and delete nothing")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}

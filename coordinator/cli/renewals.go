@@ -1,0 +1,346 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/jitter"
+	"github.com/certctl/certctl/shared/settings"
+)
+
+const renewalsPath = "/api/v1/renewals"
+
+func (p *program) renewCommand() *cobra.Command {
+	var (
+		all, dry                             bool
+		selector, issuer, over, soon, reason string
+	)
+	cmd := &cobra.Command{
+		Use: "renew AGENT NAME | renew --all --selector SELECTOR --over TIME", Short: "Renew one certificate now, or many, spread over a time",
+		Long: `Asks hosts to replace certificates in service, each with a new key, before they are
+due. Without --all it is one certificate, at the host's next sync.
+
+With --all it is every certificate in service on the hosts that the selector matches;
+--issuer and --expires-within choose among them. Each has a place of its own within
+--over, so that authorities and services see an even load. Hosts that are away are
+asked when they come back, up to 30 days later. The renewals are in the background:
+"certctl renewals show" tells how far they are, "certctl renewals cancel" stops them.`,
+		Example: `  certctl renew u53n5nbgbmcuo7ob www
+  certctl renew --all --selector env=prod --over 6h --dry-run
+  certctl renew --all --selector '*' --issuer letsencrypt --over 1d --reason "CA incident 2026-11"`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return errors.New("give AGENT and NAME, or --all with --selector, not both")
+			case !all && len(args) != 2:
+				return errors.New("give AGENT and NAME for one certificate, or --all with --selector for many")
+			}
+			return nil
+		},
+		ValidArgsFunction: p.completeCertificates,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !all {
+				for _, flag := range []string{"selector", "issuer", "over", "expires-within", "reason", "dry-run"} {
+					if cmd.Flags().Changed(flag) {
+						return fmt.Errorf("flag --%s is for many certificates: add --all, or leave it out", flag)
+					}
+				}
+				return p.renewOne(cmd, args[0], args[1])
+			}
+			request, err := renewalsRequest(selector, issuer, over, soon, reason)
+			if err != nil {
+				return err
+			}
+			var dryRun string
+			if dry {
+				dryRun = "true"
+			}
+			var r resource.Renewals
+			if err := p.ask(cmd, post, renewalsPath, query("dry_run", dryRun), request, &r); err != nil {
+				return err
+			}
+			return p.showRenewals(cmd, &r)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&all, "all", false, "all certificates that the other flags choose")
+	flags.StringVar(&selector, "selector", "", "which hosts, by their labels, such as env=prod,role in (web,api); * is every host")
+	flags.StringVar(&issuer, "issuer", "", "only certificates of the issuer with this name")
+	flags.StringVar(&soon, "expires-within", "", "only certificates that expire within this time, such as 30d")
+	flags.StringVar(&over, "over", "", "the time over which they are spread, such as 6h; 0s is at once")
+	flags.StringVar(&reason, "reason", "", "why, for the audit trail")
+	flags.BoolVar(&dry, "dry-run", false, "count what would be renewed on which host, and begin nothing")
+	return cmd
+}
+
+func renewalsRequest(selector, issuer, over, soon, reason string) (*resource.CreateRenewals, error) {
+	switch {
+	case selector == "":
+		return nil, errors.New("flag --selector is missing: say which hosts, such as env=prod; * is every host")
+	case over == "":
+		return nil, errors.New("flag --over is missing: say over which time to spread the renewals, such as 6h; 0s is at once")
+	}
+	request := &resource.CreateRenewals{Selector: selector, Issuer: issuer, Reason: reason}
+	window, err := settings.ParseDuration(over)
+	if err == nil && (window < 0 || window%time.Second != 0) {
+		err = errors.New("expected whole seconds, 0s or more")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("flag --over %q: %w", over, err)
+	}
+	request.OverSeconds = int64(window / time.Second)
+	if soon != "" {
+		within, err := settings.ParseDuration(soon)
+		if err == nil && within < time.Second {
+			err = errors.New("expected one second or more")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("flag --expires-within %q: %w", soon, err)
+		}
+		request.ExpiringWithinSeconds = int64(within / time.Second)
+	}
+	return request, nil
+}
+
+func (p *program) renewOne(cmd *cobra.Command, agent, name string) error {
+	var asked resource.Command
+	if err := p.call(cmd, post, certificatesPath+client.Path(agent, name, "renew"), nil, &asked); err != nil {
+		return err
+	}
+	return p.show(cmd, asked, func(out io.Writer, _ time.Time) error {
+		_, err := fmt.Fprintf(out, "agent %s is asked to renew %s (serial %s) when it syncs next; \"certctl agents commands %s\" shows what became of it\n",
+			plain(asked.AgentID), plain(asked.Certificate), plain(asked.Serial), plain(asked.AgentID))
+		return err
+	})
+}
+
+func (p *program) renewalsCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "renewals", Aliases: []string{"renewal"}, Short: "Mass renewals: list, show, cancel"},
+		p.listRenewalsCommand(), p.showRenewalsCommand(), p.cancelRenewalsCommand())
+}
+
+func (p *program) completeRenewals(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	id := func(r resource.Renewals) string { return r.ID + "\t" + plain(r.State+" "+r.Selector+" "+r.Reason) }
+	return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Renewals, error) {
+		return onePage[resource.Renewals](ctx, c, renewalsPath)
+	})
+}
+
+func (p *program) listRenewalsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: cobra.NoArgs,
+		Example: `  certctl renewals list`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := listOnePage[resource.Renewals](p, cmd, renewalsPath)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, found, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, r := range found.Items {
+					rows = append(rows, []string{r.ID, r.State, fmt.Sprintf("%d of %d", r.Replaced, r.Targets), strconv.Itoa(r.Remaining), strconv.Itoa(r.Failed),
+						distance(r.EndsAt, now), r.Selector, r.Issuer, r.Reason})
+				}
+				return table(out, []string{"ID", "STATE", "REPLACED", "REMAINING", "FAILED", "ENDS", "SELECTOR", "ISSUER", "REASON"}, rows)
+			})
+		},
+	}
+}
+
+func (p *program) showRenewalsCommand() *cobra.Command {
+	var watch bool
+	var every time.Duration
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show how far a mass renewal is", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals,
+		Long: `Shows how far a mass renewal is, what failed, and which hosts have something left.
+
+--watch goes on until nothing is left to wait for, and writes a line whenever
+something has changed. It fails if not every certificate was replaced.`,
+		Example: `  certctl renewals show 7f3kq2v5n4x6c8ya
+  certctl renewals show 7f3kq2v5n4x6c8ya --watch`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return p.watchRenewals(cmd, args[0], every)
+			}
+			var r resource.Renewals
+			if err := p.call(cmd, get, renewalsPath+client.Path(args[0]), nil, &r); err != nil {
+				return err
+			}
+			return p.showRenewals(cmd, &r)
+		},
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on until nothing is left to wait for")
+	cmd.Flags().DurationVar(&every, "every", 5*time.Second, "how often --watch looks")
+	return cmd
+}
+
+func (p *program) cancelRenewalsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel ID", Short: "Stop a mass renewal", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals,
+		Long: `Stops a mass renewal: no host is asked for more. Hosts that were told already, a few
+minutes ahead of their turn, may still renew. What was renewed stays renewed.`,
+		Example: `  certctl renewals cancel 7f3kq2v5n4x6c8ya`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var r resource.Renewals
+			if err := p.call(cmd, post, renewalsPath+client.Path(args[0], "cancel"), nil, &r); err != nil {
+				return err
+			}
+			return p.showRenewals(cmd, &r)
+		},
+	}
+}
+
+// progressText is how far a mass renewal is, in a line.
+func progressText(r *resource.Renewals) string {
+	text := fmt.Sprintf("%d of %d replaced, %d remaining", r.Replaced, r.Targets, r.Remaining)
+	var parts []string
+	if r.Overdue > 0 {
+		parts = append(parts, fmt.Sprintf("%d overdue", r.Overdue))
+	}
+	if r.CutOff > 0 {
+		parts = append(parts, fmt.Sprintf("%d on hosts that are cut off", r.CutOff))
+	}
+	if len(parts) > 0 {
+		text += " (" + strings.Join(parts, ", ") + ")"
+	}
+	if r.Failed > 0 {
+		text += fmt.Sprintf(", %d FAILED", r.Failed)
+	}
+	return text
+}
+
+func (p *program) showRenewals(cmd *cobra.Command, r *resource.Renewals) error {
+	return p.show(cmd, r, func(out io.Writer, now time.Time) error {
+		over := span(time.Duration(r.OverSeconds) * time.Second)
+		if r.ID == "" {
+			if err := facts(out, [][2]string{
+				{"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"certificates", strconv.Itoa(r.Targets)},
+				{"on hosts that are cut off", strconv.Itoa(r.CutOff)}, {"spread over", over},
+			}); err != nil {
+				return err
+			}
+			if err := renewalsHosts(out, r); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(out, "\ndry run: nothing was begun")
+			return err
+		}
+		pairs := [][2]string{
+			{"mass renewal", r.ID}, {"state", r.State}, {"progress", progressText(r)}, {"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")},
+			{"begun", moment(r.CreatedAt, now) + ", by " + r.CreatedBy}, {"last turn", moment(r.EndsAt, now)}, {"reason", r.Reason},
+		}
+		if !r.CancelledAt.IsZero() {
+			pairs = append(pairs, [2]string{"cancelled", moment(r.CancelledAt, now) + ", by " + r.CancelledBy})
+		}
+		if err := facts(out, pairs); err != nil {
+			return err
+		}
+		if len(r.Failures) > 0 {
+			var rows [][]string
+			for _, c := range r.Failures {
+				rows = append(rows, []string{c.AgentID, c.Certificate, c.State, distance(c.DoneAt, now), c.Detail})
+			}
+			fmt.Fprintln(out)
+			if err := table(out, []string{"AGENT", "CERTIFICATE", "OUTCOME", "WHEN", "DETAIL"}, rows); err != nil {
+				return err
+			}
+		}
+		if err := renewalsHosts(out, r); err != nil || r.State != "running" {
+			return err
+		}
+		_, err := fmt.Fprintf(out, "\n\"certctl renewals show %s --watch\" follows it, \"certctl renewals cancel %s\" stops it\n", plain(r.ID), plain(r.ID))
+		return err
+	})
+}
+
+func renewalsHosts(out io.Writer, r *resource.Renewals) error {
+	if len(r.Hosts) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, host := range r.Hosts {
+		connection := "connected"
+		if host.CutOff {
+			connection = "cut off"
+		}
+		rows = append(rows, []string{host.Hostname, host.AgentID, connection, strconv.Itoa(host.Remaining), strconv.Itoa(host.Overdue), strconv.Itoa(host.Failed)})
+	}
+	fmt.Fprintln(out)
+	if err := table(out, []string{"HOST", "AGENT", "CONNECTION", "REMAINING", "OVERDUE", "FAILED"}, rows); err != nil {
+		return err
+	}
+	if r.HostsOmitted > 0 {
+		fmt.Fprintf(out, "and %d hosts more\n", r.HostsOmitted)
+	}
+	return nil
+}
+
+// watchRenewals writes how far a mass renewal is until nothing is left to wait
+// for. A coordinator that is away for a while is waited for.
+func (p *program) watchRenewals(cmd *cobra.Command, id string, every time.Duration) error {
+	if every < time.Second {
+		return fmt.Errorf("flag --every %s: expected 1s or more", every)
+	}
+	c, err := p.target.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, stop := context.WithCancelCause(cmd.Context())
+	defer stop(nil)
+	var last resource.Renewals
+	away := false
+	done := errors.New("watched to the end")
+	look := func(ctx context.Context) {
+		var r resource.Renewals
+		err := c.Do(ctx, get, renewalsPath+client.Path(id), nil, nil, &r)
+		if errors.Is(err, client.ErrUnreachable) {
+			if !away {
+				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s; waiting for it\n", plain(err.Error()))
+			}
+			away = true
+			return
+		}
+		if err != nil {
+			stop(err)
+			return
+		}
+		away = false
+		if !reflect.DeepEqual(r, last) {
+			last = r
+			err = p.show(cmd, r, func(out io.Writer, now time.Time) error {
+				_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(&r)))
+				return err
+			})
+		}
+		switch {
+		case err != nil:
+			stop(err)
+		case r.State != "running", r.Remaining == 0:
+			stop(done)
+		}
+	}
+	now := make(chan struct{}, 1)
+	now <- struct{}{}
+	jitter.Loop(ctx, every, jitter.DefaultSchedulerJitter, now, look)
+	if err := context.Cause(ctx); !errors.Is(err, done) {
+		return err
+	}
+	if left := last.Remaining + last.Failed; left > 0 {
+		return fmt.Errorf("the mass renewal %s is %s, and %d certificates were not replaced by it; \"certctl renewals show %s\" names them", id, last.State, left, id)
+	}
+	return nil
+}
