@@ -56,7 +56,27 @@ type Renewal struct {
 
 // Issuer is one certificate authority; exactly one of its sections is given.
 type Issuer struct {
-	ACME *ACME `yaml:"acme" doc:"An authority that speaks ACME (RFC 8555)."`
+	ACME   *ACME  `yaml:"acme" doc:"An authority that speaks ACME (RFC 8555)."`
+	Limits Limits `yaml:"limits" doc:"How much this host asks of the authority. What has to wait for its turn is no failure; what expires first goes first, and names that fail get one turn in four while others wait."`
+}
+
+// Limits bound what is asked of an authority.
+type Limits struct {
+	OrdersPerHour int `yaml:"orders_per_hour" default:"0" min:"0" max:"1000000" doc:"How many orders are begun in an hour in the long run. 0: 100 for an authority that is trusted through the system's roots (no ca_file), which public ones are; no limit for others."`
+	Burst         int `yaml:"burst" default:"0" min:"0" max:"1000000" doc:"How many orders may follow each other at once after a quiet time. 0: as many as in two hours."`
+	Concurrency   int `yaml:"concurrency" default:"0" min:"0" max:"1000" doc:"How many certificates whose issuer this is are worked on at the same time. 0: up to renewal.concurrency, shared with the other issuers."`
+}
+
+// publicOrdersPerHour is what authorities for everybody bear of one account: Let's
+// Encrypt takes 300 orders at once and 100 an hour.
+const publicOrdersPerHour = 100
+
+// Budget is how many orders of the issuer are begun in an hour; 0 is any number.
+func (i *Issuer) Budget() int {
+	if i.Limits.OrdersPerHour == 0 && i.ACME != nil && i.ACME.CAFile == "" {
+		return publicOrdersPerHour
+	}
+	return i.Limits.OrdersPerHour
 }
 
 // ACME is an ACME authority and how to prove control of names to it.

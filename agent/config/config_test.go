@@ -68,6 +68,21 @@ func TestAWholeFileIsRead(t *testing.T) {
 	assert.Equal(t, filepath.Join(s.StateDir, "keys"), s.Keys())
 }
 
+func TestBudgetOfAnIssuer(t *testing.T) {
+	s, err := load(t, `
+issuers:
+  public: {acme: {directory: "https://a.example/d", terms_agreed: true}}
+  private: {acme: {directory: "https://b.example/d", terms_agreed: true, ca_file: /etc/roots.pem}}
+  chosen: {acme: {directory: "https://c.example/d", terms_agreed: true}, limits: {orders_per_hour: 5, burst: 2, concurrency: 1}}
+`)
+	require.NoError(t, err)
+	for name, want := range map[string]int{"public": 100, "private": 0, "chosen": 5} {
+		iss := s.Issuers[name]
+		assert.Equal(t, want, iss.Budget(), name)
+	}
+	assert.Equal(t, Limits{OrdersPerHour: 5, Burst: 2, Concurrency: 1}, s.Issuers["chosen"].Limits)
+}
+
 // Each mistake is one error that names file, line, column, field and mend.
 func TestMistakesAreNamed(t *testing.T) {
 	const issuer = "issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n"
@@ -98,6 +113,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		"dns waits too long":  {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {propagation_wait: 1h, exec: {command: [/x]}}}}}\n", "as long as a whole attempt"},
 		"half a tsig":         {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {rfc2136: {server: 'ns:53', tsig_key_name: k}}}}}\n", "expected tsig_key_name and tsig_secret together"},
 		"eab without key":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, eab: {key_id: x}}}}\n", "expected hmac_key or hmac_key_file"},
+		"key policy":          {"certificates: [{name: a, names: [a.example.com], key_policy: keep}]\n", "certificates[0].key_policy"},
+		"negative budget":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true}, limits: {orders_per_hour: -1}}}\n", "issuers.le.limits.orders_per_hour"},
 		"mail":                {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, email: [me]}}}\n", "not an e-mail address"},
 	} {
 		t.Run(name, func(t *testing.T) {

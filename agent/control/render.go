@@ -145,6 +145,9 @@ func renews(c *Certificate, now time.Time) string {
 	if c.Attempt > 0 {
 		at, forced = c.NextAttempt, false
 	}
+	if c.WaitsFor != "" {
+		at, forced = c.WaitsUntil, false
+	}
 	switch {
 	case forced || at.IsZero() && c.Fingerprint == "" || !at.IsZero() && !now.Before(at):
 		return "now"

@@ -116,6 +116,24 @@ func TestWhatNeedsAttention(t *testing.T) {
 	}
 }
 
+// Who waits for a turn is seen to wait, and nobody is woken for it.
+func TestATurnThatIsWaitedFor(t *testing.T) {
+	status := sample(noon)
+	c := &status.Certificates[1]
+	c.RenewAt, c.WaitsFor, c.WaitsUntil = noon.Add(-time.Hour), "le", noon.Add(3*time.Hour)
+	var out bytes.Buffer
+	v, err := Render(&out, status)
+	require.NoError(t, err)
+	assert.Equal(t, ExitWell, v.ExitCode)
+	assert.Contains(t, out.String(), "mail         in 39 days  in 3 hours  le      in service; waits for a turn at issuer le until 2026-11-24 15:00 UTC")
+
+	c.Fingerprint, c.State = "", wire.StatePending
+	v, err = Render(&out, status)
+	require.NoError(t, err)
+	assert.Equal(t, ExitAttention, v.ExitCode)
+	assert.Equal(t, "no certificate yet; waits for a turn at issuer le until 2026-11-24 15:00 UTC", v.Findings["mail"].Text)
+}
+
 // Being cut off, alone or at the start is no reason to wake somebody.
 func TestNormalStates(t *testing.T) {
 	for want, spoil := range map[string]func(*Status){

@@ -161,8 +161,12 @@ type Certificate struct {
 	KeyPolicy  managed.KeyPolicy `json:"key_policy,omitempty"`
 	KeyMadeAt  time.Time         `json:"key_made_at,omitzero"`
 	NextAction time.Time         `json:"next_action,omitzero"`
-	Forced     bool              `json:"forced,omitempty"`
-	Suggestion *RenewHint        `json:"renewal_info,omitempty"`
+	// WaitsFor is the issuer at which the renewal waits for a turn, and WaitsUntil
+	// when that comes as far as is known. It is no failure.
+	WaitsFor   string     `json:"waits_for_issuer,omitempty"`
+	WaitsUntil time.Time  `json:"waits_until,omitzero"`
+	Forced     bool       `json:"forced,omitempty"`
+	Suggestion *RenewHint `json:"renewal_info,omitempty"`
 }
 
 // RenewHint is the last suggestion of the authority (RFC 9773).

@@ -137,7 +137,7 @@ func judge(c *Certificate, now time.Time) Finding {
 		if c.State == wire.StateRenewing {
 			text = "no certificate yet; the first one is being obtained"
 		}
-		return Finding{ConcernUnserved, because(text, c)}
+		return Finding{ConcernUnserved, because(waiting(text, c), c)}
 	}
 	if !now.Before(c.NotAfter) {
 		return Finding{ConcernExpired, because("EXPIRED "+span(now.Sub(c.NotAfter))+" ago", c)}
@@ -153,13 +153,15 @@ func judge(c *Certificate, now time.Time) Finding {
 	}
 	left := c.NotAfter.Sub(now)
 	if left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now) {
-		return Finding{ConcernAtRisk, because("expires in "+span(left)+" and is not renewed", c)}
+		return Finding{ConcernAtRisk, because(waiting("expires in "+span(left)+" and is not renewed", c), c)}
 	}
 	switch {
 	case c.NeedsAttention != "" || c.State == wire.StateFailed || c.Attempt > 0:
-		return Finding{ConcernFailing, because("in service; its renewal fails", c)}
+		return Finding{ConcernFailing, because(waiting("in service; its renewal fails", c), c)}
 	case c.State == wire.StateRenewing:
 		return Finding{ConcernRenewing, "in service; being renewed"}
+	case c.WaitsFor != "":
+		return Finding{ConcernRenewing, waiting("in service", c)}
 	}
 	return Finding{ConcernNone, "in service"}
 }
@@ -181,6 +183,14 @@ func unserved(c *Certificate) string {
 		return ""
 	}
 	return "not in service at " + strings.Join(where, ", ")
+}
+
+// waiting adds that a renewal waits for its turn.
+func waiting(text string, c *Certificate) string {
+	if c.WaitsFor == "" {
+		return text
+	}
+	return fmt.Sprintf("%s; waits for a turn at issuer %s until %s", text, c.WaitsFor, stamp(c.WaitsUntil))
 }
 
 // because adds what is known about the reason.

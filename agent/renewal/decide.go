@@ -42,6 +42,8 @@ type action struct {
 	until  time.Time // of stepWait
 	// byTime says that nothing but the time calls for a step that costs an order.
 	byTime bool
+	// forTurn says that a stepWait is one for a turn at the issuer.
+	forTurn bool
 }
 
 // facts are what a decision depends on beside the record and its configuration.
@@ -52,6 +54,21 @@ type facts struct {
 	verifyAt time.Time
 	// woken opens the gate of a waiting order once.
 	woken bool
+	// turn says when the issuer may be asked for a new order for the record: a
+	// moment ahead, or the zero time. nil asks nobody to wait.
+	turn func(iss NamedIssuer, rec *store.Certificate, now time.Time) time.Time
+}
+
+// turnAt is when the certificate may begin an order, the zero time if now.
+func (f facts) turnAt(rec *store.Certificate, m *managed) time.Time {
+	if f.turn == nil {
+		return time.Time{}
+	}
+	iss := m.asked(rec)
+	if rec.Next != nil {
+		iss, _ = m.issuerNamed(rec.Next.Issuer)
+	}
+	return f.turn(iss, rec, f.now)
 }
 
 // decide is the whole policy: the one step that comes next. It has no effects,
@@ -73,17 +90,24 @@ func decide(rec *store.Certificate, m *managed, f facts) action {
 		if _, ok := m.issuerNamed(rec.Next.Issuer); !ok {
 			return action{step: stepAbandon, reason: "its issuer is not in the configuration any more"}
 		}
-		if reuses(rec) && spent(rec) {
+		if reuses(rec) && keySpent(rec) {
 			return action{step: stepAbandon, reason: reasonSpent}
 		}
 		// What a crash left half-way at a target comes before the network.
 		if ids := openTransactions(rec, m, rec.Current, f); len(ids) > 0 {
 			return action{step: stepRepair, ids: ids}
 		}
-		if f.woken || reached(rec.RetryAt, f.now) {
-			return action{step: stepOrder}
+		if !f.woken && !reached(rec.RetryAt, f.now) {
+			return maintain(rec, m, f, rec.RetryAt)
 		}
-		return maintain(rec, m, f, rec.RetryAt)
+		if rec.OrderState == nil {
+			// Nothing is known of an order yet: it is one of the new ones that an
+			// issuer takes none of while it is paused.
+			if at := f.turnAt(rec, m); !at.IsZero() {
+				return maintain(rec, m, f, at)
+			}
+		}
+		return action{step: stepOrder}
 	default:
 		return decideIdle(rec, m, f)
 	}
@@ -122,6 +146,11 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 	}
 	reason := renewalReason(rec, m, f.now)
 	if reason != "" && reached(rec.RetryAt, f.now) {
+		if at := f.turnAt(rec, m); !at.IsZero() {
+			waiting := maintain(rec, m, f, at)
+			waiting.forTurn = waiting.step == stepWait
+			return waiting
+		}
 		return action{step: stepBegin, reason: reason, byTime: reason == reasonTime}
 	}
 	until := rec.RetryAt
@@ -171,7 +200,7 @@ func decideIssued(rec *store.Certificate, m *managed, f facts) action {
 	if next.ConfigDigest != m.digest {
 		return action{step: stepAbandon, reason: "its configuration was changed"}
 	}
-	if reuses(rec) && spent(rec) {
+	if reuses(rec) && keySpent(rec) {
 		return action{step: stepAbandon, reason: reasonSpent}
 	}
 	waiting := false

@@ -74,7 +74,7 @@ func (e *Engine) startDue(ctx context.Context, queues []*queue, now time.Time) (
 	for going := true; going; {
 		going, left = false, 0
 		for _, q := range queues {
-			if len(q.names) > 0 && !e.stopped() && e.slots.take(q.issuer) {
+			if len(q.names) > 0 && !e.stopped() && e.slots.takeUpTo(q.issuer, q.limit) {
 				e.startOne(ctx, q.issuer, q.names[0], now)
 				q.names = q.names[1:]
 				going = true
@@ -108,6 +108,11 @@ func (e *Engine) due(now time.Time) ([]string, error) {
 	listed, err := e.cfg.Store.Due(now, 0)
 	if err != nil {
 		return nil, e.storeFailed(err)
+	}
+	for _, name := range e.turns.called(e.limits, now) {
+		if !slices.Contains(listed, name) {
+			listed = append(listed, name)
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -234,6 +239,9 @@ func (e *Engine) visitSteps(ctx context.Context, name string, woken bool) (err e
 		f.woken = woken
 		next := decide(rec, m, f)
 		if next.step == stepWait {
+			if !next.forTurn {
+				e.turns.leave(m.Name)
+			}
 			if rec.NextAction.Equal(next.until) {
 				return true, nil
 			}

@@ -51,6 +51,9 @@ type Store interface {
 	KeyIDs() (map[string]bool, error)
 	// CheckRoom returns nil if the result of an order could be stored just now.
 	CheckRoom() error
+	// Turns is what SaveTurns was given last, by issuer.
+	Turns() (map[string]store.Turns, error)
+	SaveTurns(all map[string]store.Turns) error
 }
 
 // Keys is the directory of private keys, with the guarantees of [keys.Dir]:
@@ -129,6 +132,7 @@ type Engine struct {
 	cfg   Config
 	log   *slog.Logger
 	slots *slots        // one for each certificate that is worked on
+	turns *turns        // who may begin an order at which issuer
 	wake  chan struct{} // holds at most one; asks for a look at the schedule
 	jobs  sync.WaitGroup
 
@@ -216,6 +220,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, log: cfg.Log,
 		slots:    newSlots(cfg.Concurrency, issuerNames(configured.managed)),
+		turns:    newTurns(cfg.Store),
 		wake:     make(chan struct{}, 1),
 		roster:   configured,
 		applied:  make(map[string]*managed),

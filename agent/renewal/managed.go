@@ -48,6 +48,8 @@ type Managed struct {
 type NamedIssuer struct {
 	Name   string
 	Issuer issuer.Issuer
+	// Limits are the same wherever the issuer is named.
+	Limits Limits
 }
 
 // Deployment is one place where a certificate is put into service.
@@ -166,6 +168,9 @@ func checkIssuers(list []NamedIssuer) error {
 		}
 		if len(i.Name) > wire.MaxNameLen {
 			problems = append(problems, fmt.Errorf("the name of its issuer has %d octets; at most %d are allowed", len(i.Name), wire.MaxNameLen))
+		}
+		if l := i.Limits; l.OrdersPerHour < 0 || l.Burst < 0 || l.Concurrency < 0 {
+			problems = append(problems, fmt.Errorf("limits of issuer %q: must not be negative", i.Name))
 		}
 		if names[i.Name] {
 			problems = append(problems, fmt.Errorf("issuer %q is listed twice; once is enough", i.Name))

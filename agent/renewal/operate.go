@@ -98,6 +98,10 @@ type Status struct {
 	Doing string
 	// ReuseKey says that a renewal keeps the key where it may.
 	ReuseKey bool
+	// WaitsFor is the issuer at which it waits for a turn, and WaitsUntil when that
+	// will come as far as is known now; "" if it does not wait. It is no failure.
+	WaitsFor   string
+	WaitsUntil time.Time
 	// Problem is a failure that could not be stored with the record, such as a
 	// full disk; "" if there is none.
 	Problem string
@@ -117,6 +121,10 @@ func (e *Engine) Status() ([]Status, error) {
 			rec = unknown(now.managed[name])
 		}
 		s := Status{Record: rec, ReuseKey: now.managed[name].ReuseKey}
+		if next := decide(rec, now.managed[name], e.facts(name)); next.forTurn {
+			iss := now.managed[name].asked(rec)
+			s.WaitsFor, s.WaitsUntil = iss.Name, e.turns.at(iss, rec, e.now())
+		}
 		e.mu.Lock()
 		if doing, busy := e.working[name]; busy && doing != stepWait {
 			s.Doing = doing.String()

@@ -29,6 +29,9 @@ const keyAttempts = 3
 // authority.
 func (e *Engine) begin(m *managed, rec *store.Certificate, reason string) error {
 	log := e.log.With("certificate", m.Name)
+	if ok, err := e.takeTurn(m, rec); !ok || err != nil {
+		return err
+	}
 	keyID, err := e.keyInService(m, rec)
 	reused := keyID != ""
 	if err == nil && !reused {
@@ -67,15 +70,19 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	if err := e.checkRoom(); err != nil {
 		return err
 	}
-	orderID := rec.OrderID
+	orderID, isNew := rec.OrderID, rec.OrderState == nil
 	iss, _ := m.issuerNamed(rec.Next.Issuer) // decide has seen that it is there
 	order := &issuer.Order{
 		ID: orderID, Certificate: m.Name, Names: m.Names, Key: key,
 		Lifetime: m.Lifetime, State: rec.OrderState,
 		Save: func(state json.RawMessage) error {
-			return e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+			err := e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
 				return placed(rec, orderID, append(json.RawMessage(nil), state...))
 			})
+			if err == nil && isNew {
+				e.orderTaken(iss.Name)
+			}
+			return err
 		},
 	}
 	if iss.Name == m.first().Name {
@@ -187,6 +194,11 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 	})
 	if err != nil {
 		return unlessSuperseded(err)
+	}
+	if fail.limited && !fail.local {
+		if err := e.orderLimited(from, m.Name, fail, now); err != nil {
+			return err
+		}
 	}
 	log := e.log.With("certificate", m.Name, "issuer", from, "class", fail.class.String(), "retry_in", wait)
 	switch {

@@ -28,14 +28,14 @@ func reuses(rec *store.Certificate) bool {
 	return rec.Next != nil && named(rec.Next.KeyID, rec.Current)
 }
 
-// spent reports whether the next certificate has to have another key than the one
+// keySpent reports whether the next certificate has to have another key than the one
 // in service. Whoever asks for a renewal by hand may do so because somebody else
 // has the key.
-func spent(rec *store.Certificate) bool { return rec.Forced || rec.Current.KeySpent }
+func keySpent(rec *store.Certificate) bool { return rec.Forced || rec.Current.KeySpent }
 
 // mayReuse reports whether the next certificate keeps the key in service.
 func mayReuse(rec *store.Certificate, m *managed) bool {
-	return m.ReuseKey && rec.Current != nil && !spent(rec) && rec.Current.KeyAlgorithm == m.KeyAlgorithm
+	return m.ReuseKey && rec.Current != nil && !keySpent(rec) && rec.Current.KeyAlgorithm == m.KeyAlgorithm
 }
 
 // keyMadeAt is when the key of a pair was made, as far as that is known.

@@ -77,6 +77,15 @@ func (s *slots) take(issuer string) bool {
 	return true
 }
 
+// takeUpTo is take for an issuer of which no more than limit certificates are
+// worked on at the same time; 0 is no limit.
+func (s *slots) takeUpTo(issuer string, limit int) bool {
+	s.mu.Lock()
+	full := limit > 0 && s.used[issuer] >= limit
+	s.mu.Unlock()
+	return !full && s.take(issuer) // only one goroutine takes
+}
+
 func (s *slots) give(issuer string) {
 	s.mu.Lock()
 	s.free++
@@ -100,6 +109,7 @@ func (s *slots) full() bool {
 // queue is what is due of one issuer, the most urgent first.
 type queue struct {
 	issuer string
+	limit  int // of those that are worked on at the same time
 	names  []string
 }
 
@@ -116,7 +126,7 @@ func (e *Engine) queues(names []string) []*queue {
 		}
 		q := byIssuer[m.first().Name]
 		if q == nil {
-			q = &queue{issuer: m.first().Name}
+			q = &queue{issuer: m.first().Name, limit: m.first().Limits.Concurrency}
 			byIssuer[m.first().Name] = q
 			order = append(order, q)
 		}

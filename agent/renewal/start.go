@@ -37,6 +37,9 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.makeScratch(e.cfg.ScratchDir); err != nil {
 		return fmt.Errorf("renewal: scratch directory: %w", err)
 	}
+	if err := e.turns.load(); err != nil {
+		return e.storeFailed(err)
+	}
 	stored, err := e.cfg.Store.Names()
 	if err != nil {
 		return e.storeFailed(err)

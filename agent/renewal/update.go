@@ -96,7 +96,7 @@ func (e *Engine) facts(name string) facts {
 	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return facts{now: now, verifyAt: e.verifyAt[name]}
+	return facts{now: now, verifyAt: e.verifyAt[name], turn: e.turns.at}
 }
 
 // verified puts off the next verification.

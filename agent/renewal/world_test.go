@@ -58,6 +58,7 @@ type world struct {
 	names     []string // of managed certificates
 	reuse     bool     // their keys
 	algorithm pki.KeyAlgorithm
+	limits    Limits   // of the first issuer
 	dns       []string // names of each, "" is <name>.example.com
 
 	store *faultyStore
@@ -85,7 +86,7 @@ func (w *world) managed() []Managed {
 		}
 		m := Managed{
 			Name: name, Names: pki.MustParseNames(dns...), KeyAlgorithm: w.algorithm, ReuseKey: w.reuse,
-			Issuers: []NamedIssuer{{Name: "ca", Issuer: w.issuer}},
+			Issuers: []NamedIssuer{{Name: "ca", Issuer: w.issuer, Limits: w.limits}},
 		}
 		if w.standIn != nil {
 			m.Issuers = append(m.Issuers, NamedIssuer{Name: "second", Issuer: w.standIn})
@@ -230,7 +231,7 @@ func (w *world) snapshot() *world {
 		require.NoError(w.t, copyFile(filepath.Join(w.dir, "keys", f.Name()), filepath.Join(dir, "keys", f.Name())))
 	}
 	c := &clock{at: w.clock.now()}
-	copied := &world{t: w.t, dir: dir, clock: c, ca: w.ca.clone(c.now), names: w.names, reuse: w.reuse, algorithm: w.algorithm, dns: w.dns, tune: w.tune, point: func(string) {}}
+	copied := &world{t: w.t, dir: dir, clock: c, ca: w.ca.clone(c.now), names: w.names, reuse: w.reuse, algorithm: w.algorithm, limits: w.limits, dns: w.dns, tune: w.tune, point: func(string) {}}
 	copied.issuer = copied.ca
 	if w.standIn != nil {
 		copied.standIn = w.standIn.clone(c.now)

@@ -55,6 +55,7 @@ const (
 	metaSync     = "sync"
 	metaIdentity = "identity"
 	metaClock    = "clock"
+	metaTurns    = "turns"
 	metaDesired  = "desired"
 )
 

@@ -215,6 +215,22 @@ type ClockMark struct {
 	Vouched bool          `json:"vouched,omitempty"` // by a server
 }
 
+// Turns is how far an issuer's budget of orders is used up, and whether the
+// issuer takes any at present.
+type Turns struct {
+	// EarnedAt is when the passing of time has made up for every order so far.
+	EarnedAt time.Time `json:"earned_at,omitzero"`
+	// LimitedAt is when the issuer last said that it takes nothing new until
+	// LimitedUntil, and LimitedFor the certificate that it said so for.
+	LimitedAt    time.Time `json:"limited_at,omitzero"`
+	LimitedUntil time.Time `json:"limited_until,omitzero"`
+	LimitedFor   string    `json:"limited_for,omitempty"`
+	// Paused says that it has said so for another one too, so that it means the
+	// account; ProbeAt is when a single order may ask whether that still holds.
+	Paused  bool      `json:"paused,omitempty"`
+	ProbeAt time.Time `json:"probe_at,omitzero"`
+}
+
 // Order is an open order at a brokered issuer.
 type Order struct {
 	Request  wire.OrderRequest `json:"request"`

@@ -59,6 +59,9 @@ func verifyMeta(tx *bolt.Tx, _ counters) error {
 	if _, err := getJSON[SyncState](tx, bucketMeta, []byte(metaSync)); err != nil {
 		return err
 	}
+	if _, err := getJSON[map[string]Turns](tx, bucketMeta, []byte(metaTurns)); err != nil {
+		return err
+	}
 	if _, err := getJSON[ClockMark](tx, bucketMeta, []byte(metaClock)); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func (p *parts) managed() ([]renewal.Managed, error) {
 			Profile: c.Profile, Lifetime: c.Lifetime,
 		}
 		for _, name := range c.Issuers() {
-			m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: issuers[name]})
+			m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: issuers[name], Limits: p.limits(name)})
 		}
 		for j := range c.Deployments {
 			target, err := p.target(&c.Deployments[j], names)
@@ -78,6 +78,16 @@ func (p *parts) issuers() (map[string]issuer.Issuer, error) {
 		all[name] = iss
 	}
 	return all, nil
+}
+
+// limits are those of an issuer; the coordinator sets the pace of its hosts itself.
+func (p *parts) limits(name string) renewal.Limits {
+	section, configured := p.settings.Issuers[name]
+	if !configured {
+		return renewal.Limits{}
+	}
+	l := section.Limits
+	return renewal.Limits{OrdersPerHour: section.Budget(), Burst: l.Burst, Concurrency: l.Concurrency}
 }
 
 func (p *parts) acme(name string, a *config.ACME, listeners *acme.Listeners) (*acme.Issuer, error) {

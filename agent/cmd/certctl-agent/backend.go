@@ -70,6 +70,7 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 			policy = managed.KeyReuse
 		}
 		c := control.CertificateOf(m.Record, policy)
+		c.WaitsFor, c.WaitsUntil = m.WaitsFor, m.WaitsUntil
 		if m.Problem != "" {
 			status.Warnings = append(status.Warnings, fmt.Sprintf("%s: %s", c.Name, m.Problem))
 		}

@@ -1,0 +1,23 @@
+package store
+
+import (
+	bolt "go.etcd.io/bbolt"
+)
+
+// Turns is what SaveTurns was given, by issuer; nil before.
+func (s *Store) Turns() (map[string]Turns, error) {
+	var all map[string]Turns
+	err := s.view(func(tx *bolt.Tx) error {
+		stored, err := getJSON[map[string]Turns](tx, bucketMeta, []byte(metaTurns))
+		if stored != nil {
+			all = *stored
+		}
+		return err
+	})
+	return all, err
+}
+
+// SaveTurns replaces what is stored of every issuer.
+func (s *Store) SaveTurns(all map[string]Turns) error {
+	return s.write(func(c *change) error { return c.putJSON(bucketMeta, []byte(metaTurns), all) })
+}
