@@ -2,6 +2,7 @@ package agentapi
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -88,6 +89,6 @@ func (s *Service) decide(order *fleet.Order) (fleet.Payload, error) {
 	}
 	return fleet.CompleteOrder{
 		Agent: order.Agent, ID: order.ID, ChainPEM: string(pki.EncodeChainPEM(chain)), Serial: pki.SerialHex(leaf),
-		Fingerprint: pki.Fingerprint(leaf), NotAfter: leaf.NotAfter.UTC(),
+		Fingerprint: pki.Fingerprint(leaf), NotAfter: leaf.NotAfter.UTC(), Signer: hex.EncodeToString(leaf.AuthorityKeyId),
 	}, nil
 }

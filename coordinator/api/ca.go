@@ -3,15 +3,18 @@ package api
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -19,6 +22,10 @@ import (
 // Authority is the built-in CA. *ca.CA is one.
 type Authority interface {
 	ClusterID() string
+	// ListSigners are the key ids of the issuing CAs that have a revocation list,
+	// and ListURL is where certificates say that it is, "" if they do not.
+	ListSigners() []string
+	ListURL(id string) string
 	// Rotate makes the change that takes a stored CA one step on.
 	Rotate(stored *fleet.CA, r ca.Rotation) (fleet.ChangeCA, error)
 }
@@ -64,6 +71,7 @@ func (s *server) caDetail(doing string) (*caDetail, error) {
 		ClusterID: s.Authority.ClusterID(), Authorities: []resource.Authority{}, TrustGeneration: len(stored.Generations),
 		Rotation: resource.Rotation{NextStep: string(nextStep(stored)), Behind: []resource.AgentBehind{}},
 	}}
+	signers := s.Authority.ListSigners()
 	for _, a := range stored.Authorities {
 		cert, err := x509.ParseCertificate(a.Certificate)
 		if err != nil {
@@ -76,10 +84,20 @@ func (s *server) caDetail(doing string) (*caDetail, error) {
 		if a.Name == rootAuthority {
 			out.Body.RootsPEM += string(pki.EncodeChainPEM([]*x509.Certificate{cert}))
 		}
-		out.Body.Authorities = append(out.Body.Authorities, resource.Authority{
+		shown := resource.Authority{
 			Name: a.Name, State: state, Subject: cert.Subject.String(), Serial: pki.SerialHex(cert),
 			Fingerprint: pki.Fingerprint(cert), NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
-		})
+		}
+		if id := hex.EncodeToString(cert.SubjectKeyId); a.Name == "issuing" && slices.Contains(signers, id) {
+			shown.CRLPath, shown.CRLURL = revocation.Prefix+id+ca.ListSuffix, s.Authority.ListURL(id)
+		}
+		out.Body.Authorities = append(out.Body.Authorities, shown)
+	}
+	if list, behind, ok := v.NewestList(); ok {
+		out.Body.RevocationList = &resource.RevocationList{
+			Number: list.Number, ThisUpdate: list.ThisUpdate.UTC(), NextUpdate: list.NextUpdate.UTC(),
+			Revoked: v.Rows(fleet.TableRevocations), Behind: behind,
+		}
 	}
 	behind, count := v.AgentsBehind(uint64(len(stored.Generations)), maxBehind)
 	out.Body.Rotation.AgentsBehind = count

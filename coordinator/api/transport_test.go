@@ -158,7 +158,7 @@ func TestStatus(t *testing.T) {
 	assert.Equal(t, resource.NodeStatus{Ready: true, Leading: true, Leader: "test", AppliedIndex: status.Node.AppliedIndex}, status.Node)
 	assert.Equal(t, resource.AgentCounts{Active: 2, Connected: 1, CutOff: 1, Retired: 1}, status.Agents)
 	assert.Equal(t, now.Add(time.Hour), status.SafeUntil)
-	assert.EqualValues(t, 1, status.Journal.Facts)
+	assert.EqualValues(t, 2, status.Journal.Facts, "the agent's, and the first revocation list")
 	assert.NotZero(t, status.Journal.AuditFacts)
 	assert.NotZero(t, status.Journal.MaxBytes)
 	assert.False(t, status.Journal.NearlyFull)

@@ -35,6 +35,9 @@ type Config struct {
 	LeafLifetime time.Duration
 	// IdentityLifetime is that of agents' identities.
 	IdentityLifetime time.Duration
+	// RevocationURL is where the revocation lists are: certificates for hosts
+	// name their list below it. "" names none.
+	RevocationURL string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }

@@ -32,7 +32,12 @@ func (c *CA) IssueLeaf(names pki.Names, pub crypto.PublicKey, lifetime time.Dura
 	}
 	template := endEntityTemplate(pub, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 	withNames(template, names)
-	return c.issue(template, pub, leafBackdate, lifetime, func(h *hierarchy) authority { return h.issuing })
+	return c.issue(template, pub, leafBackdate, lifetime, func(h *hierarchy) authority {
+		if url := c.ListURL(keyID(h.issuing.cert)); url != "" {
+			template.CRLDistributionPoints = []string{url}
+		}
+		return h.issuing
+	})
 }
 
 // IssueServer issues the coordinator's own TLS certificate, for ServerLifetime.

@@ -24,7 +24,7 @@ func (p *program) caCommand() *cobra.Command {
 
 func (p *program) showCACommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show", Short: "Show the CA's certificates, and who is behind in a rotation", Args: cobra.NoArgs,
+		Use: "show", Short: "Show the CA's certificates and revocation lists, and who is behind in a rotation", Args: cobra.NoArgs,
 		Example: `  certctl ca show`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var ca resource.CA
@@ -46,6 +46,7 @@ func (p *program) showCA(cmd *cobra.Command, ca *resource.CA) error {
 		if err := facts(out, [][2]string{
 			{"cluster", ca.ClusterID}, {"trust generation", strconv.Itoa(ca.TrustGeneration)},
 			{"root rotation", rotation}, {"agents behind", strconv.Itoa(ca.Rotation.AgentsBehind)},
+			{"revocation list", listText(ca.RevocationList, now)},
 		}); err != nil {
 			return err
 		}
@@ -57,6 +58,18 @@ func (p *program) showCA(cmd *cobra.Command, ca *resource.CA) error {
 		if err := table(out, []string{"AUTHORITY", "STATE", "SUBJECT", "EXPIRES", "FINGERPRINT"}, rows); err != nil {
 			return err
 		}
+		rows = nil
+		for _, a := range ca.Authorities {
+			if a.CRLPath != "" {
+				rows = append(rows, []string{a.Subject, a.State, a.CRLPath, first(a.CRLURL, "certificates name none")})
+			}
+		}
+		if len(rows) > 0 {
+			fmt.Fprintln(out)
+			if err := table(out, []string{"REVOCATION LIST OF", "STATE", "PATH", "URL IN CERTIFICATES"}, rows); err != nil {
+				return err
+			}
+		}
 		if len(ca.Rotation.Behind) == 0 {
 			return nil
 		}
@@ -67,6 +80,17 @@ func (p *program) showCA(cmd *cobra.Command, ca *resource.CA) error {
 		fmt.Fprintln(out)
 		return table(out, []string{"BEHIND", "HOST", "TRUST GENERATION", "LAST SEEN"}, rows)
 	})
+}
+
+func listText(list *resource.RevocationList, now time.Time) string {
+	if list == nil {
+		return "none is published yet"
+	}
+	text := fmt.Sprintf("number %d, %d revoked, published %s, good until %s", list.Number, list.Revoked, distance(list.ThisUpdate, now), moment(list.NextUpdate, now))
+	if list.Behind {
+		text += "; something was revoked since, and the next list is on its way"
+	}
+	return text
 }
 
 func (p *program) rotateCACommand() *cobra.Command {

@@ -3,6 +3,7 @@ package cli
 import (
 	"crypto/x509"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +20,12 @@ func TestCACommands(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)
 	old := p.write("old.pem", c.CA.RootsPEM())
-	assert.Contains(t, p.does("ca", "show"), "none is under way")
+	require.Eventually(t, func() bool {
+		shown := p.does("ca", "show")
+		assert.Contains(t, shown, "none is under way")
+		assert.Contains(t, shown, apitest.RevocationURL+"/"+c.CA.ListSigners()[0]+".crl")
+		return strings.Contains(shown, "number 1, 0 revoked, published ")
+	}, 60*time.Second, 20*time.Millisecond)
 	assert.Contains(t, p.fails(1, "ca", "rotate", "--root"), "say --yes")
 	assert.Contains(t, p.fails(1, "ca", "rotate", "--yes"), "at least one of the flags")
 	assert.Contains(t, p.fails(1, "ca", "rotate", "--root", "--issuing", "--yes"), "none of the others can be")

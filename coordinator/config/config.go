@@ -50,6 +50,7 @@ type CA struct {
 	Name             string          `yaml:"name" env:"CERTCTL_CA_NAME" default:"certctl" max:"60" doc:"Organization in the subject of the CA's certificates. Only used when the CA is made."`
 	SealKey          settings.Secret `yaml:"seal_key" env:"CERTCTL_CA_SEAL_KEY" doc:"Key that seals the CA's private keys at rest: 32 bytes in base64. Empty: made at the first start and kept in seal.key in the data directory. Back it up apart from the data."`
 	LeafLifetime     time.Duration   `yaml:"leaf_lifetime" env:"CERTCTL_CA_LEAF_LIFETIME" default:"30d" min:"1m" max:"397d" doc:"Lifetime of certificates from the built-in CA when the agent asks for none, and the longest that it may ask for."`
+	CRLURL           string          `yaml:"crl_url" env:"CERTCTL_CA_CRL_URL" default:"" doc:"Where relying parties find the revocation lists: certificates of the built-in CA name their list below it, at a path of <key id>.crl. Empty: below /ca/ at this coordinator, by its own URL, which is https. Many programs fetch lists by plain http alone: give an http URL at which a proxy or a web server passes on or copies what is below /ca/. none: certificates name no list."`
 	IdentityLifetime time.Duration   `yaml:"identity_lifetime" env:"CERTCTL_CA_IDENTITY_LIFETIME" default:"30d" min:"1m" max:"397d" doc:"Lifetime of agents' identity certificates, which agents renew by themselves at half of it."`
 }
 
@@ -76,6 +77,32 @@ func (s *Settings) ServerNames() []string {
 	return append([]string{u.Hostname()}, s.Server.Names...)
 }
 
+// NoCRL is the value of ca.crl_url with which certificates name no list.
+const NoCRL = "none"
+
+// RevocationURL is the base of the URLs that certificates name; own is where this
+// coordinator's lists are. "" names none.
+func (c *CA) RevocationURL(own string) string {
+	switch c.CRLURL {
+	case "":
+		return own
+	case NoCRL:
+		return ""
+	}
+	return c.CRLURL
+}
+
+func (c *CA) checkCRLURL() error {
+	if c.CRLURL == "" || c.CRLURL == NoCRL {
+		return nil
+	}
+	u, err := url.Parse(c.CRLURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || len(c.CRLURL) > 512 {
+		return fmt.Errorf("cannot use %q; expected a URL such as http://crl.example.com/ca, or none", c.CRLURL)
+	}
+	return nil
+}
+
 // Validate implements settings.Validator.
 func (s *Settings) Validate(report func(string, error)) {
 	if !filepath.IsAbs(s.DataDir) {
@@ -96,6 +123,9 @@ func (s *Settings) Validate(report func(string, error)) {
 		} else if _, err := pki.ParseNames([]string{u.Hostname()}); err != nil {
 			report("server.url", err)
 		}
+	}
+	if err := s.CA.checkCRLURL(); err != nil {
+		report("ca.crl_url", err)
 	}
 	if s.CA.Name == "" {
 		report("ca.name", errors.New("expected an organization's name"))

@@ -39,6 +39,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		"fleet: {sync_intervall: 10s}\n":             `did you mean "sync_interval"?`,
 		"server: {url: 'http://x:1'}\n":              "server.url: cannot use",
 		"server: {url: 'https://x.example.com/a'}\n": "server.url: cannot use",
+		"ca: {crl_url: 'ftp://x'}\n":                 "ca.crl_url: cannot use",
+		"ca: {crl_url: 'http://x/?a=b'}\n":           "ca.crl_url: cannot use",
 		"ca: {name: ''}\n":                           "expected an organization's name",
 		"journal: {max_bytes: 5}\n":                  "journal.max_bytes",
 		"fleet: {sync_interval: 1m}\nfleet: {}\n":    "coordinator.yaml:2:1",
@@ -51,6 +53,14 @@ func TestMistakesAreNamed(t *testing.T) {
 	s, err := load(t, "server: {url: 'https://pki.example.com:8443/', names: [c1.example.com]}\n")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"pki.example.com", "c1.example.com"}, s.ServerNames())
+	const own = "https://pki.example.com:8443/ca/"
+	assert.Equal(t, own, s.CA.RevocationURL(own))
+	s, err = load(t, "", "CERTCTL_CA_CRL_URL=http://crl.example.com/lists/")
+	require.NoError(t, err)
+	assert.Equal(t, "http://crl.example.com/lists/", s.CA.RevocationURL(own))
+	s, err = load(t, "ca: {crl_url: none}\n")
+	require.NoError(t, err)
+	assert.Empty(t, s.CA.RevocationURL(own))
 	_, err = load(t, "", "CERTCTL_SYNC_INTERVAL=often")
 	assert.ErrorContains(t, err, "environment CERTCTL_SYNC_INTERVAL")
 }

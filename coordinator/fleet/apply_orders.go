@@ -120,7 +120,7 @@ func completeOrder(c *change, p *CompleteOrder) Result {
 	order.State, order.DoneAt, order.ModifyIndex = OrderIssued, c.at, c.index
 	order.ChainPEM, order.Serial, order.Fingerprint, order.NotAfter = p.ChainPEM, p.Serial, p.Fingerprint, p.NotAfter
 	c.put(TableOrders, order)
-	c.issued(order)
+	c.issued(order, p.Signer)
 	c.event(Fact{Kind: KindOrderIssued, Actor: "system", Object: order.ID, Agent: order.Agent}, map[string]any{
 		"certificate": order.Certificate, "issuer": order.Issuer, "names": order.Names,
 		"serial": order.Serial, "fingerprint": order.Fingerprint, "not_after": order.NotAfter,

@@ -221,6 +221,9 @@ type CompleteOrder struct {
 	Serial      string    `cbor:"4,keyasint"`
 	Fingerprint string    `cbor:"5,keyasint"`
 	NotAfter    time.Time `cbor:"6,keyasint"`
+	// Signer is the key id of the issuing CA of the built-in CA that signed it,
+	// lower-case hex.
+	Signer string `cbor:"20,keyasint,omitempty"`
 }
 
 // RejectOrder ends a requested order without a certificate. Rules and outcome

@@ -27,6 +27,9 @@ type Issued struct {
 	Agent       string    `cbor:"2,keyasint"`
 	Certificate string    `cbor:"3,keyasint"` // its name on the host
 	NotAfter    time.Time `cbor:"4,keyasint"`
+	// Signer is the key id of the issuing CA that signed it, lower-case hex; "" in
+	// records of earlier versions.
+	Signer string `cbor:"20,keyasint,omitempty"`
 }
 
 // Revocation is a certificate of the built-in CA that was revoked.
@@ -37,8 +40,9 @@ type Revocation struct {
 	NotAfter    time.Time `cbor:"4,keyasint"`
 	Actor       string    `cbor:"5,keyasint,omitempty"`
 	Agent       string    `cbor:"6,keyasint,omitempty"`
-	Certificate string    `cbor:"7,keyasint,omitempty"` // its name on the host
-	Index       uint64    `cbor:"8,keyasint"`           // of the entry that revoked it
+	Certificate string    `cbor:"7,keyasint,omitempty"`  // its name on the host
+	Index       uint64    `cbor:"8,keyasint"`            // of the entry that revoked it
+	Signer      string    `cbor:"20,keyasint,omitempty"` // as in Issued
 }
 
 // RevocationList is the newest list that was published. It holds the
@@ -87,11 +91,11 @@ func issuedIndexes() []index {
 }
 
 // issued remembers a certificate of the built-in CA until it expires.
-func (c *change) issued(o *Order) {
+func (c *change) issued(o *Order, signer string) {
 	if o.Issuer != builtinIssuer || o.Serial == "" {
 		return
 	}
-	record := &Issued{Serial: o.Serial, Agent: o.Agent, Certificate: o.Certificate, NotAfter: o.NotAfter}
+	record := &Issued{Serial: o.Serial, Agent: o.Agent, Certificate: o.Certificate, NotAfter: o.NotAfter, Signer: signer}
 	if find[Issued](c, TableIssued, indexID, key(o.Serial)) != nil {
 		c.put(TableIssued, record)
 		return
@@ -120,7 +124,7 @@ func revokeCertificate(c *change, p *RevokeCertificate) Result {
 func (c *change) revoke(issued *Issued, actor string, reason int) {
 	c.insert(TableRevocations, &Revocation{
 		Serial: issued.Serial, At: c.at, Reason: reason, NotAfter: issued.NotAfter, Actor: actor,
-		Agent: issued.Agent, Certificate: issued.Certificate, Index: c.index,
+		Agent: issued.Agent, Certificate: issued.Certificate, Index: c.index, Signer: issued.Signer,
 	})
 	c.audit(Fact{Kind: KindCertificateRevoked, Actor: actor, Object: issued.Certificate, Agent: issued.Agent}, map[string]any{
 		"serial": issued.Serial, "reason": reason, "not_after": issued.NotAfter,
@@ -182,6 +186,13 @@ func (v *View) Issued(serial string) (*Issued, bool) {
 // Revocation looks a revoked certificate of the built-in CA up by its serial.
 func (v *View) Revocation(serial string) (*Revocation, bool) {
 	return get[Revocation](v, TableRevocations, indexID, key(serial))
+}
+
+// NewestList is the newest list without what stands in it, and whether it is
+// behind: something was revoked since.
+func (v *View) NewestList() (list *RevocationList, behind, ok bool) {
+	list, ok = get[RevocationList](v, TableRevocationList, indexID, nil)
+	return list, ok && v.Version(TableRevocations) > list.Index, ok
 }
 
 // RevocationList is the newest list, and what stands in it.

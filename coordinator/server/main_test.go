@@ -94,7 +94,7 @@ func start(t *testing.T, node Node, authority *ca.CA, agents Agents, api http.Ha
 	names, err := NamesOf([]string{"pki.example.com"})
 	require.NoError(t, err)
 	config := Config{
-		Listener: listener, Names: names, Node: node, CA: authority, Agents: agents, API: api, MaxInFlight: 8, Log: quiet,
+		Listener: listener, Names: names, Node: node, CA: authority, Agents: agents, API: api, Lists: answer("list"), MaxInFlight: 8, Log: quiet,
 	}
 	if change != nil {
 		change(&config)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/problem"
+	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -67,6 +68,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.syncs.serve(s.agents, w, r)
 	case strings.HasPrefix(path, "/api/"), path == "/openapi", strings.HasPrefix(path, "/openapi."):
 		s.reads.serve(s.api, w, r)
+	case strings.HasPrefix(path, revocation.Prefix):
+		s.downloads.serve(s.lists, w, r)
 	case path == livePath, path == readyPath:
 		s.health(w, r)
 	default:

@@ -57,11 +57,13 @@ type Config struct {
 	Agents   Agents
 	// API is the handler of /api/ and /openapi.json, /openapi.yaml.
 	API http.Handler
+	// Lists is the handler of the revocation lists, below revocation.Prefix.
+	Lists http.Handler
 	// RootFile is kept equal to the roots that clients have to trust, whenever
 	// they change; "" keeps no such file.
 	RootFile string
-	// MaxInFlight is how many requests of one kind (enrolment, sync, API) are
-	// worked on at a time.
+	// MaxInFlight is how many requests of one kind (enrolment, sync, API, revocation
+	// lists) are worked on at a time.
 	MaxInFlight int
 	Log         *slog.Logger
 	// Now is the clock; nil is time.Now.
@@ -74,8 +76,8 @@ func (c Config) validate() error {
 		return errors.New("server: Listener is missing")
 	case c.Names.All.IsZero():
 		return errors.New("server: Names is empty; make it with NamesOf")
-	case c.Node == nil, c.CA == nil, c.Agents == nil, c.API == nil, c.Log == nil:
-		return errors.New("server: one of Node, CA, Agents, API and Log is missing")
+	case c.Node == nil, c.CA == nil, c.Agents == nil, c.API == nil, c.Lists == nil, c.Log == nil:
+		return errors.New("server: one of Node, CA, Agents, API, Lists and Log is missing")
 	case c.MaxInFlight <= 0:
 		return fmt.Errorf("server: MaxInFlight %d is not positive", c.MaxInFlight)
 	}
@@ -88,9 +90,10 @@ type Server struct {
 	certificate *certificate
 	node        Node
 	agents, api http.Handler
+	lists       http.Handler
 	log         *slog.Logger
 
-	enrolments, syncs, reads *limit
+	enrolments, syncs, reads, downloads *limit
 }
 
 // New checks the configuration.
@@ -108,10 +111,11 @@ func New(c Config) (*Server, error) {
 			ca: c.CA, names: c.Names.All, now: c.Now, log: c.Log, rootFile: c.RootFile,
 			stored: func() (*fleet.CA, bool) { return c.Node.State().View().CA() },
 		},
-		node: c.Node, agents: c.Agents, api: c.API, log: c.Log,
+		node: c.Node, agents: c.Agents, api: c.API, lists: c.Lists, log: c.Log,
 		enrolments: newLimit(c.MaxInFlight, short),
 		syncs:      newLimit(c.MaxInFlight, c.Agents.Period),
 		reads:      newLimit(c.MaxInFlight, short),
+		downloads:  newLimit(c.MaxInFlight, short),
 	}, nil
 }
 

@@ -121,7 +121,7 @@ func TestRoutes(t *testing.T) {
 	for path, want := range map[string]string{
 		"/agent/v1/enroll": "agents", "/agent/v1/sync": "agents", "/agent/v2/else": "agents",
 		"/api/v1/agents": "api", "/openapi.json": "api", "/openapi.yaml": "api",
-		"/livez": `{"alive":true}` + "\n",
+		"/ca/00.crl": "list", "/livez": `{"alive":true}` + "\n",
 	} {
 		response, body := s.do(http.MethodGet, path, nil)
 		assert.Equal(t, want, body, path)
@@ -135,7 +135,7 @@ func TestRoutes(t *testing.T) {
 		}
 		assert.Empty(t, response.Header.Get("Access-Control-Allow-Origin"))
 	}
-	for _, path := range []string{"/", "/api", "/agent", "/apix", "/livez/", "/.env"} {
+	for _, path := range []string{"/", "/api", "/agent", "/apix", "/ca", "/livez/", "/.env"} {
 		p := s.problem(http.MethodGet, path)
 		assert.Equal(t, wire.CodeNotFound, p.Code, path)
 	}
@@ -285,7 +285,7 @@ func TestASealedCACannotServe(t *testing.T) {
 	require.NoError(t, err)
 	s, err := New(Config{
 		Listener: listener, Names: names, Node: &testNode{}, CA: newCA(t, t.TempDir()),
-		Agents: answer(""), API: answer(""), MaxInFlight: 1, Log: quiet,
+		Agents: answer(""), API: answer(""), Lists: answer(""), MaxInFlight: 1, Log: quiet,
 	})
 	require.NoError(t, err)
 	require.ErrorContains(t, s.Run(t.Context()), "sealed")
@@ -371,7 +371,7 @@ func TestNewRefuses(t *testing.T) {
 	require.NoError(t, err)
 	good := Config{
 		Listener: &net.TCPListener{}, Names: names, Node: &testNode{}, CA: newCA(t, t.TempDir()),
-		Agents: answer(""), API: answer(""), MaxInFlight: 1, Log: quiet,
+		Agents: answer(""), API: answer(""), Lists: answer(""), MaxInFlight: 1, Log: quiet,
 	}
 	_, err = New(good)
 	require.NoError(t, err)

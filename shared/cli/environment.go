@@ -37,6 +37,7 @@ var Environment = []string{
 	"CERTCTL_LOG_FORMAT",
 	"CERTCTL_LOG_LEVEL",
 	// certctl, the operator's command line
+	"CERTCTL_CA_CRL_URL",
 	"CERTCTL_CA_FILE",
 	"CERTCTL_CONTEXT",
 	"CERTCTL_TOKEN",

@@ -28,6 +28,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
@@ -38,6 +39,9 @@ const SyncInterval = time.Minute
 
 // EnrollmentURL is where agents are told to go.
 const EnrollmentURL = "https://pki.example.com:8443"
+
+// RevocationURL is what certificates say of where revocation lists are.
+const RevocationURL = "http://crl.example.com/ca"
 
 // Coordinator is a running coordinator of one node.
 type Coordinator struct {
@@ -54,6 +58,7 @@ type Coordinator struct {
 	Log *Text
 
 	t     testing.TB
+	lists *revocation.Service
 	skew  atomic.Int64
 	fault atomic.Pointer[error]
 	http  *http.Client
@@ -100,6 +105,7 @@ func Start(t testing.TB) *Coordinator {
 	quiet := slog.New(slog.DiscardHandler)
 	authority, err := ca.New(ca.Config{
 		SealKeyFile: filepath.Join(c.Dir, "seal.key"), Name: "Example", LeafLifetime: time.Hour, IdentityLifetime: time.Hour,
+		RevocationURL: RevocationURL,
 	})
 	require.NoError(t, err)
 	c.CA = authority
@@ -111,8 +117,16 @@ func Start(t testing.TB) *Coordinator {
 		})
 		require.NoError(t, err)
 		agents.Lead(node)
+		c.lists, err = revocation.New(revocation.Config{Node: node, CA: authority, Log: quiet, Now: c.Now})
+		require.NoError(t, err)
+		c.lists.Lead(node)
 	})
 	require.NoError(t, server.Bootstrap(t.Context(), c.Node, authority, c.Dir, quiet))
+	// The first revocation list is a fact of the journal: it is always there.
+	require.Eventually(t, func() bool {
+		_, _, published := c.Node.State().View().NewestList()
+		return published
+	}, 60*time.Second, time.Millisecond)
 	text, err := os.ReadFile(filepath.Join(c.Dir, server.AdminTokenFile))
 	require.NoError(t, err)
 	c.Admin, err = apitoken.Parse(string(text))
@@ -134,7 +148,7 @@ func (c *Coordinator) serve(agents server.Agents, handler http.Handler) {
 	names, err := server.NamesOf(nil)
 	require.NoError(c.t, err)
 	front, err := server.New(server.Config{
-		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler,
+		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler, Lists: c.lists,
 		RootFile: filepath.Join(c.Dir, server.RootFile), MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(c.t, err)

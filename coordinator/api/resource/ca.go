@@ -9,7 +9,9 @@ type CA struct {
 	// TrustGeneration counts the changes of what agents trust.
 	TrustGeneration int      `json:"trust_generation" doc:"Newest generation of trust; each change of the trusted roots is one."`
 	Rotation        Rotation `json:"rotation" doc:"Where the rotation of the root stands."`
-	RootsPEM        string   `json:"roots_pem" doc:"The roots that agents and API clients have to trust now, in PEM."`
+	// RevocationList is absent until the first one is published.
+	RevocationList *RevocationList `json:"revocation_list,omitempty" doc:"The newest list; each issuing CA signs its own of this number."`
+	RootsPEM       string          `json:"roots_pem" doc:"The roots that agents and API clients have to trust now, in PEM."`
 }
 
 // Authority is one CA certificate.
@@ -21,6 +23,17 @@ type Authority struct {
 	Fingerprint string    `json:"fingerprint"`
 	NotBefore   time.Time `json:"not_before"`
 	NotAfter    time.Time `json:"not_after"`
+	CRLPath     string    `json:"crl_path,omitempty" doc:"Where this coordinator serves the revocation list of an issuing CA."`
+	CRLURL      string    `json:"crl_url,omitempty" doc:"Where its certificates say that the list is; absent if they name none."`
+}
+
+// RevocationList is the newest revocation list of the built-in CA.
+type RevocationList struct {
+	Number     uint64    `json:"number"`
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update" doc:"Until when the list is good. A new one comes at least once a day."`
+	Revoked    int       `json:"revoked" doc:"Certificates that are revoked and have not expired, or not been on a list since."`
+	Behind     bool      `json:"behind" doc:"Something was revoked since; the next list comes within half a minute."`
 }
 
 // Rotation is where the rotation of the root stands.

@@ -17,6 +17,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/cli"
@@ -60,6 +61,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	authority, err := ca.New(ca.Config{
 		SealKey: s.CA.SealKey.Reveal(), SealKeyFile: filepath.Join(s.DataDir, "seal.key"),
 		Name: s.CA.Name, LeafLifetime: s.CA.LeafLifetime, IdentityLifetime: s.CA.IdentityLifetime,
+		RevocationURL: s.CA.RevocationURL(strings.TrimSuffix(url, "/") + revocation.Prefix),
 	})
 	if err != nil {
 		return err
@@ -78,6 +80,11 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 		return err
 	}
 	agents.Lead(state.node)
+	lists, err := revocation.New(revocation.Config{Node: state.node, CA: authority, Log: log.With("part", "revocation lists")})
+	if err != nil {
+		return err
+	}
+	lists.Lead(state.node)
 	operators, err := api.New(api.Config{
 		Node: state.node, Journal: state.journal, Presence: agents, Pause: agents.Period,
 		Authority: authority, EnrollmentURL: url, Log: log.With("part", "api"),
@@ -86,7 +93,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 		return err
 	}
 	front, err := server.New(server.Config{
-		Listener: listener, Names: names, Node: state.node, CA: authority, Agents: agents, API: operators,
+		Listener: listener, Names: names, Node: state.node, CA: authority, Agents: agents, API: operators, Lists: lists,
 		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
 	})
 	if err != nil {
