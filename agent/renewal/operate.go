@@ -25,6 +25,14 @@ var (
 // request is stored, and survives a crash, before Renew returns; it does not wait
 // for the renewal.
 func (e *Engine) Renew(ctx context.Context, name string) error {
+	return e.RenewWhile(ctx, name, func(*store.Certificate) bool { return true })
+}
+
+// RenewWhile is Renew for as long as the record is one for which still says so,
+// which is asked within the transaction that stores the request. Otherwise
+// nothing is stored and it returns ErrNotInService: so a request that is about
+// one certificate never renews the one that has taken its place.
+func (e *Engine) RenewWhile(ctx context.Context, name string, still func(*store.Certificate) bool) error {
 	if e.configured().managed[name] == nil {
 		return fmt.Errorf("renew %q: %w; \"certctl-agent list\" shows the names", name, ErrUnknown)
 	}
@@ -37,6 +45,9 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 	}
 	underWay := false
 	err := e.update(m, func(rec *store.Certificate, _ func(wire.Event)) error {
+		if !still(rec) {
+			return ErrNotInService
+		}
 		rec.RetryAt = time.Time{}
 		switch rec.Phase {
 		case store.PhaseIdle:
@@ -65,7 +76,7 @@ func (e *Engine) Renew(ctx context.Context, name string) error {
 	delete(e.blocked, name)
 	e.mu.Unlock()
 	e.look(name, true)
-	e.log.Info("renewal asked for by an operator", "certificate", name, "under_way", underWay)
+	e.log.Info("renewal asked for", "certificate", name, "under_way", underWay)
 	if underWay {
 		return fmt.Errorf("renew %q: %w", name, ErrUnderWay)
 	}

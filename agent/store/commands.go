@@ -22,8 +22,10 @@ type Command struct {
 	// Serial is of the certificate that is to be replaced; "" if none was in
 	// service.
 	Serial string `json:"serial,omitempty"`
-	// Leaf, in DER, and Issuer are of the certificate that is to be revoked: it
-	// may have left the record when its turn comes.
+	// KeyID is of its key, which may be gone already.
+	KeyID string `json:"key_id,omitempty"`
+	// Leaf, in DER, and Issuer are of a certificate that is to be revoked: it may
+	// have left the record when its turn comes.
 	Leaf   []byte `json:"leaf,omitempty"`
 	Issuer string `json:"issuer,omitempty"`
 	// Asked says that the renewal was asked for.
