@@ -23,6 +23,7 @@ type Settings struct {
 
 	Coordinator Coordinator `yaml:"coordinator" doc:"The coordinator that the agent reports to. Enrolment stores its address; without enrolment the agent works alone."`
 	Renewal     Renewal     `yaml:"renewal" doc:"The renewal engine."`
+	Assignments Assignments `yaml:"assignments" doc:"What the coordinator may have this host do beyond this file."`
 
 	Issuers      map[string]Issuer `yaml:"issuers" doc:"Certificate authorities by name. The name \"coordinator\" always stands for the coordinator's built-in CA."`
 	Certificates []Certificate     `yaml:"certificates" max:"100000" doc:"The managed certificates of this host."`
@@ -52,6 +53,18 @@ type Renewal struct {
 	TickBudget   time.Duration `yaml:"tick_budget" env:"CERTCTL_RENEWAL_TICK_BUDGET" default:"2m" min:"1s" max:"1h" doc:"How long one look may go on starting work. Past it nothing new starts before the next look."`
 	IssueTimeout time.Duration `yaml:"issue_timeout" env:"CERTCTL_RENEWAL_ISSUE_TIMEOUT" default:"5m" min:"5s" max:"1h" doc:"How long one attempt at an authority may take. The next attempt continues the same order."`
 	KeepRemoved  time.Duration `yaml:"keep_removed" env:"CERTCTL_RENEWAL_KEEP_REMOVED" default:"720h" min:"0s" max:"87600h" doc:"How long the record and the keys of a certificate that was taken out of the configuration are kept. If it comes back in that time, it goes on where it was, and nothing is ordered. 0s deletes them at once."`
+}
+
+// Assignments is what a host lets the centre define on it.
+type Assignments struct {
+	Accept        bool             `yaml:"accept" env:"CERTCTL_ASSIGNMENTS_ACCEPT" default:"true" doc:"Whether certificates that are defined at the coordinator are managed here, within the name patterns of the enrolment."`
+	AllowPaths    []string         `yaml:"allow_paths" env:"CERTCTL_ASSIGNMENTS_ALLOW_PATHS" max:"100" default:"/etc/certctl/certs" default_windows:"C:\\ProgramData\\certctl\\certs" doc:"Directories below which such certificates may install files. An empty list allows none: the pairs then stay in the state directory."`
+	AllowCommands []AllowedCommand `yaml:"allow_commands" max:"100" doc:"Commands that such certificates may run as check, reload or verify. A coordinator that was taken over can run nothing else here."`
+}
+
+// AllowedCommand is one command that the centre may have run.
+type AllowedCommand struct {
+	Command []string `yaml:"command" required:"true" min:"1" max:"64" example:"systemctl,reload,nginx" doc:"The command with all its arguments, exactly as the assignment has it."`
 }
 
 // Issuer is one certificate authority; exactly one of its sections is given.

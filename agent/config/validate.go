@@ -42,6 +42,11 @@ func (s *Settings) Validate(report func(string, error)) {
 		}
 	}
 	s.validateTimes(report)
+	for i, dir := range s.Assignments.AllowPaths {
+		if !filepath.IsAbs(dir) {
+			report(fmt.Sprintf("assignments.allow_paths[%d]", i), fmt.Errorf("cannot use %q; expected an absolute path", dir))
+		}
+	}
 	names := make(map[string]int, len(s.Certificates))
 	files := make(map[string]string)
 	for i := range s.Certificates {
@@ -51,7 +56,7 @@ func (s *Settings) Validate(report func(string, error)) {
 			report(path+".name", fmt.Errorf("%q is the name of certificates[%d] already; names are unique on a host", c.Name, first))
 		}
 		names[c.Name] = i
-		s.validateIssuer(path, c, report)
+		s.ValidateIssuers(path+".", &c.Certificate, report)
 		for j := range c.Deployments {
 			for _, f := range c.Deployments[j].Files.Paths() {
 				if !filepath.IsAbs(f.Path) { // nor is one of another operating system
@@ -85,14 +90,15 @@ func (s *Settings) validateTimes(report func(string, error)) {
 	}
 }
 
-// validateIssuer checks every issuer of a certificate: one that only stands in
-// would be found wrong on the worst of days.
-func (s *Settings) validateIssuer(path string, c *Certificate, report func(string, error)) {
+// ValidateIssuers checks every issuer of a certificate: one that only stands in
+// would be found wrong on the worst of days. prefix comes before each field that
+// is reported.
+func (s *Settings) ValidateIssuers(prefix string, c *managed.Certificate, report func(field string, err error)) {
 	asked := make(map[string]bool)
 	for n, name := range c.Issuers() {
-		field := path + ".issuer"
+		field := prefix + "issuer"
 		if n > 0 {
-			field = fmt.Sprintf("%s.fallback_issuers[%d]", path, n-1)
+			field = fmt.Sprintf("%sfallback_issuers[%d]", prefix, n-1)
 		}
 		if asked[name] {
 			report(field, fmt.Errorf("issuer %q is asked already; name each one once", name))
@@ -107,7 +113,7 @@ func (s *Settings) validateIssuer(path string, c *Certificate, report func(strin
 			continue
 		}
 		if wildcard := unprovable(c.Names, iss); wildcard != "" {
-			report(path+".names", fmt.Errorf("the wildcard %s needs an issuer whose challenge is dns-01 (RFC 8555, section 8.3 and RFC 8737 exclude wildcards); %q uses %s", wildcard, name, iss.ACME.Challenge))
+			report(prefix+"names", fmt.Errorf("the wildcard %s needs an issuer whose challenge is dns-01 (RFC 8555, section 8.3 and RFC 8737 exclude wildcards); %q uses %s", wildcard, name, iss.ACME.Challenge))
 			return
 		}
 	}
