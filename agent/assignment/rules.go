@@ -80,8 +80,8 @@ func (h Host) allowPath(path string) error {
 		return fmt.Errorf("cannot tell where %s leads: %w", plain, err)
 	}
 	for _, own := range []string{h.Settings.StateDir, h.Settings.Keys()} {
-		real, err := resolve(own)
-		if err != nil || below(leads, real) || below(plain, own) || leads == real {
+		leadsTo, err := resolve(own)
+		if err != nil || below(leads, leadsTo) || below(plain, own) || leads == leadsTo {
 			return fmt.Errorf("%s is in a directory of the agent itself, where nothing is installed; choose another one", plain)
 		}
 	}
@@ -90,11 +90,11 @@ func (h Host) allowPath(path string) error {
 		if !below(plain, dir) {
 			continue
 		}
-		real, err := resolve(dir)
+		leadsTo, err := resolve(dir)
 		if err != nil {
 			return fmt.Errorf("cannot tell where %s of assignments.allow_paths leads: %w", dir, err)
 		}
-		if below(leads, real) {
+		if below(leads, leadsTo) {
 			return nil
 		}
 		outside = leads
@@ -120,11 +120,11 @@ func resolve(path string) (string, error) {
 	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
 		_, err := os.Lstat(at)
 		if err == nil {
-			real, err := filepath.EvalSymlinks(at)
+			leadsTo, err := filepath.EvalSymlinks(at)
 			if err != nil {
 				return "", err
 			}
-			return filepath.Join(real, rest), nil
+			return filepath.Join(leadsTo, rest), nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return "", err

@@ -35,7 +35,7 @@ func (r *Runner) revoke(ctx context.Context, c *store.Command) error {
 	err = r.ask(ctx, iss, leaf, c)
 	switch failure := issuer.Classify(err); {
 	case ctx.Err() != nil && err != nil:
-		return nil // a stop is no failure
+		return ctx.Err() // a stop is no failure
 	case err != nil && failure.Class == issuer.ClassRefused:
 		return r.unrevoked(id, failure.Error())
 	case err != nil:

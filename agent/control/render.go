@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // Render writes a status for a person: the verdict first, then what is wrong,
@@ -120,12 +122,34 @@ func connectionLine(status *Status) string {
 
 func table(b *strings.Builder, status *Status, v Verdict) {
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CERTIFICATE\tEXPIRES\tRENEWS\tISSUER\tSTATE")
+	// Where none is the centre's, they are all this host's own.
+	assigned := slices.ContainsFunc(status.Certificates, func(c Certificate) bool { return c.Source == SourceAssigned })
+	source := func(text string) string {
+		if assigned {
+			return "\t" + text
+		}
+		return ""
+	}
+	fmt.Fprintf(t, "CERTIFICATE%s\tEXPIRES\tRENEWS\tISSUER\tSTATE\n", source("SOURCE"))
 	for _, c := range worstFirst(status, v) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", plain(c.Name), until(c.NotAfter, status.At), renews(&c, status.At), plain(c.Issuer), plain(v.Findings[c.Name].Text))
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\n", plain(c.Name), source(c.Source), until(c.NotAfter, status.At), renews(&c, status.At), plain(c.Issuer), plain(v.Findings[c.Name].Text))
 	}
 	// A strings.Builder takes everything.
 	_ = t.Flush()
+}
+
+// RenderAssignments writes those that are not managed, each with its mend.
+func RenderAssignments(w io.Writer, assignments []Assignment) error {
+	for i := range assignments {
+		a := &assignments[i]
+		if a.State == wire.AssignmentActive {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%s: %s: %s\n", plain(a.Name), a.State, plain(a.Detail)); err != nil {
+			return fmt.Errorf("write the assignments: %w", err)
+		}
+	}
+	return nil
 }
 
 func until(at, now time.Time) string {

@@ -57,9 +57,26 @@ type Status struct {
 	// in service is another fact: see the SafeUntil of each.
 	SafeUntil    *time.Time    `json:"safe_until,omitempty"`
 	Certificates []Certificate `json:"certificates"` // ordered by name
+	// Assignments are what this host made of the certificates that the centre
+	// defines for it, ordered by name. Active ones are among Certificates.
+	Assignments []Assignment `json:"assignments,omitempty"`
 	// Warnings are findings about the host or the agent itself that a person
 	// has to look at, each one line with its mend.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Where a certificate is defined.
+const (
+	SourceLocal    = "local"    // in this host's configuration
+	SourceAssigned = "assigned" // at the centre
+)
+
+// Assignment is what this host made of one assignment.
+type Assignment struct {
+	Name     string               `json:"name"`
+	Revision uint64               `json:"revision"`
+	State    wire.AssignmentState `json:"state"`
+	Detail   string               `json:"detail,omitempty"` // why it is not active, with the mend
 }
 
 // Agent is the running program.
@@ -152,7 +169,8 @@ func ClockOf(r clock.Reading) Clock {
 // Certificate is one managed certificate with everything that the agent keeps
 // about it, keys excepted.
 type Certificate struct {
-	Name string `json:"name"`
+	Name   string `json:"name"`
+	Source string `json:"source,omitempty"` // local or assigned
 	wire.Summary
 	Phase store.Phase `json:"phase"`
 	// Generation is the number of the pair in service, 0 if there is none.

@@ -49,16 +49,25 @@ func (s *Store) Desired() (wire.Desired, error) {
 			return err
 		}
 		desired.Digest = wanted.Digest
-		return tx.Bucket([]byte(bucketAssignments)).ForEach(func(key, value []byte) error {
-			var a wire.Assignment
-			desired.Assignments = append(desired.Assignments, a)
-			return decode(bucketAssignments, key, value, &desired.Assignments[len(desired.Assignments)-1])
-		})
+		desired.Assignments, err = assignments(tx)
+		return err
 	})
 	if err != nil {
 		return wire.Desired{}, err
 	}
 	return desired, nil
+}
+
+func assignments(tx *bolt.Tx) ([]wire.Assignment, error) {
+	var list []wire.Assignment
+	err := tx.Bucket([]byte(bucketAssignments)).ForEach(func(key, value []byte) error {
+		list = append(list, wire.Assignment{})
+		return decode(bucketAssignments, key, value, &list[len(list)-1])
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
 // SaveDesired replaces the desired state, in one transaction. One that is not

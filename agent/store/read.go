@@ -5,13 +5,22 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/certctl/certctl/shared/wire"
 )
 
-// ReadCertificates returns the records in the state file at path, ordered by
-// name, and changes nothing: neither the file nor its lock, and an older schema
-// is not brought up to date. While an agent has the file open the error wraps
-// ErrLocked; a file that is not there gives fs.ErrNotExist.
-func ReadCertificates(path string) (_ []*Certificate, err error) {
+// AtRest is what a state file holds that decisions depend on.
+type AtRest struct {
+	Certificates []*Certificate // ordered by name
+	Assignments  []wire.Assignment
+	Identity     *Identity // nil when the host is not enrolled
+}
+
+// ReadAtRest reads the state file at path, and changes nothing: neither the file
+// nor its lock, and an older schema is not brought up to date. While an agent has
+// the file open the error wraps ErrLocked; a file that is not there gives
+// fs.ErrNotExist.
+func ReadAtRest(path string) (_ *AtRest, err error) {
 	s := source{path: path, layout: current}
 	db, err := s.openFile(true)
 	if err != nil {
@@ -28,15 +37,21 @@ func ReadCertificates(path string) (_ []*Certificate, err error) {
 	if version != Schema {
 		return nil, fmt.Errorf("state file %s: its schema is %d, and this version reads schema %d; let the agent of this version start with it once", path, version, Schema)
 	}
-	var list []*Certificate
+	rest := new(AtRest)
 	err = guard(func() error {
 		return db.View(func(tx *bolt.Tx) (err error) {
-			list, err = certificates(tx)
+			if rest.Certificates, err = certificates(tx); err != nil {
+				return err
+			}
+			if rest.Identity, err = getJSON[Identity](tx, bucketMeta, []byte(metaIdentity)); err != nil {
+				return err
+			}
+			rest.Assignments, err = assignments(tx)
 			return err
 		})
 	})
 	if err != nil {
 		return nil, s.refusal(err)
 	}
-	return list, nil
+	return rest, nil
 }

@@ -10,12 +10,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/certctl/certctl/shared/wire"
 )
 
-func TestReadCertificatesChangesNothing(t *testing.T) {
+func TestReadAtRestChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state.db")
-	_, err := ReadCertificates(path)
+	_, err := ReadAtRest(path)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -24,13 +26,17 @@ func TestReadCertificatesChangesNothing(t *testing.T) {
 	s := openAt(t, path, Options{})
 	put(t, s, "web", epoch, epoch.Add(time.Hour))
 	put(t, s, "api", epoch, epoch.Add(time.Hour))
-	_, err = ReadCertificates(path)
+	require.NoError(t, s.SaveDesired(&wire.Desired{Digest: "d", Assignments: []wire.Assignment{assignment("www", 1)}}))
+	_, err = ReadAtRest(path)
 	require.ErrorIs(t, err, ErrLocked)
 	require.NoError(t, s.Close())
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)
-	list, err := ReadCertificates(path)
+	rest, err := ReadAtRest(path)
 	require.NoError(t, err)
+	assert.Equal(t, []wire.Assignment{assignment("www", 1)}, rest.Assignments)
+	assert.Nil(t, rest.Identity)
+	list := rest.Certificates
 	require.Len(t, list, 2)
 	assert.Equal(t, "api", list[0].Name)
 	assert.Equal(t, "key-of-web", list[1].Current.KeyID)
@@ -41,9 +47,9 @@ func TestReadCertificatesChangesNothing(t *testing.T) {
 	tamper(t, path, func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucketCertificates)).Put([]byte("web"), []byte("garbage"))
 	})
-	_, err = ReadCertificates(path)
+	_, err = ReadAtRest(path)
 	require.ErrorIs(t, err, ErrDamaged)
 	tamper(t, path, func(tx *bolt.Tx) error { return sealMeta(tx, metaSchema, numberKey(Schema+1)) })
-	_, err = ReadCertificates(path)
+	_, err = ReadAtRest(path)
 	require.ErrorContains(t, err, "its schema is")
 }

@@ -107,16 +107,17 @@ func (a *agentCommand) listCommand() *cobra.Command {
 			if output == "json" {
 				return cli.WriteJSON(cmd.OutOrStdout(), status.Certificates)
 			}
-			return listTable(cmd.OutOrStdout(), status.Certificates)
+			return listTable(cmd.OutOrStdout(), status)
 		},
 	}
 	outputFlag(cmd, &output)
 	return cmd
 }
 
-func listTable(out io.Writer, certificates []control.Certificate) error {
+func listTable(out io.Writer, status *control.Status) error {
+	certificates := status.Certificates
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT\tSAFE UNTIL")
+	fmt.Fprintln(w, "NAME\tSOURCE\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT\tSAFE UNTIL")
 	date := func(t time.Time) string {
 		if t.IsZero() {
 			return "-"
@@ -135,10 +136,13 @@ func listTable(out io.Writer, certificates []control.Certificate) error {
 		if serial == "" {
 			serial = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			c.Name, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt), safe(c.SafeUntil))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			c.Name, c.Source, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt), safe(c.SafeUntil))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return control.RenderAssignments(out, status.Assignments)
 }
 
 func (a *agentCommand) renewCommand() *cobra.Command {

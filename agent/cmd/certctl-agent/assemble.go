@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,55 +31,78 @@ type parts struct {
 	accountKeys acme.KeyStore
 	issuerState acme.StateStore
 	coordinator issuer.Issuer
-	clock       *clock.Clock // nil in a check of the configuration
+	issuers     map[string]issuer.Issuer // of managed
+	clock       *clock.Clock             // nil in a check of the configuration
 	log         *slog.Logger
 }
 
 // managed turns the configuration into what the engine manages. Its errors
 // name the place in the configuration.
 func (p *parts) managed() ([]renewal.Managed, error) {
-	issuers, err := p.issuers()
-	if err != nil {
+	if err := p.makeIssuers(); err != nil {
 		return nil, err
 	}
 	list := make([]renewal.Managed, 0, len(p.settings.Certificates))
 	for i := range p.settings.Certificates {
-		c := &p.settings.Certificates[i]
-		path := fmt.Sprintf("certificates[%d]", i)
-		names, err := pki.ParseNames(c.Names)
+		m, err := p.certificate(&p.settings.Certificates[i], func(field string, err error) error {
+			return p.report.Problem(fmt.Sprintf("certificates[%d].%s", i, field), err)
+		})
 		if err != nil {
-			return nil, p.report.Problem(path+".names", err)
-		}
-		m := renewal.Managed{
-			Name: c.Name, Names: names, KeyAlgorithm: c.Key, ReuseKey: c.KeyPolicy == managed.KeyReuse,
-			Profile: c.Profile, Lifetime: c.Lifetime,
-		}
-		for _, name := range c.Issuers() {
-			m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: issuers[name], Limits: p.limits(name)})
-		}
-		for j := range c.Deployments {
-			target, err := p.target(&c.Deployments[j], names)
-			if err != nil {
-				return nil, p.report.Problem(fmt.Sprintf("%s.deployments[%d]", path, j), err)
-			}
-			m.Deployments = append(m.Deployments, renewal.Deployment{ID: c.Deployments[j].IDAt(j), Target: target})
+			return nil, err
 		}
 		list = append(list, m)
 	}
 	return list, nil
 }
 
-func (p *parts) issuers() (map[string]issuer.Issuer, error) {
+// certificate turns one definition into what the engine manages; problem places
+// an error in it.
+func (p *parts) certificate(c *config.Certificate, problem func(field string, err error) error) (renewal.Managed, error) {
+	names, err := pki.ParseNames(c.Names)
+	if err != nil {
+		return renewal.Managed{}, problem("names", err)
+	}
+	m := renewal.Managed{
+		Name: c.Name, Names: names, KeyAlgorithm: c.Key, ReuseKey: c.KeyPolicy == managed.KeyReuse,
+		Profile: c.Profile, Lifetime: c.Lifetime,
+	}
+	for _, name := range c.Issuers() {
+		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuers[name], Limits: p.limits(name)})
+	}
+	for j := range c.Deployments {
+		target, err := p.target(&c.Deployments[j], names)
+		if err != nil {
+			return renewal.Managed{}, problem(fmt.Sprintf("deployments[%d]", j), err)
+		}
+		configured, err := json.Marshal(c.Deployments[j])
+		if err != nil {
+			return renewal.Managed{}, problem(fmt.Sprintf("deployments[%d]", j), err)
+		}
+		m.Deployments = append(m.Deployments, renewal.Deployment{ID: c.Deployments[j].IDAt(j), Target: target, Config: digestOf(configured)})
+	}
+	return m, nil
+}
+
+// digestOf stands for a text that is only compared.
+func digestOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// makeIssuers makes the issuers of the configuration, once: an account and a
+// listener belong to one of them.
+func (p *parts) makeIssuers() error {
 	all := map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
 	listeners := acme.NewListeners(p.log)
 	for name, section := range p.settings.Issuers {
 		iss, err := p.acme(name, section.ACME, listeners)
 		if err != nil {
-			return nil, p.report.Problem("issuers."+name, err)
+			return p.report.Problem("issuers."+name, err)
 		}
 		all[name] = iss
 	}
-	return all, nil
+	p.issuers = all
+	return nil
 }
 
 // limits are those of an issuer; the coordinator sets the pace of its hosts itself.

@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // backend is the running agent, as the control socket sees it.
@@ -27,6 +28,7 @@ type backend struct {
 	state    *localState
 	engine   *renewal.Engine
 	syncer   *sync.Client
+	roll     *roll
 	started  time.Time
 	log      *slog.Logger
 }
@@ -64,6 +66,10 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		SafeUntil:    safeUntil,
 		Certificates: make([]control.Certificate, 0, len(certificates)),
 	}
+	assigned, err := b.assignments(status)
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range certificates {
 		policy := managed.KeyRotate
 		if m.ReuseKey {
@@ -71,12 +77,36 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		}
 		c := control.CertificateOf(m.Record, policy)
 		c.WaitsFor, c.WaitsUntil = m.WaitsFor, m.WaitsUntil
+		if c.Source = control.SourceLocal; assigned[c.Name] {
+			c.Source = control.SourceAssigned
+		}
 		if m.Problem != "" {
 			status.Warnings = append(status.Warnings, fmt.Sprintf("%s: %s", c.Name, m.Problem))
 		}
 		status.Certificates = append(status.Certificates, c)
 	}
 	return status, nil
+}
+
+// assignments adds what was made of the assignments. It returns the names of
+// those that are active.
+func (b *backend) assignments(status *control.Status) (active map[string]bool, err error) {
+	wanted, err := b.state.store.Wanted()
+	if err != nil {
+		return nil, err
+	}
+	if wanted.Refusal != "" {
+		status.Warnings = append(status.Warnings, "what the coordinator wants of this host makes no sense to this version, and what it wanted before stays in force: "+wanted.Refusal)
+	}
+	active = make(map[string]bool)
+	for _, v := range b.roll.judged() {
+		active[v.Name] = v.State == wire.AssignmentActive
+		if v.State == wire.AssignmentRefused {
+			status.Warnings = append(status.Warnings, v.Detail)
+		}
+		status.Assignments = append(status.Assignments, control.Assignment{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail})
+	}
+	return active, nil
 }
 
 // Renew implements control.Backend.

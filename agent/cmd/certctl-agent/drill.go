@@ -151,11 +151,15 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, error)
 	if err != nil {
 		return nil, err
 	}
-	records, err := store.ReadCertificates(filepath.Join(s.StateDir, "state.db"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	rest, err := store.ReadAtRest(filepath.Join(s.StateDir, "state.db"))
+	if errors.Is(err, fs.ErrNotExist) {
+		rest, err = new(store.AtRest), nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	return renewal.SubjectsOf(managed, records, now)
+	assigned, _ := p.assigned(rest.Assignments, rest.Identity)
+	return renewal.SubjectsOf(append(managed, assigned...), rest.Certificates, now)
 }
 
 // absent stands for the coordinator's CA where none is called.

@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/agent/clock"
+	"github.com/certctl/certctl/agent/command"
 	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/agent/issuer/coordinator"
@@ -85,18 +85,21 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	defer state.close(log)
 
 	// Sync and engine need each other: results of orders wake the engine, and
-	// its changes make a sync worth while.
+	// its changes make a sync worth while. What the centre wants goes the same way.
 	var engine *renewal.Engine
+	var roll *roll
+	var commands *command.Runner
 	syncer, err := sync.New(sync.Config{
 		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Timeout: s.Coordinator.SyncTimeout,
-		OnResult: func(certificate string) { engine.Wake(certificate) },
+		OnResult:   func(certificate string) { engine.Wake(certificate) },
+		OnDesired:  func() { roll.Changed() },
+		OnCommands: func() { commands.Wake() },
 		// What could not be ordered for want of an identity need not wait for
-		// its next attempt.
+		// its next attempt, and other names may be allowed now.
 		OnEnrolled: func() {
-			for i := range s.Certificates {
-				if c := &s.Certificates[i]; slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
-					engine.Wake(c.Name)
-				}
+			roll.Changed()
+			for _, name := range roll.brokered() {
+				engine.Wake(name)
 			}
 		},
 		Clock: state.clock, Log: log.With("part", "sync"),
@@ -113,10 +116,15 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		settings: s, report: report, accountKeys: state.accountKeys, issuerState: state.store,
 		coordinator: brokered, clock: state.clock, log: log.With("part", "renewal"),
 	}
-	managed, err := assembly.managed()
+	if roll, err = newRoll(assembly, state.store); err != nil {
+		return err
+	}
+	managed, made, err := roll.managed()
 	if err != nil {
 		return err
 	}
+	roll.complain()
+	syncer.Report(made)
 	engine, err = renewal.New(renewal.Config{
 		Store: state.store, Keys: state.keys, Managed: managed, KeepRemoved: s.Renewal.KeepRemoved,
 		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
@@ -129,10 +137,18 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	engine.OnChange(syncer.Kick)
+	commands, err = command.New(command.Config{
+		Store: state.store, Engine: engine, Revoker: assembly.revoker, Key: state.keys.Load,
+		Now: state.clock.Now, OnChange: syncer.Kick, Log: log.With("part", "commands"),
+	})
+	if err != nil {
+		return err
+	}
+	engine.OnChange(commands.Wake)
 
 	socket, err := control.New(control.Config{
 		Path: s.Control.Socket, Group: s.Control.Group,
-		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, started: state.clock.Now(), log: log},
+		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
 		Log:     log.With("part", "control"),
 	})
 	if err != nil {
@@ -151,6 +167,8 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	err = runner.Run(ctx,
 		runner.Task{Name: "clock", Run: state.clock.Run},
 		runner.Task{Name: "renewal", Run: engine.Run},
+		runner.Task{Name: "assignments", Run: func(ctx context.Context) error { return roll.run(ctx, engine, syncer.Report) }},
+		runner.Task{Name: "commands", Run: commands.Run},
 		runner.Task{Name: "sync", Run: syncer.Run},
 		runner.Task{Name: "control", Run: socket.Run},
 	)

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	stdsync "sync"
+	"time"
+
+	"github.com/certctl/certctl/agent/assignment"
+	"github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync"
+	"github.com/certctl/certctl/shared/jitter"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// judgeInterval is how often assignments are judged anew without a cause that
+// the agent hears of, such as a user or a directory that was made meanwhile.
+const judgeInterval = time.Hour
+
+// roll is the whole list of managed certificates: the host's own, and those that
+// the centre defines and the host's rules allow.
+type roll struct {
+	parts *parts
+	local []renewal.Managed // of the configuration
+	store *store.Store
+	log   *slog.Logger
+	wake  chan struct{} // holds at most one
+
+	mu       stdsync.Mutex // guards verdicts
+	verdicts []assignment.Verdict
+}
+
+// newRoll fails where the host's own certificates are wrong.
+func newRoll(p *parts, st *store.Store) (*roll, error) {
+	local, err := p.managed()
+	if err != nil {
+		return nil, err
+	}
+	return &roll{parts: p, local: local, store: st, log: p.log, wake: make(chan struct{}, 1)}, nil
+}
+
+// managed is the list now, and what was made of the assignments.
+func (r *roll) managed() ([]renewal.Managed, sync.Made, error) {
+	desired, err := r.store.Desired()
+	if err != nil {
+		return nil, sync.Made{}, err
+	}
+	identity, err := r.store.Identity()
+	if err != nil {
+		return nil, sync.Made{}, err
+	}
+	assigned, verdicts := r.parts.assigned(desired.Assignments, identity)
+	r.mu.Lock()
+	r.verdicts = verdicts
+	r.mu.Unlock()
+	return slices.Concat(r.local, assigned), sync.Made{Digest: desired.Digest, Reports: assignment.Reports(verdicts)}, nil
+}
+
+// brokered are the certificates that the coordinator's CA may issue.
+func (r *roll) brokered() []string {
+	var names []string
+	add := func(c *config.Certificate) {
+		if slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
+			names = append(names, c.Name)
+		}
+	}
+	for i := range r.parts.settings.Certificates {
+		add(&r.parts.settings.Certificates[i])
+	}
+	for _, v := range r.judged() {
+		if v.Certificate != nil {
+			add(v.Certificate)
+		}
+	}
+	return names
+}
+
+// assigned turns what the centre defines into what the engine manages. What this
+// host does not allow, or cannot make, is refused and keeps nothing else away.
+func (p *parts) assigned(list []wire.Assignment, identity *store.Identity) ([]renewal.Managed, []assignment.Verdict) {
+	host := assignment.Host{Settings: p.settings}
+	if identity != nil {
+		host.Patterns = identity.NamePatterns
+	}
+	verdicts := host.Judge(list)
+	var managed []renewal.Managed
+	for i := range verdicts {
+		v := &verdicts[i]
+		if v.Certificate == nil {
+			continue
+		}
+		m, err := p.certificate(v.Certificate, func(field string, err error) error { return fmt.Errorf("%s: %w", field, err) })
+		if err != nil {
+			v.Refuse(err)
+			continue
+		}
+		managed = append(managed, m)
+	}
+	return managed, verdicts
+}
+
+// Changed says that the assignments, or what they are judged by, may be others.
+func (r *roll) Changed() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // one is on its way
+	}
+}
+
+// run keeps the engine's list in line with what the centre wants, until ctx is
+// done.
+func (r *roll) run(ctx context.Context, engine *renewal.Engine, tell func(sync.Made)) error {
+	var fatal error
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	jitter.Loop(ctx, judgeInterval, jitter.DefaultSchedulerJitter, r.wake, func(context.Context) {
+		if fatal = r.apply(engine, tell); fatal != nil {
+			cancel()
+		}
+	})
+	return fatal
+}
+
+func (r *roll) apply(engine *renewal.Engine, tell func(sync.Made)) error {
+	list, made, err := r.managed()
+	if err != nil {
+		return err
+	}
+	did, err := engine.Reconfigure(list)
+	if err != nil {
+		return err
+	}
+	if did.Any() {
+		r.log.Info("what the coordinator wants is managed", "digest", made.Digest, "added", did.Added, "removed", did.Removed, "changed", did.Changed)
+	}
+	r.complain()
+	tell(made)
+	return nil
+}
+
+// complain logs what was refused.
+func (r *roll) complain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.verdicts {
+		if v := &r.verdicts[i]; v.State == wire.AssignmentRefused {
+			r.log.Warn("assignment refused", "certificate", v.Name, "revision", v.Revision, "err", v.Detail)
+		}
+	}
+}
+
+// judged is what was made of the assignments.
+func (r *roll) judged() []assignment.Verdict {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.verdicts
+}
+
+// revoker is the issuer of that name, if this host can have it revoke.
+func (p *parts) revoker(name string) issuer.Revoker {
+	revoker, _ := p.issuers[name].(issuer.Revoker)
+	return revoker
+}
