@@ -63,6 +63,12 @@ type Keys interface {
 	Create(alg pki.KeyAlgorithm) (id string, key crypto.Signer, err error)
 	Load(id string) (crypto.Signer, error)
 	Remove(id string) error
+	Sweeper
+}
+
+// Sweeper is a directory of private keys as far as its orphans go, with the
+// guarantees of [keys.Dir].
+type Sweeper interface {
 	Sweep(referenced map[string]bool, olderThan time.Duration, now time.Time) (removed []string, err error)
 }
 
@@ -74,6 +80,9 @@ type Config struct {
 	// file that it does not name is an orphan and is removed once it is an hour
 	// old.
 	Keys Keys
+	// Swept are the other key directories of the agent, of its identity and of
+	// accounts at authorities: their orphans are removed with those of Keys.
+	Swept []Sweeper
 	// Managed is the whole list, until Reconfigure puts another one in its place.
 	// Certificates that are not in it are set aside when Run starts.
 	Managed []Managed

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
@@ -100,6 +101,26 @@ func TestOrphanedKeysAreSwept(t *testing.T) {
 	_, err = w.keys.Load(orphan)
 	require.Error(t, err)
 	w.requireServed(1)
+}
+
+// A crash between the making of an account's key, or of the identity's, and its
+// record leaves an orphan in another directory.
+func TestOrphansOfOtherDirectoriesAreSweptToo(t *testing.T) {
+	w := newWorld(t)
+	accounts, err := keys.OpenDir(filepath.Join(w.dir, "accounts"))
+	require.NoError(t, err)
+	orphan, _, err := accounts.Create(pki.ECDSAP256)
+	require.NoError(t, err)
+	named, _, err := accounts.Create(pki.ECDSAP256)
+	require.NoError(t, err)
+	w.tune = func(c *Config) { c.Swept = []Sweeper{accounts} }
+	w.open()
+	require.NoError(t, w.store.Store.(*store.Store).SaveIssuerState("ca", json.RawMessage(`{"key_id":"`+named+`"}`)))
+	w.run(2*day, time.Hour)
+	_, err = accounts.Load(orphan)
+	require.ErrorIs(t, err, keys.ErrNotFound)
+	_, err = accounts.Load(named)
+	require.NoError(t, err)
 }
 
 func TestScratchDirectoryThatCannotBeMade(t *testing.T) {

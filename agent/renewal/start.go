@@ -66,12 +66,14 @@ func (e *Engine) sweep(now time.Time) {
 		e.log.Error("orphaned keys cannot be told", "err", e.storeFailed(err))
 		return
 	}
-	removed, err := e.cfg.Keys.Sweep(referenced, orphanAge, now)
-	if err != nil {
-		e.log.Warn("orphaned keys cannot be removed", "err", err)
-	}
-	if len(removed) > 0 {
-		e.log.Info("orphaned keys removed", "key_ids", removed)
+	for _, dir := range append([]Sweeper{e.cfg.Keys}, e.cfg.Swept...) {
+		removed, err := dir.Sweep(referenced, orphanAge, now)
+		if err != nil {
+			e.log.Warn("orphaned keys cannot be removed", "err", err)
+		}
+		if len(removed) > 0 {
+			e.log.Info("orphaned keys removed", "key_ids", removed)
+		}
 	}
 }
 

@@ -127,6 +127,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	syncer.Report(made)
 	engine, err = renewal.New(renewal.Config{
 		Store: state.store, Keys: state.keys, Managed: managed, KeepRemoved: s.Renewal.KeepRemoved,
+		Swept:       []renewal.Sweeper{state.identityKeys, state.accountKeys},
 		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
 		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
 		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,

@@ -1,0 +1,74 @@
+//go:build unix
+
+package crashtest
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// clone copies what survives a crash at this moment.
+func (w *world) clone(label string) *world {
+	c := &world{
+		t: w.t, bench: w.bench, root: w.bench.disk(w.t), at: time.Now(), label: label,
+		ca: w.ca.clone(), dns: w.dns, removed: w.removed, before: w.before,
+	}
+	if w.standIn != nil {
+		c.standIn = w.standIn.clone()
+	}
+	for _, p := range w.places {
+		c.places = append(c.places, &place{id: p.id, program: p.at(w.root, c.root)})
+	}
+	if err := copyTree(w.root, c.root); err != nil {
+		w.t.Errorf("%s: copy: %v", label, err)
+	}
+	return c
+}
+
+// copyTree copies a disk. The paths in the records of open deployments are those
+// of the copy. Times are kept: the age of a key file decides about it.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil || rel == "." {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		switch mode := info.Mode(); {
+		case mode.IsDir():
+			if err := os.Mkdir(target, mode.Perm()); err != nil {
+				return err
+			}
+			return os.Chmod(target, mode.Perm())
+		case mode&fs.ModeSymlink != 0:
+			link, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(link, target)
+		case entry.Name() == "state.db.lock":
+			return nil // it dies with the process
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if entry.Name() == "record.json" {
+			data = bytes.ReplaceAll(data, []byte(from), []byte(to))
+		}
+		if err := os.WriteFile(target, data, info.Mode().Perm()); err != nil {
+			return err
+		}
+		return os.Chtimes(target, info.ModTime(), info.ModTime())
+	})
+}

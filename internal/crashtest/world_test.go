@@ -1,0 +1,335 @@
+//go:build unix
+
+package crashtest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/certctl/certctl/agent/deploy/file"
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/pki"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// epoch is when every bubble of virtual time begins.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// name of the managed certificate.
+const name = "web"
+
+// bench is what all worlds of a test share.
+type bench struct {
+	dir   string // where their disks are
+	web   *web
+	seed  uint64
+	disks atomic.Int64
+
+	mu    sync.Mutex
+	steps map[durable.Step]int // how often each was met
+
+	points       atomic.Int64 // states that an agent was started on
+	second       atomic.Int64 // of these, after a second crash
+	observations atomic.Int64 // looks at a program and its files
+	duplicates   atomic.Int64 // certificates beyond one for each renewal
+	mismatches   atomic.Int64 // looks that met no, a foreign or a mixed pair
+	windows      atomic.Int64 // looks between the renames of a pair of separate files
+	facts        atomic.Int64 // facts that had to be told
+	lost         atomic.Int64
+	twice        atomic.Int64
+	orphans      atomic.Int64 // key files that nothing refers to, after the sweep
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	// In memory where the system has that: the enumeration syncs some hundred
+	// thousand times, and what a sync does is not its subject.
+	dir, err := os.MkdirTemp("/dev/shm", "certctl-test-")
+	if err == nil {
+		t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	} else {
+		dir = t.TempDir()
+	}
+	b := &bench{dir: dir, web: startWeb(t), seed: 1, steps: map[durable.Step]int{}}
+	_ = testRoot() // made outside of virtual time
+	return b
+}
+
+func (b *bench) disk(t testing.TB) string {
+	dir := filepath.Join(b.dir, fmt.Sprintf("world-%08d", b.disks.Add(1)))
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	return dir
+}
+
+// world is a host with its programs, and the authorities that it asks. The part
+// of it that survives a crash is what clone copies.
+type world struct {
+	t     *testing.T
+	bench *bench
+	root  string // its disk
+	at    time.Time
+	// label is the step that it is a copy of.
+	label string
+
+	ca, standIn *authority
+	places      []*place
+	dns         string
+	removed     bool // the certificate is not in the configuration any more
+	tick        time.Duration
+
+	// before is what was in service when the scenario began; "" if nothing was.
+	before string
+
+	// opened, when set, is called once, with the store before anything uses it.
+	opened    func()
+	recording bool
+	// strike, when set, is asked before and after each step.
+	strike  func(step durable.Step, path string, done bool) error
+	commits sync.RWMutex // held while the state file is written
+	points  struct {
+		sync.Mutex
+		list []*world
+	}
+	random *rand.Rand
+
+	store    *store.Store
+	accounts *keys.Dir
+	engine   *renewal.Engine
+	stop     func() error
+}
+
+// place is a deployment and the program behind it.
+type place struct {
+	id string
+	*program
+}
+
+// newWorld makes a host with nothing on it. It is called in a bubble.
+func newWorld(t *testing.T, b *bench, layouts ...file.Layout) *world {
+	w := &world{t: t, bench: b, root: b.disk(t), ca: newAuthority("ca"), dns: "web.example.com"}
+	require.NoError(t, os.Mkdir(filepath.Join(w.root, "www"), 0o755))
+	for _, layout := range layouts {
+		id := string(layout)
+		p := &program{layout: layout}
+		dir := filepath.Join(w.root, "www", id)
+		switch layout {
+		case combined:
+			p.layout, p.paths = file.LayoutFiles, file.Paths{Combined: filepath.Join(dir, "combined.pem")}
+		default:
+			p.paths = file.Paths{FullChain: filepath.Join(dir, "fullchain.pem"), Key: filepath.Join(dir, "key.pem")}
+		}
+		w.places = append(w.places, &place{id: id, program: p})
+	}
+	return w
+}
+
+// combined is LayoutFiles with one file for all.
+const combined file.Layout = "combined"
+
+func (w *world) sni(p *place) string { return p.id + "." + filepath.Base(w.root) + ".test" }
+
+// open starts what is on the disk, with its programs as they are.
+func (w *world) open() {
+	w.t.Helper()
+	require.NoError(w.t, w.tryOpen())
+}
+
+func (w *world) tryOpen() (err error) {
+	w.random = rand.New(rand.NewPCG(w.bench.seed, uint64(len(w.label))))
+	state := filepath.Join(w.root, "state")
+	if err := durable.EnsurePrivateDir(state); err != nil {
+		return err
+	}
+	if w.store, err = store.Open(filepath.Join(state, "state.db"), store.Options{Hook: w.hook}); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.store.Close())
+		}
+	}()
+	if w.opened != nil {
+		w.opened()
+		w.opened = nil
+	}
+	var dirs [2]*keys.Dir
+	for i, kind := range []string{"certificates", "accounts"} {
+		dir, err := keys.OpenDir(w.keys(kind))
+		if err != nil {
+			return err
+		}
+		dirs[i] = dir.WithHook(w.hook)
+	}
+	w.accounts = dirs[1]
+	managed := renewal.Managed{
+		Name: name, Names: pki.MustParseNames(w.dns), KeyAlgorithm: pki.ECDSAP256,
+		Issuers: []renewal.NamedIssuer{{Name: w.ca.name, Issuer: &client{w.ca, w.store, w.accounts}}},
+	}
+	if w.standIn != nil {
+		managed.Issuers = append(managed.Issuers, renewal.NamedIssuer{Name: w.standIn.name, Issuer: &client{w.standIn, w.store, w.accounts}})
+	}
+	for _, p := range w.places {
+		w.bench.web.host(w.sni(p), p.program)
+		target, err := file.New(file.Config{
+			Paths: p.paths, Layout: p.layout, CreateDirectories: true,
+			Probe: &file.Probe{Address: w.bench.web.address, ServerName: w.sni(p), Patience: 2 * time.Second},
+			Hook:  func(step durable.Step, path string, done bool) error { return w.hookAt(p, step, path, done) },
+		})
+		if err != nil {
+			return err
+		}
+		managed.Deployments = append(managed.Deployments, renewal.Deployment{ID: p.id, Target: target})
+	}
+	list := []renewal.Managed{managed}
+	if w.removed {
+		list = nil
+	}
+	w.engine, err = renewal.New(renewal.Config{
+		Store: w.store, Keys: dirs[0], Swept: []renewal.Sweeper{dirs[1]}, Managed: list, ScratchDir: filepath.Join(state, "snapshots"),
+		TickInterval: cmp.Or(w.tick, time.Minute), Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.engine.Run(ctx) }()
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		return errors.Join(<-done, w.store.Close())
+	})
+	w.t.Cleanup(func() { _ = w.stop() }) // of a test that failed; once is enough
+	return nil
+}
+
+func (w *world) keys(kind string) string { return filepath.Join(w.root, "state", "keys-"+kind) }
+
+// close ends the agent in order.
+func (w *world) close() {
+	w.t.Helper()
+	assert.NoError(w.t, w.stop())
+	for _, p := range w.places {
+		w.bench.web.drop(w.sni(p))
+	}
+}
+
+// pass lets virtual time pass, and returns when everything waits.
+func (w *world) pass(d time.Duration) {
+	require.NoError(w.t, backoff.Wait(context.Background(), d))
+	synctest.Wait()
+}
+
+func (w *world) record() *store.Certificate {
+	w.t.Helper()
+	rec, found, err := w.store.Certificate(name)
+	require.NoError(w.t, err)
+	if !found {
+		return nil
+	}
+	return rec
+}
+
+// rest waits until n renewals are over and nothing is left to do, for at most
+// the time given.
+func (w *world) rest(n uint64, limit time.Duration) {
+	w.t.Helper()
+	synctest.Wait()
+	for end := time.Now().Add(limit); ; w.pass(time.Minute) {
+		rec := w.record()
+		if settled(rec, n) {
+			return
+		}
+		if !time.Now().Before(end) {
+			require.FailNowf(w.t, "does not come to rest", "%s: %+v", w.label, rec)
+		}
+	}
+}
+
+func settled(rec *store.Certificate, n uint64) bool {
+	return rec != nil && rec.Phase == store.PhaseIdle && rec.Attempt == 0 && rec.Renewals >= n && rec.NextAction.After(time.Now())
+}
+
+// hook is called around every durable step of the agent.
+func (w *world) hook(step durable.Step, path string, done bool) error {
+	w.bench.met(step)
+	if done && strings.HasPrefix(string(step), "keys: ") && filepath.Ext(path) == ".pem" {
+		// The ages of key files are told by virtual time. It may be gone already.
+		_ = os.Chtimes(path, time.Now(), time.Now())
+	}
+	// Nobody looks at the state file while a commit writes it: a copy is to be
+	// what a disk can hold.
+	committing := step == "store: commit"
+	if committing && !done {
+		w.commits.Lock()
+	}
+	w.crashPoint(step, done, committing)
+	var err error
+	if w.strike != nil {
+		err = w.strike(step, path, done)
+	}
+	if committing && (done || err != nil) {
+		w.commits.Unlock()
+	}
+	return err
+}
+
+// hookAt is hook for a deployment, whose program does its part.
+func (w *world) hookAt(p *place, step durable.Step, path string, done bool) error {
+	if err := w.hook(step, path, done); err != nil || done {
+		return err
+	}
+	switch step {
+	case "deploy/file: check":
+		return p.check()
+	case "deploy/file: reload":
+		return p.reload()
+	}
+	return nil
+}
+
+func (b *bench) met(step durable.Step) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.steps[step]++
+}
+
+// crashPoint copies the world, if a scenario is being recorded.
+func (w *world) crashPoint(step durable.Step, done, committing bool) {
+	if !w.recording {
+		return
+	}
+	if !committing {
+		w.commits.RLock()
+		defer w.commits.RUnlock()
+	}
+	w.points.Lock()
+	defer w.points.Unlock()
+	side := "before"
+	if done {
+		side = "after"
+	}
+	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
+	w.observe(label)
+	w.points.list = append(w.points.list, w.clone(label))
+}
