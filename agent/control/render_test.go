@@ -134,6 +134,16 @@ func TestATurnThatIsWaitedFor(t *testing.T) {
 	assert.Equal(t, "no certificate yet; waits for a turn at issuer le until 2026-11-24 15:00 UTC", v.Findings["mail"].Text)
 }
 
+// What an authority has to say about a renewal is shown (RFC 9773, section 4.2:
+// clients "SHOULD provide this URL to their operator").
+func TestTheExplanationOfASuggestionIsShown(t *testing.T) {
+	status := sample(noon)
+	status.Certificates[0].Suggestion = &RenewHint{SelectedAt: noon.Add(day), ExplanationURL: "https://ca.example/incident"}
+	v := Judge(status)
+	assert.Equal(t, ExitWell, v.ExitCode)
+	assert.Contains(t, v.Findings["api"].Text, "https://ca.example/incident")
+}
+
 // Being cut off, alone or at the start is no reason to wake somebody.
 func TestNormalStates(t *testing.T) {
 	for want, spoil := range map[string]func(*Status){

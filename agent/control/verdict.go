@@ -163,6 +163,9 @@ func judge(c *Certificate, now time.Time) Finding {
 	case c.WaitsFor != "":
 		return Finding{ConcernRenewing, waiting("in service", c)}
 	}
+	if s := c.Suggestion; s != nil && s.ExplanationURL != "" {
+		return Finding{ConcernNone, "in service; its authority explains when to renew it at " + s.ExplanationURL}
+	}
 	return Finding{ConcernNone, "in service"}
 }
 

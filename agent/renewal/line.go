@@ -47,7 +47,7 @@ type wish struct {
 	failing bool
 	// failedAt is when it failed last: among those that fail each has its turn.
 	failedAt time.Time
-	forced   bool // by an operator
+	forced   bool // by an operator, or because it is revoked
 	none     bool // there is no certificate yet
 	// lateAt is when the certificate in service is late in life, and notAfter when
 	// it expires; zero if there is none, and notAfter also if it has.
@@ -56,7 +56,7 @@ type wish struct {
 
 func wishOf(rec *store.Certificate, now time.Time) wish {
 	cur := rec.Current
-	w := wish{name: rec.Name, failing: rec.OrderAttempt > 0, forced: rec.Forced, none: cur == nil}
+	w := wish{name: rec.Name, failing: rec.OrderAttempt > 0, forced: rec.Forced || isRevoked(cur), none: cur == nil}
 	if w.failing {
 		w.failedAt = rec.LastErrorAt
 	}

@@ -267,3 +267,18 @@ func FuzzParseAccountState(f *testing.F) {
 		}
 	})
 }
+
+// RFC 9773, section 5: an order that is refused as a replacement is placed again
+// without the reference, however the authority refuses it; one that is refused for
+// something else is not.
+func TestARefusalThatMayBeAboutReplaces(t *testing.T) {
+	for kind, again := range map[string]bool{
+		acme.ProblemTypeAlreadyReplaced: true, acme.ProblemTypeMalformed: true, acme.ProblemTypeUnauthorized: true,
+		acme.ProblemTypeServerInternal: true, acme.ProblemTypeRateLimited: false, acme.ProblemTypeRejectedIdentifier: false,
+		acme.ProblemTypeExternalAccountRequired: false,
+	} {
+		err := classify(t.Context(), stepNewOrder, http.StatusConflict, 0, acme.Problem{Type: kind, Status: http.StatusConflict})
+		assert.Equal(t, again, mayBeReplaces(err), kind)
+	}
+	assert.False(t, mayBeReplaces(errors.New("no route to host")))
+}
