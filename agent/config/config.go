@@ -24,6 +24,7 @@ type Settings struct {
 	Coordinator Coordinator `yaml:"coordinator" doc:"The coordinator that the agent reports to. Enrolment stores its address; without enrolment the agent works alone."`
 	Renewal     Renewal     `yaml:"renewal" doc:"The renewal engine."`
 	Assignments Assignments `yaml:"assignments" doc:"What the coordinator may have this host do beyond this file."`
+	Metrics     Metrics     `yaml:"metrics" doc:"What Prometheus is told; see docs/reference/metrics.md."`
 
 	Issuers      map[string]Issuer `yaml:"issuers" doc:"Certificate authorities by name. The name \"coordinator\" always stands for the coordinator's built-in CA."`
 	Certificates []Certificate     `yaml:"certificates" max:"100000" doc:"The managed certificates of this host."`
@@ -65,6 +66,13 @@ type Assignments struct {
 // AllowedCommand is one command that the centre may have run.
 type AllowedCommand struct {
 	Command []string `yaml:"command" required:"true" min:"1" max:"64" example:"systemctl,reload,nginx" doc:"The command with all its arguments, exactly as the assignment has it."`
+}
+
+// Metrics is where metrics are, if anywhere.
+type Metrics struct {
+	Listen           string        `yaml:"listen" env:"CERTCTL_METRICS_LISTEN" default:"" example:"127.0.0.1:9464" doc:"Address that /metrics is served on, host:port, in plain HTTP and to everybody who reaches it: names of certificates and issuers, and dates. Empty: off."`
+	TextFile         string        `yaml:"textfile" env:"CERTCTL_METRICS_TEXTFILE" default:"" example:"/var/lib/node_exporter/textfile/certctl.prom" doc:"File to write for the textfile collector of node_exporter. Its name ends in .prom. Empty: off."`
+	TextFileInterval time.Duration `yaml:"textfile_interval" env:"CERTCTL_METRICS_TEXTFILE_INTERVAL" default:"60s" min:"5s" max:"1h" doc:"How often the file is written (±10 %)."`
 }
 
 // Issuer is one certificate authority; exactly one of its sections is given.

@@ -51,6 +51,22 @@ certificates:
     names: [db.internal.example, 10.0.0.7]
 `
 
+func TestMetrics(t *testing.T) {
+	s, err := load(t, "metrics: {listen: '127.0.0.1:9464'}\n", "CERTCTL_METRICS_TEXTFILE="+filepath.Join(t.TempDir(), "certctl.prom"))
+	require.NoError(t, err)
+	assert.Equal(t, "127.0.0.1:9464", s.Metrics.Listen)
+	assert.Equal(t, time.Minute, s.Metrics.TextFileInterval)
+	for text, says := range map[string]string{
+		"metrics: {listen: '9464'}":                                              "metrics.listen: ",
+		"metrics: {textfile: certctl.prom}":                                      "expected an absolute path",
+		"metrics: {textfile_interval: 1s}":                                       "metrics.textfile_interval: ",
+		"metrics: {textfile: " + filepath.Join(t.TempDir(), "certctl.txt") + "}": "ends in .prom",
+	} {
+		_, err := load(t, text)
+		assert.ErrorContains(t, err, says, text)
+	}
+}
+
 func TestAWholeFileIsRead(t *testing.T) {
 	s, err := load(t, whole, "CERTCTL_RENEWAL_CONCURRENCY=7")
 	require.NoError(t, err)

@@ -151,6 +151,7 @@ func (e *Engine) failDeployment(m *managed, g *store.Generation, id string, caus
 	if err != nil {
 		return unlessSuperseded(err)
 	}
+	e.count(g.Issuer, OutcomeDeploymentFailed)
 	e.log.Warn("deployment failed", "certificate", m.Name, "deployment", id, "outcome", string(state.Outcome), "retry_in", wait, "err", cause)
 	return nil
 }
@@ -171,6 +172,7 @@ func (e *Engine) complete(m *managed, seen *store.Certificate) error {
 	if err != nil {
 		return unlessSuperseded(err)
 	}
+	e.count(g.Issuer, OutcomeRenewed)
 	e.log.Info("certificate in service", "certificate", m.Name, "serial", g.Serial, "not_after", g.NotAfter, "renew_at", renewAt)
 	return nil
 }

@@ -106,6 +106,10 @@ type Config struct {
 	// should be; it also happens after each start.
 	VerifyInterval time.Duration
 	Log            *slog.Logger
+	// Count, when set, is told how each renewal and each attempt ended, and of
+	// which issuer, after that was stored. It returns at once and is called from
+	// several goroutines.
+	Count func(issuer string, outcome Outcome)
 	// Now is the time that everything is decided by; nil is the wall clock.
 	Now func() time.Time
 	// Wall is the clock that times of files are by; nil is Now.

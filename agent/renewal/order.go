@@ -195,6 +195,9 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 	if err != nil {
 		return unlessSuperseded(err)
 	}
+	if did.counted || did.left {
+		e.count(from, OutcomeOrderFailed)
+	}
 	if fail.limited && !fail.local {
 		if err := e.orderLimited(from, m.Name, fail, now); err != nil {
 			return err

@@ -97,6 +97,16 @@ func (s *Store) EventsDropped() (uint64, error) {
 	return c.Dropped, err
 }
 
+// Outbox counts the facts that wait for the coordinator, and is EventsDropped.
+func (s *Store) Outbox() (waiting int, dropped uint64, err error) {
+	var c counters
+	err = s.view(func(tx *bolt.Tx) (err error) {
+		c, err = loadCounters(tx)
+		return err
+	})
+	return c.waiting(), c.Dropped, err
+}
+
 // emit puts facts into the outbox in their order.
 func (c *change) emit(events []wire.Event) error {
 	for _, e := range events {

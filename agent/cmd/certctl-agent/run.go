@@ -125,6 +125,10 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	roll.complain()
 	syncer.Report(made)
+	reporter, outcomes, err := newReporter(s, state, syncer, log)
+	if err != nil {
+		return err
+	}
 	engine, err = renewal.New(renewal.Config{
 		Store: state.store, Keys: state.keys, Managed: managed, KeepRemoved: s.Renewal.KeepRemoved,
 		Swept:       []renewal.Sweeper{state.identityKeys, state.accountKeys},
@@ -132,7 +136,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
 		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,
 		Now: state.clock.Now, Wall: state.clock.Wall, Confirm: state.clock.Confirm,
-		Log: log.With("part", "renewal"),
+		Count: outcomes.Count, Log: log.With("part", "renewal"),
 	})
 	if err != nil {
 		return err
@@ -172,6 +176,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		runner.Task{Name: "commands", Run: commands.Run},
 		runner.Task{Name: "sync", Run: syncer.Run},
 		runner.Task{Name: "control", Run: socket.Run},
+		runner.Task{Name: "metrics", Run: reporter.Run},
 	)
 	if err != nil {
 		return err
