@@ -10,6 +10,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -42,7 +43,7 @@ func actorOf(ctx context.Context) string { return "api_token:" + tokenOf(ctx).ID
 func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context)) {
 	refuse := func(ctx huma.Context, p *Problem) {
 		if p.Status == http.StatusUnauthorized {
-			ctx.SetHeader("WWW-Authenticate", `Bearer realm="certctl"`)
+			ctx.SetHeader("WWW-Authenticate", challenge)
 		}
 		// The error is of the connection.
 		_ = huma.WriteErr(api, ctx, p.Status, p.Detail, p)
@@ -52,18 +53,45 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		if !ok {
 			panic("api: operation " + ctx.Operation().OperationID + " has no role")
 		}
-		token, problem := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
+		token, refusal := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
 		switch {
-		case problem != nil:
-			refuse(ctx, problem)
+		case refusal != nil:
+			refuse(ctx, refusal)
 		case !token.Role.Includes(role):
-			refuse(ctx, newProblem(wire.CodeForbidden, "",
-				fmt.Sprintf("the token %q has the role %s; this needs %s", token.Name, token.Role, role),
-				"use a token with that role"))
+			refuse(ctx, lacks(token, role))
 		default:
 			next(huma.WithValue(ctx, bearerKey{}, token))
 		}
 	}
+}
+
+// Guarded lets requests through to a handler that is not an operation of the
+// API, if their token has a role.
+func Guarded(state func() *fleet.State, now func() time.Time, role fleet.Role, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, refusal := identify(state().View(), r.Header.Get("Authorization"), now())
+		if refusal == nil && !token.Role.Includes(role) {
+			refusal = lacks(token, role)
+		}
+		if refusal == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if refusal.Status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", challenge)
+		}
+		problem.Write(w, r, &refusal.Problem)
+	})
+}
+
+// challenge is what a request without a good token is answered with (RFC 6750,
+// section 3).
+const challenge = `Bearer realm="certctl"`
+
+// lacks is the answer to a token that may do less than is needed.
+func lacks(token *fleet.APIToken, role fleet.Role) *Problem {
+	return newProblem(wire.CodeForbidden, "",
+		fmt.Sprintf("the token %q has the role %s; this needs %s", token.Name, token.Role, role), "use a token with that role")
 }
 
 // identify finds the token of an Authorization header. An unknown id and a

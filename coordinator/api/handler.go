@@ -141,7 +141,10 @@ const (
 	grace    = 10 * time.Second
 )
 
-// cutOff reports whether an agent that was last seen at a time is cut off now.
-func (s *server) cutOff(seen, now time.Time) bool {
-	return now.Sub(seen) > patience*s.Pause()+grace
+// CutOff reports whether an agent that is told to sync after a pause, and was
+// last seen at a time, is cut off now.
+func CutOff(pause time.Duration, seen, now time.Time) bool {
+	return now.Sub(seen) > patience*pause+grace
 }
+
+func (s *server) cutOff(seen, now time.Time) bool { return CutOff(s.Pause(), seen, now) }

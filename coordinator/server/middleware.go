@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -17,8 +18,9 @@ import (
 )
 
 const (
-	livePath  = "/livez"
-	readyPath = "/readyz"
+	livePath    = "/livez"
+	readyPath   = "/readyz"
+	metricsPath = "/metrics"
 )
 
 // ServeHTTP implements http.Handler: what is common to all requests.
@@ -49,8 +51,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			problem.Write(answer, r, problem.New(wire.CodeInternal, "", "the coordinator failed to handle the request",
 				"look in the coordinator's log for the request_id"))
 		}
+		took := time.Since(began)
+		s.observe(kindOf(r.URL.Path), cmp.Or(answer.status, http.StatusOK), took)
 		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", answer.status,
-			"duration", time.Since(began), "remote", r.RemoteAddr, "request_id", id)
+			"duration", took, "remote", r.RemoteAddr, "request_id", id)
 	}()
 	s.route(answer, r)
 }
@@ -70,11 +74,45 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.reads.serve(s.api, w, r)
 	case strings.HasPrefix(path, revocation.Prefix):
 		s.downloads.serve(s.lists, w, r)
+	case path == metricsPath && s.metrics != nil:
+		s.reads.serve(s.metrics, w, r)
 	case path == livePath, path == readyPath:
 		s.health(w, r)
 	default:
 		problem.Write(w, r, problem.New(wire.CodeNotFound, "", "there is nothing at this path", "see /openapi.json for what there is"))
 	}
+}
+
+// Kind is what a request is about.
+type Kind string
+
+// Kinds of requests. Other are those for health, for metrics and for nothing.
+const (
+	KindEnroll   Kind = "enroll"
+	KindSync     Kind = "sync"
+	KindIdentity Kind = "identity"
+	KindTrust    Kind = "trust"
+	KindAPI      Kind = "api"
+	KindList     Kind = "revocation_list"
+	KindOther    Kind = "other"
+)
+
+func kindOf(path string) Kind {
+	switch {
+	case path == wire.EnrollPath:
+		return KindEnroll
+	case path == wire.SyncPath:
+		return KindSync
+	case path == wire.IdentityPath:
+		return KindIdentity
+	case path == wire.TrustPath:
+		return KindTrust
+	case strings.HasPrefix(path, "/api/"):
+		return KindAPI
+	case strings.HasPrefix(path, revocation.Prefix):
+		return KindList
+	}
+	return KindOther
 }
 
 // arrived is a body of which as much is in memory already as a handler will

@@ -47,7 +47,7 @@ type Agents interface {
 	Period() time.Duration
 }
 
-// Config of a Server. All but RootFile and Now are required.
+// Config of a Server. All but Metrics, Observe, RootFile and Now are required.
 type Config struct {
 	// Listener is the port, from Listen. The server closes it.
 	Listener net.Listener
@@ -59,6 +59,11 @@ type Config struct {
 	API http.Handler
 	// Lists is the handler of the revocation lists, below revocation.Prefix.
 	Lists http.Handler
+	// Metrics is the handler of /metrics, which judges who may see them; nil: there
+	// are none. Observe, when set, is told of each request that was answered; it is
+	// called by any number of goroutines.
+	Metrics http.Handler
+	Observe func(kind Kind, status int, took time.Duration)
 	// RootFile is kept equal to the roots that clients have to trust, whenever
 	// they change; "" keeps no such file.
 	RootFile string
@@ -91,6 +96,8 @@ type Server struct {
 	node        Node
 	agents, api http.Handler
 	lists       http.Handler
+	metrics     http.Handler // nil if there are none
+	observe     func(kind Kind, status int, took time.Duration)
 	log         *slog.Logger
 
 	enrolments, syncs, reads, downloads *limit
@@ -104,6 +111,9 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Observe == nil {
+		c.Observe = func(Kind, int, time.Duration) {}
+	}
 	short := func() time.Duration { return retrySpan }
 	return &Server{
 		listener: c.Listener,
@@ -112,6 +122,7 @@ func New(c Config) (*Server, error) {
 			stored: func() (*fleet.CA, bool) { return c.Node.State().View().CA() },
 		},
 		node: c.Node, agents: c.Agents, api: c.API, lists: c.Lists, log: c.Log,
+		metrics: c.Metrics, observe: c.Observe,
 		enrolments: newLimit(c.MaxInFlight, short),
 		syncs:      newLimit(c.MaxInFlight, c.Agents.Period),
 		reads:      newLimit(c.MaxInFlight, short),

@@ -28,6 +28,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/pki"
@@ -137,11 +138,16 @@ func Start(t testing.TB) *Coordinator {
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now,
 	})
 	require.NoError(t, err)
-	c.serve(agents, handler)
+	figures, err := metrics.New(metrics.Config{
+		Node: c.Node.Node, Journal: c.Journal, Presence: agents, Log: quiet, Now: c.Now,
+		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+	})
+	require.NoError(t, err)
+	c.serve(agents, handler, figures)
 	return c
 }
 
-func (c *Coordinator) serve(agents server.Agents, handler http.Handler) {
+func (c *Coordinator) serve(agents server.Agents, handler http.Handler, figures *metrics.Exporter) {
 	c.t.Helper()
 	listener, err := server.Listen(context.Background(), "127.0.0.1:0")
 	require.NoError(c.t, err)
@@ -149,6 +155,8 @@ func (c *Coordinator) serve(agents server.Agents, handler http.Handler) {
 	require.NoError(c.t, err)
 	front, err := server.New(server.Config{
 		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler, Lists: c.lists,
+		Metrics:  api.Guarded(c.State, c.Now, fleet.RoleViewer, figures),
+		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
 		RootFile: filepath.Join(c.Dir, server.RootFile), MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(c.t, err)

@@ -10,13 +10,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/certctl/certctl/coordinator/agentapi"
 	"github.com/certctl/certctl/coordinator/api"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -92,8 +95,17 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	if err != nil {
 		return err
 	}
+	figures, err := metrics.New(metrics.Config{
+		Node: state.node, Journal: state.journal, Presence: agents, Log: log.With("part", "metrics"),
+		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+	})
+	if err != nil {
+		return err
+	}
 	front, err := server.New(server.Config{
 		Listener: listener, Names: names, Node: state.node, CA: authority, Agents: agents, API: operators, Lists: lists,
+		Metrics:  api.Guarded(state.node.State, time.Now, fleet.RoleViewer, figures),
+		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
 		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
 	})
 	if err != nil {

@@ -1,0 +1,80 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Family is one metric, for the reference page and its tests.
+type Family struct {
+	Name, Kind, Help string
+	Labels           []string
+}
+
+const (
+	gauge     = "gauge"
+	counter   = "counter"
+	histogram = "histogram"
+)
+
+// The metrics of the coordinator, in the order of the reference page.
+var (
+	buildInfo = family(gauge, "certctl_coordinator_build_info", "The build of the coordinator; always 1.", "version", "commit", "go_version", "platform")
+	ready     = family(gauge, "certctl_coordinator_ready", "Whether requests should be sent to this node.")
+
+	requests  = family(counter, "certctl_coordinator_requests_total", "Requests that were answered, by kind and HTTP status. Those of agents are enroll, sync, identity and trust.", "kind", "code")
+	durations = family(histogram, "certctl_coordinator_request_duration_seconds", "From the head of a request to the end of its answer.", "kind")
+
+	raftLeader      = family(gauge, "certctl_raft_leader", "Whether this node leads its cluster.")
+	raftLeaderKnown = family(gauge, "certctl_raft_leader_known", "Whether a leader is known to this node.")
+	raftTerm        = family(gauge, "certctl_raft_term", "The term of Raft.")
+	raftCommit      = family(gauge, "certctl_raft_commit_index", "Newest entry of the log that is known to be committed.")
+	raftApplied     = family(gauge, "certctl_raft_applied_index", "Newest entry of the log that is applied.")
+	raftLast        = family(gauge, "certctl_raft_last_index", "Newest entry in this node's log.")
+	raftSnapshot    = family(gauge, "certctl_raft_snapshot_index", "Newest entry of the log that the newest snapshot covers.")
+	raftContact     = family(gauge, "certctl_raft_leader_contact_timestamp_seconds", "When this node last heard of the leader. Absent on the leader.")
+
+	tableRows = family(gauge, "certctl_table_rows", "Records of the replicated state.", "table")
+
+	journalFacts   = family(gauge, "certctl_journal_facts", "Facts in the journal.", "class")
+	journalBytes   = family(gauge, "certctl_journal_bytes", "Size of the routine facts in the journal.")
+	journalLimit   = family(gauge, "certctl_journal_limit_bytes", "Size at which routine facts are dropped.")
+	journalDropped = family(counter, "certctl_journal_dropped_facts_total", "Routine facts that were dropped for want of room.")
+
+	fleetAgents    = family(gauge, "certctl_fleet_agents", "Agents: connected and cut_off are the active ones.", "state")
+	fleetSafe      = family(gauge, "certctl_fleet_safe_until_timestamp_seconds", "When the first expired certificate of the fleet would be served if coordinator, CAs and network were gone from now on. Absent while nothing is served.")
+	fleetUnsafe    = family(gauge, "certctl_fleet_hosts_safe_for_less", "Active hosts that are safe on their own for less than so many days.", "days")
+	fleetUnserving = family(gauge, "certctl_fleet_hosts_serving_nothing", "Active hosts that serve no certificate.")
+	fleetAtRisk    = family(gauge, "certctl_fleet_hosts_at_risk", "Active hosts with a certificate that has expired or for which a person has to act.")
+	fleetCerts     = family(gauge, "certctl_fleet_certificates", "Managed certificates of active hosts by the state that they were reported in.", "state")
+	fleetAttention = family(gauge, "certctl_fleet_certificates_needing_attention", "Managed certificates of active hosts for which a person has to act.")
+	fleetExpired   = family(gauge, "certctl_fleet_certificates_expired", "Managed certificates of active hosts that have expired, as last reported.")
+	fleetOrders    = family(gauge, "certctl_fleet_orders", "Orders at issuers that the coordinator talks to; collected ones are kept for a day.", "state")
+	fleetCounted   = family(gauge, "certctl_fleet_counted_timestamp_seconds", "When the fleet was counted, for all certctl_fleet metrics but the offline horizon.")
+)
+
+var all []*Family
+
+func family(kind, name, help string, labels ...string) *Family {
+	f := &Family{Name: name, Kind: kind, Help: help, Labels: labels}
+	all = append(all, f)
+	return f
+}
+
+// Families lists every metric of the coordinator that this package defines.
+// Those of the Go runtime and of the process are there too.
+func Families() []Family {
+	list := make([]Family, 0, len(all))
+	for _, f := range all {
+		list = append(list, *f)
+	}
+	return list
+}
+
+// descriptions of the families that are made at each scrape.
+func descriptions() map[*Family]*prometheus.Desc {
+	list := make(map[*Family]*prometheus.Desc, len(all))
+	for _, f := range all {
+		if f != requests && f != durations {
+			list[f] = prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
+		}
+	}
+	return list
+}

@@ -1,0 +1,96 @@
+package docs
+
+import (
+	"fmt"
+	"strings"
+
+	agentmetrics "github.com/certctl/certctl/agent/metrics"
+	coordinatormetrics "github.com/certctl/certctl/coordinator/metrics"
+)
+
+const metricsIntroduction = `# Metrics
+
+Agents and coordinators tell Prometheus how they stand. Names and labels are stable; times are seconds since the Unix epoch,
+truth is 0 or 1. Labels are names of certificates and issuers as the configuration has them, and fixed sets: no DNS name, no
+serial number, no text of an error, and at the coordinator no host.
+
+## Where they are
+
+An agent serves them on an address of its own, in plain HTTP, or writes them as a file for the textfile collector of
+node_exporter. Both are off by default:
+
+` + "```yaml" + `
+metrics:
+  listen: 127.0.0.1:9464
+  textfile: /var/lib/node_exporter/textfile/certctl.prom
+` + "```" + `
+
+Whoever reaches the address sees them; let it be the loopback address, or one that a firewall keeps. A file that is no
+longer written shows in ` + "`node_textfile_mtime_seconds`" + `. A scrape costs the agent what has changed since the last one, and
+holds up no renewal.
+
+A coordinator serves them on its HTTPS port to API tokens of the role viewer:
+
+    certctl api-token create --name prometheus --role viewer
+
+    scrape_configs:
+      - job_name: certctl-coordinator
+        scheme: https
+        authorization: {credentials_file: /etc/prometheus/certctl.token}
+        tls_config: {ca_file: /etc/prometheus/certctl-root.pem}
+        static_configs: [{targets: ["certctl.example.com:8443"]}]
+      - job_name: certctl-agent
+        static_configs: [{targets: ["localhost:9464"]}]
+
+A large fleet is counted once a minute at most, however often it is scraped; ` + "`certctl_fleet_counted_timestamp_seconds`" + ` says
+when. Each node of a cluster tells the same of the fleet: take the maximum over instances.
+
+## Rules to begin with
+
+    groups:
+      - name: certctl
+        rules:
+          - alert: HostNotSafe
+            expr: certctl_agent_safe_until_timestamp_seconds - time() < 7 * 86400
+            for: 1h
+            annotations:
+              summary: In less than a week this host would serve an expired certificate if nothing were renewed.
+          - alert: CertificateNeedsAttention
+            expr: certctl_certificate_needs_attention == 1
+            for: 15m
+            annotations:
+              summary: A person has to act; "certctl-agent status" on the host says what to do.
+          - alert: HostCutOff
+            expr: time() - certctl_agent_cut_off_since_timestamp_seconds > 86400
+            annotations:
+              summary: This host has not reached its coordinator for a day. It goes on renewing at issuers of its own.
+
+Where only the coordinator is scraped, the same of the whole fleet:
+
+    max(certctl_fleet_hosts_safe_for_less{days="7"}) > 0
+    max(certctl_fleet_certificates_needing_attention) > 0
+    max(certctl_fleet_agents{state="cut_off"}) > 0
+
+"certctl agents list" and "certctl certificates list" say which they are.
+`
+
+// Metrics is docs/reference/metrics.md.
+func Metrics() []byte {
+	var page strings.Builder
+	page.WriteString(metricsIntroduction)
+	table := func(heading, intro string) {
+		fmt.Fprintf(&page, "\n## %s\n\n%s\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n", heading, intro)
+	}
+	row := func(name, kind, help string, labels []string) {
+		fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", name, kind, strings.Join(labels, ", "), strings.ReplaceAll(help, "|", `\|`))
+	}
+	table("certctl-agent", "A sample for each certificate has its name in the configuration as the label `certificate`.")
+	for _, f := range agentmetrics.Families() {
+		row(f.Name, f.Kind, f.Help, f.Labels)
+	}
+	table("certctl-coordinator", "Beside these there are the usual ones of the Go runtime (`go_*`) and of the process (`process_*`).")
+	for _, f := range coordinatormetrics.Families() {
+		row(f.Name, f.Kind, f.Help, f.Labels)
+	}
+	return []byte(page.String())
+}
