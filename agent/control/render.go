@@ -36,8 +36,12 @@ func Render(w io.Writer, status *Status) (Verdict, error) {
 }
 
 func facts(b *strings.Builder, status *Status) {
+	program := fmt.Sprintf("%s on %s, running for %s", status.Agent.Build.Version, status.Agent.Hostname, span(status.At.Sub(status.Agent.StartedAt)))
+	if mode := status.Agent.Build.FIPSMode(); mode != "" {
+		program += ", " + mode
+	}
 	rows := [][2]string{
-		{"agent", fmt.Sprintf("%s on %s, running for %s", status.Agent.Build.Version, status.Agent.Hostname, span(status.At.Sub(status.Agent.StartedAt)))},
+		{"agent", program},
 		{"identity", identityLine(status)},
 		{"coordinator", connectionLine(status)},
 	}

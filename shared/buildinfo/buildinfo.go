@@ -11,6 +11,7 @@
 package buildinfo
 
 import (
+	"crypto/fips140"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -39,7 +40,19 @@ type Info struct {
 	// Platform is the operating system and architecture that the build is for,
 	// such as linux/amd64.
 	Platform string `json:"platform"`
+	// FIPS140 is the mode in which the program runs now: off, on, or only, in
+	// which what is not approved fails. FIPS140Module is the version of the Go
+	// Cryptographic Module that it uses; "" when it is off.
+	FIPS140       string `json:"fips140"`
+	FIPS140Module string `json:"fips140_module,omitempty"`
 }
+
+// Modes of Info.FIPS140.
+const (
+	FIPSOff  = "off"
+	FIPSOn   = "on"
+	FIPSOnly = "only"
+)
 
 // Get returns the description of the running build.
 func Get() Info { return current() }
@@ -69,8 +82,20 @@ func (i Info) String() string {
 	if i.Date != "" {
 		fmt.Fprintf(&b, "%s, ", i.Date)
 	}
-	fmt.Fprintf(&b, "%s, %s)", i.GoVersion, i.Platform)
+	fmt.Fprintf(&b, "%s, %s", i.GoVersion, i.Platform)
+	if mode := i.FIPSMode(); mode != "" {
+		fmt.Fprintf(&b, ", %s", mode)
+	}
+	b.WriteByte(')')
 	return b.String()
+}
+
+// FIPSMode says in words in which mode the program runs; "" for off.
+func (i Info) FIPSMode() string {
+	if i.FIPS140 == "" || i.FIPS140 == FIPSOff {
+		return ""
+	}
+	return fmt.Sprintf("FIPS 140-3 mode %s, module %s", i.FIPS140, i.FIPS140Module)
 }
 
 var current = sync.OnceValue(func() Info {
@@ -88,6 +113,13 @@ func describe(recorded *debug.BuildInfo, linked Info) Info {
 	info := linked
 	info.GoVersion = runtime.Version()
 	info.Platform = runtime.GOOS + "/" + runtime.GOARCH
+	info.FIPS140 = FIPSOff
+	if fips140.Enabled() {
+		info.FIPS140, info.FIPS140Module = FIPSOn, fips140.Version()
+	}
+	if fips140.Enforced() {
+		info.FIPS140 = FIPSOnly
+	}
 	if info.Version == "" {
 		info.Version = recorded.Main.Version
 	}

@@ -70,12 +70,19 @@ func TestDescribe(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			test.want.GoVersion, test.want.Platform = runtime.Version(), platform
+			test.want.GoVersion, test.want.Platform, test.want.FIPS140 = runtime.Version(), platform, FIPSOff
 			got := describe(test.recorded, test.linked)
 			assert.Equal(t, test.want, got)
 			assert.Equal(t, test.line+runtime.Version()+", "+platform+")", got.String())
 		})
 	}
+}
+
+func TestFIPSModeInWords(t *testing.T) {
+	assert.Empty(t, Info{}.FIPSMode())
+	assert.Empty(t, Info{FIPS140: FIPSOff}.FIPSMode())
+	on := Info{Version: "v1.2.3", GoVersion: "go1.26.8", Platform: "linux/amd64", FIPS140: FIPSOnly, FIPS140Module: "v1.0.0"}
+	assert.Equal(t, "v1.2.3 (go1.26.8, linux/amd64, FIPS 140-3 mode only, module v1.0.0)", on.String())
 }
 
 // The names in the linker flags are not checked by any compiler: a renamed
@@ -111,7 +118,8 @@ func main() {
 	require.NoError(t, json.Unmarshal(out, &got))
 	assert.JSONEq(t, `{
 		"version": "v9.8.7", "commit": "`+revision+`", "date": "2026-03-01T12:00:00Z",
-		"go_version": "`+runtime.Version()+`", "platform": "`+runtime.GOOS+"/"+runtime.GOARCH+`"
+		"go_version": "`+runtime.Version()+`", "platform": "`+runtime.GOOS+"/"+runtime.GOARCH+`",
+		"fips140": "off"
 	}`, string(got[0]))
 	assert.JSONEq(t, `"v9.8.7"`, string(got[1]))
 	assert.JSONEq(t, `"`+revision+`"`, string(got[2]))

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"crypto/fips140"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -115,6 +116,8 @@ func (c *Config) validate() error {
 		}
 		if key, err := base64.RawURLEncoding.DecodeString(c.EAB.macKey()); err != nil || len(key) == 0 {
 			add("eab.hmac_key: want the base64url text that the authority gave") // the text itself is a secret
+		} else if tooShort(key) {
+			add("eab.hmac_key: %s", shortSecret)
 		}
 	}
 	if c.Solver == nil {
@@ -133,6 +136,12 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+// A secret of an HMAC has at least 112 bits where nothing else is approved; a
+// shorter one would end the program when it is used.
+const shortSecret = "has less than 112 bits, which FIPS 140-3 does not allow (GODEBUG=fips140=only); have a longer one made"
+
+func tooShort(secret []byte) bool { return fips140.Enforced() && len(secret)*8 < 112 }
 
 // macKey is the text in the one form that acmez reads.
 func (e *EAB) macKey() string { return strings.TrimRight(e.HMACKey.Reveal(), "=") }

@@ -84,6 +84,8 @@ func (s DNS01RFC2136) validate() error {
 		}
 		if secret, err := base64.StdEncoding.DecodeString(k.Secret.Reveal()); err != nil || len(secret) == 0 {
 			add("tsig.secret: want the base64 text of the key file") // the text itself is a secret
+		} else if tooShort(secret) {
+			add("tsig.secret: %s", shortSecret)
 		}
 	}
 	return errors.Join(problems...)
