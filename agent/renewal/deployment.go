@@ -161,7 +161,6 @@ func (e *Engine) failDeployment(m *managed, g *store.Generation, id string, caus
 func (e *Engine) complete(m *managed, seen *store.Certificate) error {
 	g := seen.Next
 	renewAt, checkAt := moments(g, e.now(), e.draw(), e.draw())
-	e.verified(m.Name)
 	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
 		if err := finished(rec, g, renewAt, checkAt); err != nil {
 			return err

@@ -40,7 +40,8 @@ func (e *Engine) tick(ctx context.Context) {
 		e.log.Error("schedule cannot be read", "err", err)
 		return
 	}
-	budget, interval := time.NewTimer(e.cfg.TickBudget), time.NewTimer(e.cfg.TickInterval)
+	pace := e.currentPace()
+	budget, interval := time.NewTimer(pace.TickBudget), time.NewTimer(pace.TickInterval)
 	defer budget.Stop()
 	defer interval.Stop()
 	late := false
@@ -60,7 +61,7 @@ func (e *Engine) tick(ctx context.Context) {
 		case <-interval.C:
 			late = true
 		case <-budget.C:
-			e.log.Warn("tick budget spent", "tick_budget", e.cfg.TickBudget.String(), "not_started", left, "concurrency", e.cfg.Concurrency)
+			e.log.Warn("tick budget spent", "tick_budget", pace.TickBudget.String(), "not_started", left, "concurrency", pace.Concurrency)
 			return
 		case <-ctx.Done():
 			return

@@ -14,7 +14,6 @@ import (
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/durable"
-	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -86,21 +85,12 @@ type Config struct {
 	// Managed is the whole list, until Reconfigure puts another one in its place.
 	// Certificates that are not in it are set aside when Run starts.
 	Managed []Managed
-	// KeepRemoved is how long the state of a certificate that is not configured
-	// any more is kept, in case that it comes back; 0 forgets it at once.
-	KeepRemoved time.Duration
 	// ScratchDir is an absolute path of a directory for the targets' snapshots,
 	// which hold keys. The engine creates it and owns everything in it.
 	ScratchDir string
-	// Concurrency is how many certificates are worked on at the same time.
-	Concurrency int
-	// TickInterval is how often the schedule is looked at, and TickBudget how
-	// long one look may go on starting work.
-	TickInterval time.Duration
-	TickBudget   time.Duration
-	// IssueTimeout bounds one call of an issuer, DeployTimeout one of a target
-	// that does not ask for more.
-	IssueTimeout  time.Duration
+	// Pace holds until SetPace gives another one.
+	Pace
+	// DeployTimeout bounds one call of a target that does not ask for more.
 	DeployTimeout time.Duration
 	// VerifyInterval is how often what is in service is compared with what
 	// should be; it also happens after each start.
@@ -152,7 +142,9 @@ type Engine struct {
 	randMu sync.Mutex // guards calls of cfg.Rand
 
 	mu     sync.Mutex // guards what follows
-	roster *roster    // what is configured now
+	pace   Pace
+	recast context.CancelFunc // ends the present loop, for one of another pace; nil without one
+	roster *roster            // what is configured now
 	// applied is, by name, the configuration that a record was brought in line
 	// with in this run. pending names those whose record is not in line with the
 	// roster: nothing is begun for them before it is.
@@ -187,29 +179,19 @@ func New(cfg Config) (*Engine, error) {
 	if !filepath.IsAbs(cfg.ScratchDir) {
 		problems = append(problems, fmt.Errorf("scratch directory %q: must be an absolute path", cfg.ScratchDir))
 	}
-	if cfg.Concurrency < 0 {
-		problems = append(problems, fmt.Errorf("concurrency %d: must be at least 1", cfg.Concurrency))
-	}
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = DefaultConcurrency
+	pace, err := cfg.Pace.checked()
+	if err != nil {
+		problems = append(problems, err)
 	}
 	for _, d := range []struct {
 		name  string
 		value *time.Duration
 		usual time.Duration
 	}{
-		{"tick interval", &cfg.TickInterval, DefaultTickInterval},
-		{"tick budget", &cfg.TickBudget, DefaultTickBudget},
-		{"issue timeout", &cfg.IssueTimeout, DefaultIssueTimeout},
 		{"deploy timeout", &cfg.DeployTimeout, DefaultDeployTimeout},
 		{"verify interval", &cfg.VerifyInterval, DefaultVerifyInterval},
 	} {
-		if *d.value < 0 {
-			problems = append(problems, fmt.Errorf("%s %v: must be above zero", d.name, *d.value))
-		}
-		if *d.value == 0 {
-			*d.value = d.usual
-		}
+		problems = append(problems, orUsual(d.name, d.value, d.usual))
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -224,17 +206,15 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		problems = append(problems, err)
 	}
-	if cfg.KeepRemoved < 0 {
-		problems = append(problems, fmt.Errorf("retention of removed certificates %v: must not be negative", cfg.KeepRemoved))
-	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("renewal: %w", err)
 	}
 	return &Engine{
 		cfg: cfg, log: cfg.Log,
-		slots:    newSlots(cfg.Concurrency, issuerNames(configured.managed)),
+		slots:    newSlots(pace.Concurrency, issuerNames(configured.managed)),
 		turns:    newTurns(cfg.Store),
 		wake:     make(chan struct{}, 1),
+		pace:     pace,
 		roster:   configured,
 		applied:  make(map[string]*managed),
 		pending:  make(map[string]bool),
@@ -263,7 +243,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	e.nudge()
-	jitter.Loop(ctx, e.cfg.TickInterval, jitter.DefaultSchedulerJitter, e.wake, e.tick)
+	e.loop(ctx)
 	e.jobs.Wait()
 
 	e.mu.Lock()

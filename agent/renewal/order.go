@@ -91,7 +91,7 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 	if rec.Current != nil && (rec.Current.Issuer == "" || rec.Current.Issuer == iss.Name) {
 		order.Replaces = leafOf(rec.Current) // which another authority never saw
 	}
-	answer, err := guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (*issuer.Issued, error) {
+	answer, err := guarded(ctx, e.currentPace().IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (*issuer.Issued, error) {
 		return iss.Issuer.Issue(ctx, order)
 	})
 	switch {
@@ -274,7 +274,10 @@ func (e *Engine) abandon(m *managed, seen *store.Certificate, reason string) err
 		if rec.Phase != seen.Phase || rec.OrderID != seen.OrderID {
 			return errSuperseded
 		}
-		keyID = abandoned(rec)
+		changed := rec.Next != nil && rec.Next.ConfigDigest != m.digest
+		if keyID = abandoned(rec); changed {
+			wanted(rec, m)
+		}
 		return nil
 	})
 	if err != nil {

@@ -61,7 +61,7 @@ func (c *Changes) Any() bool { return len(c.Added)+len(c.Removed)+len(c.Changed)
 // is worked on ends its step with the configuration that the step began with, and
 // everything after that is decided with the new one, as it would be after a
 // restart. A certificate that is not in the list is not worked on any more, and
-// kept for Config.KeepRemoved; if it comes back in time it goes on where it was.
+// kept for Pace.KeepRemoved; if it comes back in time it goes on where it was.
 func (e *Engine) Reconfigure(list []Managed) (Changes, error) {
 	next, err := newRoster(list)
 	if err != nil {
@@ -140,7 +140,7 @@ func (m *managed) sameAs(other *managed) bool {
 		slices.EqualFunc(m.Issuers, other.Issuers, func(a, b NamedIssuer) bool {
 			_, informs := a.Issuer.(issuer.RenewalInformer)
 			_, otherInforms := b.Issuer.(issuer.RenewalInformer)
-			return a.Name == b.Name && a.Issuer.Kind() == b.Issuer.Kind() && informs == otherInforms
+			return a.Name == b.Name && a.Limits == b.Limits && a.Issuer.Kind() == b.Issuer.Kind() && informs == otherInforms
 		}) &&
 		slices.EqualFunc(m.Deployments, other.Deployments, func(a, b Deployment) bool {
 			return a.ID == b.ID && a.Config == b.Config
@@ -290,6 +290,9 @@ func reconciled(rec *store.Certificate, m *managed, now time.Time, u float64) (d
 		rec.OrderAttempt = 0
 		backToFirst(rec)
 		rec.RetryAt = now.Add(fraction(soon(rec.Current), u))
+		if rec.Next == nil {
+			wanted(rec, m) // otherwise when that is given up
+		}
 	}
 	rec.Names, rec.ConfigDigest = m.Names, m.digest
 	rec.Issuer, rec.IssuerKind = m.first().Name, m.first().Issuer.Kind()

@@ -404,3 +404,68 @@ func TestSlotsFollowTheIssuers(t *testing.T) {
 	s.give("b")
 	assert.True(t, s.take("b"))
 }
+
+// Another interval holds from its setting on, and ends nothing.
+func TestPaceChangesWhileTheEngineRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.tune = func(c *Config) { c.TickInterval, c.Concurrency, c.Now = time.Hour, 1, time.Now }
+		w.names = []string{"a", "b", "c"}
+		w.open()
+		running := make(chan string, 3)
+		release := make(chan struct{})
+		w.ca.interfere(func(ctx context.Context, order *issuer.Order) error {
+			running <- order.Certificate
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.e.Run(ctx) }()
+		<-running
+		synctest.Wait()
+		assert.Empty(t, running, "one at a time")
+
+		require.Error(t, w.e.SetPace(Pace{Concurrency: -1}))
+		require.Error(t, w.e.SetPace(Pace{KeepRemoved: -1}))
+		require.NoError(t, w.e.SetPace(Pace{Concurrency: 3, TickInterval: time.Second}))
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		assert.Len(t, running, 2, "the others, and soon")
+		close(release)
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 3, w.ca.issuedCount(), "the first one was not cancelled")
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+// A change of names that is taken back leaves no place with the other names, though
+// it was given the newer pair already.
+func TestChangeOfNamesThatIsTakenBack(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.settleDown()
+	mend := w.places[1].breakDown()
+	other := w.managed()
+	other[0].Names = pki.MustParseNames("www.example.com")
+	w.reload(other)
+	w.run(10*time.Minute, 30*time.Second)
+	rec := w.record()
+	require.Equal(t, rec.Next.Fingerprint, w.places[0].served)
+	require.Equal(t, rec.Current.Fingerprint, w.places[1].served)
+	mend()
+	w.reload(w.managed())
+	w.run(10*time.Minute, 30*time.Second)
+	rec = w.record()
+	assert.Equal(t, []string{"web.example.com"}, leafOf(rec.Current).DNSNames)
+	assert.Equal(t, rec.Current.Fingerprint, w.places[0].served)
+	assert.Equal(t, rec.Current.Fingerprint, w.places[1].served)
+	assert.EqualValues(t, 1, rec.Renewals, "nothing was ordered for it")
+	assert.Equal(t, 2, w.ca.issuedCount())
+}

@@ -14,7 +14,7 @@ import (
 
 // A certificate that leaves the configuration is set aside: nothing of it is
 // renewed, deployed or deleted, and its order rests. It is forgotten, with its
-// keys, when it has not come back within Config.KeepRemoved.
+// keys, when it has not come back within Pace.KeepRemoved.
 
 // forgetLook is how often what was set aside is looked at, at least.
 const forgetLook = time.Hour
@@ -28,7 +28,7 @@ func (e *Engine) retireAll(batch []application) error {
 		names[i] = a.name
 	}
 	now := e.now()
-	detail := "no longer in the configuration; its keys are kept until " + now.Add(e.keepRemoved()).Format(time.RFC3339)
+	detail := "no longer in the configuration; its keys are kept until " + now.Add(e.currentPace().KeepRemoved).Format(time.RFC3339)
 	err := e.cfg.Store.Retire(names, now, func(rec *store.Certificate) wire.Event {
 		return removalEvent(rec, detail)
 	})
@@ -36,7 +36,7 @@ func (e *Engine) retireAll(batch []application) error {
 		return e.storeFailed(err)
 	}
 	e.forgetSoon()
-	e.log.Info("certificates are not managed any more", "certificates", names, "kept_for", e.keepRemoved().String())
+	e.log.Info("certificates are not managed any more", "certificates", names, "kept_for", e.currentPace().KeepRemoved.String())
 	return nil
 }
 
@@ -46,12 +46,6 @@ func removalEvent(rec *store.Certificate, detail string) wire.Event {
 		event.Serial = rec.Current.Serial
 	}
 	return event
-}
-
-func (e *Engine) keepRemoved() time.Duration {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.cfg.KeepRemoved
 }
 
 // forgetSoon has what was set aside looked at again.
@@ -127,7 +121,9 @@ func (e *Engine) forgetOld(ctx context.Context) (next time.Time, err error) {
 	return next, nil
 }
 
-func (e *Engine) keptUntil(removed time.Time) time.Time { return removed.Add(e.keepRemoved()) }
+func (e *Engine) keptUntil(removed time.Time) time.Time {
+	return removed.Add(e.currentPace().KeepRemoved)
+}
 
 // forget deletes what is kept of a certificate, unless it has come back. The
 // record goes first: a crash after it leaves keys and snapshots that the next

@@ -101,7 +101,7 @@ func (e *Engine) Revoke(ctx context.Context, name, serial string, reason int) er
 		e.log.Warn("the key of a certificate to be revoked cannot be read", "certificate", name, "err", err)
 		key = nil
 	}
-	_, err = guarded(ctx, e.cfg.IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (struct{}, error) {
+	_, err = guarded(ctx, e.currentPace().IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, revoker.Revoke(ctx, leaf, key, reason)
 	})
 	if err != nil {

@@ -46,10 +46,11 @@ func (s *slots) serve(issuers []string) {
 // resize changes how many there are. What is taken already stays taken.
 func (s *slots) resize(total int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.free += total - s.total
 	s.total = total
 	s.divide()
+	s.mu.Unlock()
+	s.tell() // there may be more than before
 }
 
 func (s *slots) divide() {
@@ -93,6 +94,10 @@ func (s *slots) give(issuer string) {
 		delete(s.used, issuer)
 	}
 	s.mu.Unlock()
+	s.tell()
+}
+
+func (s *slots) tell() {
 	select {
 	case s.freed <- struct{}{}:
 	default: // it is said already

@@ -115,6 +115,21 @@ func abandoned(rec *store.Certificate) (keyID string) {
 	return keyID
 }
 
+// wanted marks the deployments that serve a newer pair than the current one, when
+// the configuration has come back to what the current one is for: they are to be
+// given that again, and not to serve other names until its renewal.
+func wanted(rec *store.Certificate, m *managed) {
+	if rec.Current == nil || rec.Current.ConfigDigest != m.digest {
+		return
+	}
+	for id, d := range rec.Deployments {
+		if good(d) && d.Generation > rec.Current.Number {
+			d.Outcome, d.Detail = wire.DeploymentPending, "serves a certificate for an earlier configuration"
+			rec.Deployments[id] = d
+		}
+	}
+}
+
 // failed is what a failure on the way to a certificate led to.
 type failed struct {
 	counted bool

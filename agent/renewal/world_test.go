@@ -292,6 +292,30 @@ func (s *faultyStore) Update(name string, fn func(*store.CertificateTx) error) e
 	return nil
 }
 
+func (s *faultyStore) UpdateAll(names []string, fn func(*store.CertificateTx) error) error {
+	return s.then("store: after a commit of many", s.Store.UpdateAll(names, fn))
+}
+
+func (s *faultyStore) Retire(names []string, at time.Time, fact func(*store.Certificate) wire.Event) error {
+	return s.then("store: after setting aside", s.Store.Retire(names, at, fact))
+}
+
+func (s *faultyStore) Restore(names []string) error {
+	return s.then("store: after taking back", s.Store.Restore(names))
+}
+
+func (s *faultyStore) Forget(name string, facts ...wire.Event) (*store.Removed, error) {
+	forgotten, err := s.Store.Forget(name, facts...)
+	return forgotten, s.then("store: after forgetting", err)
+}
+
+func (s *faultyStore) then(label string, err error) error {
+	if err == nil {
+		s.point(label)
+	}
+	return err
+}
+
 type faultyKeys struct {
 	Keys
 	point      func(string)

@@ -207,7 +207,7 @@ func (w *world) tryOpen() (err error) {
 	}
 	w.engine, err = renewal.New(renewal.Config{
 		Store: w.store, Keys: dirs[0], Swept: []renewal.Sweeper{dirs[1]}, Managed: list, ScratchDir: filepath.Join(state, "snapshots"),
-		TickInterval: cmp.Or(w.tick, time.Minute), Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
+		Pace: renewal.Pace{TickInterval: cmp.Or(w.tick, time.Minute)}, Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
 	})
 	if err != nil {
 		return err

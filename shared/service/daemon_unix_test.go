@@ -50,6 +50,15 @@ func runTestDaemon(name string) int {
 					return 7
 				}
 			}
+		case "reloading":
+			reload := life.Reload()
+			life.Ready()
+			fmt.Println("ready")
+			<-reload
+			done := life.Reloading()
+			done("configured anew")
+			<-ctx.Done()
+			return 0
 		case "stubborn":
 			fmt.Println("ready")
 			<-ctx.Done()
@@ -77,6 +86,18 @@ type testDaemon struct {
 
 func startTestDaemon(t *testing.T, name string, env ...string) *testDaemon {
 	t.Helper()
+	d := prepareTestDaemon(t, name, env...)
+	d.start(t)
+	return d
+}
+
+func (d *testDaemon) start(t *testing.T) {
+	t.Helper()
+	require.NoError(t, d.Start())
+}
+
+func prepareTestDaemon(t *testing.T, name string, env ...string) *testDaemon {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
@@ -87,7 +108,6 @@ func startTestDaemon(t *testing.T, name string, env ...string) *testDaemon {
 	require.NoError(t, err)
 	t.Cleanup(func() { stderr.Close() })
 	cmd.Stderr = stderr
-	require.NoError(t, cmd.Start())
 	return &testDaemon{Cmd: cmd, lines: bufio.NewScanner(stdout), rest: func() string {
 		text, err := os.ReadFile(stderr.Name())
 		require.NoError(t, err)
@@ -186,6 +206,22 @@ func TestProcessTellsSystemd(t *testing.T) {
 	}
 	assert.Equal(t, 7, d.ends(t))
 	assert.Len(t, seen, 3, "only these: %v", seen)
+}
+
+// The messages of a reload are those that sd_notify(3) asks of a service, in one
+// datagram where they belong together.
+func TestProcessTellsSystemdOfAReload(t *testing.T) {
+	socket, next := listenAsSystemd(t)
+	d := startTestDaemon(t, "reloading", "NOTIFY_SOCKET="+socket)
+	assert.Equal(t, "READY=1", next())
+	d.says(t, "ready")
+	require.NoError(t, d.Process.Signal(syscall.SIGHUP))
+	assert.Regexp(t, `^RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*\n$`, next())
+	assert.Equal(t, "READY=1", next())
+	assert.Equal(t, "STATUS=configured anew", next())
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	assert.Equal(t, "STOPPING=1", next())
+	assert.Zero(t, d.ends(t))
 }
 
 func TestProcessTellsSystemdWhyItFailed(t *testing.T) {

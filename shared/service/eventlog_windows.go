@@ -40,6 +40,11 @@ func (e *events) stopping() {
 	}
 }
 
+// A reload is nothing here either: its outcome is in the log, and a failure in
+// the state that the daemon reports.
+func (e *events) reloading() {}
+func (e *events) reloaded()  {}
+
 // status is nothing here: Windows has no status line for services, and the
 // Event Log is for what an operator must see.
 func (e *events) status(string) {}

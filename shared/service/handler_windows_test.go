@@ -20,6 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type told struct{ failure error }
 
 func (t *told) ready()           {}
+func (t *told) reloading()       {}
+func (t *told) reloaded()        {}
 func (t *told) stopping()        {}
 func (t *told) status(string)    {}
 func (t *told) failed(err error) { t.failure = err }

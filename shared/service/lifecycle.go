@@ -43,12 +43,31 @@ func (l Lifecycle) Failed(err error) {
 // ended by SIGHUP, as programs are; under systemd it is then started anew, so
 // that the new configuration is in force either way. A daemon calls it before it
 // says Ready.
+//
+// The hangup of the terminal that a daemon was started from ends it in any case:
+// whoever closes a window does not mean that the program in it shall go on, and
+// what it has to say from then on goes nowhere. nohup(1) and setsid(1) are for
+// those who mean that.
 func (l Lifecycle) Reload() <-chan struct{} {
 	if l.s == nil {
 		return nil
 	}
 	l.s.subscribe.Do(func() { close(l.s.subscribed) })
 	return l.s.reload
+}
+
+// Reloading says that the daemon puts another configuration into effect, and that
+// "systemctl reload" is to wait for it. The returned function says that this is
+// over, in one line: with the new configuration, or with the old one and why.
+func (l Lifecycle) Reloading() (done func(text string)) {
+	if l.s == nil {
+		return func(string) {}
+	}
+	l.s.manager.reloading()
+	return func(text string) {
+		l.s.manager.reloaded()
+		l.s.manager.status(text)
+	}
 }
 
 // Watch makes the service manager's watchdog ask healthy before each sign of
@@ -68,6 +87,8 @@ func (l Lifecycle) Watch(healthy func(context.Context) error) {
 // report, and safe for concurrent use.
 type manager interface {
 	ready()
+	reloading()
+	reloaded()
 	stopping()
 	status(text string)
 	failed(err error)
@@ -104,6 +125,8 @@ func (s *session) requestReload() bool {
 type unmanaged struct{}
 
 func (unmanaged) ready()        {}
+func (unmanaged) reloading()    {}
+func (unmanaged) reloaded()     {}
 func (unmanaged) stopping()     {}
 func (unmanaged) status(string) {}
 func (unmanaged) failed(error)  {}

@@ -39,7 +39,13 @@ type systemd struct {
 	once   sync.Once // the first failure is told, later ones are the same
 }
 
-func (m *systemd) ready()             { m.send(daemon.SdNotifyReady) }
+func (m *systemd) ready() { m.send(daemon.SdNotifyReady) }
+
+// reloading is in one message, as sd_notify(3) asks for.
+func (m *systemd) reloading() {
+	m.send(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+}
+func (m *systemd) reloaded()          { m.send(daemon.SdNotifyReady) }
 func (m *systemd) stopping()          { m.send(daemon.SdNotifyStopping) }
 func (m *systemd) status(text string) { m.send("STATUS=" + oneLine(text)) }
 func (m *systemd) failed(err error)   { m.status("failed: " + err.Error()) }

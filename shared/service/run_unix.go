@@ -45,7 +45,7 @@ func Run(ctx context.Context, def Definition, main func(ctx context.Context, lif
 	}
 	signal.Notify(caught, wanted...)
 	defer signal.Stop(caught)
-	p := &process{name: def.Name, signals: caught, stderr: os.Stderr, exit: os.Exit, notify: notifySystemd}
+	p := &process{name: def.Name, signals: caught, stderr: os.Stderr, exit: os.Exit, notify: notifySystemd, hasTerminal: hasTerminal()}
 	return p.run(ctx, main)
 }
 
@@ -59,6 +59,19 @@ type process struct {
 	stderr  io.Writer
 	exit    func(status int)
 	notify  func(state string) (sent bool, err error)
+	// hasTerminal says that the process was started from a terminal.
+	hasTerminal bool
+}
+
+// hasTerminal reports whether the process has a controlling terminal. It has none
+// any more once that has hung up, before it hears of it.
+func hasTerminal() bool {
+	terminal, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	terminal.Close()
+	return true
 }
 
 func (p *process) run(ctx context.Context, main func(context.Context, Lifecycle) int) int {
@@ -109,7 +122,10 @@ func (p *process) obey(life context.Context, s *session, cancel context.CancelCa
 		if sig == syscall.SIGHUP {
 			// A hangup is never the second signal: reloads come from scripts,
 			// impatience comes from people.
-			if stopping || s.requestReload() {
+			if stopping {
+				continue
+			}
+			if closed := p.hasTerminal && !hasTerminal(); !closed && s.requestReload() {
 				continue
 			}
 		}

@@ -130,12 +130,11 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	engine, err = renewal.New(renewal.Config{
-		Store: state.store, Keys: state.keys, Managed: managed, KeepRemoved: s.Renewal.KeepRemoved,
-		Swept:       []renewal.Sweeper{state.identityKeys, state.accountKeys},
-		ScratchDir:  filepath.Join(s.StateDir, "snapshots"),
-		Concurrency: s.Renewal.Concurrency, TickInterval: s.Renewal.TickInterval,
-		TickBudget: s.Renewal.TickBudget, IssueTimeout: s.Renewal.IssueTimeout,
-		Now: state.clock.Now, Wall: state.clock.Wall, Confirm: state.clock.Confirm,
+		Store: state.store, Keys: state.keys, Managed: managed,
+		Swept:      []renewal.Sweeper{state.identityKeys, state.accountKeys},
+		ScratchDir: filepath.Join(s.StateDir, "snapshots"),
+		Pace:       pace(&s.Renewal),
+		Now:        state.clock.Now, Wall: state.clock.Wall, Confirm: state.clock.Confirm,
 		Count: outcomes.Count, Log: log.With("part", "renewal"),
 	})
 	if err != nil {
@@ -183,6 +182,14 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	log.Info("agent stops")
 	return nil
+}
+
+// pace is how the engine works.
+func pace(r *config.Renewal) renewal.Pace {
+	return renewal.Pace{
+		Concurrency: r.Concurrency, TickInterval: r.TickInterval, TickBudget: r.TickBudget,
+		IssueTimeout: r.IssueTimeout, KeepRemoved: r.KeepRemoved,
+	}
 }
 
 // localState is everything of the agent that is on disk.
