@@ -35,14 +35,27 @@ type source struct {
 
 // AddSource names a server that can be asked for the time. ask returns nil
 // after it has called Observe or Probe with that name; it is called by one
-// goroutine at a time.
+// goroutine at a time. A name that is known is asked by the new ask from now on.
 func (c *Clock) AddSource(name string, ask func(context.Context) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := func(s source) bool { return s.name == name }
-	if len(c.sources) < maxOffsets && !slices.ContainsFunc(c.sources, known) {
-		c.sources = append(c.sources, source{name: name, ask: ask})
+	at := slices.IndexFunc(c.sources, func(s source) bool { return s.name == name })
+	switch {
+	case at >= 0:
+		// Not in place: who goes through the sources does so on what there was.
+		c.sources = slices.Clone(c.sources)
+		c.sources[at].ask = ask
+	case len(c.sources) < maxOffsets:
+		c.sources = append(slices.Clip(c.sources), source{name: name, ask: ask})
 	}
+}
+
+// RemoveSource has a server not asked any more. What it said still counts for as
+// long as it would.
+func (c *Clock) RemoveSource(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sources = slices.DeleteFunc(slices.Clone(c.sources), func(s source) bool { return s.name == name })
 }
 
 // Run looks for steps of the wall clock, asks the sources while the time is not

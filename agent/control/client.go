@@ -86,6 +86,17 @@ func (c *Client) Renew(ctx context.Context, name string) (underWay bool, err err
 	return out.UnderWay, err
 }
 
+// Reload has the configuration on disk put into effect. When that cannot be done
+// the error is a *wire.Problem with wire.CodeInvalid, whose Detail says what is
+// wrong there, one line for each finding.
+func (c *Client) Reload(ctx context.Context) (*Reload, error) {
+	done := new(Reload)
+	if err := c.call(ctx, http.MethodPost, "/v1/reload", nil, done); err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
 // Subjects asks for copies of what is known of each certificate, for a drill.
 func (c *Client) Subjects(ctx context.Context) ([]*renewal.Subject, error) {
 	var list []*renewal.Subject

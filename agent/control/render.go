@@ -29,6 +29,13 @@ func Render(w io.Writer, status *Status) (Verdict, error) {
 		fmt.Fprintln(&b)
 		table(&b, status, v)
 	}
+	for i := range status.Removed {
+		c := &status.Removed[i]
+		if i == 0 {
+			fmt.Fprintln(&b)
+		}
+		fmt.Fprintf(&b, "removed:     %s, not in the configuration any more since %s; kept until %s\n", plain(c.Name), stamp(c.RemovedAt), stamp(c.KeptUntil))
+	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return v, fmt.Errorf("write the status: %w", err)
 	}

@@ -121,6 +121,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/certificates/{name}", s.certificate)
 	mux.HandleFunc("POST /v1/certificates/{name}/renew", s.renew)
+	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("GET /v1/subjects", s.subjects)
 	mux.HandleFunc("POST /v1/enroll", s.enroll)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -153,12 +154,13 @@ func (s *Server) certificate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("name")
-	at := slices.IndexFunc(status.Certificates, func(c Certificate) bool { return c.Name == name })
+	all := slices.Concat(status.Certificates, status.Removed)
+	at := slices.IndexFunc(all, func(c Certificate) bool { return c.Name == name })
 	if at < 0 {
 		s.fail(w, fmt.Errorf("%q: %w", name, ErrUnknownCertificate))
 		return
 	}
-	answer(w, http.StatusOK, status.Certificates[at])
+	answer(w, http.StatusOK, all[at])
 }
 
 // subjectLine is one line of the list of subjects. The last one is its end, so
@@ -206,6 +208,15 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusAccepted, renewAnswer{UnderWay: underWay})
+}
+
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	done, err := s.cfg.Backend.Reload(r.Context())
+	if err != nil {
+		refuse(w, &wire.Problem{Status: http.StatusUnprocessableEntity, Code: wire.CodeInvalid, Detail: err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, done)
 }
 
 // enrollBody is EnrollRequest on the socket: the one place where the token is

@@ -68,6 +68,12 @@ func (a *agent) Renew(_ context.Context, name string) (bool, error) {
 	return len(a.renewed) > 1, nil
 }
 
+func (a *agent) Reload(context.Context) (*Reload, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &Reload{Added: []string{"new"}, Unchanged: 2}, a.err
+}
+
 func (a *agent) Subjects(_ context.Context, yield func(*renewal.Subject) error) error {
 	for _, s := range a.subjects {
 		if err := yield(s); err != nil {
@@ -159,6 +165,14 @@ func TestClientAndServer(t *testing.T) {
 	_, err = client.Renew(t.Context(), "none")
 	assert.Equal(t, wire.CodeNotFound, problemOf(t, err).Code)
 	assert.ErrorContains(t, err, "certctl-agent list")
+
+	done, err := client.Reload(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, &Reload{Added: []string{"new"}, Unchanged: 2}, done)
+	backend.err = errors.New("agent.yaml:3:5: renewal.concurrency: expected a number\nagent.yaml:4:1: unknown")
+	_, err = client.Reload(t.Context())
+	assert.Equal(t, wire.CodeInvalid, problemOf(t, err).Code)
+	assert.Equal(t, backend.err.Error(), problemOf(t, err).Detail, "every line of it")
 
 	backend.err = errors.New("the disk is full")
 	_, err = client.Status(t.Context())

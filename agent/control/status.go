@@ -28,6 +28,9 @@ type Backend interface {
 	// renewal had begun already. For a name that is not managed the error wraps
 	// ErrUnknownCertificate.
 	Renew(ctx context.Context, name string) (underWay bool, err error)
+	// Reload puts the configuration on disk into effect. An error is about that
+	// configuration, and means that everything goes on as it was.
+	Reload(ctx context.Context) (*Reload, error)
 	// Subjects hands out a copy of what is known of each certificate, for a
 	// drill, and stops at the first error of yield.
 	Subjects(ctx context.Context, yield func(*renewal.Subject) error) error
@@ -60,6 +63,9 @@ type Status struct {
 	// Assignments are what this host made of the certificates that the centre
 	// defines for it, ordered by name. Active ones are among Certificates.
 	Assignments []Assignment `json:"assignments,omitempty"`
+	// Removed are kept in case that they come back into the configuration. They
+	// are neither renewed nor deployed nor judged.
+	Removed []Certificate `json:"removed,omitempty"` // ordered by name
 	// Warnings are findings about the host or the agent itself that a person
 	// has to look at, each one line with its mend.
 	Warnings []string `json:"warnings,omitempty"`
@@ -87,6 +93,8 @@ type Agent struct {
 	StartedAt  time.Time      `json:"started_at"`
 	StateDir   string         `json:"state_dir"`
 	ConfigFile string         `json:"config_file,omitempty"`
+	// ConfiguredAt is when the configuration was put into effect.
+	ConfiguredAt time.Time `json:"configured_at,omitzero"`
 }
 
 // Enrollment is what the agent is to its coordinator.
@@ -185,6 +193,33 @@ type Certificate struct {
 	WaitsUntil time.Time  `json:"waits_until,omitzero"`
 	Forced     bool       `json:"forced,omitempty"`
 	Suggestion *RenewHint `json:"renewal_info,omitempty"`
+	// RemovedAt is when it left the configuration, and KeptUntil when what is kept
+	// of it is deleted.
+	RemovedAt time.Time `json:"removed_at,omitzero"`
+	KeptUntil time.Time `json:"kept_until,omitzero"`
+}
+
+// StateRemoved is the state of a certificate that left the configuration. It is
+// never reported to the coordinator.
+const StateRemoved wire.State = "removed"
+
+// RemovedOf describes a certificate that left the configuration. That it is safe
+// until some time, or planned to be renewed, is not said of it.
+func RemovedOf(r renewal.RemovedCertificate) Certificate {
+	c := CertificateOf(r.Record, "")
+	c.State, c.RemovedAt, c.KeptUntil = StateRemoved, r.RemovedAt, r.KeptUntil
+	c.SafeUntil, c.RenewAt, c.NextAttempt, c.NextAction = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return c
+}
+
+// Reload is what a new configuration changed.
+type Reload struct {
+	Added     []string `json:"added,omitempty"` // certificates
+	Removed   []string `json:"removed,omitempty"`
+	Changed   []string `json:"changed,omitempty"`
+	Unchanged int      `json:"unchanged"`
+	// Settings are those that changed beside the certificates.
+	Settings []string `json:"settings,omitempty"`
 }
 
 // RenewHint is the last suggestion of the authority (RFC 9773).

@@ -156,6 +156,12 @@ func (d *daemon) kill() {
 	<-d.done
 }
 
+// signal sends a signal that does not end the program.
+func (d *daemon) signal(signal os.Signal) {
+	d.t.Helper()
+	require.NoError(d.t, d.cmd.Process.Signal(signal))
+}
+
 // stop asks the program to end, and expects that it does so in order.
 func (d *daemon) stop() {
 	d.t.Helper()

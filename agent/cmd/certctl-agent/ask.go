@@ -79,6 +79,8 @@ func (a *agentCommand) listCommand() *cobra.Command {
 		Use:     "list [NAME]",
 		Aliases: []string{"ls"},
 		Short:   "List the managed certificates, or show one whole",
+		Long: `Lists the managed certificates. Those that left the configuration are shown as
+removed until what is kept of them is deleted.`,
 		Example: `  certctl-agent list
   certctl-agent list www --output json`,
 		Args:              cobra.MaximumNArgs(1),
@@ -105,7 +107,7 @@ func (a *agentCommand) listCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				return cli.WriteJSON(cmd.OutOrStdout(), status.Certificates)
+				return cli.WriteJSON(cmd.OutOrStdout(), slices.Concat(status.Certificates, status.Removed))
 			}
 			return listTable(cmd.OutOrStdout(), status)
 		},
@@ -115,7 +117,7 @@ func (a *agentCommand) listCommand() *cobra.Command {
 }
 
 func listTable(out io.Writer, status *control.Status) error {
-	certificates := status.Certificates
+	certificates := slices.Concat(status.Certificates, status.Removed)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSOURCE\tNAMES\tISSUER\tSTATE\tSERIAL\tNOT AFTER\tRENEW AT\tSAFE UNTIL")
 	date := func(t time.Time) string {
@@ -136,8 +138,12 @@ func listTable(out io.Writer, status *control.Status) error {
 		if serial == "" {
 			serial = "-"
 		}
+		safeUntil := safe(c.SafeUntil)
+		if !c.KeptUntil.IsZero() {
+			safeUntil = "kept until " + date(c.KeptUntil)
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			c.Name, c.Source, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt), safe(c.SafeUntil))
+			c.Name, c.Source, strings.Join(c.Names.Strings(), ","), c.Issuer, c.State, serial, date(c.NotAfter), date(c.RenewAt), safeUntil)
 	}
 	if err := w.Flush(); err != nil {
 		return err

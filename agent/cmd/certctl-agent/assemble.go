@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/config"
@@ -31,9 +33,46 @@ type parts struct {
 	accountKeys acme.KeyStore
 	issuerState acme.StateStore
 	coordinator issuer.Issuer
-	issuers     map[string]issuer.Issuer // of managed
-	clock       *clock.Clock             // nil in a check of the configuration
-	log         *slog.Logger
+	listeners   *acme.Listeners // of the whole run
+	// before are the issuers of the configuration before: those whose section is
+	// the same are taken over, with their sessions and what they know of limits.
+	before  map[string]madeIssuer
+	made    map[string]madeIssuer    // of managed
+	issuers map[string]issuer.Issuer // of managed, the coordinator's CA too
+	clock   *clock.Clock             // nil in a check of the configuration
+	log     *slog.Logger
+}
+
+// madeIssuer is an issuer and what it was made of.
+type madeIssuer struct {
+	section *config.ACME
+	roots   []byte // what its ca_file held
+	issuer  *acme.Issuer
+}
+
+// sameIssuer reports whether two sections are the same, secrets included.
+func sameIssuer(a, b config.Issuer) bool { return reflect.DeepEqual(a, b) }
+
+// with are parts for another configuration.
+func (p *parts) with(s *config.Settings, report *settings.Report) *parts {
+	next := *p
+	next.settings, next.report = s, report
+	next.before, next.made, next.issuers = p.made, nil, nil
+	return &next
+}
+
+// askForTime has these issuers, and no others, asked for the time.
+func (p *parts) askForTime() {
+	named := make(map[string]bool, len(p.made))
+	for _, m := range p.made {
+		named[m.issuer.TimeSource()] = true
+		p.clock.AddSource(m.issuer.TimeSource(), m.issuer.AskTime)
+	}
+	for _, m := range p.before {
+		if name := m.issuer.TimeSource(); !named[name] {
+			p.clock.RemoveSource(name)
+		}
+	}
 }
 
 // managed turns the configuration into what the engine manages. Its errors
@@ -92,16 +131,18 @@ func digestOf(text []byte) string {
 // makeIssuers makes the issuers of the configuration, once: an account and a
 // listener belong to one of them.
 func (p *parts) makeIssuers() error {
-	all := map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
-	listeners := acme.NewListeners(p.log)
+	if p.listeners == nil {
+		p.listeners = acme.NewListeners(p.log)
+	}
+	p.issuers = map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
+	p.made = make(map[string]madeIssuer, len(p.settings.Issuers))
 	for name, section := range p.settings.Issuers {
-		iss, err := p.acme(name, section.ACME, listeners)
+		made, err := p.acme(name, section.ACME)
 		if err != nil {
 			return p.report.Problem("issuers."+name, err)
 		}
-		all[name] = iss
+		p.made[name], p.issuers[name] = made, made.issuer
 	}
-	p.issuers = all
 	return nil
 }
 
@@ -115,28 +156,27 @@ func (p *parts) limits(name string) renewal.Limits {
 	return renewal.Limits{OrdersPerHour: section.Budget(), Burst: l.Burst, Concurrency: l.Concurrency}
 }
 
-func (p *parts) acme(name string, a *config.ACME, listeners *acme.Listeners) (*acme.Issuer, error) {
-	roots, err := readRoots(a.CAFile)
+func (p *parts) acme(name string, a *config.ACME) (madeIssuer, error) {
+	roots, text, err := readRoots(a.CAFile)
 	if err != nil {
-		return nil, err
+		return madeIssuer{}, err
+	}
+	if kept, ok := p.before[name]; ok && reflect.DeepEqual(kept.section, a) && bytes.Equal(kept.roots, text) {
+		return kept, nil
 	}
 	cfg := acme.Config{
 		Name: name, DirectoryURL: a.Directory, RootCAs: roots, Contact: a.Email, TermsAgreed: a.TermsAgreed,
-		PreferredChain: a.PreferredChain, Solver: solver(a), Listeners: listeners,
+		PreferredChain: a.PreferredChain, Solver: solver(a), Listeners: p.listeners,
 		Keys: p.accountKeys, State: p.issuerState, Log: p.log,
 	}
 	if a.EAB != nil {
 		cfg.EAB = &acme.EAB{KeyID: a.EAB.KeyID, HMACKey: a.EAB.HMACKey}
 	}
-	if p.clock == nil {
-		return acme.New(cfg)
+	if p.clock != nil {
+		cfg.Clock = p.clock
 	}
-	cfg.Clock = p.clock
 	made, err := acme.New(cfg)
-	if err == nil {
-		p.clock.AddSource(made.TimeSource(), made.AskTime)
-	}
-	return made, err
+	return madeIssuer{section: a, roots: text, issuer: made}, err
 }
 
 func solver(a *config.ACME) acme.Solver {
@@ -161,19 +201,19 @@ func solver(a *config.ACME) acme.Solver {
 }
 
 // readRoots reads a PEM file of roots; nil, for the system's roots, without a file.
-func readRoots(path string) (*x509.CertPool, error) {
+func readRoots(path string) (*x509.CertPool, []byte, error) {
 	if path == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
+		return nil, nil, fmt.Errorf("ca_file: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM", path)
+		return nil, nil, fmt.Errorf("ca_file: %s holds no certificate in PEM", path)
 	}
-	return roots, nil
+	return roots, text, nil
 }
 
 func (p *parts) target(d *managed.Deployment, names pki.Names) (*file.Target, error) {

@@ -23,14 +23,13 @@ import (
 
 // backend is the running agent, as the control socket sees it.
 type backend struct {
-	settings *config.Settings
-	file     string
-	state    *localState
-	engine   *renewal.Engine
-	syncer   *sync.Client
-	roll     *roll
-	started  time.Time
-	log      *slog.Logger
+	configuration *configuration
+	state         *localState
+	engine        *renewal.Engine
+	syncer        *sync.Client
+	roll          *roll
+	started       time.Time
+	log           *slog.Logger
 }
 
 // Status implements control.Backend.
@@ -54,17 +53,28 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	link := b.syncer.State()
 	host := hostReport()
 	now := b.state.clock.Reading()
+	configuredAt, problem := b.configuration.standing()
+	removed, err := b.engine.Removed()
+	if err != nil {
+		return nil, err
+	}
 	status := &control.Status{
 		At: now.Now,
 		Agent: control.Agent{
 			Build: buildinfo.Get(), Hostname: host.Hostname, PID: os.Getpid(), StartedAt: b.started,
-			StateDir: b.settings.StateDir, ConfigFile: b.file,
+			StateDir: b.configuration.current().StateDir, ConfigFile: b.configuration.file(), ConfiguredAt: configuredAt,
 		},
 		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
 		Coordinator:  control.ConnectionOf(link, dropped),
 		Clock:        control.ClockOf(now),
 		SafeUntil:    safeUntil,
 		Certificates: make([]control.Certificate, 0, len(certificates)),
+	}
+	if problem != "" {
+		status.Warnings = append(status.Warnings, notInEffect(problem))
+	}
+	for _, r := range removed {
+		status.Removed = append(status.Removed, control.RemovedOf(r))
 	}
 	assigned, err := b.assignments(status)
 	if err != nil {
@@ -131,9 +141,12 @@ func (b *backend) Subjects(ctx context.Context, yield func(*renewal.Subject) err
 	})
 }
 
+// Reload implements control.Backend.
+func (b *backend) Reload(context.Context) (*control.Reload, error) { return b.configuration.reload() }
+
 // Enroll implements control.Backend.
 func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
-	identity, err := enrollWith(ctx, b.settings, b.state, request, b.log)
+	identity, err := enrollWith(ctx, b.configuration.current(), b.state, request, b.log)
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ is not running.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	a.source.Bind(root)
 	root.AddCommand(
-		a.runCommand(), a.enrollCommand(), a.statusCommand(), a.listCommand(), a.renewCommand(), a.drillCommand(),
+		a.runCommand(), a.enrollCommand(), a.statusCommand(), a.listCommand(), a.renewCommand(), a.reloadCommand(), a.drillCommand(),
 		cli.CheckConfig(&a.source, checkAssembly), cli.Version(),
 	)
 	root.AddCommand(a.serviceCommands()...)

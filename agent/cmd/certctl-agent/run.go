@@ -27,7 +27,6 @@ import (
 	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/runner"
 	"github.com/certctl/certctl/shared/service"
-	"github.com/certctl/certctl/shared/settings"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -61,10 +60,11 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	if err != nil {
 		return err
 	}
-	log, _, err := cli.Logger(os.Stderr, s.Log.Level, s.Log.Format)
+	log, level, err := cli.Logger(os.Stderr, s.Log.Level, s.Log.Format)
 	if err != nil {
 		return err
 	}
+	reloads := life.Reload()
 	for _, warning := range report.Warnings() {
 		log.Warn("configuration", "warning", warning)
 	}
@@ -119,6 +119,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	if roll, err = newRoll(assembly, state.store); err != nil {
 		return err
 	}
+	assembly.askForTime()
 	managed, made, err := roll.managed()
 	if err != nil {
 		return err
@@ -142,7 +143,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	engine.OnChange(syncer.Kick)
 	commands, err = command.New(command.Config{
-		Store: state.store, Engine: engine, Revoker: assembly.revoker, Key: state.keys.Load,
+		Store: state.store, Engine: engine, Revoker: roll.revoker, Key: state.keys.Load,
 		Now: state.clock.Now, OnChange: syncer.Kick, Log: log.With("part", "commands"),
 	})
 	if err != nil {
@@ -150,9 +151,16 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	engine.OnChange(commands.Wake)
 
+	file, _ := a.source.File()
+	inEffect := &configuration{
+		load: a.load, path: file, roll: roll, engine: engine, level: level, tell: syncer.Report, expect: outcomes.Expect, now: state.clock.Now,
+		settings: s, report: report, since: state.clock.Now(), log: log.With("part", "configuration"),
+	}
+	inEffect.tried = look(inEffect.files(s, report))
+
 	socket, err := control.New(control.Config{
 		Path: s.Control.Socket, Group: s.Control.Group,
-		Backend: &backend{settings: s, file: a.fileIfRead(report), state: state, engine: engine, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
+		Backend: &backend{configuration: inEffect, state: state, engine: engine, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
 		Log:     log.With("part", "control"),
 	})
 	if err != nil {
@@ -171,6 +179,8 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	err = runner.Run(ctx,
 		runner.Task{Name: "clock", Run: state.clock.Run},
 		runner.Task{Name: "renewal", Run: engine.Run},
+		runner.Task{Name: "reload", Run: func(ctx context.Context) error { return inEffect.obey(ctx, life, reloads) }},
+		runner.Task{Name: "configuration", Run: func(ctx context.Context) error { return inEffect.watch(ctx, life) }},
 		runner.Task{Name: "assignments", Run: func(ctx context.Context) error { return roll.run(ctx, engine, syncer.Report) }},
 		runner.Task{Name: "commands", Run: commands.Run},
 		runner.Task{Name: "sync", Run: syncer.Run},
@@ -266,12 +276,4 @@ func hostReport() wire.HostReport {
 		Hostname: hostname, OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Version: buildinfo.Version(), StartedAt: time.Now().UTC().Truncate(time.Second),
 	}
-}
-
-// fileIfRead is the configuration file for status, "" when there is none.
-func (a *agentCommand) fileIfRead(report *settings.Report) string {
-	if file, _ := a.source.File(); report.FileRead() {
-		return file
-	}
-	return ""
 }

@@ -25,13 +25,15 @@ const judgeInterval = time.Hour
 // roll is the whole list of managed certificates: the host's own, and those that
 // the centre defines and the host's rules allow.
 type roll struct {
-	parts *parts
-	local []renewal.Managed // of the configuration
 	store *store.Store
 	log   *slog.Logger
 	wake  chan struct{} // holds at most one
 
-	mu       stdsync.Mutex // guards verdicts
+	applying stdsync.Mutex // held from the making of a list until the engine has it
+
+	mu       stdsync.Mutex // guards what follows
+	parts    *parts
+	local    []renewal.Managed // of the configuration
 	verdicts []assignment.Verdict
 }
 
@@ -46,19 +48,64 @@ func newRoll(p *parts, st *store.Store) (*roll, error) {
 
 // managed is the list now, and what was made of the assignments.
 func (r *roll) managed() ([]renewal.Managed, sync.Made, error) {
-	desired, err := r.store.Desired()
+	r.mu.Lock()
+	p, local := r.parts, r.local
+	r.mu.Unlock()
+	list, verdicts, made, err := r.with(p, local)
 	if err != nil {
 		return nil, sync.Made{}, err
 	}
-	identity, err := r.store.Identity()
-	if err != nil {
-		return nil, sync.Made{}, err
-	}
-	assigned, verdicts := r.parts.assigned(desired.Assignments, identity)
 	r.mu.Lock()
 	r.verdicts = verdicts
 	r.mu.Unlock()
-	return slices.Concat(r.local, assigned), sync.Made{Digest: desired.Digest, Reports: assignment.Reports(verdicts)}, nil
+	return list, made, nil
+}
+
+// with is the list of a configuration.
+func (r *roll) with(p *parts, local []renewal.Managed) ([]renewal.Managed, []assignment.Verdict, sync.Made, error) {
+	desired, err := r.store.Desired()
+	if err != nil {
+		return nil, nil, sync.Made{}, err
+	}
+	identity, err := r.store.Identity()
+	if err != nil {
+		return nil, nil, sync.Made{}, err
+	}
+	assigned, verdicts := p.assigned(desired.Assignments, identity)
+	return slices.Concat(local, assigned), verdicts, sync.Made{Digest: desired.Digest, Reports: assignment.Reports(verdicts)}, nil
+}
+
+// adopt puts another configuration into effect, with what the centre wants beside
+// it. An error changes nothing.
+func (r *roll) adopt(p *parts, engine *renewal.Engine, tell func(sync.Made)) (renewal.Changes, error) {
+	local, err := p.managed()
+	if err != nil {
+		return renewal.Changes{}, err
+	}
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	list, verdicts, made, err := r.with(p, local)
+	if err != nil {
+		return renewal.Changes{}, err
+	}
+	did, err := engine.Reconfigure(list)
+	if err != nil {
+		return renewal.Changes{}, err
+	}
+	r.mu.Lock()
+	r.parts, r.local, r.verdicts = p, local, verdicts
+	r.mu.Unlock()
+	p.askForTime()
+	r.complain()
+	tell(made)
+	return did, nil
+}
+
+// current is what the certificates in effect were made with.
+func (r *roll) current() *parts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.parts
 }
 
 // brokered are the certificates that the coordinator's CA may issue.
@@ -69,8 +116,9 @@ func (r *roll) brokered() []string {
 			names = append(names, c.Name)
 		}
 	}
-	for i := range r.parts.settings.Certificates {
-		add(&r.parts.settings.Certificates[i])
+	own := r.current().settings.Certificates
+	for i := range own {
+		add(&own[i])
 	}
 	for _, v := range r.judged() {
 		if v.Certificate != nil {
@@ -127,6 +175,8 @@ func (r *roll) run(ctx context.Context, engine *renewal.Engine, tell func(sync.M
 }
 
 func (r *roll) apply(engine *renewal.Engine, tell func(sync.Made)) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
 	list, made, err := r.managed()
 	if err != nil {
 		return err
@@ -162,7 +212,7 @@ func (r *roll) judged() []assignment.Verdict {
 }
 
 // revoker is the issuer of that name, if this host can have it revoke.
-func (p *parts) revoker(name string) issuer.Revoker {
-	revoker, _ := p.issuers[name].(issuer.Revoker)
+func (r *roll) revoker(name string) issuer.Revoker {
+	revoker, _ := r.current().issuers[name].(issuer.Revoker)
 	return revoker
 }
