@@ -140,6 +140,14 @@ func TestRenewals(t *testing.T) {
 	assert.Equal(t, []resource.RenewalsHost{{AgentID: "web1", Hostname: "web1.example.com", Remaining: 2}}, planned.Hosts)
 	assert.Empty(t, get[resource.Page[resource.Renewals]](w, "/api/v1/renewals").Items)
 	assert.Equal(t, 1, post[resource.Renewals](w, "/api/v1/renewals?dry_run=true", `{"selector":"env=prod","expiring_within_seconds":1728000}`, http.StatusAccepted).Targets)
+	for pattern, targets := range map[string]int{"**.example.com": 2, "*.example.com": 2, "WWW.example.com": 1, "*.www.example.com": 0, "10.0.0.0/8": 0} {
+		assert.Equal(t, targets, post[resource.Renewals](w, "/api/v1/renewals?dry_run=true", `{"selector":"env=prod","name_pattern":"`+pattern+`"}`, http.StatusAccepted).Targets, pattern)
+	}
+	named := post[resource.Renewals](w, "/api/v1/renewals", `{"selector":"env=prod","name_pattern":"Www.example.com"}`, http.StatusAccepted)
+	assert.Equal(t, "www.example.com", named.NamePattern)
+	assert.Equal(t, 1, named.Targets)
+	assert.Equal(t, "cancelled", post[resource.Renewals](w, "/api/v1/renewals/"+named.ID+"/cancel", nil, http.StatusOK).State)
+	assert.Equal(t, "name_pattern", w.ask(http.MethodPost, "/api/v1/renewals", `{"selector":"*","name_pattern":"*"}`).problem(t, http.StatusBadRequest, wire.CodeInvalid).Field)
 
 	begun := post[resource.Renewals](w, "/api/v1/renewals", body, http.StatusAccepted)
 	assert.Equal(t, "running", begun.State)
@@ -159,7 +167,7 @@ func TestRenewals(t *testing.T) {
 	web.Report("www", renewed)
 	assert.Equal(t, "done", get[resource.Renewals](w, "/api/v1/renewals/"+begun.ID).State)
 	assert.Equal(t, "cancelled", post[resource.Renewals](w, "/api/v1/renewals/"+begun.ID+"/cancel", nil, http.StatusOK).State)
-	assert.Len(t, get[resource.Page[resource.Renewals]](w, "/api/v1/renewals").Items, 1)
+	assert.Len(t, get[resource.Page[resource.Renewals]](w, "/api/v1/renewals").Items, 2)
 	for _, refused := range []string{`{"selector":"env=none"}`, `{"selector":"env prod"}`} {
 		assert.Equal(t, "selector", w.ask(http.MethodPost, "/api/v1/renewals", refused).problem(t, http.StatusBadRequest, wire.CodeInvalid).Field)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/selector"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -120,9 +121,17 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	if err != nil {
 		return nil, invalid("selector", err.Error(), "see the documentation of selectors")
 	}
+	if in.Body.NamePattern != "" {
+		patterns, err := pki.ParseNamePatterns([]string{in.Body.NamePattern})
+		if err != nil {
+			return nil, invalid("name_pattern", err.Error(), "give such as **.example.com, or leave it out")
+		}
+		in.Body.NamePattern = patterns.Strings()[0]
+	}
 	view, now := s.Node.State().View(), s.Now().UTC()
 	planned := &fleet.Campaign{
-		Selector: chosen.String(), Issuer: in.Body.Issuer, Over: time.Duration(in.Body.OverSeconds) * time.Second,
+		NamePattern: in.Body.NamePattern,
+		Selector:    chosen.String(), Issuer: in.Body.Issuer, Over: time.Duration(in.Body.OverSeconds) * time.Second,
 		Reason: in.Body.Reason, CreatedAt: now, CreatedBy: actorOf(ctx), Index: view.Index(),
 	}
 	if in.Body.ExpiringWithinSeconds > 0 {
@@ -143,7 +152,7 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	id := newTokenID()
 	if _, err := s.do(ctx, fleet.BeginCampaign{
 		Actor: planned.CreatedBy, ID: id, Selector: planned.Selector, Issuer: planned.Issuer, ExpiringBefore: planned.ExpiringBefore,
-		Over: planned.Over, Targets: counted.Targets, Reason: planned.Reason,
+		Over: planned.Over, Targets: counted.Targets, Reason: planned.Reason, NamePattern: planned.NamePattern,
 	}); err != nil {
 		return nil, err
 	}
@@ -164,7 +173,7 @@ func (s *server) renewalsDetail(id string) (*renewalsDetail, error) {
 // is for.
 func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, hosts int) resource.Renewals {
 	out := resource.Renewals{
-		ID: c.ID, Selector: c.Selector, Issuer: c.Issuer, ExpiringBefore: c.ExpiringBefore.UTC(), OverSeconds: int64(c.Over / time.Second),
+		ID: c.ID, Selector: c.Selector, Issuer: c.Issuer, NamePattern: c.NamePattern, ExpiringBefore: c.ExpiringBefore.UTC(), OverSeconds: int64(c.Over / time.Second),
 		Reason: c.Reason, CreatedAt: c.CreatedAt.UTC(), CreatedBy: c.CreatedBy, EndsAt: c.CreatedAt.Add(c.Over).UTC(),
 		CancelledAt: c.CancelledAt.UTC(), CancelledBy: c.CancelledBy, Targets: c.Targets, Failures: []resource.Command{},
 	}

@@ -22,8 +22,8 @@ const renewalsPath = "/api/v1/renewals"
 
 func (p *program) renewCommand() *cobra.Command {
 	var (
-		all, dry                             bool
-		selector, issuer, over, soon, reason string
+		all, dry bool
+		wish     renewalsWish
 	)
 	cmd := &cobra.Command{
 		Use: "renew AGENT NAME | renew --all --selector SELECTOR --over TIME", Short: "Renew one certificate now, or many, spread over a time",
@@ -31,7 +31,7 @@ func (p *program) renewCommand() *cobra.Command {
 due. Without --all it is one certificate, at the host's next sync.
 
 With --all it is every certificate in service on the hosts that the selector matches;
---issuer and --expires-within choose among them. Each has a place of its own within
+--issuer, --name-pattern and --expires-within choose among them. Each has a place of its own within
 --over, so that authorities and services see an even load. Hosts that are away are
 asked when they come back, up to 30 days later. The renewals are in the background:
 "certctl renewals show" tells how far they are, "certctl renewals cancel" stops them.`,
@@ -50,14 +50,14 @@ asked when they come back, up to 30 days later. The renewals are in the backgrou
 		ValidArgsFunction: p.completeCertificates,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !all {
-				for _, flag := range []string{"selector", "issuer", "over", "expires-within", "reason", "dry-run"} {
+				for _, flag := range []string{"selector", "issuer", "name-pattern", "over", "expires-within", "reason", "dry-run"} {
 					if cmd.Flags().Changed(flag) {
 						return fmt.Errorf("flag --%s is for many certificates: add --all, or leave it out", flag)
 					}
 				}
 				return p.renewOne(cmd, args[0], args[1])
 			}
-			request, err := renewalsRequest(selector, issuer, over, soon, reason)
+			request, err := wish.request()
 			if err != nil {
 				return err
 			}
@@ -74,38 +74,42 @@ asked when they come back, up to 30 days later. The renewals are in the backgrou
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&all, "all", false, "all certificates that the other flags choose")
-	flags.StringVar(&selector, "selector", "", "which hosts, by their labels, such as env=prod,role in (web,api); * is every host")
-	flags.StringVar(&issuer, "issuer", "", "only certificates of the issuer with this name")
-	flags.StringVar(&soon, "expires-within", "", "only certificates that expire within this time, such as 30d")
-	flags.StringVar(&over, "over", "", "the time over which they are spread, such as 6h; 0s is at once")
-	flags.StringVar(&reason, "reason", "", "why, for the audit trail")
+	flags.StringVar(&wish.selector, "selector", "", "which hosts, by their labels, such as env=prod,role in (web,api); * is every host")
+	flags.StringVar(&wish.issuer, "issuer", "", "only certificates of the issuer with this name")
+	flags.StringVar(&wish.names, "name-pattern", "", "only certificates that hold a name of this pattern, such as **.shop.example.com")
+	flags.StringVar(&wish.soon, "expires-within", "", "only certificates that expire within this time, such as 30d")
+	flags.StringVar(&wish.over, "over", "", "the time over which they are spread, such as 6h; 0s is at once")
+	flags.StringVar(&wish.reason, "reason", "", "why, for the audit trail")
 	flags.BoolVar(&dry, "dry-run", false, "count what would be renewed on which host, and begin nothing")
 	return cmd
 }
 
-func renewalsRequest(selector, issuer, over, soon, reason string) (*resource.CreateRenewals, error) {
+// renewalsWish is what the flags of a mass renewal say.
+type renewalsWish struct{ selector, issuer, names, over, soon, reason string }
+
+func (w *renewalsWish) request() (*resource.CreateRenewals, error) {
 	switch {
-	case selector == "":
+	case w.selector == "":
 		return nil, errors.New("flag --selector is missing: say which hosts, such as env=prod; * is every host")
-	case over == "":
+	case w.over == "":
 		return nil, errors.New("flag --over is missing: say over which time to spread the renewals, such as 6h; 0s is at once")
 	}
-	request := &resource.CreateRenewals{Selector: selector, Issuer: issuer, Reason: reason}
-	window, err := settings.ParseDuration(over)
+	request := &resource.CreateRenewals{Selector: w.selector, Issuer: w.issuer, NamePattern: w.names, Reason: w.reason}
+	window, err := settings.ParseDuration(w.over)
 	if err == nil && (window < 0 || window%time.Second != 0) {
 		err = errors.New("expected whole seconds, 0s or more")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("flag --over %q: %w", over, err)
+		return nil, fmt.Errorf("flag --over %q: %w", w.over, err)
 	}
 	request.OverSeconds = int64(window / time.Second)
-	if soon != "" {
-		within, err := settings.ParseDuration(soon)
+	if w.soon != "" {
+		within, err := settings.ParseDuration(w.soon)
 		if err == nil && within < time.Second {
 			err = errors.New("expected one second or more")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("flag --expires-within %q: %w", soon, err)
+			return nil, fmt.Errorf("flag --expires-within %q: %w", w.soon, err)
 		}
 		request.ExpiringWithinSeconds = int64(within / time.Second)
 	}
@@ -227,7 +231,7 @@ func (p *program) showRenewals(cmd *cobra.Command, r *resource.Renewals) error {
 		over := span(time.Duration(r.OverSeconds) * time.Second)
 		if r.ID == "" {
 			if err := facts(out, [][2]string{
-				{"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"certificates", strconv.Itoa(r.Targets)},
+				{"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")}, {"certificates", strconv.Itoa(r.Targets)},
 				{"on hosts that are cut off", strconv.Itoa(r.CutOff)}, {"spread over", over},
 			}); err != nil {
 				return err
@@ -239,7 +243,7 @@ func (p *program) showRenewals(cmd *cobra.Command, r *resource.Renewals) error {
 			return err
 		}
 		pairs := [][2]string{
-			{"mass renewal", r.ID}, {"state", r.State}, {"progress", progressText(r)}, {"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")},
+			{"mass renewal", r.ID}, {"state", r.State}, {"progress", progressText(r)}, {"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")},
 			{"begun", moment(r.CreatedAt, now) + ", by " + r.CreatedBy}, {"last turn", moment(r.EndsAt, now)}, {"reason", r.Reason},
 		}
 		if !r.CancelledAt.IsZero() {

@@ -2,7 +2,10 @@ package cli
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +41,9 @@ func TestRenewalCommands(t *testing.T) {
 	planned := reads[resource.Renewals](p, "renew", "--all", "--selector", "*", "--over", "0s", "--issuer", "letsencrypt", "--expires-within", "20d", "--dry-run")
 	assert.Equal(t, 2, planned.Targets)
 	assert.Len(t, planned.Hosts, 2)
+	planned = reads[resource.Renewals](p, "renew", "--all", "--selector", "*", "--over", "0s", "--name-pattern", "db.example.com", "--dry-run")
+	assert.Equal(t, 1, planned.Targets)
+	assert.Equal(t, "db1", planned.Hosts[0].AgentID)
 	assert.Equal(t, index, c.State().Index())
 
 	begun := reads[resource.Renewals](p, "renew", "--all", "--selector", "env=prod", "--over", "6h", "--reason", "weak keys")
@@ -92,6 +98,7 @@ func TestRenewalCommands(t *testing.T) {
 		"renew --all --selector a=(b --over 1h":                   "(field selector)",
 		"renew --all --selector * --over 1h --expires-within 1ms": "expected one second or more",
 		"renew web1 none":                                         "no certificate named none",
+		"renew --all --selector * --over 1h --name-pattern *":     "(field name_pattern)",
 		"renewals show none":                                      "there is no mass renewal with the id none",
 		"renewals show none --watch":                              "there is no mass renewal with the id none",
 		"renewals show x --watch --every 1ms":                     "flag --every 1ms: expected 1s or more",
@@ -172,4 +179,114 @@ func TestCompletionOfCertificates(t *testing.T) {
 		assert.Zero(t, status)
 		assert.Equal(t, want, strings.TrimSpace(stdout[:strings.LastIndexByte(stdout, ':')]), line)
 	}
+}
+
+// relay passes connections on to an address, while it is not cut.
+type relay struct {
+	to       string
+	listener net.Listener
+	open     sync.WaitGroup
+	mu       sync.Mutex
+	cut      bool
+	conns    []net.Conn
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r := &relay{to: to, listener: listener}
+	r.open.Go(func() {
+		for {
+			from, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			r.pass(from)
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		r.set(true)
+		r.open.Wait()
+	})
+	return r
+}
+
+func (r *relay) pass(from net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	to, err := net.Dial("tcp", r.to)
+	if r.cut || err != nil {
+		from.Close()
+		if err == nil {
+			to.Close()
+		}
+		return
+	}
+	r.conns = append(r.conns, from, to)
+	r.open.Go(func() { io.Copy(to, from); to.Close() })
+	r.open.Go(func() { io.Copy(from, to); from.Close() })
+}
+
+// set cuts the connections, and those to come, or lets them through again.
+func (r *relay) set(cut bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cut = cut; !cut {
+		return
+	}
+	for _, conn := range r.conns {
+		conn.Close()
+	}
+	r.conns = nil
+}
+
+// stream is what somebody writes and somebody else waits for.
+type stream struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *stream) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// A coordinator that is away for a while is waited for, and that is said once.
+func TestWatchGoesOnWithoutACoordinator(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	web := c.Agent("web1", "web1.example.com", nil)
+	web.Report("www", apitest.Valid(c.Now(), 10*day, "www.example.com"))
+	begun := reads[resource.Renewals](p, "renew", "--all", "--selector", "*", "--over", "0s")
+
+	r := newRelay(t, strings.TrimPrefix(c.URL, "https://"))
+	var out, errs stream
+	status := make(chan int, 1)
+	go func() {
+		status <- Execute([]string{"renewals", "show", begun.ID, "--watch", "--every", "1s", "--server", "https://" + r.listener.Addr().String(),
+			"--token-file", c.AdminTokenFile(), "--ca-file", c.RootFile()}, &out, &errs)
+	}()
+	says := func(s *stream, text string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return strings.Contains(s.String(), text) }, time.Minute, 5*time.Millisecond, s)
+	}
+	says(&out, "running: 0 of 1 replaced")
+	r.set(true)
+	says(&errs, "cannot be reached")
+	renewed := apitest.Valid(c.Now(), 50*day, "www.example.com")
+	renewed.Serial = "77"
+	web.Report("www", renewed)
+	r.set(false)
+	says(&out, "done: 1 of 1 replaced")
+	assert.Zero(t, <-status)
+	assert.Equal(t, 1, strings.Count(errs.String(), "waiting for it"))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/shared/jitter"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -40,6 +41,9 @@ type Campaign struct {
 	CancelledAt    time.Time     `cbor:"11,keyasint"` // zero unless cancelled
 	CancelledBy    string        `cbor:"12,keyasint,omitempty"`
 	ModifyIndex    uint64        `cbor:"13,keyasint"`
+	// NamePattern limits it to certificates that hold a name of this pattern (see
+	// pki.NamePattern); empty is all. Parsed by the proposer.
+	NamePattern string `cbor:"14,keyasint,omitempty"`
 }
 
 // Running reports whether the campaign asks for renewals at a time.
@@ -50,7 +54,22 @@ func (c *Campaign) Running(now time.Time) bool {
 // Covers reports whether a certificate is, or was before it was replaced, one
 // of the campaign's, but for its host's labels.
 func (c *Campaign) Covers(row *Certificate) bool {
-	return row.Columns.Serial != "" && (c.Issuer == "" || row.Columns.Issuer == c.Issuer)
+	return row.Columns.Serial != "" && (c.Issuer == "" || row.Columns.Issuer == c.Issuer) &&
+		(c.NamePattern == "" || holdsName(row.Columns.Names, c.NamePattern))
+}
+
+// holdsName reports whether one of the names is of a pattern.
+func holdsName(names []string, pattern string) bool {
+	patterns, err := pki.ParseNamePatterns([]string{pattern})
+	if err != nil {
+		return false // of a version that knows more; it is nobody's here
+	}
+	for _, name := range names {
+		if one, err := pki.ParseNames([]string{name}); err == nil && patterns.Allow(one) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Replaced reports whether another certificate was put into service since the
@@ -88,6 +107,7 @@ type BeginCampaign struct {
 	Over           time.Duration `cbor:"6,keyasint,omitempty"`
 	Targets        int           `cbor:"7,keyasint"`
 	Reason         string        `cbor:"8,keyasint,omitempty"`
+	NamePattern    string        `cbor:"9,keyasint,omitempty"`
 }
 
 // CancelCampaign ends a campaign: hosts are asked for nothing more. Cancelling
@@ -126,10 +146,10 @@ func beginCampaign(c *change, p *BeginCampaign) Result {
 	}
 	c.insert(TableCampaigns, &Campaign{
 		ID: p.ID, Selector: p.Selector, Issuer: p.Issuer, ExpiringBefore: p.ExpiringBefore, Over: p.Over, Targets: p.Targets,
-		Reason: p.Reason, CreatedAt: c.at, CreatedBy: p.Actor, Index: c.index, ModifyIndex: c.index,
+		Reason: p.Reason, CreatedAt: c.at, CreatedBy: p.Actor, Index: c.index, ModifyIndex: c.index, NamePattern: p.NamePattern,
 	})
 	c.audit(Fact{Kind: KindCampaignBegun, Actor: p.Actor, Object: p.ID}, map[string]any{
-		"selector": p.Selector, "issuer": p.Issuer, "over_seconds": int64(p.Over / time.Second), "targets": p.Targets, "reason": p.Reason,
+		"selector": p.Selector, "issuer": p.Issuer, "name_pattern": p.NamePattern, "over_seconds": int64(p.Over / time.Second), "targets": p.Targets, "reason": p.Reason,
 	})
 	return Result{}
 }

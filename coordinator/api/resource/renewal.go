@@ -41,6 +41,7 @@ type RevokedCertificate struct {
 type CreateRenewals struct {
 	Selector              string `json:"selector" minLength:"1" maxLength:"1024" example:"env=prod" doc:"Which hosts, by their labels; * is every host."`
 	Issuer                string `json:"issuer,omitempty" maxLength:"128" doc:"Only certificates of the issuer with this name."`
+	NamePattern           string `json:"name_pattern,omitempty" maxLength:"255" example:"**.shop.example.com" doc:"Only certificates that hold a name of this pattern: a name, *.example.com for one label, **.example.com for any depth and wildcards, =*.example.com for this wildcard, 10.0.0.0/8 for addresses."`
 	ExpiringWithinSeconds int64  `json:"expiring_within_seconds,omitempty" minimum:"1" maximum:"315360000" doc:"Only certificates that expire within this time."`
 	OverSeconds           int64  `json:"over_seconds,omitempty" minimum:"0" maximum:"2592000" doc:"The window over which the renewals are spread. Absent: at once."`
 	Reason                string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit trail."`
@@ -52,6 +53,7 @@ type Renewals struct {
 	State          string    `json:"state" enum:"planned,running,cancelled,done,ended" doc:"done: nothing is left to renew. ended: the time for it is over, and something is left."`
 	Selector       string    `json:"selector"`
 	Issuer         string    `json:"issuer,omitempty"`
+	NamePattern    string    `json:"name_pattern,omitempty"`
 	ExpiringBefore time.Time `json:"expiring_before,omitzero"`
 	OverSeconds    int64     `json:"over_seconds"`
 	Reason         string    `json:"reason,omitempty"`
