@@ -25,6 +25,7 @@ type Settings struct {
 	Renewal     Renewal     `yaml:"renewal" doc:"The renewal engine."`
 	Assignments Assignments `yaml:"assignments" doc:"What the coordinator may have this host do beyond this file."`
 	Metrics     Metrics     `yaml:"metrics" doc:"What Prometheus is told; see docs/reference/metrics.md."`
+	Revocation  Revocation  `yaml:"revocation" doc:"The check whether certificates in service were revoked."`
 
 	Issuers      map[string]Issuer `yaml:"issuers" doc:"Certificate authorities by name. The name \"coordinator\" always stands for the coordinator's built-in CA."`
 	Certificates []Certificate     `yaml:"certificates" max:"100000" doc:"The managed certificates of this host."`
@@ -73,6 +74,11 @@ type Metrics struct {
 	Listen           string        `yaml:"listen" env:"CERTCTL_METRICS_LISTEN" default:"" example:"127.0.0.1:9464" doc:"Address that /metrics is served on, host:port, in plain HTTP and to everybody who reaches it: names of certificates and issuers, and dates. Empty: off."`
 	TextFile         string        `yaml:"textfile" env:"CERTCTL_METRICS_TEXTFILE" default:"" example:"/var/lib/node_exporter/textfile/certctl.prom" doc:"File to write for the textfile collector of node_exporter. Its name ends in .prom. Empty: off."`
 	TextFileInterval time.Duration `yaml:"textfile_interval" env:"CERTCTL_METRICS_TEXTFILE_INTERVAL" default:"60s" min:"5s" max:"1h" doc:"How often the file is written (±10 %)."`
+}
+
+// Revocation is how certificates in service are checked for revocation.
+type Revocation struct {
+	Interval time.Duration `yaml:"interval" env:"CERTCTL_REVOCATION_CHECK_INTERVAL" default:"6h" min:"0s" max:"168h" doc:"How often each certificate's authority is asked, by OCSP or a revocation list, whether it was revoked (±10 %). A revoked one is replaced at once, with a new key. An authority that cannot be asked is never held against a certificate. 0s asks nobody."`
 }
 
 // Issuer is one certificate authority; exactly one of its sections is given.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/pki"
@@ -74,6 +75,9 @@ func (s *Settings) Validate(report func(string, error)) {
 // validateTimes reports challenges that could never be over in the time that
 // one attempt at an authority has.
 func (s *Settings) validateTimes(report func(string, error)) {
+	if i := s.Revocation.Interval; i > 0 && i < time.Minute {
+		report("revocation.interval", fmt.Errorf("cannot use %s; expected at least 1m, or 0s for no checks", settings.FormatDuration(i)))
+	}
 	for name, iss := range s.Issuers {
 		if iss.ACME == nil || iss.ACME.Challenge != "dns-01" {
 			continue

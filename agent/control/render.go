@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -66,12 +67,65 @@ func facts(b *strings.Builder, status *Status) {
 		}
 	}
 	rows = append(rows, [2]string{"safe until", safe})
+	if line := revocationLine(status); line != "" {
+		rows = append(rows, [2]string{"revocation", line})
+	}
 	if n := status.Coordinator.EventsDropped; n > 0 {
 		rows = append(rows, [2]string{"outbox", fmt.Sprintf("was full: %s merged or dropped so far", plural(int(min(n, 1<<31)), "fact"))})
 	}
 	for _, row := range rows {
 		fmt.Fprintf(b, "%-12s %s\n", row[0]+":", plain(row[1]))
 	}
+}
+
+// revocationLine says what the last checks for revocation came to; "" if there
+// were none. That an authority cannot be asked is no fault of a certificate, and
+// of no weight for the verdict.
+func revocationLine(status *Status) string {
+	var good, revoked, unknown, failed, skipped int
+	var last time.Time
+	var longest *revocation.Check
+	for i := range status.Certificates {
+		c := status.Certificates[i].RevocationCheck
+		if c == nil {
+			continue
+		}
+		if c.CheckedAt.After(last) {
+			last = c.CheckedAt
+		}
+		switch c.Result {
+		case revocation.ResultGood:
+			good++
+		case revocation.ResultRevoked:
+			revoked++
+		case revocation.ResultUnknown:
+			unknown++
+		case revocation.ResultSkipped:
+			skipped++
+		default:
+			failed++
+			if longest == nil || c.FailingSince.Before(longest.FailingSince) {
+				longest = c
+			}
+		}
+	}
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		text string
+	}{{good, "not revoked"}, {revoked, "REVOKED"}, {unknown, "not known to the responder"}, {skipped, "not to be checked"}, {failed, "without an answer"}} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.text))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	line := strings.Join(parts, ", ") + "; last check " + span(status.At.Sub(last)) + " ago"
+	if longest != nil {
+		line += fmt.Sprintf("; no answer since %s: %s", stamp(longest.FailingSince), longest.Detail)
+	}
+	return line
 }
 
 // firstToExpire names the certificate that the host's horizon comes from; "" if

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/certctl/certctl/agent/clock"
+	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/managed"
@@ -96,6 +97,10 @@ func TestWhatNeedsAttention(t *testing.T) {
 		"the servers do not agree on the time": {func(s *Status, _ *Certificate) {
 			s.Clock = ClockOf(clock.Reading{Basis: clock.BasisWall, Confirmed: true, Disputed: true, Sources: []clock.Observation{{Name: "coordinator"}}})
 		}, ""},
+		"1 of 3 certificates is revoked": {func(_ *Status, c *Certificate) {
+			c.State, c.RevokedAt, c.SafeUntil = wire.StateRenewing, noon.Add(-3*time.Hour), noon.Add(-3*time.Hour)
+			c.NeedsAttention = "revoked: it is being replaced"
+		}, "REVOKED 3 hours ago: revoked: it is being replaced"},
 		"ATTENTION: 1 warning": {func(s *Status, _ *Certificate) { s.Warnings = []string{"the disk is nearly full"} }, ""},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -114,6 +119,27 @@ func TestWhatNeedsAttention(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the checks for revocation came to is shown, and an authority that cannot be
+// asked is no reason to wake somebody.
+func TestRevocationChecks(t *testing.T) {
+	status := sample(noon)
+	var out bytes.Buffer
+	_, err := Render(&out, status)
+	require.NoError(t, err)
+	assert.NotContains(t, out.String(), "revocation:")
+
+	checked := noon.Add(-time.Hour)
+	status.Certificates[0].RevocationCheck = &revocation.Check{Result: revocation.ResultGood, CheckedAt: checked}
+	status.Certificates[1].RevocationCheck = &revocation.Check{
+		Result: revocation.ResultFailed, CheckedAt: checked.Add(-time.Hour), FailingSince: noon.Add(-3 * day), Detail: "OCSP responder http://ocsp: no route\x1b[2J",
+	}
+	status.Certificates[2].RevocationCheck = &revocation.Check{Result: revocation.ResultSkipped, CheckedAt: checked}
+	v, err := Render(&out, status)
+	require.NoError(t, err)
+	assert.Equal(t, ExitWell, v.ExitCode)
+	assert.Contains(t, out.String(), "revocation:  1 not revoked, 1 not to be checked, 1 without an answer; last check 60 minutes ago; no answer since 2026-11-21 12:00 UTC: OCSP responder http://ocsp: no route [2J\n")
 }
 
 // Who waits for a turn is seen to wait, and nobody is woken for it.

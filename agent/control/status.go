@@ -7,6 +7,7 @@ import (
 
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/agent/store"
 	agentsync "github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -193,6 +194,9 @@ type Certificate struct {
 	WaitsUntil time.Time  `json:"waits_until,omitzero"`
 	Forced     bool       `json:"forced,omitempty"`
 	Suggestion *RenewHint `json:"renewal_info,omitempty"`
+	// RevocationCheck is what the last check for revocation came to; nil if there
+	// was none in this run of the agent.
+	RevocationCheck *revocation.Check `json:"revocation_check,omitempty"`
 	// RemovedAt is when it left the configuration, and KeptUntil when what is kept
 	// of it is deleted.
 	RemovedAt time.Time `json:"removed_at,omitzero"`

@@ -50,7 +50,7 @@ type wish struct {
 	forced   bool // by an operator, or because it is revoked
 	none     bool // there is no certificate yet
 	// lateAt is when the certificate in service is late in life, and notAfter when
-	// it expires; zero if there is none, and notAfter also if it has.
+	// it expires; zero if there is none, and notAfter also if it has or is revoked.
 	lateAt, notAfter time.Time
 }
 
@@ -61,8 +61,8 @@ func wishOf(rec *store.Certificate, now time.Time) wish {
 		w.failedAt = rec.LastErrorAt
 	}
 	if cur != nil {
-		w.lateAt = cur.NotAfter.Add(-fraction(usable(cur), attentionPart))
-		if !expired(cur, now) {
+		w.lateAt = cur.End().Add(-fraction(usable(cur), attentionPart))
+		if !ended(cur, now) {
 			w.notAfter = cur.NotAfter
 		}
 	}

@@ -118,6 +118,9 @@ type Status struct {
 	Problem string
 }
 
+// Names lists the managed certificates, in order. It must not be changed.
+func (e *Engine) Names() []string { return e.configured().names }
+
 // Status returns every managed certificate, by name. One that has no record yet
 // has an empty one with its name.
 func (e *Engine) Status() ([]Status, error) {

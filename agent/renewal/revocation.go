@@ -1,25 +1,18 @@
 package renewal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
-var (
-	// ErrNotInService says that another certificate is in service than the one
-	// that was meant: whatever was to be done about it is done.
-	ErrNotInService = errors.New("no certificate with this serial number is in service")
-	// ErrCannotRevoke says that this host has no way to have a certificate
-	// revoked.
-	ErrCannotRevoke = errors.New("this host cannot have the certificate revoked")
-)
+// ErrNotInService says that another certificate is in service than the one that
+// was meant: whatever was to be done about it is done.
+var ErrNotInService = errors.New("no certificate with this serial number is in service")
 
 // Revoked records that the certificate with that serial (lower-case hex), which
 // is in service or about to be, was revoked at that time for that reason
@@ -56,62 +49,6 @@ func (e *Engine) Revoked(name, serial string, at time.Time, reason int) error {
 	e.look(name, true)
 	e.log.Warn("certificate is revoked; it is replaced", "certificate", name, "serial", serial, "reason", pki.ReasonName(reason))
 	return nil
-}
-
-// Revoke has the certificate in service revoked by its issuer, and then does what
-// Revoked does. serial, if it is not empty, says which one is meant. A crash
-// between the two leaves it to the caller to ask again, which is harmless.
-//
-// It returns ErrUnknown, ErrNotInService, ErrCannotRevoke where the issuer has no
-// such call or is not configured any more, or the issuer's *issuer.Error.
-func (e *Engine) Revoke(ctx context.Context, name, serial string, reason int) error {
-	m := e.configured().managed[name]
-	if m == nil {
-		return fmt.Errorf("revoke %q: %w", name, ErrUnknown)
-	}
-	if !pki.ValidReason(reason) || reason == pki.ReasonRemoveFromCRL {
-		return fmt.Errorf("revoke %q: %d is no reason to revoke of RFC 5280, section 5.3.1", name, reason)
-	}
-	rec, found, err := e.cfg.Store.Certificate(name)
-	if err != nil {
-		return fmt.Errorf("revoke %q: %w", name, err)
-	}
-	if !found || rec.Current == nil || serial != "" && rec.Current.Serial != serial {
-		return fmt.Errorf("revoke %q: %w", name, ErrNotInService)
-	}
-	cur := rec.Current
-	if cur.Revoked != nil {
-		return nil
-	}
-	leaf := leafOf(cur)
-	if leaf == nil {
-		return fmt.Errorf("revoke %q: %w: its certificate cannot be read", name, ErrCannotRevoke)
-	}
-	iss, ok := m.issuerNamed(cur.Issuer)
-	if !ok {
-		return fmt.Errorf("revoke %q: %w: its issuer %s is not in the configuration any more; revoke it there, with another client", name, ErrCannotRevoke, cur.Issuer)
-	}
-	revoker, ok := iss.Issuer.(issuer.Revoker)
-	if !ok {
-		return fmt.Errorf("revoke %q: %w: its issuer %s (%s) takes no such request from hosts; revoke it there", name, ErrCannotRevoke, iss.Name, iss.Issuer.Kind())
-	}
-	key, err := e.cfg.Keys.Load(cur.KeyID)
-	if err != nil {
-		// The issuer may do without it.
-		e.log.Warn("the key of a certificate to be revoked cannot be read", "certificate", name, "err", err)
-		key = nil
-	}
-	_, err = guarded(ctx, e.currentPace().IssueTimeout, e.log, "issuer "+iss.Name, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, revoker.Revoke(ctx, leaf, key, reason)
-	})
-	if err != nil {
-		return fmt.Errorf("revoke %q: %w", name, err)
-	}
-	e.log.Info("certificate revoked by its issuer", "certificate", name, "serial", cur.Serial, "issuer", iss.Name, "reason", pki.ReasonName(reason))
-	if err := e.Revoked(name, cur.Serial, e.now(), reason); !errors.Is(err, ErrNotInService) {
-		return err
-	}
-	return nil // it was replaced meanwhile
 }
 
 // errKnownRevoked says that nothing is new.

@@ -2,10 +2,7 @@ package renewal
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -176,56 +173,4 @@ func TestARevokedPairIsNotDeployed(t *testing.T) {
 		assert.Equal(t, got.Current.Fingerprint, d.Fingerprint)
 		assert.Zero(t, d.RevokedAt, id)
 	}
-}
-
-// revoker is an authority that takes revocations.
-type revoker struct {
-	*authority
-	asked []string
-	key   crypto.Signer
-	err   error
-}
-
-func (r *revoker) Revoke(_ context.Context, leaf *x509.Certificate, key crypto.Signer, reason int) error {
-	r.asked = append(r.asked, fmt.Sprintf("%s %d", pki.SerialHex(leaf), reason))
-	r.key = key
-	return r.err
-}
-
-func TestRevokeAtTheIssuer(t *testing.T) {
-	w := newWorld(t)
-	ca := &revoker{authority: w.ca}
-	w.issuer = ca
-	w.open()
-	rec := w.settleDown()
-	serial := rec.Current.Serial
-	require.ErrorIs(t, w.e.Revoke(t.Context(), "unknown", "", 1), ErrUnknown)
-	require.ErrorIs(t, w.e.Revoke(t.Context(), "web", "ff", 1), ErrNotInService)
-	require.ErrorContains(t, w.e.Revoke(t.Context(), "web", serial, 8), "no reason")
-	assert.Empty(t, ca.asked)
-
-	ca.err = &issuer.Error{Class: issuer.ClassRefused, Err: errors.New("not yours")}
-	require.ErrorIs(t, w.e.Revoke(t.Context(), "web", serial, 1), ca.err)
-	assert.Nil(t, w.record().Current.Revoked, "it is not revoked")
-
-	ca.err = nil
-	require.NoError(t, w.e.Revoke(t.Context(), "web", "", 1))
-	assert.Equal(t, []string{serial + " 1", serial + " 1"}, ca.asked)
-	require.NoError(t, pki.MatchKey(leafOf(rec.Current), ca.key))
-	require.NoError(t, w.e.Revoke(t.Context(), "web", serial, 1))
-	assert.Len(t, ca.asked, 2, "known to be revoked")
-	w.requireServed(2)
-	require.ErrorIs(t, w.e.Revoke(t.Context(), "web", serial, 1), ErrNotInService)
-
-	w.keys.unreadable = errors.New("permission denied")
-	require.NoError(t, w.e.Revoke(t.Context(), "web", "", 1))
-	assert.Nil(t, ca.key, "an issuer may do without the key")
-}
-
-func TestRevokeWhereTheIssuerCannot(t *testing.T) {
-	w := newWorld(t)
-	w.open()
-	w.settleDown()
-	require.ErrorIs(t, w.e.Revoke(t.Context(), "web", "", 1), ErrCannotRevoke)
-	assert.Nil(t, w.record().Current.Revoked)
 }

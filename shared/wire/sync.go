@@ -173,14 +173,16 @@ type EventKind string
 
 // Kinds of facts that agents report.
 const (
-	EventIssued          EventKind = "certificate.issued"
-	EventDeployed        EventKind = "certificate.deployed"
-	EventRenewed         EventKind = "certificate.renewed"
-	EventFailed          EventKind = "certificate.failed"
-	EventRemoved         EventKind = "certificate.removed"
-	EventRevoked         EventKind = "certificate.revoked" // found to be revoked, and about to be replaced
-	EventIdentityRenewed EventKind = "identity.renewed"
-	EventStarted         EventKind = "agent.started"
+	EventIssued   EventKind = "certificate.issued"
+	EventDeployed EventKind = "certificate.deployed"
+	EventRenewed  EventKind = "certificate.renewed"
+	EventFailed   EventKind = "certificate.failed"
+	EventRemoved  EventKind = "certificate.removed"
+	EventRevoked  EventKind = "certificate.revoked" // found to be revoked, and about to be replaced
+	// EventRevocationUnknown says that a responder or list was of no use for a day.
+	EventRevocationUnknown EventKind = "revocation.unknown"
+	EventIdentityRenewed   EventKind = "identity.renewed"
+	EventStarted           EventKind = "agent.started"
 	// EventDesiredRefused says that the host could not take what the centre wants.
 	EventDesiredRefused EventKind = "desired.refused"
 )

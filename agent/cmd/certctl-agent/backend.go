@@ -13,6 +13,7 @@ import (
 	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/agent/enroll"
 	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -26,6 +27,7 @@ type backend struct {
 	configuration *configuration
 	state         *localState
 	engine        *renewal.Engine
+	checks        *revocation.Loop
 	syncer        *sync.Client
 	roll          *roll
 	started       time.Time
@@ -89,6 +91,9 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		c.WaitsFor, c.WaitsUntil = m.WaitsFor, m.WaitsUntil
 		if c.Source = control.SourceLocal; assigned[c.Name] {
 			c.Source = control.SourceAssigned
+		}
+		if check, ok := b.checks.Result(c.Name, c.Fingerprint); ok {
+			c.RevocationCheck = &check
 		}
 		if m.Problem != "" {
 			status.Warnings = append(status.Warnings, fmt.Sprintf("%s: %s", c.Name, m.Problem))

@@ -20,6 +20,7 @@ import (
 	"github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
+	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -150,6 +151,14 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	engine.OnChange(commands.Wake)
+	checks, err := revocation.New(revocation.Config{
+		Names: engine.Names, Certificate: state.store.Certificate, Revoked: engine.Revoked,
+		Report: func(event wire.Event) error { return state.store.Append(event) },
+		Key:    state.store.InstanceID(), Interval: checkInterval(s), Now: state.clock.Now, Log: log.With("part", "revocation"),
+	})
+	if err != nil {
+		return err
+	}
 
 	file, _ := a.source.File()
 	inEffect := &configuration{
@@ -160,7 +169,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 
 	socket, err := control.New(control.Config{
 		Path: s.Control.Socket, Group: s.Control.Group,
-		Backend: &backend{configuration: inEffect, state: state, engine: engine, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
+		Backend: &backend{configuration: inEffect, state: state, engine: engine, checks: checks, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
 		Log:     log.With("part", "control"),
 	})
 	if err != nil {
@@ -183,6 +192,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		runner.Task{Name: "configuration", Run: func(ctx context.Context) error { return inEffect.watch(ctx, life) }},
 		runner.Task{Name: "assignments", Run: func(ctx context.Context) error { return roll.run(ctx, engine, syncer.Report) }},
 		runner.Task{Name: "commands", Run: commands.Run},
+		runner.Task{Name: "revocation checks", Run: checks.Run},
 		runner.Task{Name: "sync", Run: syncer.Run},
 		runner.Task{Name: "control", Run: socket.Run},
 		runner.Task{Name: "metrics", Run: reporter.Run},
@@ -200,6 +210,14 @@ func pace(r *config.Renewal) renewal.Pace {
 		Concurrency: r.Concurrency, TickInterval: r.TickInterval, TickBudget: r.TickBudget,
 		IssueTimeout: r.IssueTimeout, KeepRemoved: r.KeepRemoved,
 	}
+}
+
+// checkInterval is that of the revocation checks, negative for none.
+func checkInterval(s *config.Settings) time.Duration {
+	if s.Revocation.Interval == 0 {
+		return -1
+	}
+	return s.Revocation.Interval
 }
 
 // localState is everything of the agent that is on disk.
