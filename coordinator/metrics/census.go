@@ -44,8 +44,9 @@ type counting struct {
 	finished time.Time
 }
 
-// get is a census that is recent enough.
-func (c *counting) get(count func() *census) *census {
+// get is a census that is recent enough: one that took so long is good as long as
+// keep says.
+func (c *counting) get(count func() *census, keep func(took time.Duration) time.Duration) *census {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	began := time.Now()
@@ -54,11 +55,12 @@ func (c *counting) get(count func() *census) *census {
 	}
 	c.last = count()
 	c.finished = time.Now()
-	c.keep = keepFor(c.finished.Sub(began))
+	c.keep = keep(c.finished.Sub(began))
 	return c.last
 }
 
-// keepFor is how long a census is good that took so long.
+// keepFor is how long a census is good that took so long, unless somebody says
+// otherwise.
 func keepFor(took time.Duration) time.Duration {
 	if took <= cheap {
 		return 0

@@ -22,7 +22,7 @@ func TestCensusHasAPriceLimit(t *testing.T) {
 					counts++
 					time.Sleep(took)
 					return &census{connected: counts}
-				})
+				}, keepFor)
 			}
 			get()
 			time.Sleep(want - want/100)

@@ -37,7 +37,7 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config of an Exporter. All but Now is required.
+// Config of an Exporter. All but Now and Keep are required.
 type Config struct {
 	Node     Node
 	Journal  Journal
@@ -46,6 +46,9 @@ type Config struct {
 	CutOff func(seen, now time.Time) bool
 	Log    *slog.Logger
 	Now    func() time.Time // nil is time.Now
+	// Keep is how long a count of the fleet is good that took so long; nil limits
+	// what counting costs.
+	Keep func(took time.Duration) time.Duration
 }
 
 // Exporter makes the metrics of one node.
@@ -66,6 +69,9 @@ func New(c Config) (*Exporter, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Keep == nil {
+		c.Keep = keepFor
 	}
 	e := &Exporter{
 		cfg: c, descs: descriptions(),
@@ -173,7 +179,7 @@ func (c collector) journal(send send) error {
 }
 
 func (c collector) fleet(send send) {
-	n := c.counting.get(c.count)
+	n := c.counting.get(c.count, c.cfg.Keep)
 	send(fleetCounted, seconds(n.at))
 	send(fleetAgents, float64(n.connected), "connected")
 	send(fleetAgents, float64(n.cutOff), "cut_off")
