@@ -38,6 +38,7 @@ var centralOnly = []string{
 	"github.com/hashicorp/go-memdb",
 	"github.com/jackc/pgx",
 	"github.com/lib/pq",
+	"github.com/prometheus/client_golang",
 }
 
 // A Package is what the rules need of one entry of go list's JSON output.

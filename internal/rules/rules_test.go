@@ -78,6 +78,7 @@ func TestEachRuleFindsItsOffender(t *testing.T) {
 		"a name that only starts alike": {pkg("agent/sync", imports(Module+"/coordinators/x", "example.com/coordinator")), ""},
 		"agent links raft":              {pkg("agent/cmd/certctl-agent", func(p *Package) { deps("github.com/hashicorp/raft")(p) }), "links github.com/hashicorp/raft:"},
 		"agent links raft's log":        {pkg("agent/store", deps("github.com/hashicorp/raft-boltdb/v2")), "links github.com/hashicorp/raft-boltdb/v2:"},
+		"agent links Prometheus":        {pkg("agent/metrics", deps("github.com/prometheus/client_golang/prometheus")), "links"},
 		"agent links memdb":             {pkg("agent/store", deps("github.com/hashicorp/go-memdb")), "links"},
 		"agent links a Postgres driver": {pkg("agent/store", deps("github.com/jackc/pgx/v5/pgxpool")), "links github.com/jackc/pgx/v5/pgxpool:"},
 		"coordinator links raft":        {pkg("coordinator/cluster", deps("github.com/hashicorp/raft")), ""},
