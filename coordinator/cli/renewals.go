@@ -31,10 +31,11 @@ func (p *program) renewCommand() *cobra.Command {
 due. Without --all it is one certificate, at the host's next sync.
 
 With --all it is every certificate in service on the hosts that the selector matches;
---issuer, --name-pattern and --expires-within choose among them. Each has a place of its own within
---over, so that authorities and services see an even load. Hosts that are away are
-asked when they come back, up to 30 days later. The renewals are in the background:
-"certctl renewals show" tells how far they are, "certctl renewals cancel" stops them.`,
+--issuer, --name-pattern and --expires-within choose among them. Each has a place of
+its own within --over, so that authorities and services see an even load. Hosts that
+are away are asked when they come back, up to 30 days later. The renewals are in the
+background: "certctl renewals show" tells how far they are, "certctl renewals cancel"
+stops them.`,
 		Example: `  certctl renew u53n5nbgbmcuo7ob www
   certctl renew --all --selector env=prod --over 6h --dry-run
   certctl renew --all --selector '*' --issuer letsencrypt --over 1d --reason "CA incident 2026-11"`,
