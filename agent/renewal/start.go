@@ -35,7 +35,12 @@ const (
 // start brings all records in line with the configuration.
 func (e *Engine) start(ctx context.Context) error {
 	if err := e.makeScratch(e.cfg.ScratchDir); err != nil {
-		return fmt.Errorf("renewal: scratch directory: %w", err)
+		err = fmt.Errorf("renewal: scratch directory %s: %w; check the disk, and that the agent may write there", e.cfg.ScratchDir, err)
+		if !passes(err) {
+			return err
+		}
+		// A deployment makes its own, and says so itself when it cannot.
+		e.log.Error("scratch directory cannot be made", "err", err)
 	}
 	if err := e.turns.load(); err != nil {
 		return e.storeFailed(err)

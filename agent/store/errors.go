@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // Why a state file is refused. A refused file is never changed, moved or
@@ -36,7 +38,7 @@ type Error struct {
 	File string
 	// Mend tells an operator what to do.
 	Mend string
-	// Err wraps one of the sentinels above.
+	// Err wraps one of the sentinels above, or is what the disk said.
 	Err error
 }
 
@@ -74,6 +76,13 @@ func (s *source) access(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return &Error{File: s.path, Mend: "make the user that runs certctl-agent the owner of the state directory and of all files in it",
 			Err: fmt.Errorf("%w: %w", ErrReadOnly, err)}
+	}
+	if durable.IsFull(err) {
+		return &Error{File: s.path, Mend: "free some space on its file system",
+			Err: fmt.Errorf("%w: %w", ErrReadOnly, err)}
+	}
+	if errors.Is(err, syscall.EIO) {
+		return &Error{File: s.path, Mend: "check the disk", Err: err}
 	}
 	return fmt.Errorf("state file %s: %w", s.path, err)
 }

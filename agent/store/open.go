@@ -240,7 +240,10 @@ func (s *source) createIfMissing(now time.Time) error {
 		return s.access(err)
 	}
 	if err := s.hook.Around(stepMake, temp.path, func() error { return temp.make(now) }); err != nil {
-		return errors.Join(s.access(err), os.Remove(temp.path))
+		if removeErr := os.Remove(temp.path); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+		return s.access(err)
 	}
 	if err := s.hook.Around(stepMakeName, s.path, func() error { return durable.Rename(temp.path, s.path) }); err != nil {
 		return s.access(err)

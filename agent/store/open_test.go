@@ -123,6 +123,7 @@ func TestAccessErrorsNameTheMend(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 	require.NotErrorIs(t, err, ErrReadOnly)
 	require.ErrorContains(t, err, "/state.db")
+	require.ErrorContains(t, err, "check the disk")
 }
 
 func TestWriteThatChangesNothing(t *testing.T) {

@@ -95,3 +95,13 @@ func TestCheckRoomLeavesNothingBehind(t *testing.T) {
 	require.NoError(t, s.CheckRoom())
 	assert.NoFileExists(t, s.Path()+roomSuffix)
 }
+
+func TestFullDiskNamesTheMend(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	_, err := Open(path, Options{Hook: failAt(stepMake, false, syscall.ENOSPC)})
+	require.ErrorIs(t, err, ErrReadOnly)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "free some space")
+	require.NotContains(t, err.Error(), "no such file", "that there was nothing to clear away is no part of the problem")
+}

@@ -80,14 +80,13 @@ func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
 // that fails in any other way may have lost what it took before, and says so
 // once only: a later sync that succeeds proves nothing.
 func (s *Store) commitError(id int, err error) error {
-	err = s.source.access(err)
 	visible := false
 	viewErr := s.db.View(func(tx *bolt.Tx) error {
 		visible = tx.ID() >= id
 		return nil
 	})
 	if !visible && viewErr == nil && (durable.IsFull(err) || durable.IsReadOnly(err)) {
-		return err
+		return s.source.access(err)
 	}
 	s.unknown = &Error{File: s.source.path, Mend: "check the disk and start certctl-agent again",
 		Err: fmt.Errorf("%w: %w", ErrStateUnknown, errors.Join(err, viewErr))}

@@ -260,3 +260,18 @@ func (c *client) save(a account) error {
 	}
 	return c.store.SaveIssuerState(c.ca.name, text)
 }
+
+// heard is how many orders the authority has heard of, and how many certificates
+// it has issued.
+func (a *authority) heard() (orders, certificates int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := map[string]bool{}
+	for _, o := range a.orders {
+		seen[o.client] = true
+		if o.cert != nil {
+			certificates++
+		}
+	}
+	return len(seen), certificates
+}

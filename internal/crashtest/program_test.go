@@ -3,6 +3,7 @@
 package crashtest
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -105,6 +106,13 @@ type program struct {
 	// fault is what is wrong with it until mended, in virtual time.
 	fault  fault
 	mended time.Time
+
+	last struct { // what was read last
+		sync.Mutex
+		cert, key []byte
+		pair      tls.Certificate
+		err       error
+	}
 }
 
 // at is the same program on another disk.
@@ -142,10 +150,17 @@ func (p *program) read() (*tls.Certificate, error) {
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM) // which compares the keys
-	if err != nil {
-		return nil, err
+	// It is asked at every step, and most change nothing here.
+	p.last.Lock()
+	defer p.last.Unlock()
+	if !bytes.Equal(p.last.cert, certPEM) || !bytes.Equal(p.last.key, keyPEM) {
+		p.last.cert, p.last.key = certPEM, keyPEM
+		p.last.pair, p.last.err = tls.X509KeyPair(certPEM, keyPEM) // which compares the keys
 	}
+	if p.last.err != nil {
+		return nil, p.last.err
+	}
+	pair := p.last.pair
 	return &pair, nil
 }
 

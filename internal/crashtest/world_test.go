@@ -104,6 +104,8 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording bool
+	watching  bool // observes at each step
+	untidy    bool // a snapshot could not be removed
 	// strike, when set, is asked before and after each step.
 	strike  func(step durable.Step, path string, done bool) error
 	commits sync.RWMutex // held while the state file is written
@@ -116,6 +118,7 @@ type world struct {
 	store    *store.Store
 	accounts *keys.Dir
 	engine   *renewal.Engine
+	ended    <-chan struct{} // closed when the engine has ended, by itself or not
 	stop     func() error
 }
 
@@ -214,7 +217,12 @@ func (w *world) tryOpen() (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.engine.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		done <- w.engine.Run(ctx)
+		close(ended)
+	}()
+	w.ended = ended
 	w.stop = sync.OnceValue(func() error {
 		cancel()
 		return errors.Join(<-done, w.store.Close())
@@ -279,11 +287,14 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 	}
 	// Nobody looks at the state file while a commit writes it: a copy is to be
 	// what a disk can hold.
-	committing := step == "store: commit"
+	committing := step == "store: commit" && w.recording
 	if committing && !done {
 		w.commits.Lock()
 	}
 	w.crashPoint(step, done, committing)
+	if w.watching {
+		w.observe(fmt.Sprintf("%s: at %s", w.label, step))
+	}
 	var err error
 	if w.strike != nil {
 		err = w.strike(step, path, done)

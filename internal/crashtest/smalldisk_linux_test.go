@@ -1,0 +1,227 @@
+package crashtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/agent/deploy/file"
+	"github.com/certctl/certctl/internal/counts"
+	"github.com/certctl/certctl/shared/durable"
+)
+
+// inNamespace marks the process that has mounts of its own.
+const inNamespace = "CERTCTL_TEST_SMALL_DISKS"
+
+// The state of the agent and the files of its programs lie on two small file
+// systems, one of which is full but for a few kilobytes, of every number there
+// are, or becomes read-only, when a renewal is due. No fault is made up here.
+func TestSmallDisks(t *testing.T) {
+	if os.Getenv(inNamespace) != "" {
+		smallDisks(t)
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSmallDisks$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		refused(t, err)
+	}
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: TestSmallDisks", "%s", out)
+}
+
+// refused says that this machine permits no mounts. Where everything must be
+// tested, and for whoever may mount, that is a failure.
+func refused(t *testing.T, err error) {
+	t.Helper()
+	status, readErr := os.ReadFile("/proc/self/status")
+	require.NoError(t, readErr)
+	capabilities := regexp.MustCompile(`(?m)^CapEff:\s*[0-9a-f]+$`).FindString(string(status))
+	const mayMount = 1 << 21 // CAP_SYS_ADMIN
+	var bits uint64
+	_, scanErr := fmt.Sscanf(strings.Fields(capabilities)[1], "%x", &bits)
+	require.NoError(t, scanErr)
+	if os.Getenv("CI") != "" || bits&mayMount != 0 {
+		require.NoErrorf(t, err, "small file systems cannot be mounted, and this test must run here (%s)", capabilities)
+	}
+	t.Skipf("this process may not mount file systems, nor make a namespace in which it may (%s, without CAP_SYS_ADMIN): %v", capabilities, err)
+}
+
+const smallDisk = "size=4m,mode=0700"
+
+func smallDisks(t *testing.T) {
+	require.NoError(t, syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
+	b := newBench(t)
+	s := scenario{name: "renewal", layouts: []file.Layout{file.LayoutFiles, file.LayoutDirectory}, renewals: 2}
+	base := s.base(t, b)
+	full, refusedOrders, stops := 0, 0, 0
+	for _, sweep := range []struct {
+		small     string
+		most, gap int // kilobytes
+	}{{"state", 768, 16 * stride()}, {"www", 48, 4 * stride()}} {
+		late := 0 // free sizes with which the renewal waited for the disk's end
+		for free := 0; free <= sweep.most; free += sweep.gap {
+			full++
+			waited, unheard, ended := s.runSmall(t, base, sweep.small, free)
+			stops += ended
+			if waited {
+				late++
+			}
+			if unheard {
+				refusedOrders++
+			}
+		}
+		require.Positive(t, late, "on %s the disk was never full", sweep.small)
+		require.Less(t, late, sweep.most/sweep.gap+1, "on %s the disk was always full", sweep.small)
+	}
+	readOnly := 0
+	for k := 1; ; k += 4 * stride() {
+		reached, remounted := s.runReadOnly(t, base, k)
+		if !reached {
+			break
+		}
+		if remounted {
+			readOnly++
+		}
+	}
+	require.Positive(t, readOnly)
+	require.Positive(t, refusedOrders)
+	if underRace {
+		return
+	}
+	counts.Report(t, "small-disks", full, "free sizes of a real file system that filled up under a renewal, each survived")
+	counts.Report(t, "small-disks-read-only", readOnly, "moments of a renewal at which the file system of the programs became read-only, each survived")
+	counts.Report(t, "small-disks-nothing-asked", refusedOrders, "of the sizes, those with no room for a result: the authority was asked for nothing")
+	counts.Report(t, "small-disks-mismatched-pairs", int(b.mismatches.Load()), fmt.Sprintf("of %d looks at a key and its certificate, those that met no pair or one of two halves", b.observations.Load()))
+	t.Logf("the agent ended %d times", stops)
+	assert.Zero(t, b.mismatches.Load()+b.duplicates.Load()+b.lost.Load()+b.twice.Load()+b.orphans.Load())
+}
+
+// mount puts a copy of a world on two file systems of its own.
+func mount(t *testing.T, base *world) *world {
+	t.Helper()
+	w := &world{
+		t: t, bench: base.bench, root: base.bench.disk(t), at: base.at, ca: base.ca.clone(), dns: base.dns, before: base.before,
+	}
+	for _, p := range base.places {
+		w.places = append(w.places, &place{id: p.id, program: p.at(base.root, w.root)})
+	}
+	for _, part := range []string{"state", "www"} {
+		at := filepath.Join(w.root, part)
+		require.NoError(t, os.Mkdir(at, 0o700))
+		require.NoError(t, syscall.Mount("tmpfs", at, "tmpfs", 0, smallDisk))
+		t.Cleanup(func() { assert.NoError(t, syscall.Unmount(at, 0)) })
+		require.NoError(t, copyTree(filepath.Join(base.root, part), at))
+	}
+	return w
+}
+
+// leave fills a file system but for so many kilobytes.
+func (w *world) leave(part string, free int) {
+	w.t.Helper()
+	dir := filepath.Join(w.root, part)
+	var stat syscall.Statfs_t
+	require.NoError(w.t, syscall.Statfs(dir, &stat))
+	fill := int64(stat.Bfree)*stat.Bsize - int64(free)<<10
+	require.Positive(w.t, fill)
+	require.NoError(w.t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, fill), 0o600))
+}
+
+// runSmall renews on a disk with that much room, and gives it more after a while.
+// waited says that it took that, unheard that the authority was asked for nothing
+// until then.
+func (s *scenario) runSmall(t *testing.T, base *world, small string, free int) (waited, unheard bool, stops int) {
+	synctest.Test(t, func(t *testing.T) {
+		w := mount(t, base)
+		w.label, w.watching = fmt.Sprintf("%d KiB free on %s", free, small), true
+		// The agent runs already when the disk fills up.
+		w.pass(w.at.Sub(epoch) - 10*time.Minute)
+		w.open()
+		w.pass(time.Minute)
+		w.leave(small, free)
+		orders, certificates := w.ca.heard()
+		w.pass(10 * time.Minute)
+		stops = w.supervise(s.renewals, outage)
+		waited = w.stop == nil || !settled(w.record(), s.renewals)
+		nowOrders, nowCertificates := w.ca.heard()
+		unheard = waited && orders == nowOrders && certificates == nowCertificates
+		assert.LessOrEqual(t, nowOrders, orders+1, w.label)
+		if waited && w.stop != nil {
+			w.requireStored(nowOrders - orders)
+		}
+		require.NoError(t, os.Remove(filepath.Join(w.root, small, "filler")))
+		stops += w.supervise(s.renewals, 24*time.Hour)
+		s.end(w)
+	})
+	return waited, unheard, stops
+}
+
+// requireStored checks that an order that the authority has heard of is one that
+// the agent has on its disk.
+func (w *world) requireStored(orders int) {
+	w.t.Helper()
+	rec := w.record()
+	if orders == 0 {
+		return
+	}
+	w.ca.mu.Lock()
+	defer w.ca.mu.Unlock()
+	for number, o := range w.ca.orders {
+		if o.client != rec.OrderID {
+			continue
+		}
+		assert.Containsf(w.t, string(rec.OrderState)+string(rec.Phase), map[bool]string{true: number, false: "issued"}[rec.Phase == "order_placed"],
+			"%s: the order is not on disk", w.label)
+	}
+}
+
+// runReadOnly makes the file system of the programs read-only at the k-th step.
+// It can be done while nobody has a file open there for writing.
+func (s *scenario) runReadOnly(t *testing.T, base *world, k int) (reached, remounted bool) {
+	synctest.Test(t, func(t *testing.T) {
+		w := mount(t, base)
+		w.label, w.watching = fmt.Sprintf("read-only at call %d", k), true
+		www := filepath.Join(w.root, "www")
+		calls := 0
+		w.strike = func(durable.Step, string, bool) error {
+			if calls++; calls == k {
+				reached = true
+				remounted = syscall.Mount("", www, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "") == nil
+				w.untidy = remounted // what could not be removed stays until the next deployment
+			}
+			return nil
+		}
+		w.pass(w.at.Sub(epoch))
+		w.supervise(s.renewals, outage)
+		require.NoError(t, syscall.Mount("", www, "", syscall.MS_REMOUNT, ""))
+		w.supervise(s.renewals, 24*time.Hour)
+		s.end(w)
+	})
+	return reached, remounted
+}
+
+// end checks that a renewal is over, and ends the agent.
+func (s *scenario) end(w *world) {
+	w.t.Helper()
+	require.True(w.t, settled(w.record(), s.renewals), "%s does not come to rest: %+v", w.label, w.record())
+	s.finish(w, s.renewals)
+	w.close()
+}
