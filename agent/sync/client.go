@@ -42,7 +42,9 @@ type Config struct {
 	// Clock is the time that the connection and the reports go by, and learns the
 	// coordinator's; nil is the wall clock.
 	Clock *clock.Clock
-	Log   *slog.Logger
+	// Dial connects to a server; nil is the network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Log  *slog.Logger
 }
 
 // Client is the agent's side of sync. All methods but Run may be called from
@@ -107,7 +109,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	return &Client{
-		cfg: cfg, store: cfg.Store, identities: cfg.Store, log: cfg.Log,
+		cfg: cfg, store: cfg.Store, identities: cfg.Store, log: cfg.Log, dial: cfg.Dial,
 		kick: make(chan struct{}, 1), urge: make(chan struct{}, 1),
 		state:   State{Standing: Starting},
 		results: make(chan struct{}),

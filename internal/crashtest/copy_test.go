@@ -19,6 +19,10 @@ func (w *world) clone(label string) *world {
 	if w.standIn != nil {
 		c.standIn = w.standIn.clone()
 	}
+	c.brokered = w.brokered
+	if w.centre != nil {
+		c.centre = w.centre.clone(w.t)
+	}
 	for _, p := range w.places {
 		c.places = append(c.places, &place{id: p.id, program: p.at(w.root, c.root)})
 	}

@@ -47,6 +47,10 @@ func TestCrashAtEveryDurableStep(t *testing.T) {
 		if t.Failed() || underRace {
 			return
 		}
+		if ran := int(b.scenarios.Load()); ran < len(scenarios()) {
+			t.Logf("only %d scenarios were asked for", ran)
+			return
+		}
 		b.requireEveryStep(t)
 		b.report(t)
 	})
@@ -63,6 +67,7 @@ func stride() int {
 // enumerate cuts a scenario off at each of its steps, and a sample of what follows
 // once more. In a soak that is all of it.
 func (s *scenario) enumerate(t *testing.T, b *bench) {
+	b.scenarios.Add(1)
 	points := s.record(t, b)
 	require.NotEmpty(t, points)
 	random := rand.New(rand.NewPCG(b.seed, 2))
@@ -154,6 +159,9 @@ func (s *scenario) recover(t *testing.T, w *world, again func(*world)) {
 		w.opened = func() { found = w.inspect() }
 		if again != nil {
 			again(w)
+		}
+		if w.centre != nil {
+			w.centre.serve(t)
 		}
 		w.open()
 		renewals := s.renewals

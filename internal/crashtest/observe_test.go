@@ -32,6 +32,9 @@ func (w *world) observe(label string) {
 			issued[fingerprint] = true
 		}
 	}
+	if w.centre != nil {
+		w.centre.issued(issued)
+	}
 	for _, p := range w.places {
 		w.bench.observations.Add(1)
 		served := p.serving()
@@ -137,6 +140,9 @@ func (w *world) count(n uint64) {
 			}
 		}
 	}
+	if w.brokered {
+		issued += w.centre.issued(map[string]bool{})
+	}
 	if issued != int(n) {
 		w.bench.duplicates.Add(int64(issued) - int64(n))
 		w.t.Errorf("%s: %d certificates were issued for %d renewals", w.label, issued, n)
@@ -171,7 +177,7 @@ func (w *world) requireSwept() {
 	w.t.Helper()
 	known, err := w.store.KeyIDs()
 	require.NoError(w.t, err)
-	for _, kind := range []string{"certificates", "accounts"} {
+	for _, kind := range keyDirectories {
 		entries, err := os.ReadDir(w.keys(kind))
 		require.NoError(w.t, err)
 		for _, entry := range entries {
@@ -189,6 +195,10 @@ func (w *world) requireFacts(n uint64) {
 	w.t.Helper()
 	events, err := w.store.Events(0)
 	require.NoError(w.t, err)
+	if w.centre != nil {
+		require.Empty(w.t, events, "%s: facts wait", w.label)
+		events = w.centre.told()
+	}
 	told := map[wire.EventKind][]string{}
 	for i, e := range events {
 		assert.Equal(w.t, uint64(i+1), e.Sequence, w.label)
@@ -199,7 +209,8 @@ func (w *world) requireFacts(n uint64) {
 		told[e.Kind] = append(told[e.Kind], e.Serial)
 	}
 	want := map[wire.EventKind]int{
-		wire.EventIssued: int(n), wire.EventRenewed: int(n), wire.EventDeployed: int(n) * len(w.places),
+		wire.EventIdentityRenewed: w.identities(),
+		wire.EventIssued:          int(n), wire.EventRenewed: int(n), wire.EventDeployed: int(n) * len(w.places),
 	}
 	for kind, number := range want {
 		serials := slices.Sorted(slices.Values(told[kind]))

@@ -26,6 +26,8 @@ type scenario struct {
 	layouts []file.Layout
 	// fresh begins with an empty disk; otherwise one renewal is over.
 	fresh bool
+	// enrolled has a coordinator, brokered a certificate from it.
+	enrolled, brokered bool
 	// early begins before the renewal is due.
 	early bool
 	// prepare happens before anything is recorded; the agent does not run.
@@ -153,6 +155,14 @@ func scenarios() []scenario {
 			prepare: func(w *world) { w.dns = "www.example.com" },
 		},
 		{
+			name: "from the coordinator", layouts: []file.Layout{combined}, renewals: 2, act: renew, enrolled: true, brokered: true,
+		},
+		{
+			name: "identity", layouts: []file.Layout{combined}, renewals: 1, enrolled: true, early: true,
+			prepare: func(w *world) { w.pass(time.Until(w.centre.renewAt) + time.Second) },
+			act:     func(w *world) { w.centre.renewals = 1; w.open(); w.rest(1, 24*time.Hour) },
+		},
+		{
 			name: "state file of the first schema", layouts: []file.Layout{combined}, fresh: true, renewals: 1,
 			prepare: oldStateFile,
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
@@ -204,6 +214,10 @@ func requireForgotten(w *world) {
 // begin makes the world that a scenario begins with.
 func (s *scenario) begin(w *world) {
 	w.tick = s.tick
+	if s.enrolled {
+		w.brokered = s.brokered
+		w.enrol()
+	}
 	if !s.fresh {
 		w.open()
 		w.rest(1, time.Hour)

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certctl/certctl/agent/deploy/file"
+	brokered "github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
@@ -49,6 +50,7 @@ type bench struct {
 	mu    sync.Mutex
 	steps map[durable.Step]int // how often each was met
 
+	scenarios    atomic.Int64 // that were enumerated
 	points       atomic.Int64 // states that an agent was started on
 	second       atomic.Int64 // of these, after a second crash
 	observations atomic.Int64 // looks at a program and its files
@@ -94,9 +96,13 @@ type world struct {
 
 	ca, standIn *authority
 	places      []*place
-	dns         string
-	removed     bool // the certificate is not in the configuration any more
-	tick        time.Duration
+	// centre is the host's coordinator; nil if it has none. brokered says that it
+	// issues the certificate.
+	centre   *centre
+	brokered bool
+	dns      string
+	removed  bool // the certificate is not in the configuration any more
+	tick     time.Duration
 
 	// before is what was in service when the scenario began; "" if nothing was.
 	before string
@@ -176,8 +182,8 @@ func (w *world) tryOpen() (err error) {
 		w.opened()
 		w.opened = nil
 	}
-	var dirs [2]*keys.Dir
-	for i, kind := range []string{"certificates", "accounts"} {
+	var dirs [3]*keys.Dir
+	for i, kind := range keyDirectories {
 		dir, err := keys.OpenDir(w.keys(kind))
 		if err != nil {
 			return err
@@ -185,6 +191,10 @@ func (w *world) tryOpen() (err error) {
 		dirs[i] = dir.WithHook(w.hook)
 	}
 	w.accounts = dirs[1]
+	syncer, err := w.connect(dirs[2])
+	if err != nil {
+		return err
+	}
 	managed := renewal.Managed{
 		Name: name, Names: pki.MustParseNames(w.dns), KeyAlgorithm: pki.ECDSAP256,
 		Issuers: []renewal.NamedIssuer{{Name: w.ca.name, Issuer: &client{w.ca, w.store, w.accounts}}},
@@ -204,32 +214,60 @@ func (w *world) tryOpen() (err error) {
 		}
 		managed.Deployments = append(managed.Deployments, renewal.Deployment{ID: p.id, Target: target})
 	}
+	if w.brokered {
+		through, err := brokered.New(brokered.Config{Orders: w.store, Courier: syncer})
+		if err != nil {
+			return err
+		}
+		managed.Issuers = []renewal.NamedIssuer{{Name: "coordinator", Issuer: through}}
+	}
 	list := []renewal.Managed{managed}
 	if w.removed {
 		list = nil
 	}
 	w.engine, err = renewal.New(renewal.Config{
-		Store: w.store, Keys: dirs[0], Swept: []renewal.Sweeper{dirs[1]}, Managed: list, ScratchDir: filepath.Join(state, "snapshots"),
+		Store: w.store, Keys: dirs[0], Swept: []renewal.Sweeper{dirs[1], dirs[2]}, Managed: list, ScratchDir: filepath.Join(state, "snapshots"),
 		Pace: renewal.Pace{TickInterval: cmp.Or(w.tick, time.Minute)}, Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
 	})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	parts := []func(context.Context) error{w.engine.Run}
+	if syncer != nil {
+		w.engine.OnChange(syncer.Kick)
+		parts = append(parts, syncer.Run)
+	}
+	done := make(chan error, len(parts))
 	ended := make(chan struct{})
+	var running sync.WaitGroup
+	for _, run := range parts {
+		running.Go(func() {
+			done <- run(ctx)
+			cancel() // one does not go on without the other
+		})
+	}
 	go func() {
-		done <- w.engine.Run(ctx)
+		running.Wait()
 		close(ended)
 	}()
 	w.ended = ended
 	w.stop = sync.OnceValue(func() error {
 		cancel()
-		return errors.Join(<-done, w.store.Close())
+		<-ended
+		close(done)
+		var errs []error
+		for err := range done {
+			errs = append(errs, err)
+		}
+		return errors.Join(append(errs, w.store.Close())...)
 	})
 	w.t.Cleanup(func() { _ = w.stop() }) // of a test that failed; once is enough
 	return nil
 }
+
+// keyDirectories are those of an agent.
+var keyDirectories = []string{"certificates", "accounts", "identity"}
 
 func (w *world) keys(kind string) string { return filepath.Join(w.root, "state", "keys-"+kind) }
 
@@ -265,7 +303,7 @@ func (w *world) rest(n uint64, limit time.Duration) {
 	synctest.Wait()
 	for end := time.Now().Add(limit); ; w.pass(time.Minute) {
 		rec := w.record()
-		if settled(rec, n) {
+		if settled(rec, n) && (w.centre == nil || w.agreed()) {
 			return
 		}
 		if !time.Now().Before(end) {
