@@ -21,19 +21,10 @@ type Verdict struct {
 	State    wire.AssignmentState
 	// Detail says why it is not active, with the mend.
 	Detail string
-	// Certificate is what to manage; nil unless it is active.
+	// Certificate is what to manage, and InForce the definition that it is of. Of
+	// one that is refused that is the last one which was not; nil if there is none.
 	Certificate *config.Certificate
-}
-
-// Report is the verdict as the centre is told of it.
-func (v *Verdict) Report() wire.AssignmentReport {
-	return wire.AssignmentReport{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail}
-}
-
-// Refuse turns a verdict into a refusal: also one that was active until something
-// was found that only the making of its deployments could tell.
-func (v *Verdict) Refuse(err error) {
-	v.State, v.Detail, v.Certificate = wire.AssignmentRefused, explain(v.Name, err), nil
+	InForce     *wire.Assignment
 }
 
 // Host is what assignments are judged by.
@@ -41,48 +32,108 @@ type Host struct {
 	Settings *config.Settings
 	// Patterns are those of the enrolment; none allows nothing.
 	Patterns []string
+	// Accepted are the definitions that were in force before.
+	Accepted []wire.Assignment
+	// Make makes what a definition needs, and refuses what only that can tell. It
+	// is called for what is otherwise allowed; the last call for a name counts.
+	Make func(*config.Certificate) error
 }
 
 // Judge decides about all assignments of a host, in their order. Equal inputs
 // give equal verdicts, but for what symbolic links lead to.
+//
+// A definition that is refused as a change of one that was not leaves that one in
+// force, as long as the host's rules allow it: a slip at the centre must not let
+// certificates expire.
 func (h Host) Judge(list []wire.Assignment) []Verdict {
-	s := h.Settings
-	own := make(map[string]bool, len(s.Certificates))
-	taken := newFiles()
-	for i := range s.Certificates {
-		c := &s.Certificates[i]
-		own[c.Name] = true
-		taken.give(&c.Certificate, fmt.Sprintf("the host's own certificate %q", c.Name))
+	j := h.judge()
+	before := make(map[string]wire.Assignment, len(h.Accepted))
+	for _, a := range h.Accepted {
+		before[a.Name] = a
 	}
-	patterns, patternsErr := pki.ParseNamePatterns(h.Patterns)
 	verdicts := make([]Verdict, 0, len(list))
 	for _, a := range list {
 		v := Verdict{Name: a.Name, Revision: a.Revision}
-		switch {
-		case own[a.Name]:
+		if j.own[a.Name] {
 			v.State = wire.AssignmentShadowed
 			v.Detail = clip(fmt.Sprintf("this host's own configuration has a certificate named %q, which is managed instead; "+
 				"to let the assignment be, take that out of certificates in agent.yaml", a.Name))
-		case !s.Assignments.Accept:
-			v.Refuse(errors.New(`this host takes no assignments; to let it, write "accept: true" below assignments in agent.yaml`))
-		case patternsErr != nil:
-			v.Refuse(fmt.Errorf("the name patterns of this host's enrolment cannot be read: %w; enrol it again", patternsErr))
-		default:
-			certificate, err := h.allow(a, patterns)
-			if err == nil {
-				err = taken.claim(certificate)
+			verdicts = append(verdicts, v)
+			continue
+		}
+		err := j.try(a, &v)
+		v.State = wire.AssignmentActive
+		if err != nil {
+			v.State, v.Detail = wire.AssignmentRefused, explain(a.Name, err)
+			if last, ok := before[a.Name]; ok && last.Revision != a.Revision && j.try(last, &v) == nil {
+				v.Detail = clip(fmt.Sprintf("revision %d stays in force; %s", last.Revision, v.Detail))
 			}
-			if err != nil {
-				v.Refuse(err)
-				break
-			}
-			taken.give(certificate, fmt.Sprintf("the assignment %q", a.Name))
-			v.State = wire.AssignmentActive
-			v.Certificate = &config.Certificate{Name: a.Name, Certificate: *certificate}
 		}
 		verdicts = append(verdicts, v)
 	}
 	return verdicts
+}
+
+// judgement is what stays the same over all assignments of a host.
+type judgement struct {
+	Host
+	patterns    pki.NamePatterns
+	patternsErr error
+	own         map[string]bool
+	taken       *files
+}
+
+func (h Host) judge() *judgement {
+	j := &judgement{Host: h, own: make(map[string]bool, len(h.Settings.Certificates)), taken: newFiles()}
+	for i := range h.Settings.Certificates {
+		c := &h.Settings.Certificates[i]
+		j.own[c.Name] = true
+		j.taken.give(&c.Certificate, fmt.Sprintf("the host's own certificate %q", c.Name))
+	}
+	j.patterns, j.patternsErr = pki.ParseNamePatterns(h.Patterns)
+	return j
+}
+
+// try puts a definition in force, unless it is not allowed.
+func (j *judgement) try(a wire.Assignment, v *Verdict) error {
+	switch {
+	case !j.Settings.Assignments.Accept:
+		return errors.New(`this host takes no assignments; to let it, write "accept: true" below assignments in agent.yaml`)
+	case j.patternsErr != nil:
+		return fmt.Errorf("the name patterns of this host's enrolment cannot be read: %w; enrol it again", j.patternsErr)
+	}
+	definition, err := j.allow(a, j.patterns)
+	if err != nil {
+		return err
+	}
+	if err := j.taken.claim(definition); err != nil {
+		return err
+	}
+	certificate := &config.Certificate{Name: a.Name, Certificate: *definition}
+	if j.Make != nil {
+		if err := j.Make(certificate); err != nil {
+			return err
+		}
+	}
+	j.taken.give(definition, fmt.Sprintf("the assignment %q", a.Name))
+	v.Certificate, v.InForce = certificate, &a
+	return nil
+}
+
+// Report is the verdict as the centre is told of it.
+func (v *Verdict) Report() wire.AssignmentReport {
+	return wire.AssignmentReport{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail}
+}
+
+// InForce are the definitions that the host goes by.
+func InForce(verdicts []Verdict) []wire.Assignment {
+	var list []wire.Assignment
+	for i := range verdicts {
+		if a := verdicts[i].InForce; a != nil {
+			list = append(list, *a)
+		}
+	}
+	return list
 }
 
 // allow reads one assignment and decides whether this host does what it says.

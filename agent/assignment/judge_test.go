@@ -228,12 +228,55 @@ func TestSymbolicLinksLeadNowhereElse(t *testing.T) {
 	assert.Equal(t, wire.AssignmentActive, v.State, v.Detail)
 }
 
-func TestRefusedLater(t *testing.T) {
+func TestWhatOnlyTheMakingTells(t *testing.T) {
 	h := host(t, t.TempDir())
-	v := judgeOne(h, `{"names":["www.example.com"]}`)
-	v.Refuse(errors.New("there is no user\nnamed www"))
-	assert.Equal(t, `assignment "www": there is no user; named www`, v.Detail)
-	assert.Equal(t, []wire.AssignmentReport{{Name: "www", Revision: 7, State: wire.AssignmentRefused, Detail: v.Detail}}, Reports([]Verdict{v}))
+	h.Make = func(c *config.Certificate) error {
+		if c.Name == "www" {
+			return errors.New("there is no user\nnamed www")
+		}
+		return nil
+	}
+	verdicts := h.Judge([]wire.Assignment{given("mail", `{"names":["mail.example.com"]}`), given("www", `{"names":["www.example.com"]}`)})
+	assert.Equal(t, []wire.AssignmentReport{
+		{Name: "mail", Revision: 7, State: wire.AssignmentActive},
+		{Name: "www", Revision: 7, State: wire.AssignmentRefused, Detail: `assignment "www": there is no user; named www`},
+	}, Reports(verdicts))
+	assert.Nil(t, verdicts[1].Certificate)
+	assert.Len(t, InForce(verdicts), 1)
+}
+
+// What is refused as a change leaves the definition before it in force, as long
+// as that is allowed.
+func TestTheLastOneThatWasAllowedStaysInForce(t *testing.T) {
+	dir := t.TempDir()
+	h := host(t, dir)
+	good := given("www", fmt.Sprintf(`{"names":["www.example.com"],"deployments":[{"files":{"fullchain":%s}}]}`, quoted(filepath.Join(dir, "certs", "www.pem"))))
+	bad := given("www", `{"names":["www.example.com"],"deployments":[{"files":{"fullchain":"/etc/passwd"}}]}`)
+	bad.Revision = 8
+
+	h.Accepted = InForce(h.Judge([]wire.Assignment{good}))
+	assert.Equal(t, []wire.Assignment{good}, h.Accepted)
+	verdicts := h.Judge([]wire.Assignment{bad})
+	v := verdicts[0]
+	assert.Equal(t, wire.AssignmentRefused, v.State)
+	assert.EqualValues(t, 8, v.Report().Revision)
+	assert.Contains(t, v.Detail, `revision 7 stays in force; assignment "www": deployments[0].files.fullchain: this host does not let`)
+	assert.Equal(t, filepath.Join(dir, "certs", "www.pem"), v.Certificate.Deployments[0].Files.FullChain)
+	assert.Equal(t, []wire.Assignment{good}, InForce(verdicts), "and again, after a restart")
+	h.Accepted = InForce(verdicts)
+
+	// The file is still its own.
+	other := given("zzz", string(good.Certificate))
+	assert.Contains(t, h.Judge([]wire.Assignment{bad, other})[1].Detail, `is written by the assignment "www"`)
+
+	// Rules of the host, and the centre's taking it back, hold for that one too.
+	assert.Empty(t, h.Judge(nil))
+	h.Settings.Assignments.AllowPaths = nil
+	v = h.Judge([]wire.Assignment{bad})[0]
+	assert.Nil(t, v.Certificate)
+	assert.NotContains(t, v.Detail, "stays in force")
+	h.Settings.Assignments.AllowPaths, h.Settings.Assignments.Accept = []string{filepath.Join(dir, "certs")}, false
+	assert.Nil(t, h.Judge([]wire.Assignment{bad})[0].Certificate)
 }
 
 func FuzzJudge(f *testing.F) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -49,7 +50,7 @@ func (s *Store) Desired() (wire.Desired, error) {
 			return err
 		}
 		desired.Digest = wanted.Digest
-		desired.Assignments, err = assignments(tx)
+		desired.Assignments, err = assignments(tx, bucketAssignments)
 		return err
 	})
 	if err != nil {
@@ -58,11 +59,51 @@ func (s *Store) Desired() (wire.Desired, error) {
 	return desired, nil
 }
 
-func assignments(tx *bolt.Tx) ([]wire.Assignment, error) {
+// Accepted are the definitions that this host goes by, as SaveAccepted was last
+// given them, ordered by name.
+func (s *Store) Accepted() ([]wire.Assignment, error) {
 	var list []wire.Assignment
-	err := tx.Bucket([]byte(bucketAssignments)).ForEach(func(key, value []byte) error {
-		list = append(list, wire.Assignment{})
-		return decode(bucketAssignments, key, value, &list[len(list)-1])
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		list, err = assignments(tx, bucketAccepted)
+		return err
+	})
+	return list, err
+}
+
+// SaveAccepted replaces the definitions that this host goes by, in one
+// transaction: one that is changed to something that the host refuses is needed
+// again. Those that stay as they are are not written.
+func (s *Store) SaveAccepted(list []wire.Assignment) error {
+	return s.write(func(c *change) error {
+		if c.tx.Bucket([]byte(bucketAccepted)) == nil {
+			if len(list) == 0 {
+				return nil
+			}
+			if _, err := c.tx.CreateBucket([]byte(bucketAccepted)); err != nil {
+				return fmt.Errorf("make %s: %w", bucketAccepted, err)
+			}
+		}
+		return c.replaceAssignments(bucketAccepted, list)
+	})
+}
+
+// assignments are those in a bucket, which need not be there.
+func assignments(tx *bolt.Tx, bucket string) ([]wire.Assignment, error) {
+	b := tx.Bucket([]byte(bucket))
+	if b == nil {
+		return nil, nil
+	}
+	var list []wire.Assignment
+	err := b.ForEach(func(key, value []byte) error {
+		var a wire.Assignment
+		if err := decode(bucket, key, value, &a); err != nil {
+			return err
+		}
+		if a.Name != string(key) {
+			return damage("assignment %s is stored as %q", quoteKey(key), a.Name)
+		}
+		list = append(list, a)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -86,27 +127,35 @@ func (s *Store) SaveDesired(desired *wire.Desired) error {
 			wanted = Wanted{Digest: desired.Digest, ReceivedAt: s.now().Round(0).UTC()}
 		}
 		wanted.RefusedDigest, wanted.Refusal = "", ""
-		stays := make(map[string]bool, len(desired.Assignments))
-		for _, a := range desired.Assignments {
-			stays[a.Name] = true
-			if err := c.putJSON(bucketAssignments, []byte(a.Name), a); err != nil {
-				return err
-			}
-		}
-		var gone [][]byte
-		cursor := c.tx.Bucket([]byte(bucketAssignments)).Cursor()
-		for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
-			if !stays[string(key)] {
-				gone = append(gone, bytes.Clone(key))
-			}
-		}
-		for _, key := range gone {
-			if err := c.remove(bucketAssignments, key); err != nil {
-				return err
-			}
+		if err := c.replaceAssignments(bucketAssignments, desired.Assignments); err != nil {
+			return err
 		}
 		return c.putJSON(bucketMeta, []byte(metaDesired), wanted)
 	})
+}
+
+// replaceAssignments makes a bucket hold these and no others.
+func (c *change) replaceAssignments(bucket string, list []wire.Assignment) error {
+	stays := make(map[string]bool, len(list))
+	for _, a := range list {
+		stays[a.Name] = true
+		if err := c.putJSON(bucket, []byte(a.Name), a); err != nil {
+			return err
+		}
+	}
+	var gone [][]byte
+	cursor := c.tx.Bucket([]byte(bucket)).Cursor()
+	for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
+		if !stays[string(key)] {
+			gone = append(gone, bytes.Clone(key))
+		}
+	}
+	for _, key := range gone {
+		if err := c.remove(bucket, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RefuseDesired remembers that a desired state could not be taken, and stores the
@@ -135,23 +184,15 @@ func verifyDesired(tx *bolt.Tx, _ counters) error {
 	if err != nil {
 		return err
 	}
-	count := 0
-	err = tx.Bucket([]byte(bucketAssignments)).ForEach(func(key, value []byte) error {
-		var a wire.Assignment
-		if err := decode(bucketAssignments, key, value, &a); err != nil {
-			return err
-		}
-		if a.Name != string(key) {
-			return damage("assignment %s is stored as %q", quoteKey(key), a.Name)
-		}
-		count++
-		return nil
-	})
+	list, err := assignments(tx, bucketAssignments)
 	if err != nil {
 		return err
 	}
-	if count > 0 && wanted.Digest == "" {
-		return damage("%d assignments belong to no desired state", count)
+	if len(list) > 0 && wanted.Digest == "" {
+		return damage("%d assignments belong to no desired state", len(list))
+	}
+	if _, err := assignments(tx, bucketAccepted); err != nil {
+		return err
 	}
 	return tx.Bucket([]byte(bucketCommands)).ForEach(func(key, value []byte) error {
 		var command Command

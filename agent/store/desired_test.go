@@ -42,6 +42,21 @@ func (m *model) saveDesired(t *rapid.T) {
 	m.desired, m.refused = next, ""
 }
 
+func (m *model) saveAccepted(t *rapid.T) {
+	var next []wire.Assignment
+	for _, name := range []string{"a", "b"} {
+		if rapid.Bool().Draw(t, name) {
+			next = append(next, assignment(name, rapid.Uint64Range(1, 2).Draw(t, "revision")))
+		}
+	}
+	commits := lastCommit(t, m.store)
+	require.NoError(t, m.store.SaveAccepted(next))
+	if fmt.Sprint(m.accepted) == fmt.Sprint(next) {
+		require.Equal(t, commits, lastCommit(t, m.store), "a change of nothing must write nothing")
+	}
+	m.accepted = next
+}
+
 func (m *model) refuseDesired(t *rapid.T) {
 	digest := rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(t, "digest")
 	require.NoError(t, m.store.RefuseDesired(digest, "not valid", wire.Event{Kind: wire.EventFailed}))
@@ -123,6 +138,9 @@ func (m *model) checkDesired(t *rapid.T) {
 	desired, err := m.store.Desired()
 	require.NoError(t, err)
 	require.Equal(t, m.desired, desired)
+	accepted, err := m.store.Accepted()
+	require.NoError(t, err)
+	require.Equal(t, m.accepted, accepted)
 	wanted, err := m.store.Wanted()
 	require.NoError(t, err)
 	require.Equal(t, m.desired.Digest, wanted.Digest)

@@ -41,6 +41,10 @@ const (
 // so that earlier versions, which do not know it, can still open the file.
 const bucketRemoved = "removed"
 
+// bucketAccepted holds the definitions of assignments that are in force: name ->
+// wire.Assignment. It is made when it is needed, for the same reason.
+const bucketAccepted = "accepted"
+
 var buckets = []string{bucketMeta, bucketCertificates, bucketSchedule, bucketExpiry, bucketRows, bucketRevisions,
 	bucketRemovals, bucketEvents, bucketKinds, bucketSubjects, bucketOrders, bucketCollected, bucketIssuers, bucketAssignments, bucketCommands}
 

@@ -39,6 +39,7 @@ type model struct {
 	revision uint64
 
 	desired  wire.Desired
+	accepted []wire.Assignment
 	refused  string             // digest
 	commands map[string]Command // what Commands must return
 	told     map[string]bool    // final commands that a request has told of
@@ -366,6 +367,7 @@ func TestStoreFollowsModel(t *testing.T) {
 			"resync":  m.resync,
 			"reopen":  m.reopen,
 			"desired": m.saveDesired,
+			"accept":  m.saveAccepted,
 			"refuse":  m.refuseDesired,
 			"follow":  m.followCommands,
 			"command": m.updateCommand,

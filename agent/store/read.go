@@ -11,9 +11,10 @@ import (
 
 // AtRest is what a state file holds that decisions depend on.
 type AtRest struct {
-	Certificates []*Certificate // ordered by name
-	Assignments  []wire.Assignment
-	Identity     *Identity // nil when the host is not enrolled
+	Certificates []*Certificate    // ordered by name
+	Assignments  []wire.Assignment // as the centre wants them
+	Accepted     []wire.Assignment // as this host goes by them
+	Identity     *Identity         // nil when the host is not enrolled
 }
 
 // ReadAtRest reads the state file at path, and changes nothing: neither the file
@@ -46,7 +47,10 @@ func ReadAtRest(path string) (_ *AtRest, err error) {
 			if rest.Identity, err = getJSON[Identity](tx, bucketMeta, []byte(metaIdentity)); err != nil {
 				return err
 			}
-			rest.Assignments, err = assignments(tx)
+			if rest.Assignments, err = assignments(tx, bucketAssignments); err != nil {
+				return err
+			}
+			rest.Accepted, err = assignments(tx, bucketAccepted)
 			return err
 		})
 	})

@@ -104,8 +104,8 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 }
 
 // assignments adds what was made of the assignments. It returns the names of
-// those that are active.
-func (b *backend) assignments(status *control.Status) (active map[string]bool, err error) {
+// those that a definition of the centre is in force for.
+func (b *backend) assignments(status *control.Status) (assigned map[string]bool, err error) {
 	wanted, err := b.state.store.Wanted()
 	if err != nil {
 		return nil, err
@@ -113,15 +113,16 @@ func (b *backend) assignments(status *control.Status) (active map[string]bool, e
 	if wanted.Refusal != "" {
 		status.Warnings = append(status.Warnings, "what the coordinator wants of this host makes no sense to this version, and what it wanted before stays in force: "+wanted.Refusal)
 	}
-	active = make(map[string]bool)
+	assigned = make(map[string]bool)
 	for _, v := range b.roll.judged() {
-		active[v.Name] = v.State == wire.AssignmentActive
-		if v.State == wire.AssignmentRefused {
+		assigned[v.Name] = v.Certificate != nil
+		// A host that takes none has decided that, and nobody has to be told.
+		if v.State == wire.AssignmentRefused && b.roll.current().settings.Assignments.Accept {
 			status.Warnings = append(status.Warnings, v.Detail)
 		}
 		status.Assignments = append(status.Assignments, control.Assignment{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail})
 	}
-	return active, nil
+	return assigned, nil
 }
 
 // Renew implements control.Backend.

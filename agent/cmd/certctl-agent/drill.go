@@ -158,7 +158,7 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, error)
 	if err != nil {
 		return nil, err
 	}
-	assigned, _ := p.assigned(rest.Assignments, rest.Identity)
+	assigned, _ := p.assigned(rest.Assignments, rest.Accepted, rest.Identity)
 	return renewal.SubjectsOf(append(managed, assigned...), rest.Certificates, now)
 }
 

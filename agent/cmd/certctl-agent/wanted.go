@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -35,6 +37,7 @@ type roll struct {
 	parts    *parts
 	local    []renewal.Managed // of the configuration
 	verdicts []assignment.Verdict
+	said     map[string]string // refusals that were logged, by name
 }
 
 // newRoll fails where the host's own certificates are wrong.
@@ -55,6 +58,9 @@ func (r *roll) managed() ([]renewal.Managed, sync.Made, error) {
 	if err != nil {
 		return nil, sync.Made{}, err
 	}
+	if err := r.keep(verdicts); err != nil {
+		return nil, sync.Made{}, err
+	}
 	r.mu.Lock()
 	r.verdicts = verdicts
 	r.mu.Unlock()
@@ -71,8 +77,23 @@ func (r *roll) with(p *parts, local []renewal.Managed) ([]renewal.Managed, []ass
 	if err != nil {
 		return nil, nil, sync.Made{}, err
 	}
-	assigned, verdicts := p.assigned(desired.Assignments, identity)
+	accepted, err := r.store.Accepted()
+	if err != nil {
+		return nil, nil, sync.Made{}, err
+	}
+	assigned, verdicts := p.assigned(desired.Assignments, accepted, identity)
 	return slices.Concat(local, assigned), verdicts, sync.Made{Digest: desired.Digest, Reports: assignment.Reports(verdicts)}, nil
+}
+
+// keep stores the definitions that are in force: a later one that is refused
+// leaves them so. A disk that is full stops nothing that runs.
+func (r *roll) keep(verdicts []assignment.Verdict) error {
+	err := r.store.SaveAccepted(assignment.InForce(verdicts))
+	if err == nil || errors.Is(err, store.ErrStateUnknown) || !durable.IsFull(err) && !durable.IsReadOnly(err) {
+		return err
+	}
+	r.log.Warn("the definitions in force were not stored; it is tried again", "err", err)
+	return nil
 }
 
 // adopt puts another configuration into effect, with what the centre wants beside
@@ -95,6 +116,9 @@ func (r *roll) adopt(p *parts, engine *renewal.Engine, tell func(sync.Made)) (re
 	r.mu.Lock()
 	r.parts, r.local, r.verdicts = p, local, verdicts
 	r.mu.Unlock()
+	if err := r.keep(verdicts); err != nil {
+		return renewal.Changes{}, err
+	}
 	p.askForTime()
 	r.complain()
 	tell(made)
@@ -130,24 +154,24 @@ func (r *roll) brokered() []string {
 
 // assigned turns what the centre defines into what the engine manages. What this
 // host does not allow, or cannot make, is refused and keeps nothing else away.
-func (p *parts) assigned(list []wire.Assignment, identity *store.Identity) ([]renewal.Managed, []assignment.Verdict) {
-	host := assignment.Host{Settings: p.settings}
+func (p *parts) assigned(list, accepted []wire.Assignment, identity *store.Identity) ([]renewal.Managed, []assignment.Verdict) {
+	made := make(map[string]renewal.Managed, len(list))
+	host := assignment.Host{Settings: p.settings, Accepted: accepted, Make: func(c *config.Certificate) error {
+		m, err := p.certificate(c, func(field string, err error) error { return fmt.Errorf("%s: %w", field, err) })
+		if err == nil {
+			made[c.Name] = m
+		}
+		return err
+	}}
 	if identity != nil {
 		host.Patterns = identity.NamePatterns
 	}
 	verdicts := host.Judge(list)
 	var managed []renewal.Managed
 	for i := range verdicts {
-		v := &verdicts[i]
-		if v.Certificate == nil {
-			continue
+		if v := &verdicts[i]; v.Certificate != nil {
+			managed = append(managed, made[v.Name])
 		}
-		m, err := p.certificate(v.Certificate, func(field string, err error) error { return fmt.Errorf("%s: %w", field, err) })
-		if err != nil {
-			v.Refuse(err)
-			continue
-		}
-		managed = append(managed, m)
 	}
 	return managed, verdicts
 }
@@ -193,15 +217,21 @@ func (r *roll) apply(engine *renewal.Engine, tell func(sync.Made)) error {
 	return nil
 }
 
-// complain logs what was refused.
+// complain logs what was refused, each refusal once.
 func (r *roll) complain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	said := make(map[string]string)
 	for i := range r.verdicts {
-		if v := &r.verdicts[i]; v.State == wire.AssignmentRefused {
+		v := &r.verdicts[i]
+		if v.State != wire.AssignmentRefused {
+			continue
+		}
+		if said[v.Name] = v.Detail; r.said[v.Name] != v.Detail {
 			r.log.Warn("assignment refused", "certificate", v.Name, "revision", v.Revision, "err", v.Detail)
 		}
 	}
+	r.said = said
 }
 
 // judged is what was made of the assignments.
