@@ -76,6 +76,9 @@ func decide(c *store.Command, rec *store.Certificate, now time.Time) action {
 		return action{step: stepRenew}
 	case !left && c.Asked && idle(rec):
 		return action{step: stepRenew} // its record was made anew since
+	case !left && kind == wire.CommandRenew && rec.NeedsAttention != "" && !rec.LastErrorAt.Before(c.AskedAt):
+		// The engine goes on trying. Whoever asked has to know that a person is needed.
+		return ends(wire.CommandFailed, "the renewal goes on trying, and needs a person: %s", rec.NeedsAttention)
 	case !left || open:
 		return action{step: stepWait}
 	}

@@ -36,6 +36,9 @@ func TestDecide(t *testing.T) {
 	asked := func(c *store.Command) { c.Asked = true }
 	old, fresh := pair("aa", nil), pair("bb", nil)
 	forced := pair("aa", func(r *store.Certificate) { r.Forced = true })
+	failing := func(at time.Time, attention string) *store.Certificate {
+		return pair("aa", func(r *store.Certificate) { r.Forced, r.LastErrorAt, r.NeedsAttention = true, at, attention })
+	}
 	underWay := pair("aa", func(r *store.Certificate) { r.Phase = store.PhaseOrderPlaced })
 	for name, c := range map[string]struct {
 		command store.Command
@@ -52,6 +55,9 @@ func TestDecide(t *testing.T) {
 		"bound":                         {command: bound(renew), rec: old, want: stepRenew},
 		"asked":                         {command: with(bound(renew), asked), rec: forced, want: stepWait},
 		"asked, under way":              {command: with(bound(renew), asked), rec: underWay, want: stepWait},
+		"asked, failing":                {command: with(bound(renew), asked), rec: failing(noon, ""), want: stepWait},
+		"asked, a person is needed":     {command: with(bound(renew), asked), rec: failing(noon, "no"), want: stepEnd, state: wire.CommandFailed},
+		"a person was needed before":    {command: with(bound(renew), func(c *store.Command) { c.Asked, c.AskedAt = true, noon.Add(1) }), rec: failing(noon, "no"), want: stepWait},
 		"asked, and the record forgot":  {command: with(bound(renew), asked), rec: old, want: stepRenew},
 		"replaced":                      {command: with(bound(renew), asked), rec: fresh, want: stepEnd, state: wire.CommandDone},
 		"replaced before it was asked":  {command: bound(renew), rec: fresh, want: stepEnd, state: wire.CommandDone},
@@ -62,6 +68,7 @@ func TestDecide(t *testing.T) {
 
 		"superseded: replace first":        {command: bound(revoke(4)), rec: old, want: stepRenew},
 		"superseded: wait for it":          {command: with(bound(revoke(4)), asked), rec: forced, want: stepWait},
+		"superseded: a person is needed":   {command: with(bound(revoke(4)), asked), rec: failing(noon, "no"), want: stepWait},
 		"superseded: then revoke":          {command: with(bound(revoke(4)), asked), rec: fresh, want: stepRevoke},
 		"superseded: the issuer is away":   {command: with(bound(revoke(4)), func(c *store.Command) { c.Asked, c.RevokeAttempt, c.RetryAt = true, 1, noon.Add(1) }), rec: fresh, want: stepWait},
 		"superseded: again":                {command: with(bound(revoke(4)), func(c *store.Command) { c.Asked, c.RevokeAttempt, c.RetryAt = true, 1, noon }), rec: fresh, want: stepRevoke},

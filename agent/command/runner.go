@@ -208,6 +208,7 @@ func (r *Runner) advance(ctx context.Context, id string) error {
 // renew has the engine replace the certificate. That it was asked is stored after
 // it has stored the wish: a crash in between asks twice for one replacement.
 func (r *Runner) renew(ctx context.Context, c *store.Command) error {
+	at := r.now()
 	err := r.cfg.Engine.RenewWhile(ctx, c.Request.Certificate, func(rec *store.Certificate) bool { return holds(rec, c) })
 	switch {
 	case errors.Is(err, renewal.ErrNotInService):
@@ -219,7 +220,7 @@ func (r *Runner) renew(ctx context.Context, c *store.Command) error {
 	}
 	r.log.Info("the coordinator asks for a new certificate", "command_id", c.Request.ID, "kind", c.Request.Kind, "certificate", c.Request.Certificate, "serial", c.Serial)
 	return r.cfg.Store.UpdateCommand(c.Request.ID, func(command *store.Command, _ *store.Certificate) error {
-		command.Asked = true
+		command.Asked, command.AskedAt = true, at
 		return nil
 	})
 }

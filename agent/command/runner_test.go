@@ -1,8 +1,13 @@
 package command
 
 import (
+	"context"
+	"crypto"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/internal/counts"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -92,10 +98,10 @@ func TestTheOrderOfARevocation(t *testing.T) {
 				w.open()
 				old := w.serial()
 				served := ""
-				w.ca.revoking = func(string) error {
+				w.ca.decide(func(string) error {
 					served = w.certificate().Current.Serial
 					return nil
-				}
+				})
 				w.command(wire.Command{ID: "command-1", Kind: wire.CommandRevoke, Certificate: "www", Serial: old, Reason: reason})
 				fresh := w.serial()
 				assert.NotEqual(t, old, fresh)
@@ -119,7 +125,7 @@ func TestTheIssuerIsAway(t *testing.T) {
 				w := newWorld(t)
 				w.open()
 				old := w.serial()
-				w.ca.revoking = func(string) error { return errors.New("no route to the authority") }
+				w.ca.decide(func(string) error { return errors.New("no route to the authority") })
 				w.command(wire.Command{ID: "command-1", Kind: wire.CommandRevoke, Certificate: "www", Serial: old, Reason: reason})
 				fresh := w.serial()
 				assert.NotEqual(t, old, fresh)
@@ -129,7 +135,7 @@ func TestTheIssuerIsAway(t *testing.T) {
 				w.reopen()
 				w.pass(time.Hour)
 				assert.InDelta(t, 7, w.ca.asked, 2, "the pauses grow")
-				w.ca.revoking = nil
+				w.ca.decide(nil)
 				w.pass(8 * time.Hour)
 				assert.Equal(t, wire.CommandDone, w.commandNow().State)
 				assert.Equal(t, map[string]int{old: reason}, w.ca.revoked)
@@ -147,9 +153,9 @@ func TestTheIssuerRefuses(t *testing.T) {
 			w := newWorld(t)
 			w.open()
 			old := w.serial()
-			w.ca.revoking = func(string) error {
+			w.ca.decide(func(string) error {
 				return &issuer.Error{Class: issuer.ClassRefused, Err: errors.New("not by this account"), Mend: "ask the authority"}
-			}
+			})
 			w.command(wire.Command{ID: "command-1", Kind: wire.CommandRevoke, Certificate: "www", Serial: old, Reason: reason})
 			fresh := w.serial()
 			w.pass(24 * time.Hour)
@@ -161,6 +167,25 @@ func TestTheIssuerRefuses(t *testing.T) {
 	}
 }
 
+// Whoever asked for a renewal hears that it needs a person; the engine goes on
+// trying, and there is one certificate in the end.
+func TestARenewalThatNeedsAPerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open()
+		old := w.serial()
+		w.ca.refuse(true)
+		w.command(wire.Command{ID: "command-1", Kind: wire.CommandRenew, Certificate: "www", Serial: old})
+		w.pass(time.Minute)
+		assert.Equal(t, wire.CommandFailed, w.commandNow().State)
+		assert.Contains(t, w.commandNow().Detail, "needs a person: not today")
+		w.ca.refuse(false)
+		w.pass(24 * time.Hour)
+		assert.NotEqual(t, old, w.serial())
+		assert.Len(t, w.ca.issued, 2)
+	})
+}
+
 // An issuer that hangs holds up the commands that wait for it and no others.
 func TestAnIssuerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -168,7 +193,7 @@ func TestAnIssuerThatHangs(t *testing.T) {
 		w.open()
 		old := w.serial()
 		release := make(chan struct{})
-		w.ca.revoking = func(string) error { <-release; return nil }
+		w.ca.decide(func(string) error { <-release; return nil })
 		w.command(wire.Command{ID: "command-1", Kind: wire.CommandRevoke, Certificate: "www", Serial: old, Reason: 1})
 		w.pass(time.Second)
 		w.command(
@@ -184,6 +209,64 @@ func TestAnIssuerThatHangs(t *testing.T) {
 		assert.Equal(t, wire.CommandDone, w.withID("command-1"))
 		assert.Len(t, w.ca.issued, 2, "both commands are about the same certificate")
 	})
+}
+
+// A store that no longer knows what it holds ends the runner, so that a new
+// process reads what is there; a full disk does not.
+func TestTheStoreFails(t *testing.T) {
+	for failure, ends := range map[error]bool{store.ErrStateUnknown: true, syscall.ENOSPC: false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.open()
+			old := w.serial()
+			failing := &failingStore{Store: w.store, failure: failure}
+			runner, err := New(Config{
+				Store: failing, Engine: w.engine, Key: func(string) (crypto.Signer, error) { return nil, errors.New("none") },
+				Revoker: func(string) issuer.Revoker { return nil }, Log: slog.New(slog.DiscardHandler),
+			})
+			require.NoError(t, err)
+			w.stopRunner()
+			w.command(wire.Command{ID: "command-1", Kind: wire.CommandRenew, Certificate: "www", Serial: old})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- runner.Run(ctx) }()
+			w.pass(time.Minute)
+			if ends {
+				require.ErrorIs(t, <-ended, store.ErrStateUnknown)
+				return
+			}
+			require.Equal(t, wire.CommandAccepted, w.commandNow().State)
+			failing.mend()
+			require.NotEqual(t, old, w.serial())
+			require.Equal(t, wire.CommandDone, w.commandNow().State)
+			cancel()
+			require.NoError(t, <-ended)
+		})
+	}
+}
+
+// failingStore fails every write until it is mended.
+type failingStore struct {
+	Store
+	mu      sync.Mutex
+	failure error
+}
+
+func (s *failingStore) mend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure = nil
+}
+
+func (s *failingStore) UpdateCommand(id string, fn func(*store.Command, *store.Certificate) error) error {
+	s.mu.Lock()
+	failure := s.failure
+	s.mu.Unlock()
+	if failure != nil {
+		return failure
+	}
+	return s.Store.UpdateCommand(id, fn)
 }
 
 func (w *world) withID(id string) wire.CommandState {

@@ -40,13 +40,13 @@ type authority struct {
 	key  crypto.Signer
 	// point is called where a crash may come.
 	point func(label string)
-	// revoking, when set, decides about each revocation.
-	revoking func(serial string) error
 
-	mu      sync.Mutex
-	issued  map[string][]byte // by order id
-	revoked map[string]int    // reason by serial
-	asked   int               // for revocations
+	mu       sync.Mutex
+	revoking func(serial string) error // when set, decides about each revocation
+	issued   map[string][]byte         // by order id
+	revoked  map[string]int            // reason by serial
+	asked    int                       // for revocations
+	refuses  bool                      // to issue
 }
 
 func newAuthority(t testing.TB) *authority {
@@ -69,6 +69,18 @@ func (a *authority) clone() *authority {
 	return &authority{t: a.t, root: a.root, key: a.key, point: func(string) {}, issued: maps.Clone(a.issued), revoked: maps.Clone(a.revoked)}
 }
 
+func (a *authority) decide(revoking func(serial string) error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revoking = revoking
+}
+
+func (a *authority) refuse(refuses bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refuses = refuses
+}
+
 func (*authority) Kind() string { return "test" }
 
 func (a *authority) Issue(_ context.Context, order *issuer.Order) (*issuer.Issued, error) {
@@ -77,6 +89,9 @@ func (a *authority) Issue(_ context.Context, order *issuer.Order) (*issuer.Issue
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.refuses {
+		return nil, &issuer.Error{Class: issuer.ClassRefused, Err: errors.New("not today")}
+	}
 	der := a.issued[order.ID]
 	if der == nil {
 		var err error
@@ -124,6 +139,8 @@ type world struct {
 	engine *renewal.Engine
 	runner *Runner
 	stop   func()
+	// stopRunner stops the runner alone.
+	stopRunner func()
 }
 
 func newWorld(t testing.TB) *world {
@@ -140,6 +157,7 @@ func (w *world) open() {
 	w.ca.point = w.point
 	w.engine, err = renewal.New(renewal.Config{
 		Store: w.store, Keys: dir, ScratchDir: filepath.Join(w.dir, "scratch"), Log: slog.New(slog.DiscardHandler),
+		Pace: renewal.Pace{TickInterval: time.Minute}, // it is woken by what it is told
 		Managed: []renewal.Managed{{
 			Name: "www", Names: pki.MustParseNames("www.example.com"), KeyAlgorithm: pki.ECDSAP256,
 			Issuers: []renewal.NamedIssuer{{Name: "ca", Issuer: w.ca}},
@@ -157,16 +175,23 @@ func (w *world) open() {
 	})
 	require.NoError(w.t, err)
 	w.engine.OnChange(w.runner.Wake)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
-	go func() { ended <- w.engine.Run(ctx) }()
-	go func() { ended <- w.runner.Run(ctx) }()
+	stopEngine := w.start(w.engine.Run)
+	w.stopRunner = w.start(w.runner.Run)
 	w.stop = func() {
-		cancel()
-		for range 2 {
-			require.NoError(w.t, <-ended)
-		}
+		w.stopRunner()
+		stopEngine()
 	}
+}
+
+// start runs something and returns what stops it, which may be called twice.
+func (w *world) start(run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		require.NoError(w.t, <-ended)
+	})
 }
 
 func (w *world) close() {

@@ -174,3 +174,21 @@ func TestARevokedPairIsNotDeployed(t *testing.T) {
 		assert.Zero(t, d.RevokedAt, id)
 	}
 }
+
+// A renewal that is asked for one certificate is not made for another one.
+func TestRenewWhileItIsInService(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	rec := w.settleDown()
+	is := func(serial string) func(*store.Certificate) bool {
+		return func(rec *store.Certificate) bool { return rec.Current != nil && rec.Current.Serial == serial }
+	}
+	require.ErrorIs(t, w.e.RenewWhile(t.Context(), "web", is("beef")), ErrNotInService)
+	require.False(t, w.record().Forced)
+	require.Equal(t, rec.NextAction, w.record().NextAction)
+	require.NoError(t, w.e.RenewWhile(t.Context(), "web", is(rec.Current.Serial)))
+	require.True(t, w.record().Forced)
+	w.requireServed(2)
+	require.ErrorIs(t, w.e.RenewWhile(t.Context(), "web", is(rec.Current.Serial)), ErrNotInService, "it was replaced")
+	require.ErrorIs(t, w.e.RenewWhile(t.Context(), "other", is("")), ErrUnknown)
+}

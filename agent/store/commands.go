@@ -28,8 +28,9 @@ type Command struct {
 	// have left the record when its turn comes.
 	Leaf   []byte `json:"leaf,omitempty"`
 	Issuer string `json:"issuer,omitempty"`
-	// Asked says that the renewal was asked for.
-	Asked bool `json:"asked,omitempty"`
+	// Asked says that the renewal was asked for, and AskedAt when.
+	Asked   bool      `json:"asked,omitempty"`
+	AskedAt time.Time `json:"asked_at,omitzero"`
 	// Revoked is when the issuer confirmed the revocation, RevokeProblem why it
 	// never will. RevokeAttempt and RetryAt are about the next attempt.
 	Revoked       time.Time `json:"revoked,omitzero"`
