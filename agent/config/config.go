@@ -60,7 +60,7 @@ type Renewal struct {
 // Assignments is what a host lets the centre define on it.
 type Assignments struct {
 	Accept        bool             `yaml:"accept" env:"CERTCTL_ASSIGNMENTS_ACCEPT" default:"true" doc:"Whether certificates that are defined at the coordinator are managed here, within the name patterns of the enrolment."`
-	AllowPaths    []string         `yaml:"allow_paths" env:"CERTCTL_ASSIGNMENTS_ALLOW_PATHS" max:"100" default:"/etc/certctl/certs" default_windows:"C:\\ProgramData\\certctl\\certs" doc:"Directories below which such certificates may install files. An empty list allows none: the pairs then stay in the state directory."`
+	AllowPaths    []string         `yaml:"allow_paths" env:"CERTCTL_ASSIGNMENTS_ALLOW_PATHS" max:"100" default:"/etc/certctl/certs" default_windows:"C:\\ProgramData\\certctl\\certs" doc:"Directories below which such certificates may install files. An empty list allows none: an assignment that installs files is refused then."`
 	AllowCommands []AllowedCommand `yaml:"allow_commands" max:"100" doc:"Commands that such certificates may run as check, reload or verify. A coordinator that was taken over can run nothing else here."`
 }
 

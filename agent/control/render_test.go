@@ -254,6 +254,36 @@ func TestWriteError(t *testing.T) {
 	assert.ErrorContains(t, err, "no space left")
 }
 
+// Where some of the certificates are the centre's, it is said of each.
+func TestAssignmentsAreShown(t *testing.T) {
+	s := sample(noon)
+	for i := range s.Certificates {
+		s.Certificates[i].Source = SourceLocal
+	}
+	var out bytes.Buffer
+	_, err := Render(&out, s)
+	require.NoError(t, err)
+	assert.NotContains(t, out.String(), "SOURCE")
+
+	s.Certificates[1].Source = SourceAssigned
+	out.Reset()
+	_, err = Render(&out, s)
+	require.NoError(t, err)
+	assert.Contains(t, out.String(), `
+CERTIFICATE  SOURCE    EXPIRES     RENEWS      ISSUER  STATE
+api          local     in 39 days  in 10 days  le      in service
+mail         assigned  in 39 days  in 10 days  le      in service
+`)
+
+	out.Reset()
+	require.NoError(t, RenderAssignments(&out, []Assignment{
+		{Name: "mail", State: wire.AssignmentActive},
+		{Name: "db", State: wire.AssignmentRefused, Detail: "not\x1b[31m allowed"},
+		{Name: "api", State: wire.AssignmentShadowed, Detail: "the host's own wins"},
+	}))
+	assert.Equal(t, "db: refused: not [31m allowed\napi: shadowed: the host's own wins\n", out.String())
+}
+
 func TestCertificateOf(t *testing.T) {
 	record := &store.Certificate{
 		Name: "web", Phase: store.PhaseIdle, Current: &store.Generation{Number: 3, Fingerprint: "f", NotAfter: noon}, NextAction: noon,
