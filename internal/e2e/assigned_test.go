@@ -102,7 +102,8 @@ func TestAssignments(t *testing.T) {
 
 	// Refused by the host's rules, with the line that would allow it.
 	evil := definition("evil.example.com")
-	evil["deployments"] = []section{{"files": section{"key": filepath.Join(home, "elsewhere", "key.pem")}, "reload": []string{"sh", "-c", "touch " + filepath.Join(home, "owned")}}}
+	command := []string{"sh", "-c", "touch " + filepath.Join(home, "owned")}
+	evil["deployments"] = []section{{"files": section{"combined": filepath.Join(home, "elsewhere", "evil.pem"), "create_directories": true}, "reload": command}}
 	c.assign("evil", evil)
 	said := c.awaitAssignment("evil", "refused")
 	assert.Contains(t, said.Detail, fmt.Sprintf(`add the line "- %s" below assignments.allow_paths`, filepath.Join(home, "elsewhere")))
@@ -111,6 +112,14 @@ func TestAssignments(t *testing.T) {
 	assert.Contains(t, shown.stdout, "evil: refused: ")
 	assert.Equal(t, control.ExitAttention, a.call("status").status)
 	require.NoDirExists(t, filepath.Join(home, "elsewhere"))
+	a.configure(section{"assignments": section{
+		"allow_paths": []string{filepath.Join(home, "certs"), filepath.Join(home, "elsewhere")}, "allow_commands": []section{{"command": command}},
+	}})
+	require.Zero(t, a.call("reload").status)
+	c.awaitAssignment("evil", "active")
+	a.awaitOther("evil", "")
+	require.FileExists(t, filepath.Join(home, "owned"))
+	require.NoError(t, c.try(http.MethodDelete, "/api/v1/assignments/evil", nil, nil))
 
 	// A mass renewal, spread over a few seconds.
 	var campaign resource.Renewals
@@ -149,9 +158,7 @@ func TestAssignments(t *testing.T) {
 	// Taken back: not managed any more, and still there.
 	before, err := os.ReadFile(file)
 	require.NoError(t, err)
-	for _, name := range []string{"www", "evil"} {
-		require.NoError(t, c.try(http.MethodDelete, "/api/v1/assignments/"+name, nil, nil))
-	}
+	require.NoError(t, c.try(http.MethodDelete, "/api/v1/assignments/www", nil, nil))
 	await(t, time.Minute, "nothing is managed", func() error {
 		status, err := a.tryStatus()
 		if err == nil && (len(status.Certificates) > 0 || len(status.Assignments) > 0) {
