@@ -153,7 +153,9 @@ func (h Host) allow(a wire.Assignment, patterns pki.NamePatterns) (*managed.Cert
 		return nil, fmt.Errorf("names: this host's enrolment does not allow this: %w", err)
 	}
 	var problems []error
-	h.Settings.ValidateIssuers("", c, func(field string, err error) { problems = append(problems, fmt.Errorf("%s: %w", field, err)) })
+	h.Settings.ValidateIssuers("", c, func(field string, err error) {
+		problems = append(problems, fmt.Errorf("%s: %w; configure the issuer below issuers in agent.yaml, or have the assignment name another one", field, err))
+	})
 	for i := range c.Deployments {
 		at := fmt.Sprintf("deployments[%d].", i)
 		problems = append(problems, h.allowFiles(at, &c.Deployments[i].Files), h.allowCommands(at, &c.Deployments[i]))
