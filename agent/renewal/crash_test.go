@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/internal/counts"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // crashPoint is the world at one moment.
@@ -40,7 +42,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	first := recordCrashes(w, func() { w.settleDown() })
 	w.toRenewal()
 	second := recordCrashes(w, func() { w.tick(); w.settleDown() })
-	kinds := requireRecovery(t, [][]crashPoint{first, second}, func(*testing.T, *world, int) {})
+	kinds := requireRecovery(t, [][]crashPoint{first, second}, 0, func(*testing.T, *world, int) {})
 	// A check that covers nothing passes: name what must have been covered.
 	for label, times := range map[string]int{
 		"keys: after a new key": 2, "keys: after a removal": 1, "store: after a commit": 16,
@@ -69,7 +71,7 @@ func TestCrashAtEveryStepWithAKeyThatIsKept(t *testing.T) {
 	third := recordCrashes(w, func() { w.tick(); w.settleDown() })
 	w.requireServed(3)
 
-	kinds := requireRecovery(t, [][]crashPoint{first, second, third}, func(t *testing.T, w *world, n int) {
+	kinds := requireRecovery(t, [][]crashPoint{first, second, third}, 0, func(t *testing.T, w *world, n int) {
 		switch id := w.record().Current.KeyID; n {
 		case 2:
 			require.Equal(t, key, id, "the key in service was not kept")
@@ -86,9 +88,25 @@ func TestCrashAtEveryStepWithAKeyThatIsKept(t *testing.T) {
 	counts.Report(t, "crash-points", len(first)+len(second)+len(third), "states of an agent that keeps a key, on which a new one was started")
 }
 
+// The same where every order needs a turn: one that was used up for nothing is
+// waited for again, and no order is made without one.
+func TestCrashAtEveryStepWithABudget(t *testing.T) {
+	w := newWorld(t)
+	w.limits = Limits{OrdersPerHour: 2, Burst: 1}
+	w.open()
+	first := recordCrashes(w, func() { w.settleDown() })
+	w.toRenewal()
+	second := recordCrashes(w, func() { w.tick(); w.settleDown() })
+	kinds := requireRecovery(t, [][]crashPoint{first, second}, time.Hour, func(t *testing.T, w *world, _ int) {
+		require.Empty(t, w.events(wire.EventFailed), "to wait is no failure")
+	})
+	assert.Equal(t, 2, kinds["store: after a turn"])
+}
+
 // requireRecovery starts an engine on each state, and counts them by what had
-// just happened. The nth list is of the nth renewal.
-func requireRecovery(t *testing.T, renewals [][]crashPoint, check func(t *testing.T, w *world, n int)) (kinds map[string]int) {
+// just happened. The nth list is of the nth renewal; patience is for what has to
+// wait for a turn.
+func requireRecovery(t *testing.T, renewals [][]crashPoint, patience time.Duration, check func(t *testing.T, w *world, n int)) (kinds map[string]int) {
 	kinds = map[string]int{}
 	for i, points := range renewals {
 		for _, p := range points {
@@ -99,6 +117,9 @@ func requireRecovery(t *testing.T, renewals [][]crashPoint, check func(t *testin
 					place.t = t
 				}
 				p.w.open()
+				if patience > 0 {
+					p.w.run(patience, 10*time.Minute)
+				}
 				p.w.requireServed(i + 1)
 				check(t, p.w, i+1)
 			})

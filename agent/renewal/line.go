@@ -152,6 +152,9 @@ func (l *line) ahead(w wish, now time.Time) int {
 
 // turnOf is when w has its turn, now if it has it now.
 func (l *line) turnOf(w wish, limits Limits, now time.Time) time.Time {
+	if limits.OrdersPerHour == 0 && !l.Paused {
+		return now // whoever waits, waits for nobody
+	}
 	ahead := l.ahead(w, now)
 	at := l.next(limits, ahead, now)
 	if paused := l.pausedFor(w, now); paused.After(at) {

@@ -281,6 +281,21 @@ func TestTheLineKeepsItsBudget(t *testing.T) {
 	})
 }
 
+// A budget that is raised while the agent runs goes for those that wait already.
+func TestARaisedBudgetIsUsedAtOnce(t *testing.T) {
+	w := newWorldOfMany(t, 10, Limits{OrdersPerHour: 1, Burst: 1})
+	w.open()
+	w.tick()
+	w.tick()
+	require.Equal(t, 1, w.ca.orders())
+	w.limits = Limits{OrdersPerHour: 100}
+	_, err := w.e.Reconfigure(w.managed())
+	require.NoError(t, err)
+	w.tick()
+	w.tick()
+	require.Equal(t, 10, w.ca.issuedCount())
+}
+
 func TestALineAfterTheClockWasSetBack(t *testing.T) {
 	limits := Limits{OrdersPerHour: 10, Burst: 2}
 	l := &line{waiting: map[string]wish{}}

@@ -292,6 +292,10 @@ func (s *faultyStore) Update(name string, fn func(*store.CertificateTx) error) e
 	return nil
 }
 
+func (s *faultyStore) SaveTurns(all map[string]store.Turns) error {
+	return s.then("store: after a turn", s.Store.SaveTurns(all))
+}
+
 func (s *faultyStore) UpdateAll(names []string, fn func(*store.CertificateTx) error) error {
 	return s.then("store: after a commit of many", s.Store.UpdateAll(names, fn))
 }
