@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -153,14 +154,29 @@ func listTable(out io.Writer, status *control.Status) error {
 
 func (a *agentCommand) renewCommand() *cobra.Command {
 	var wait time.Duration
+	var all bool
 	cmd := &cobra.Command{
-		Use:   "renew NAME",
-		Short: "Renew one certificate now",
-		Long: `Makes the running agent renew a certificate whatever its dates say, and waits
-until the new one is in service. An interrupted wait interrupts nothing else.`,
+		Use:   "renew NAME | --all",
+		Short: "Renew certificates now, with new keys",
+		Long: `Makes the running agent renew a certificate whatever its dates say, with a new
+key, and waits until the new one is in service. An interrupted wait interrupts
+nothing else.
+
+With --all it does so for every certificate of this host and does not wait. How
+fast they follow each other is up to renewal.concurrency and to the limits of
+their issuers; "certctl-agent status" shows those that wait for a turn.`,
 		Example: `  certctl-agent renew www
-  certctl-agent renew www --wait 0s`,
-		Args:              oneName,
+  certctl-agent renew www --wait 0s
+  certctl-agent renew --all`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if !all {
+				return oneName(cmd, args)
+			}
+			if len(args) > 0 {
+				return errors.New("renew: give either the name of one certificate or --all")
+			}
+			return nil
+		},
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.dial(cmd.Context())
@@ -168,6 +184,9 @@ until the new one is in service. An interrupted wait interrupts nothing else.`,
 				return err
 			}
 			defer client.Close()
+			if all {
+				return renewAll(cmd.Context(), cmd.OutOrStdout(), client)
+			}
 			before, err := client.Certificate(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -189,7 +208,35 @@ until the new one is in service. An interrupted wait interrupts nothing else.`,
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 2*time.Minute, "how long to wait for the new certificate; 0s: not at all")
+	cmd.Flags().BoolVar(&all, "all", false, "renew every certificate of this host, without waiting")
 	return cmd
+}
+
+// renewAll asks for each certificate on its own, so that what cannot be asked for
+// holds up nothing else.
+func renewAll(ctx context.Context, out io.Writer, client *control.Client) error {
+	status, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	begun, underWay := 0, 0
+	var failed []error
+	for i := range status.Certificates {
+		name := status.Certificates[i].Name
+		already, err := client.Renew(ctx, name)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			failed = append(failed, fmt.Errorf("%s: %w", name, err))
+		case already:
+			underWay++
+		default:
+			begun++
+		}
+	}
+	fmt.Fprintf(out, "%d renewals asked for, %d were under way already and continue at once; \"certctl-agent status\" shows how they get on\n", begun, underWay)
+	return errors.Join(failed...)
 }
 
 // oneName is cobra.ExactArgs(1) in words.
