@@ -27,6 +27,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
 	"github.com/certctl/certctl/shared/wire"
@@ -49,6 +50,7 @@ type coordinator struct {
 	source tlsutil.CertSource
 	url    string
 	agents atomic.Pointer[agentapi.Service]
+	lists  atomic.Pointer[revocation.Service]
 	skew   atomic.Int64 // of its clock, nanoseconds
 }
 
@@ -65,18 +67,26 @@ func newCoordinatorAt(t *testing.T, skew time.Duration) *coordinator {
 	t.Helper()
 	c := &coordinator{t: t, dir: t.TempDir(), seal: filepath.Join(t.TempDir(), "seal.key")}
 	c.skew.Store(int64(skew))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(c.serve))
+	c.url = "https://" + server.Listener.Addr().String()
 	c.start(true)
 	c.certifyNow()
 	config, err := tlsutil.ServerConfig(tlsutil.ServerOptions{Source: &c.source})
 	require.NoError(t, err)
 	config.ClientAuth = tls.RequestClientCert
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.agents.Load().ServeHTTP(w, r) }))
-	c.url = "https://" + server.Listener.Addr().String()
 	server.Listener = tls.NewListener(server.Listener, config) // StartTLS would add a certificate of its own
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	server.Start()
 	t.Cleanup(server.Close)
 	return c
+}
+
+func (c *coordinator) serve(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, revocation.Prefix) {
+		c.lists.Load().ServeHTTP(w, r)
+		return
+	}
+	c.agents.Load().ServeHTTP(w, r)
 }
 
 // start runs a node on what is on disk. One that does not work stores orders and
@@ -85,7 +95,8 @@ func (c *coordinator) start(works bool) {
 	c.t.Helper()
 	var err error
 	c.ca, err = ca.New(ca.Config{
-		SealKeyFile: c.seal, Name: "Example", LeafLifetime: 24 * time.Hour, IdentityLifetime: 30 * 24 * time.Hour, Now: c.now,
+		SealKeyFile: c.seal, Name: "Example", LeafLifetime: 10 * 24 * time.Hour, IdentityLifetime: 30 * 24 * time.Hour, Now: c.now,
+		RevocationURL: c.url + revocation.Prefix,
 	})
 	require.NoError(c.t, err)
 	c.node = clustertest.Restart(c.t, c.dir, func(node *cluster.Node) {
@@ -93,10 +104,14 @@ func (c *coordinator) start(works bool) {
 			Node: node, CA: c.ca, Log: slog.New(slog.DiscardHandler), SyncInterval: time.Second, SyncTargetRate: 500, Now: c.now,
 		})
 		require.NoError(c.t, err)
+		lists, err := revocation.New(revocation.Config{Node: node, CA: c.ca, Log: quiet, Now: c.now})
+		require.NoError(c.t, err)
 		if works {
 			service.Lead(node)
+			lists.Lead(node)
 		}
 		c.agents.Store(service)
+		c.lists.Store(lists)
 	})
 	stored, ok := c.view().CA()
 	if !ok {
