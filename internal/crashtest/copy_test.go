@@ -14,12 +14,11 @@ import (
 func (w *world) clone(label string) *world {
 	c := &world{
 		t: w.t, bench: w.bench, root: w.bench.disk(w.t), at: time.Now(), label: label,
-		ca: w.ca.clone(), dns: w.dns, removed: w.removed, before: w.before,
+		ca: w.ca.clone(), settings: w.settings, before: w.before,
 	}
 	if w.standIn != nil {
 		c.standIn = w.standIn.clone()
 	}
-	c.brokered = w.brokered
 	if w.centre != nil {
 		c.centre = w.centre.clone(w.t)
 	}

@@ -71,7 +71,7 @@ func (s *scenario) enumerate(t *testing.T, b *bench) {
 	points := s.record(t, b)
 	require.NotEmpty(t, points)
 	random := rand.New(rand.NewPCG(b.seed, 2))
-	firsts, seconds := 24/stride(), 12
+	firsts, seconds := 20/stride(), 10
 	if os.Getenv("CERTCTL_SOAK") != "" {
 		firsts, seconds = len(points), math.MaxInt
 	}
@@ -164,8 +164,14 @@ func (s *scenario) recover(t *testing.T, w *world, again func(*world)) {
 			w.centre.serve(t)
 		}
 		w.open()
+		if s.comesBack && w.removed {
+			w.pass(time.Minute)
+			require.NoError(t, w.stop())
+			w.removed = false
+			w.open()
+		}
 		renewals := s.renewals
-		if s.asked != nil && !s.asked(found) {
+		if s.asked != nil && !s.asked(w, found) {
 			renewals--
 		}
 		if s.check != nil {

@@ -37,7 +37,9 @@ type scenario struct {
 	// renewals is how many are over at the end. An act of an operator that a
 	// crash comes before has not happened: asked tells by what was found.
 	renewals uint64
-	asked    func(found *store.Certificate) bool
+	asked    func(w *world, found *store.Certificate) bool
+	// comesBack puts a certificate that was removed back into the configuration.
+	comesBack bool
 	// twice crashes again in the recovery.
 	twice bool
 	// check is instead of the check that everything is served.
@@ -100,11 +102,11 @@ func scenarios() []scenario {
 	const files, directory = file.LayoutFiles, file.LayoutDirectory
 	return []scenario{
 		{
-			name: "first certificate", layouts: []file.Layout{files, directory, combined}, fresh: true, renewals: 1,
+			name: "first certificate", layouts: []file.Layout{directory, combined}, fresh: true, renewals: 1,
 			act: func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
 		{
-			name: "first certificate, and its program does not reload", layouts: []file.Layout{files, combined}, fresh: true, renewals: 1,
+			name: "first certificate, and its program does not reload", layouts: []file.Layout{files}, fresh: true, renewals: 1,
 			prepare: broken("files", reloadFails),
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
@@ -146,7 +148,7 @@ func scenarios() []scenario {
 				require.NoError(w.t, w.engine.Renew(context.Background(), name))
 				w.rest(2, time.Hour)
 			},
-			asked: func(found *store.Certificate) bool {
+			asked: func(_ *world, found *store.Certificate) bool {
 				return found.Forced || found.Phase != store.PhaseIdle || found.Renewals > 1
 			},
 		},
@@ -167,6 +169,46 @@ func scenarios() []scenario {
 			prepare: oldStateFile,
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
 			check:   func(w *world) { w.rest(1, time.Hour); w.requireServed(1) },
+		},
+		{
+			name: "changed configuration while it runs", layouts: []file.Layout{combined}, renewals: 2, early: true,
+			act: func(w *world) {
+				w.open()
+				w.rest(1, time.Hour)
+				w.dns = "www.example.com" // in the file, which the reload reads
+				list, err := w.managed(nil)
+				require.NoError(w.t, err)
+				_, err = w.engine.Reconfigure(list)
+				require.NoError(w.t, err)
+				w.rest(2, time.Hour)
+			},
+			asked: func(w *world, _ *store.Certificate) bool { return w.dns == "www.example.com" },
+		},
+		{
+			name: "the key is kept", layouts: []file.Layout{combined}, renewals: 2, act: renew,
+			prepare: func(w *world) { w.reuse = true },
+		},
+		{
+			name: "a turn at the issuer", layouts: []file.Layout{combined}, renewals: 2, act: renew,
+			prepare: func(w *world) { w.limits = renewal.Limits{OrdersPerHour: 1, Burst: 1} },
+		},
+		{
+			name: "set aside, and back in time", layouts: []file.Layout{combined}, renewals: 2, comesBack: true,
+			prepare: func(w *world) { w.removed, w.keep = true, 30*24*time.Hour },
+			act: func(w *world) {
+				w.open()
+				w.pass(time.Minute)
+				require.NoError(w.t, w.stop())
+				w.removed = false
+				w.open()
+				w.rest(2, 24*time.Hour)
+			},
+		},
+		{
+			name: "set aside, and not back in time", layouts: []file.Layout{combined}, renewals: 1,
+			prepare: func(w *world) { w.removed, w.keep = true, 2*off },
+			act:     func(w *world) { w.open(); w.pass(2*off + 2*time.Hour) },
+			check:   func(w *world) { w.pass(2*off + 2*time.Hour); requireForgotten(w) },
 		},
 		{
 			name: "not managed any more", layouts: []file.Layout{files, directory}, renewals: 1,
@@ -196,7 +238,7 @@ func oldStateFile(w *world) {
 // certificate.
 func requireForgotten(w *world) {
 	w.t.Helper()
-	require.Nil(w.t, w.record())
+	require.Nil(w.t, w.record(), w.label)
 	require.ErrorIs(w.t, w.engine.Renew(context.Background(), name), renewal.ErrUnknown)
 	w.observe(w.label)
 	for _, p := range w.places {

@@ -119,7 +119,7 @@ func smallDisks(t *testing.T) {
 func mount(t *testing.T, base *world) *world {
 	t.Helper()
 	w := &world{
-		t: t, bench: base.bench, root: base.bench.disk(t), at: base.at, ca: base.ca.clone(), dns: base.dns, before: base.before,
+		t: t, bench: base.bench, root: base.bench.disk(t), at: base.at, ca: base.ca.clone(), settings: base.settings, before: base.before,
 	}
 	for _, p := range base.places {
 		w.places = append(w.places, &place{id: p.id, program: p.at(base.root, w.root)})

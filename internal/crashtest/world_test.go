@@ -23,13 +23,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certctl/certctl/agent/deploy/file"
-	brokered "github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/durable"
-	"github.com/certctl/certctl/shared/pki"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -96,13 +94,9 @@ type world struct {
 
 	ca, standIn *authority
 	places      []*place
-	// centre is the host's coordinator; nil if it has none. brokered says that it
-	// issues the certificate.
-	centre   *centre
-	brokered bool
-	dns      string
-	removed  bool // the certificate is not in the configuration any more
-	tick     time.Duration
+	centre      *centre // the host's coordinator; nil if it has none
+	settings
+	tick time.Duration
 
 	// before is what was in service when the scenario began; "" if nothing was.
 	before string
@@ -128,6 +122,20 @@ type world struct {
 	stop     func() error
 }
 
+// settings are the agent's configuration.
+type settings struct {
+	dns string
+	// removed is a configuration without the certificate, and keep how long it is
+	// kept then.
+	removed bool
+	keep    time.Duration
+	// reuse keeps the key from renewal to renewal.
+	reuse  bool
+	limits renewal.Limits
+	// brokered is a certificate of the coordinator.
+	brokered bool
+}
+
 // place is a deployment and the program behind it.
 type place struct {
 	id string
@@ -136,7 +144,7 @@ type place struct {
 
 // newWorld makes a host with nothing on it. It is called in a bubble.
 func newWorld(t *testing.T, b *bench, layouts ...file.Layout) *world {
-	w := &world{t: t, bench: b, root: b.disk(t), ca: newAuthority("ca"), dns: "web.example.com"}
+	w := &world{t: t, bench: b, root: b.disk(t), ca: newAuthority("ca"), settings: settings{dns: "web.example.com"}}
 	require.NoError(t, os.Mkdir(filepath.Join(w.root, "www"), 0o755))
 	for _, layout := range layouts {
 		id := string(layout)
@@ -195,39 +203,16 @@ func (w *world) tryOpen() (err error) {
 	if err != nil {
 		return err
 	}
-	managed := renewal.Managed{
-		Name: name, Names: pki.MustParseNames(w.dns), KeyAlgorithm: pki.ECDSAP256,
-		Issuers: []renewal.NamedIssuer{{Name: w.ca.name, Issuer: &client{w.ca, w.store, w.accounts}}},
-	}
-	if w.standIn != nil {
-		managed.Issuers = append(managed.Issuers, renewal.NamedIssuer{Name: w.standIn.name, Issuer: &client{w.standIn, w.store, w.accounts}})
-	}
 	for _, p := range w.places {
 		w.bench.web.host(w.sni(p), p.program)
-		target, err := file.New(file.Config{
-			Paths: p.paths, Layout: p.layout, CreateDirectories: true,
-			Probe: &file.Probe{Address: w.bench.web.address, ServerName: w.sni(p), Patience: 2 * time.Second},
-			Hook:  func(step durable.Step, path string, done bool) error { return w.hookAt(p, step, path, done) },
-		})
-		if err != nil {
-			return err
-		}
-		managed.Deployments = append(managed.Deployments, renewal.Deployment{ID: p.id, Target: target})
 	}
-	if w.brokered {
-		through, err := brokered.New(brokered.Config{Orders: w.store, Courier: syncer})
-		if err != nil {
-			return err
-		}
-		managed.Issuers = []renewal.NamedIssuer{{Name: "coordinator", Issuer: through}}
-	}
-	list := []renewal.Managed{managed}
-	if w.removed {
-		list = nil
+	list, err := w.managed(syncer)
+	if err != nil {
+		return err
 	}
 	w.engine, err = renewal.New(renewal.Config{
 		Store: w.store, Keys: dirs[0], Swept: []renewal.Sweeper{dirs[1], dirs[2]}, Managed: list, ScratchDir: filepath.Join(state, "snapshots"),
-		Pace: renewal.Pace{TickInterval: cmp.Or(w.tick, time.Minute)}, Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
+		Pace: renewal.Pace{TickInterval: cmp.Or(w.tick, time.Minute), KeepRemoved: w.keep}, Log: slog.New(slog.DiscardHandler), Hook: w.hook, Rand: w.random.Float64,
 	})
 	if err != nil {
 		return err
