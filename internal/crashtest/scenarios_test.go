@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/pki"
 )
 
 // scenario is something that an agent does, from rest to rest.
@@ -40,6 +41,8 @@ type scenario struct {
 	asked    func(w *world, found *store.Certificate) bool
 	// comesBack puts a certificate that was removed back into the configuration.
 	comesBack bool
+	// power fails too, where a crash comes.
+	power bool
 	// twice crashes again in the recovery.
 	twice bool
 	// check is instead of the check that everything is served.
@@ -111,6 +114,11 @@ func scenarios() []scenario {
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
 		{name: "renewal", layouts: []file.Layout{files, directory}, renewals: 2, act: renew, twice: true},
+		{name: "renewal, and the power fails", layouts: []file.Layout{directory, combined}, renewals: 2, act: renew, power: true},
+		{
+			name: "a deployment fails, and the power", layouts: []file.Layout{directory}, renewals: 2, power: true,
+			prepare: broken("directory", reloadFails), act: renew,
+		},
 		{name: "check fails", layouts: []file.Layout{files}, renewals: 2, prepare: broken("files", checkFails), act: renew},
 		{
 			name: "of two deployments one does not reload", layouts: []file.Layout{combined, directory}, renewals: 2,
@@ -150,6 +158,18 @@ func scenarios() []scenario {
 			},
 			asked: func(_ *world, found *store.Certificate) bool {
 				return found.Forced || found.Phase != store.PhaseIdle || found.Renewals > 1
+			},
+		},
+		{
+			name: "revoked", layouts: []file.Layout{combined}, renewals: 2, early: true,
+			act: func(w *world) {
+				w.open()
+				w.rest(1, time.Hour)
+				require.NoError(w.t, w.engine.Revoked(name, w.record().Current.Serial, time.Now(), pki.ReasonKeyCompromise))
+				w.rest(2, time.Hour)
+			},
+			asked: func(_ *world, found *store.Certificate) bool {
+				return found.Current.Revoked != nil || found.Phase != store.PhaseIdle || found.Renewals > 1
 			},
 		},
 		{
@@ -272,6 +292,9 @@ func (s *scenario) begin(w *world) {
 	}
 	if s.prepare != nil {
 		s.prepare(w)
+	}
+	if s.power {
+		w.cache = new(cache)
 	}
 }
 

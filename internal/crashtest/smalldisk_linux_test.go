@@ -32,6 +32,10 @@ func TestSmallDisks(t *testing.T) {
 		smallDisks(t)
 		return
 	}
+	if underRace {
+		withoutRace(t, "^TestSmallDisks$")
+		return
+	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSmallDisks$", "-test.v", "-test.count=1")
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
@@ -76,7 +80,7 @@ func smallDisks(t *testing.T) {
 	for _, sweep := range []struct {
 		small     string
 		most, gap int // kilobytes
-	}{{"state", 768, 16 * stride()}, {"www", 48, 4 * stride()}} {
+	}{{"state", 768, 16}, {"www", 48, 4}} {
 		late := 0 // free sizes with which the renewal waited for the disk's end
 		for free := 0; free <= sweep.most; free += sweep.gap {
 			full++
@@ -93,7 +97,7 @@ func smallDisks(t *testing.T) {
 		require.Less(t, late, sweep.most/sweep.gap+1, "on %s the disk was always full", sweep.small)
 	}
 	readOnly := 0
-	for k := 1; ; k += 4 * stride() {
+	for k := 1; ; k += 4 {
 		reached, remounted := s.runReadOnly(t, base, k)
 		if !reached {
 			break
@@ -104,9 +108,6 @@ func smallDisks(t *testing.T) {
 	}
 	require.Positive(t, readOnly)
 	require.Positive(t, refusedOrders)
-	if underRace {
-		return
-	}
 	counts.Report(t, "small-disks", full, "free sizes of a real file system that filled up under a renewal, each survived")
 	counts.Report(t, "small-disks-read-only", readOnly, "moments of a renewal at which the file system of the programs became read-only, each survived")
 	counts.Report(t, "small-disks-nothing-asked", refusedOrders, "of the sizes, those with no room for a result: the authority was asked for nothing")

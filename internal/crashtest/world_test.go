@@ -50,6 +50,7 @@ type bench struct {
 
 	scenarios    atomic.Int64 // that were enumerated
 	points       atomic.Int64 // states that an agent was started on
+	power        atomic.Int64 // of these, after a power failure
 	second       atomic.Int64 // of these, after a second crash
 	observations atomic.Int64 // looks at a program and its files
 	duplicates   atomic.Int64 // certificates beyond one for each renewal
@@ -103,9 +104,10 @@ type world struct {
 
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
-	recording bool
-	watching  bool // observes at each step
-	untidy    bool // a snapshot could not be removed
+	recording atomic.Bool
+	cache     *cache // not nil where the power fails too
+	watching  bool   // observes at each step
+	untidy    bool   // a snapshot could not be removed
 	// strike, when set, is asked before and after each step.
 	strike  func(step durable.Step, path string, done bool) error
 	commits sync.RWMutex // held while the state file is written
@@ -310,11 +312,11 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 	}
 	// Nobody looks at the state file while a commit writes it: a copy is to be
 	// what a disk can hold.
-	committing := step == "store: commit" && w.recording
+	committing := step == "store: commit" && w.recording.Load()
 	if committing && !done {
 		w.commits.Lock()
 	}
-	w.crashPoint(step, done, committing)
+	w.crashPoint(step, path, done, committing)
 	if w.watching {
 		w.observe(fmt.Sprintf("%s: at %s", w.label, step))
 	}
@@ -349,8 +351,8 @@ func (b *bench) met(step durable.Step) {
 }
 
 // crashPoint copies the world, if a scenario is being recorded.
-func (w *world) crashPoint(step durable.Step, done, committing bool) {
-	if !w.recording {
+func (w *world) crashPoint(step durable.Step, path string, done, committing bool) {
+	if !w.recording.Load() {
 		return
 	}
 	if !committing {
@@ -366,4 +368,8 @@ func (w *world) crashPoint(step durable.Step, done, committing bool) {
 	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
 	w.observe(label)
 	w.points.list = append(w.points.list, w.clone(label))
+	if w.cache != nil {
+		w.cache.follow(step, path, done)
+		w.points.list = append(w.points.list, w.powerFails(label))
+	}
 }
