@@ -63,6 +63,9 @@ func (p *parts) with(s *config.Settings, report *settings.Report) *parts {
 
 // askForTime has these issuers, and no others, asked for the time.
 func (p *parts) askForTime() {
+	if p.clock == nil {
+		return
+	}
 	named := make(map[string]bool, len(p.made))
 	for _, m := range p.made {
 		named[m.issuer.TimeSource()] = true
