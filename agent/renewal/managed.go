@@ -50,6 +50,9 @@ type NamedIssuer struct {
 	Issuer issuer.Issuer
 	// Limits are the same wherever the issuer is named.
 	Limits Limits
+	// Config stands for how the issuer is set up: when it is another way than
+	// before, what failed at it is tried again soon. "" says nothing.
+	Config string
 }
 
 // Deployment is one place where a certificate is put into service.

@@ -140,7 +140,7 @@ func (m *managed) sameAs(other *managed) bool {
 		slices.EqualFunc(m.Issuers, other.Issuers, func(a, b NamedIssuer) bool {
 			_, informs := a.Issuer.(issuer.RenewalInformer)
 			_, otherInforms := b.Issuer.(issuer.RenewalInformer)
-			return a.Name == b.Name && a.Limits == b.Limits && a.Issuer.Kind() == b.Issuer.Kind() && informs == otherInforms
+			return a.Name == b.Name && a.Config == b.Config && a.Limits == b.Limits && a.Issuer.Kind() == b.Issuer.Kind() && informs == otherInforms
 		}) &&
 		slices.EqualFunc(m.Deployments, other.Deployments, func(a, b Deployment) bool {
 			return a.ID == b.ID && a.Config == b.Config
@@ -267,6 +267,7 @@ func (e *Engine) takeUp(batch []application, spread time.Duration) error {
 		a := byName[tx.Record.Name]
 		dropped[a.name] = reconciled(tx.Record, a.m, e.now(), e.draw())
 		moved(tx.Record, a.before, a.m)
+		mended(tx.Record, a.before, a.m, e.now(), e.draw())
 		settle(tx.Record, a.m, e.facts(a.name))
 		return nil
 	})
@@ -324,6 +325,26 @@ func moved(rec *store.Certificate, before, m *managed) {
 	for _, d := range m.Deployments {
 		if config, known := was[d.ID]; known && config != d.Config {
 			setDeployment(rec, d.ID, anew(rec.Deployments[d.ID]))
+		}
+	}
+}
+
+// mended ends the pause after failures at issuers that are set up in another way
+// than before. The order goes on, and the count of failures with it.
+func mended(rec *store.Certificate, before, m *managed, now time.Time, u float64) {
+	if before == nil || rec.OrderAttempt == 0 {
+		return
+	}
+	was := make(map[string]string, len(before.Issuers))
+	for _, i := range before.Issuers {
+		was[i.Name] = i.Config
+	}
+	for _, i := range m.Issuers {
+		if config, known := was[i.Name]; known && config != i.Config {
+			if soon := now.Add(fraction(soon(rec.Current), u)); rec.RetryAt.After(soon) {
+				rec.RetryAt = soon
+			}
+			return
 		}
 	}
 }

@@ -380,71 +380,6 @@ func (s *fullDisk) UpdateAll(names []string, fn func(*store.CertificateTx) error
 	return s.Store.UpdateAll(names, fn)
 }
 
-// The slots that are set aside are for the issuers that are in use now.
-func TestSlotsFollowTheIssuers(t *testing.T) {
-	s := newSlots(4, []string{"a"})
-	for range 3 {
-		require.True(t, s.take("a"))
-	}
-	s.serve([]string{"b"})
-	assert.False(t, s.take("a"), "the last one is b's")
-	assert.True(t, s.take("b"))
-	s.give("a")
-	assert.False(t, s.take("a"))
-	assert.True(t, s.take("b"))
-	for range 2 {
-		s.give("a")
-	}
-	assert.True(t, s.take("a"), "what b does not need is for anybody")
-	s.give("a")
-	s.resize(1)
-	assert.True(t, s.full())
-	s.give("b")
-	assert.False(t, s.take("b"), "one is taken, and there is but one")
-	s.give("b")
-	assert.True(t, s.take("b"))
-}
-
-// Another interval holds from its setting on, and ends nothing.
-func TestPaceChangesWhileTheEngineRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.tune = func(c *Config) { c.TickInterval, c.Concurrency, c.Now = time.Hour, 1, time.Now }
-		w.names = []string{"a", "b", "c"}
-		w.open()
-		running := make(chan string, 3)
-		release := make(chan struct{})
-		w.ca.interfere(func(ctx context.Context, order *issuer.Order) error {
-			running <- order.Certificate
-			select {
-			case <-release:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- w.e.Run(ctx) }()
-		<-running
-		synctest.Wait()
-		assert.Empty(t, running, "one at a time")
-
-		require.Error(t, w.e.SetPace(Pace{Concurrency: -1}))
-		require.Error(t, w.e.SetPace(Pace{KeepRemoved: -1}))
-		require.NoError(t, w.e.SetPace(Pace{Concurrency: 3, TickInterval: time.Second}))
-		<-time.After(2 * time.Second)
-		synctest.Wait()
-		assert.Len(t, running, 2, "the others, and soon")
-		close(release)
-		<-time.After(2 * time.Second)
-		synctest.Wait()
-		assert.Equal(t, 3, w.ca.issuedCount(), "the first one was not cancelled")
-		cancel()
-		require.NoError(t, <-ended)
-	})
-}
-
 // A change of names that is taken back leaves no place with the other names, though
 // it was given the newer pair already.
 func TestChangeOfNamesThatIsTakenBack(t *testing.T) {
@@ -468,4 +403,31 @@ func TestChangeOfNamesThatIsTakenBack(t *testing.T) {
 	assert.Equal(t, rec.Current.Fingerprint, w.places[1].served)
 	assert.EqualValues(t, 1, rec.Renewals, "nothing was ordered for it")
 	assert.Equal(t, 2, w.ca.issuedCount())
+}
+
+// An issuer that is set up in another way is asked soon, whatever pause its
+// failures had come to, and goes on with the order.
+func TestReloadOfAnIssuer(t *testing.T) {
+	w := newWorld(t)
+	w.ca.interfere(func(_ context.Context, order *issuer.Order) error {
+		return &issuer.Error{Class: issuer.ClassConfig, Err: assert.AnError, Mend: "mend the section"}
+	})
+	w.open()
+	w.run(6*time.Hour, 10*time.Minute)
+	w.clock.set(w.record().RetryAt)
+	w.tick()
+	failed := w.record()
+	require.Greater(t, failed.RetryAt.Sub(w.clock.now()), time.Minute)
+	w.ca.interfere(nil)
+	list := w.managed()
+	assert.Equal(t, Changes{Unchanged: 1}, w.reload(list))
+	w.tick()
+	assert.Equal(t, failed.RetryAt, w.record().RetryAt, "nothing was mended")
+
+	list[0].Issuers[0].Config = "another key"
+	assert.Equal(t, Changes{Changed: []string{"web"}}, w.reload(list))
+	w.run(time.Minute, 5*time.Second)
+	rec := w.record()
+	assert.EqualValues(t, 1, rec.Renewals)
+	assert.Equal(t, failed.Next.KeyID, rec.Current.KeyID, "with the order that was begun")
 }

@@ -110,3 +110,28 @@ func TestAuthorityThatHangsDoesNotHoldUpAnother(t *testing.T) {
 		w.close()
 	})
 }
+
+// The slots that are set aside are for the issuers that are in use now.
+func TestSlotsFollowTheIssuers(t *testing.T) {
+	s := newSlots(4, []string{"a"})
+	for range 3 {
+		require.True(t, s.take("a"))
+	}
+	s.serve([]string{"b"})
+	assert.False(t, s.take("a"), "the last one is b's")
+	assert.True(t, s.take("b"))
+	s.give("a")
+	assert.False(t, s.take("a"))
+	assert.True(t, s.take("b"))
+	for range 2 {
+		s.give("a")
+	}
+	assert.True(t, s.take("a"), "what b does not need is for anybody")
+	s.give("a")
+	s.resize(1)
+	assert.True(t, s.full())
+	s.give("b")
+	assert.False(t, s.take("b"), "one is taken, and there is but one")
+	s.give("b")
+	assert.True(t, s.take("b"))
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -48,6 +49,7 @@ type madeIssuer struct {
 	section *config.ACME
 	roots   []byte // what its ca_file held
 	issuer  *acme.Issuer
+	id      string // another one for each that is made
 }
 
 // sameIssuer reports whether two sections are the same, secrets included.
@@ -109,7 +111,7 @@ func (p *parts) certificate(c *config.Certificate, problem func(field string, er
 		Profile: c.Profile, Lifetime: c.Lifetime,
 	}
 	for _, name := range c.Issuers() {
-		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuers[name], Limits: p.limits(name)})
+		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuers[name], Limits: p.limits(name), Config: p.made[name].id})
 	}
 	for j := range c.Deployments {
 		target, err := p.target(&c.Deployments[j], names)
@@ -179,7 +181,7 @@ func (p *parts) acme(name string, a *config.ACME) (madeIssuer, error) {
 		cfg.Clock = p.clock
 	}
 	made, err := acme.New(cfg)
-	return madeIssuer{section: a, roots: text, issuer: made}, err
+	return madeIssuer{section: a, roots: text, issuer: made, id: rand.Text()}, err
 }
 
 func solver(a *config.ACME) acme.Solver {

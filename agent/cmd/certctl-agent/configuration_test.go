@@ -43,11 +43,13 @@ func TestIssuersAreTakenOver(t *testing.T) {
 	require.NoError(t, err)
 	assert.Same(t, first[0].Issuers[0].Issuer, second[0].Issuers[0].Issuer)
 	assert.Same(t, p.made["two"].issuer, same.made["two"].issuer)
+	assert.Equal(t, first[0].Issuers[0].Config, second[0].Issuers[0].Config)
 
 	s.Issuers["one"].ACME.EAB.HMACKey = settings.NewSecret("b3RoZXI")
 	other := same.with(s, report)
-	_, err = other.managed()
+	third, err := other.managed()
 	require.NoError(t, err)
+	assert.NotEqual(t, first[0].Issuers[0].Config, third[0].Issuers[0].Config)
 	assert.NotSame(t, p.made["one"].issuer, other.made["one"].issuer, "another secret is another section")
 }
 
