@@ -39,6 +39,8 @@ func TestOutcomesAreCounted(t *testing.T) {
 	w.run(2*time.Hour, time.Minute)
 	assert.Positive(t, counts[OutcomeDeploymentFailed])
 	w.places[1].failWith(nil)
+	// Its pause has grown by now, perhaps beyond what settling waits for.
+	w.clock.set(w.record().Deployments["back"].RetryAt)
 	w.settleDown()
 	assert.Equal(t, 2, counts[OutcomeRenewed])
 	assert.Equal(t, 1, counts[OutcomeOrderFailed])
