@@ -211,6 +211,10 @@ func TestRevoke(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, 4, revoked.Reason)
 	assert.Equal(t, "api_token:"+w.Admin.ID, revoked.Actor)
+	// It is called revoked although its host has not said so yet.
+	shown := get[resource.Certificate](w, "/api/v1/certificates/web1/api")
+	assert.Equal(t, resource.HealthRevoked, shown.Health)
+	assert.Equal(t, "superseded", shown.Revocation)
 	again := post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", `{"agent_id":"web1","certificate":"api","reason":"superseded"}`, http.StatusAccepted)
 	assert.True(t, again.Already)
 	assert.Equal(t, told.Command, again.Command)

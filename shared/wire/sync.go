@@ -178,7 +178,7 @@ const (
 	EventRenewed  EventKind = "certificate.renewed"
 	EventFailed   EventKind = "certificate.failed"
 	EventRemoved  EventKind = "certificate.removed"
-	EventRevoked  EventKind = "certificate.revoked" // found to be revoked, and about to be replaced
+	EventRevoked  EventKind = "certificate.found_revoked" // by its host, which is about to replace it
 	// EventRevocationUnknown says that a responder or list was of no use for a day.
 	EventRevocationUnknown EventKind = "revocation.unknown"
 	EventIdentityRenewed   EventKind = "identity.renewed"
