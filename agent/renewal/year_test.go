@@ -188,7 +188,7 @@ func (y *yearOfOutages) look(name string) {
 // in an outage that is longer than the certificate had from its renewal to its
 // expiry, and of that a person is told before.
 func TestAYearOfOutages(t *testing.T) {
-	seeds, hour := uint64(1), 5*day
+	seeds, hour := uint64(1), 2*day
 	if os.Getenv("CERTCTL_SOAK") != "" {
 		seeds, hour = 20, 30*day
 	}
