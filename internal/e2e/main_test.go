@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,9 @@ func TestMain(m *testing.M) {
 	if !given {
 		must(flag.Set("test.parallel", "16"))
 	}
+	// Under nohup(1) a hangup is ignored, and programs inherit that. What is
+	// caught here they get as it is by default.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	dir, err := os.MkdirTemp("", "certctl-e2e-")
 	must(err)
 	binDir = dir

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -25,6 +26,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(daemonVariable); name != "" {
 		os.Exit(runTestDaemon(name))
 	}
+	// Under nohup(1) a hangup is ignored, and programs inherit that. What is
+	// caught here they get as it is by default.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	goleak.VerifyTestMain(m)
 }
 
