@@ -62,6 +62,11 @@ func (c *cache) follow(step durable.Step, path string, done bool) {
 			c.seen = look(path)
 			return
 		}
+		for i, u := range c.undos {
+			if _, err := os.Lstat(u.path); errors.Is(err, fs.ErrNotExist) && u.was.exists {
+				c.undos[i].path = path // what was not synced was renamed to this
+			}
+		}
 		c.undos = append(c.undos, undo{path, c.seen})
 	case "deploy/file: write":
 		if done { // there is a name, and nothing behind it

@@ -109,6 +109,7 @@ type program struct {
 
 	last struct { // what was read last
 		sync.Mutex
+		known     bool
 		cert, key []byte
 		pair      tls.Certificate
 		err       error
@@ -153,8 +154,8 @@ func (p *program) read() (*tls.Certificate, error) {
 	// It is asked at every step, and most change nothing here.
 	p.last.Lock()
 	defer p.last.Unlock()
-	if !bytes.Equal(p.last.cert, certPEM) || !bytes.Equal(p.last.key, keyPEM) {
-		p.last.cert, p.last.key = certPEM, keyPEM
+	if !p.last.known || !bytes.Equal(p.last.cert, certPEM) || !bytes.Equal(p.last.key, keyPEM) {
+		p.last.known, p.last.cert, p.last.key = true, certPEM, keyPEM
 		p.last.pair, p.last.err = tls.X509KeyPair(certPEM, keyPEM) // which compares the keys
 	}
 	if p.last.err != nil {

@@ -41,7 +41,7 @@ type scenario struct {
 	asked    func(w *world, found *store.Certificate) bool
 	// comesBack puts a certificate that was removed back into the configuration.
 	comesBack bool
-	// power fails too, where a crash comes.
+	// power fails, where otherwise the agent crashes.
 	power bool
 	// twice crashes again in the recovery.
 	twice bool
@@ -140,7 +140,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "over to a stand-in while the order is open", layouts: []file.Layout{combined}, renewals: 2,
-			tick: 15 * time.Minute, limit: 3 * 24 * time.Hour,
+			tick: time.Hour, limit: 3 * 24 * time.Hour,
 			prepare: func(w *world) {
 				w.standIn, w.ca.stalls = newAuthority("stand-in"), time.Now().Add(lifetime)
 				// Little is left of the certificate, or the order would be waited for.

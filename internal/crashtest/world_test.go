@@ -105,7 +105,7 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording atomic.Bool
-	cache     *cache // not nil where the power fails too
+	cache     *cache // not nil where the power fails
 	watching  bool   // observes at each step
 	untidy    bool   // a snapshot could not be removed
 	// strike, when set, is asked before and after each step.
@@ -288,7 +288,7 @@ func (w *world) record() *store.Certificate {
 func (w *world) rest(n uint64, limit time.Duration) {
 	w.t.Helper()
 	synctest.Wait()
-	for end := time.Now().Add(limit); ; w.pass(time.Minute) {
+	for end := time.Now().Add(limit); ; w.pass(cmp.Or(w.tick, time.Minute)) {
 		rec := w.record()
 		if settled(rec, n) && (w.centre == nil || w.agreed()) {
 			return
@@ -367,9 +367,10 @@ func (w *world) crashPoint(step durable.Step, path string, done, committing bool
 	}
 	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
 	w.observe(label)
-	w.points.list = append(w.points.list, w.clone(label))
-	if w.cache != nil {
-		w.cache.follow(step, path, done)
-		w.points.list = append(w.points.list, w.powerFails(label))
+	if w.cache == nil {
+		w.points.list = append(w.points.list, w.clone(label))
+		return
 	}
+	w.cache.follow(step, path, done)
+	w.points.list = append(w.points.list, w.powerFails(label))
 }
