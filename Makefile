@@ -42,7 +42,7 @@ lint: ## golangci-lint, as in "make test"
 	.tools/bin/golangci-lint run ./...
 
 .PHONY: generate
-generate: ## regenerate docs/operator/configuration.md and docs/reference/openapi.json
+generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.json and metrics.md
 	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ ./coordinator/api/ -run 'Test.*Fresh' -count=1
 
 .PHONY: bench
