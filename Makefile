@@ -50,8 +50,9 @@ bench: ## benchmarks: schedule, digest, Raft group commit
 	go test -run '^$$' -bench . -benchmem ./agent/... ./coordinator/... ./shared/...
 
 .PHONY: soak
-soak: ## the long runs: hundreds of kill -9 of both sides, against real authorities (an hour or two)
-	CERTCTL_SOAK=1 CGO_ENABLED=1 go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Soak' ./internal/e2e
+soak: ## the long runs: hundreds of kill -9, every crash within every recovery, years of outages (an hour or two)
+	@scripts/setup/cc.sh && scripts/setup/pebble.sh
+	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages' ./internal/e2e ./internal/crashtest ./agent/renewal
 
 .PHONY: test-windows
 test-windows: ## run the Windows service verbs under wine (installs wine)

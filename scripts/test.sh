@@ -38,14 +38,6 @@ CGO_ENABLED=0 .tools/bin/golangci-lint run ./...
 step "guards"
 scripts/ci-guards/run.sh
 
-# Packages that prove a property over many cases report how many: see internal/counts.
-counts=$(mktemp)
-trap 'rm -f "$counts"' EXIT
-export CERTCTL_COUNTS_FILE=$counts
-
 step "tests"
 # Packages run two at a time: several of them start real servers.
-CGO_ENABLED=1 go test -race -count=1 -timeout 15m -p 2 ./...
-
-step "counts"
-sort "$counts" | awk -F '\t' '{ printf "%-36s %8d  %s\n", $1, $2, $3 }'
+CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 15m -p 2 ./...
