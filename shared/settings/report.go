@@ -106,6 +106,17 @@ func (r *Report) Warnings() []string { return r.warnings }
 // Values lists every setting of the final configuration with its origin, in the order of the struct.
 func (r *Report) Values() []Value { return r.values }
 
+// Text returns the value of the setting at path in the form of the environment, "" if the configuration has none there.
+// After a failed Load it is what those sources gave that could be read, else the default.
+func (r *Report) Text(path string) string {
+	for _, v := range r.values {
+		if v.Path == path {
+			return v.Text
+		}
+	}
+	return ""
+}
+
 // Origin returns where the value at path came from; the zero Origin (default) if no source mentions it.
 func (r *Report) Origin(path string) Origin { return r.origins[path] }
 

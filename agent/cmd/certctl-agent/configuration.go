@@ -169,11 +169,28 @@ func (c *configuration) current() *config.Settings {
 }
 
 // standing is since when the configuration is in effect, and why what is on disk
-// is not, "" if it is.
+// is not, "" if it is. Files that have changed since, and that watch will come to
+// within seconds, are judged here and now: whoever has just saved one asks at once.
 func (c *configuration) standing() (since time.Time, problem string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.since, c.problem
+	since, problem = c.since, c.problem
+	tried, report := c.tried, c.report
+	c.mu.Unlock()
+	seen := look(tried.paths())
+	if seen.same(tried) {
+		return since, problem
+	}
+	err := c.unwritten(seen)
+	if err == nil {
+		var next *settings.Report
+		if _, next, err = c.load(); err == nil {
+			err = c.allowed(report, next)
+		}
+	}
+	if err != nil {
+		problem = err.Error()
+	}
+	return since, problem
 }
 
 // file is the configuration file for status, "" when there is none.

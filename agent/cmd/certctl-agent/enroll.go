@@ -95,16 +95,16 @@ func readToken(text, file string, stdin io.Reader) (wire.EnrollmentToken, error)
 
 // enroll asks the running agent, or does it itself when none runs.
 func (a *agentCommand) enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
-	s, _, err := a.load()
-	if err != nil {
-		return nil, err
-	}
-	client, err := control.Dial(ctx, s.Control.Socket)
+	client, err := a.dial(ctx)
 	if err == nil {
 		defer client.Close()
 		return client.Enroll(ctx, request)
 	}
 	if !errors.Is(err, control.ErrNotRunning) {
+		return nil, err
+	}
+	s, _, err := a.load()
+	if err != nil {
 		return nil, err
 	}
 	log, _, err := cli.Logger(os.Stderr, "warn", "text")

@@ -32,13 +32,20 @@ func (a *agentCommand) load() (*config.Settings, *settings.Report, error) {
 	return s, report, err
 }
 
-// dial connects to the running agent.
+// dial connects to the running agent. All that it needs is where the socket is: a
+// mistake elsewhere in the file is for the agent to tell, which goes on with the
+// configuration that it has, and must not hide it.
 func (a *agentCommand) dial(ctx context.Context) (*control.Client, error) {
-	s, _, err := a.load()
-	if err != nil {
-		return nil, err
+	_, report, wrong := a.load()
+	if report == nil {
+		return nil, wrong
 	}
-	return control.Dial(ctx, s.Control.Socket)
+	client, err := control.Dial(ctx, report.Text("control.socket"))
+	if err != nil {
+		// What is wrong with the file may be why this socket was tried.
+		return nil, errors.Join(err, wrong)
+	}
+	return client, nil
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {

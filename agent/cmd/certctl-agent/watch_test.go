@@ -116,8 +116,10 @@ func TestWatch(t *testing.T) {
 		} {
 			before := log.count(told)
 			write(text)
-			pass(time.Hour)
 			_, problem := c.standing()
+			assert.Contains(t, problem, words, "told at once")
+			pass(time.Hour)
+			_, problem = c.standing()
 			assert.Contains(t, problem, words)
 			assert.Equal(t, before+1, log.count(told), "told once: %s", words)
 			assert.Equal(t, []string{"a", "b"}, c.names(t))
