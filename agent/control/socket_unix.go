@@ -81,7 +81,7 @@ func open(making, path string, gid int) (fs.FileInfo, error) {
 	if gid >= 0 {
 		mode = 0o660
 		if err := os.Chown(making, -1, gid); err != nil {
-			return nil, fmt.Errorf("%w; set a group that the agent may give away", err)
+			return nil, fmt.Errorf("%w; set control.group to one that the agent may give away", err)
 		}
 	}
 	if err := os.Chmod(making, mode); err != nil {

@@ -50,7 +50,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 const (
 	mendLocked  = "stop the other certctl-agent, or give this one a state directory of its own"
-	mendForeign = "set the state directory to one of the agent's own, or move this file away"
+	mendForeign = "set state_dir to one of the agent's own, or move this file away"
 	mendDamaged = "restore it from a backup, or move it away and start again: the agent then begins empty, " +
 		"has to be enrolled again, and obtains new certificates while the deployed ones stay in service"
 	mendNewer = "install that version of certctl-agent again, or restore the copy of the file that it kept " +
@@ -70,7 +70,7 @@ func (s *source) damaged(err error) error {
 // access explains an error of the file system about the file.
 func (s *source) access(err error) error {
 	if errors.Is(err, syscall.EROFS) {
-		return &Error{File: s.path, Mend: "mount the file system writable, or set the state directory to another place",
+		return &Error{File: s.path, Mend: "mount the file system writable, or set state_dir to another place",
 			Err: fmt.Errorf("%w: %w", ErrReadOnly, err)}
 	}
 	if errors.Is(err, fs.ErrPermission) {

@@ -188,7 +188,7 @@ func (s *source) checkDirectory() error {
 		return s.access(err)
 	}
 	if !info.IsDir() {
-		return &Error{File: s.path, Mend: "move that file away, or set the state directory to another place",
+		return &Error{File: s.path, Mend: "move that file away, or set state_dir to another place",
 			Err: fmt.Errorf("%w: %s is not a directory", ErrReadOnly, dir)}
 	}
 	own, err := durable.OwnershipOf(dir)

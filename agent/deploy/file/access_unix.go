@@ -32,13 +32,13 @@ type access struct {
 func newAccess(config Config) (access, error) {
 	var problems []error
 	if config.WindowsAccount != "" {
-		problems = append(problems, errors.New("windows account: only Windows has it; use group and key mode here"))
+		problems = append(problems, errors.New("files.windows_account: only Windows has it; use group and key_mode here"))
 	}
 	if err := checkMode(config.Mode, forbiddenForCertificates, "everybody could change the certificate; use 0644"); err != nil {
-		problems = append(problems, fmt.Errorf("mode %w", err))
+		problems = append(problems, fmt.Errorf("files.mode %w", err))
 	}
 	if err := checkMode(config.KeyMode, forbiddenForKeys, "everybody could use the private key; use 0600, or 0640 with a group"); err != nil {
-		problems = append(problems, fmt.Errorf("key mode %w", err))
+		problems = append(problems, fmt.Errorf("files.key_mode %w", err))
 	}
 	return access{owner: config.Owner, group: config.Group, mode: config.Mode, keyMode: config.KeyMode}, errors.Join(problems...)
 }
@@ -67,7 +67,7 @@ func (a access) want(k kind, before observed) (attributes, error) {
 	if before.exists {
 		want = before.attributes
 		if k.secret() && configured == 0 && before.Mode&forbiddenForKeys != 0 {
-			return attributes{}, fmt.Errorf("everybody can read the private key that is there now (mode %#o): run \"chmod o=\" on it, or set the key mode", uint32(before.Mode))
+			return attributes{}, fmt.Errorf("everybody can read the private key that is there now (mode %#o): run \"chmod o=\" on it, or set key_mode", uint32(before.Mode))
 		}
 	}
 	if configured != 0 {
@@ -109,7 +109,7 @@ func lookUp(name string, byName func(string) (string, error)) (int, error) {
 	}
 	text, err := byName(name)
 	if err != nil {
-		return 0, fmt.Errorf("%w; create it, or correct the configuration", err)
+		return 0, fmt.Errorf("%w; create it, or name another one", err)
 	}
 	id, err := strconv.ParseUint(text, 10, 31)
 	if err != nil {
@@ -189,10 +189,10 @@ func checkOne(dir string) error {
 		return fmt.Errorf("looking at the directory: %w", err)
 	}
 	if info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return fmt.Errorf("every user can replace files in the directory %s: run \"chmod o-w %s\", or allow untrusted directories for this target", dir, dir)
+		return fmt.Errorf("every user can replace files in the directory %s: run \"chmod o-w %s\", or name files in another directory", dir, dir)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !trustedOwner(st.Uid) {
-		return fmt.Errorf("the directory %s belongs to another user, who could make the agent overwrite other files: run \"chown root %s\", or allow untrusted directories for this target", dir, dir)
+		return fmt.Errorf("the directory %s belongs to another user, who could make the agent overwrite other files: run \"chown root %s\", or name files in another directory", dir, dir)
 	}
 	return nil
 }

@@ -20,10 +20,10 @@ type access struct{ windowsAccount string }
 func newAccess(config Config) (access, error) {
 	var problems []error
 	if config.Owner != "" || config.Group != "" {
-		problems = append(problems, errors.New("owner, group: Windows has none; use the Windows account"))
+		problems = append(problems, errors.New("files.owner, files.group: Windows has none; use windows_account"))
 	}
 	if config.Mode != 0 || config.KeyMode != 0 {
-		problems = append(problems, errors.New("mode, key mode: Windows has none; access lists protect the files"))
+		problems = append(problems, errors.New("files.mode, files.key_mode: Windows has none; access lists protect the files"))
 	}
 	return access{windowsAccount: config.WindowsAccount}, errors.Join(problems...)
 }
@@ -56,7 +56,7 @@ func (a access) set(f *os.File, _ attributes, k kind) error {
 	}
 	sid, _, _, err := windows.LookupSID("", a.windowsAccount)
 	if err != nil {
-		return fmt.Errorf("windows account %q: %w; create it, or correct the configuration", a.windowsAccount, err)
+		return fmt.Errorf("windows_account %q: %w; create it, or name another one", a.windowsAccount, err)
 	}
 	sd, err := windows.GetNamedSecurityInfo(f.Name(), windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
 	if err != nil {

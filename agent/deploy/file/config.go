@@ -147,11 +147,11 @@ func New(config Config) (*Target, error) {
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
-	problem("paths", checkPaths(t.files))
+	problem("files", checkPaths(t.files))
 
 	var err error
 	t.layout, err = newLayout(config.Layout, t)
-	problem("layout", err)
+	problem("files", err)
 	t.access, err = newAccess(config)
 	if err != nil {
 		problems = append(problems, err) // names its field itself
@@ -163,7 +163,7 @@ func New(config Config) (*Target, error) {
 	}{
 		{"check", config.Check, &t.check},
 		{"reload", config.Reload, &t.reload},
-		{"verify command", config.VerifyCommand, &t.verifyCommand},
+		{"verify.command", config.VerifyCommand, &t.verifyCommand},
 	} {
 		if c.config != nil {
 			*c.to, err = command.New(*c.config)
@@ -171,7 +171,7 @@ func New(config Config) (*Target, error) {
 		}
 	}
 	t.probe, err = checkProbe(config.Probe)
-	problem("probe", err)
+	problem("verify", err)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}

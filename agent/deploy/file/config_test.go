@@ -17,20 +17,20 @@ func TestNewNamesTheField(t *testing.T) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	good := Paths{FullChain: in("fullchain.pem"), Key: in("key.pem")}
 	for want, config := range map[string]Config{
-		"paths: set at least one of certificate":                  {Paths: Paths{Key: in("key.pem")}},
-		"key: \"key.pem\" must be an absolute path":               {Paths: Paths{Certificate: in("a"), Key: "key.pem"}},
-		"is the path of key too":                                  {Paths: Paths{Certificate: in("a"), Key: in("x/../a")}},
-		"layout: \"mirror\" must be":                              {Paths: good, Layout: "mirror"},
-		"check: argv: must begin":                                 {Paths: good, Check: &command.Config{}},
-		"reload: timeout: -1s":                                    {Paths: good, Reload: &command.Config{Argv: []string{"true"}, Timeout: -time.Second}},
-		"verify command: argv: must begin":                        {Paths: good, VerifyCommand: &command.Config{}},
-		"probe: address: \"localhost\" must be host:port":         {Paths: good, Probe: &Probe{Address: "localhost"}},
-		"probe: timeout 0s, patience -1s: must not be negative":   {Paths: good, Probe: &Probe{Address: "localhost:443", Patience: -time.Second}},
-		"layout: \"directory\" needs all files in one directory,": {Paths: Paths{FullChain: in("a/x"), Key: in("b/x")}, Layout: LayoutDirectory},
-		"layout: \"directory\" cannot replace /":                  {Paths: Paths{FullChain: "/x"}, Layout: LayoutDirectory},
+		"files: set at least one of certificate":                 {Paths: Paths{Key: in("key.pem")}},
+		"key: \"key.pem\" must be an absolute path":              {Paths: Paths{Certificate: in("a"), Key: "key.pem"}},
+		"is the path of key too":                                 {Paths: Paths{Certificate: in("a"), Key: in("x/../a")}},
+		"files: \"mirror\" must be":                              {Paths: good, Layout: "mirror"},
+		"check: argv: must begin":                                {Paths: good, Check: &command.Config{}},
+		"reload: timeout: -1s":                                   {Paths: good, Reload: &command.Config{Argv: []string{"true"}, Timeout: -time.Second}},
+		"verify.command: argv: must begin":                       {Paths: good, VerifyCommand: &command.Config{}},
+		"verify: address: \"localhost\" must be host:port":       {Paths: good, Probe: &Probe{Address: "localhost"}},
+		"verify: timeout 0s, patience -1s: must not be negative": {Paths: good, Probe: &Probe{Address: "localhost:443", Patience: -time.Second}},
+		"files: \"directory\" needs all files in one directory,": {Paths: Paths{FullChain: in("a/x"), Key: in("b/x")}, Layout: LayoutDirectory},
+		"files: \"directory\" cannot replace /":                  {Paths: Paths{FullChain: "/x"}, Layout: LayoutDirectory},
 	} {
 		if runtime.GOOS == "windows" && config.Layout == LayoutDirectory {
-			want = "layout: \"directory\" needs symbolic links"
+			want = "files: \"directory\" needs symbolic links"
 		}
 		_, err := New(config)
 		assert.ErrorContains(t, err, want)
@@ -40,8 +40,8 @@ func TestNewNamesTheField(t *testing.T) {
 func TestNewReportsAllProblemsAtOnce(t *testing.T) {
 	_, err := New(Config{Layout: "mirror", Probe: &Probe{}})
 	require.Error(t, err)
-	for _, field := range []string{"paths", "layout", "probe"} {
-		assert.ErrorContains(t, err, field+":")
+	for _, field := range []string{"files: set", "files: \"mirror\"", "verify:"} {
+		assert.ErrorContains(t, err, field)
 	}
 }
 

@@ -248,11 +248,11 @@ func requireAccess(t *testing.T, path string, uid, gid int, mode fs.FileMode) {
 
 func TestModesThatNewRefuses(t *testing.T) {
 	for want, config := range map[string]Config{
-		"key mode 0644: everybody could use":   {KeyMode: 0o644},
-		"mode 0666: everybody could change":    {Mode: 0o666},
-		"mode 0200: the owner must be able":    {Mode: 0o200},
-		"only permission bits":                 {Mode: fs.ModeSetuid | 0o644},
-		"windows account: only Windows has it": {WindowsAccount: "web"},
+		"files.key_mode 0644: everybody could use":   {KeyMode: 0o644},
+		"files.mode 0666: everybody could change":    {Mode: 0o666},
+		"files.mode 0200: the owner must be able":    {Mode: 0o200},
+		"only permission bits":                       {Mode: fs.ModeSetuid | 0o644},
+		"files.windows_account: only Windows has it": {WindowsAccount: "web"},
 	} {
 		config.Paths.FullChain = "/x/y"
 		_, err := New(config)

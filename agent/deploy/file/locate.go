@@ -19,7 +19,7 @@ const maxLinks = 40
 func (t *Target) locateDir(dir string) (string, error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if !t.createDirectories {
-			return "", fmt.Errorf("the directory %s does not exist: create it, or set create directories for this target", dir)
+			return "", fmt.Errorf("the directory %s does not exist: create it, or set create_directories: true for this deployment", dir)
 		}
 		if !t.trustAny {
 			// Before, or somebody's link would decide where directories are made.

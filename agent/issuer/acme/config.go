@@ -100,11 +100,11 @@ func (c *Config) validate() error {
 		add("name is empty: give the issuer a name")
 	}
 	if u, err := url.Parse(c.DirectoryURL); err != nil || u.Scheme != "https" || u.Host == "" || u.Fragment != "" {
-		add("directory_url %q: want an https URL such as https://acme-v02.api.letsencrypt.org/directory", c.DirectoryURL)
+		add("directory %q: want an https URL such as https://acme-v02.api.letsencrypt.org/directory", c.DirectoryURL)
 	}
 	for _, address := range c.Contact {
 		if parsed, err := mail.ParseAddress(address); err != nil || parsed.Address != address {
-			add("contact %q: want a plain e-mail address such as ops@example.com", address)
+			add("email %q: want a plain e-mail address such as ops@example.com", address)
 		}
 	}
 	if !c.TermsAgreed {

@@ -64,8 +64,8 @@ var verdicts = map[string]verdict{
 	acme.ProblemTypeBadSignatureAlgorithm:   {issuer.ClassRefused, "choose a key algorithm that the authority accepts"},
 	acme.ProblemTypeExternalAccountRequired: {issuer.ClassRefused, "set eab.key_id and eab.hmac_key to what the authority gave for this account"},
 	acme.ProblemTypeUserActionRequired:      {issuer.ClassRefused, "do what the authority asks at the address that it names, often agreeing to new terms"},
-	acme.ProblemTypeInvalidContact:          {issuer.ClassConfig, "correct contact: the authority does not accept the e-mail address"},
-	acme.ProblemTypeUnsupportedContact:      {issuer.ClassConfig, "correct contact: the authority does not accept the e-mail address"},
+	acme.ProblemTypeInvalidContact:          {issuer.ClassConfig, "correct email: the authority does not accept the e-mail address"},
+	acme.ProblemTypeUnsupportedContact:      {issuer.ClassConfig, "correct email: the authority does not accept the e-mail address"},
 	acme.ProblemTypeMalformed:               {issuer.ClassRefused, "see what the authority says about the request"},
 	acme.ProblemTypeRejectedIdentifier:      {issuer.ClassRefused, "remove the name, or ask the authority to allow it"},
 	acme.ProblemTypeUnsupportedIdentifier:   {issuer.ClassRefused, "remove the name: the authority does not issue for names or addresses of this kind"},
@@ -102,7 +102,7 @@ func classify(ctx context.Context, step step, status int, retryAfter time.Durati
 		failure.KeyRefused = refusesKey(problem)
 		failure.Limited = problem.Type == acme.ProblemTypeRateLimited
 	case status == http.StatusNotFound && step == stepDirectory:
-		failure.Class, failure.Mend = issuer.ClassConfig, "correct directory_url"
+		failure.Class, failure.Mend = issuer.ClassConfig, "correct directory"
 	case status == 0:
 		classifyConnection(failure, err)
 	}
@@ -177,10 +177,10 @@ func classifyConnection(failure *issuer.Error, err error) {
 	switch {
 	case errors.As(err, &unknown):
 		failure.Class = issuer.ClassConfig
-		failure.Mend = "set root_cas to the root of the authority's own server certificate"
+		failure.Mend = "set ca_file to a file with the root of the authority's own server certificate"
 	case errors.As(err, &hostname):
 		failure.Class = issuer.ClassConfig
-		failure.Mend = "use the name in directory_url that the authority's server certificate has"
+		failure.Mend = "use the name in directory that the authority's server certificate has"
 	case errors.As(err, &invalid):
 		failure.Class = issuer.ClassConfig
 		failure.Mend = "check this host's clock, and the authority's server certificate"

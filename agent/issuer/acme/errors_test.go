@@ -219,7 +219,7 @@ func TestSomethingThatIsNoDirectory(t *testing.T) {
 		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		t.Cleanup(server.Close)
 		_, err := open(t, fakeConfig(server, "")).Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
-		assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "directory_url")
+		assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "correct directory")
 	}
 }
 

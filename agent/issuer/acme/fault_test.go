@@ -109,7 +109,7 @@ func TestAnUntrustedAuthority(t *testing.T) {
 	config := configFor(ca, newDisk())
 	config.RootCAs = x509.NewCertPool()
 	_, err := open(t, config).Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))
-	assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "root_cas")
+	assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "set ca_file ")
 
 	ca.Kill()
 	_, err = open(t, configFor(ca, newDisk())).Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))

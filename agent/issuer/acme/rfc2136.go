@@ -73,19 +73,19 @@ func (s DNS01RFC2136) validate() error {
 		add("ttl %v: want whole seconds up to one day", s.TTL)
 	}
 	if s.PropagationTimeout < 0 || s.PropagationTimeout > maxWait || s.PropagationWait < 0 || s.PropagationWait > maxWait {
-		add("propagation_timeout %v and propagation_wait %v: want 0 to %v", s.PropagationTimeout, s.PropagationWait, maxWait)
+		add("propagation_wait %v, and PropagationTimeout %v: want 0 to %v", s.PropagationWait, s.PropagationTimeout, maxWait)
 	}
 	if k := s.TSIG; k != nil {
 		if _, ok := dns.IsDomainName(k.Name); k.Name == "" || !ok {
-			add("tsig.name %q: want the key's name as the server knows it", k.Name)
+			add("tsig_key_name %q: want the key's name as the server knows it", k.Name)
 		}
 		if k.Algorithm != "" && !slices.Contains(tsigAlgorithms, strings.ToLower(k.Algorithm)) {
-			add("tsig.algorithm %q: want one of %s", k.Algorithm, strings.Join(tsigAlgorithms, ", "))
+			add("tsig_algorithm %q: want one of %s", k.Algorithm, strings.Join(tsigAlgorithms, ", "))
 		}
 		if secret, err := base64.StdEncoding.DecodeString(k.Secret.Reveal()); err != nil || len(secret) == 0 {
-			add("tsig.secret: want the base64 text of the key file") // the text itself is a secret
+			add("tsig_secret: want the base64 text of the key file") // the text itself is a secret
 		} else if tooShort(secret) {
-			add("tsig.secret: %s", shortSecret)
+			add("tsig_secret: %s", shortSecret)
 		}
 	}
 	return errors.Join(problems...)
@@ -207,7 +207,7 @@ func (p *dnsUpdate) awaitVisible(ctx context.Context, name, value string) error 
 		return &issuer.Error{
 			Class: issuer.ClassConfig,
 			Err:   fmt.Errorf("dns-01 rfc2136: the TXT record %s cannot be seen at %s after %v: %w", name, p.server, p.config.PropagationTimeout, err),
-			Mend:  "check that the server answers for the zone that it lets itself be updated in, or raise propagation_timeout",
+			Mend:  "check that the server answers for the zone that it lets itself be updated in",
 		}
 	}
 }

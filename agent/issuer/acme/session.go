@@ -102,7 +102,7 @@ func (i *Issuer) open(ctx context.Context) (*session, error) {
 		return &issuer.Error{
 			Class: issuer.ClassConfig,
 			Err:   fmt.Errorf("%s is not an ACME directory: %w", i.config.DirectoryURL, err),
-			Mend:  "correct directory_url",
+			Mend:  "correct directory",
 		}
 	}
 	if err := json.Unmarshal(text, &s.directory); err != nil {

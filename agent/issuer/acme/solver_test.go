@@ -282,7 +282,7 @@ func TestRFC2136Faults(t *testing.T) {
 		z.mu.Unlock()
 		p := DNS01RFC2136{Server: z.address, TSIG: key("c2VjcmV0"), PropagationTimeout: 300 * time.Millisecond}.presenter(nil)
 		failure := requireClass(t, issuer.ClassConfig, p.present(t.Context(), challenge))
-		assert.Contains(t, failure.Mend, "propagation_timeout")
+		assert.Contains(t, failure.Mend, "answers for the zone")
 		require.NoError(t, p.withdraw(t.Context(), challenge))
 		assert.Empty(t, z.records())
 	})
@@ -296,8 +296,8 @@ func TestConfigProblemsAreNamed(t *testing.T) {
 	})
 	require.Error(t, err)
 	for _, part := range []string{
-		"name is empty", "directory_url", "contact", "terms_agreed", "eab.key_id", "eab.hmac_key", "limit",
-		"server is empty", "zone", "ttl", "tsig.name", "tsig.algorithm", "tsig.secret", "Keys, State and Log",
+		"name is empty", "directory", "email", "terms_agreed", "eab.key_id", "eab.hmac_key", "limit",
+		"server is empty", "zone", "ttl", "tsig_key_name", "tsig_algorithm", "tsig_secret", "Keys, State and Log",
 	} {
 		assert.ErrorContains(t, err, part)
 	}
