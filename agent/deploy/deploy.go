@@ -81,6 +81,9 @@ type Error struct {
 	// RolledBack is true when what was in service before is in service again,
 	// and always for StagePrepare.
 	RolledBack bool
+	// Fresh is true when nothing was there before, so that rolling back removes
+	// what was written.
+	Fresh bool
 	// RollbackErr is why the rollback failed, when it did.
 	RollbackErr error
 	// Output is what the failing command printed, cut to a bounded length.
@@ -98,8 +101,12 @@ func (e *Error) Error() string {
 	switch {
 	case e.Stage == StagePrepare:
 		s += "; nothing was changed"
+	case e.RolledBack && e.Fresh:
+		s += "; there was no certificate before, and what was written was removed again"
 	case e.RolledBack:
 		s += "; the previous certificate is in service again"
+	case e.RollbackErr != nil && e.Fresh:
+		s += fmt.Sprintf("; there was no certificate before, and removing what was written failed too: %v", e.RollbackErr)
 	case e.RollbackErr != nil:
 		s += fmt.Sprintf("; putting the previous certificate back failed too: %v", e.RollbackErr)
 	}

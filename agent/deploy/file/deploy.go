@@ -223,6 +223,7 @@ func (tx *transaction) prepareFailed(ctx context.Context, cause error) error {
 // program may use the new files, makes it use the old ones. It completes failed
 // with the outcome.
 func (tx *transaction) rollBack(ctx context.Context, failed *deploy.Error) error {
+	failed.Fresh = tx.record.empty()
 	if err := tx.restore(tx.journal, tx.record); err != nil {
 		failed.RollbackErr = err
 		failed.Mend = join(failed.Mend, mendFor(err), "the agent tries again to put back the old files, or to finish with the new ones, at the next attempt")

@@ -94,10 +94,29 @@ func TestFailingCommandsRollBack(t *testing.T) {
 				failed := requireFailure(t, err, stage)
 				assert.True(t, failed.RolledBack, "%v", failed.RollbackErr)
 				assert.Equal(t, "no such site", failed.Output)
+				require.ErrorContains(t, err, "the previous certificate is in service again")
 				assert.Equal(t, "old", h.found(t, pairs))
 				h.requireTidy(t)
 			})
 		}
+	}
+}
+
+func TestFailedFirstDeploymentRemovesWhatItWrote(t *testing.T) {
+	for _, layout := range layouts() {
+		t.Run(string(layout), func(t *testing.T) {
+			h := newHost(t)
+			config := h.config(layout)
+			config.Check = shell("exit 3")
+			_, err := newTarget(t, config).Deploy(context.Background(), h.task(newPair(t), 1))
+			failed := requireFailure(t, err, deploy.StageCheck)
+			assert.True(t, failed.RolledBack, "%v", failed.RollbackErr)
+			require.ErrorContains(t, err, "there was no certificate before, and what was written was removed again")
+			assert.NotContains(t, err.Error(), "the previous certificate")
+			for _, path := range []string{h.paths.Certificate, h.paths.Key, h.paths.FullChain} {
+				assert.NoFileExists(t, path)
+			}
+		})
 	}
 }
 

@@ -144,6 +144,12 @@ func decodeRecord(data []byte) (*record, error) {
 	return r, nil
 }
 
+// empty reports whether nothing was there before.
+func (r *record) empty() bool {
+	return (r.Link == nil || r.Link.Target == "") &&
+		!slices.ContainsFunc(r.Files, func(f savedFile) bool { return f.Content != "" })
+}
+
 // covers reports whether the record describes exactly what the plan replaces.
 func (r *record) covers(p *plan) bool {
 	if r.Link != nil || p.link != nil {
