@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -126,6 +127,11 @@ func (s *Settings) Validate(report func(string, error)) {
 	}
 	if err := s.CA.checkCRLURL(); err != nil {
 		report("ca.crl_url", err)
+	}
+	if s.CA.SealKey.IsSet() {
+		if _, err := ca.ParseSealKey(s.CA.SealKey.Reveal()); err != nil {
+			report("ca.seal_key", err) // which does not hold the text
+		}
 	}
 	if s.CA.Name == "" {
 		report("ca.name", errors.New("expected an organization's name"))

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -61,6 +62,13 @@ func TestMistakesAreNamed(t *testing.T) {
 	s, err = load(t, "ca: {crl_url: none}\n")
 	require.NoError(t, err)
 	assert.Empty(t, s.CA.RevocationURL(own))
+	_, err = load(t, "ca:\n  seal_key: abcdef\n")
+	require.ErrorContains(t, err, ":2:13: ca.seal_key: not a seal key")
+	assert.NotContains(t, err.Error(), "abcdef")
+	_, err = load(t, "", "CERTCTL_CA_SEAL_KEY=abcdef")
+	require.ErrorContains(t, err, "environment CERTCTL_CA_SEAL_KEY: not a seal key")
+	_, err = load(t, "ca: {seal_key: \""+ca.NewSealKey().Reveal()+"\"}\n")
+	require.NoError(t, err)
 	_, err = load(t, "", "CERTCTL_SYNC_INTERVAL=often")
 	assert.ErrorContains(t, err, "environment CERTCTL_SYNC_INTERVAL")
 }
