@@ -24,12 +24,12 @@ func RenderForecast(w io.Writer, f *renewal.Forecast) error {
 		fmt.Fprintln(&b, "no certificates are managed on this host")
 	case f.First != nil:
 		fmt.Fprintf(&b, "EXPIRED: the first expired certificate would be served from %s on (in %s): %s\n",
-			stamp(f.First.At), span(f.First.At.Sub(f.From)), plain(f.First.Certificate))
+			Stamp(f.First.At), span(f.First.At.Sub(f.From)), plain(f.First.Certificate))
 		fmt.Fprintf(&b, "Why: %s\n", plain(f.First.Why))
 	case f.Well():
-		fmt.Fprintf(&b, "nothing expires until %s (%s), and everything is in service then\n", stamp(f.Until), span(f.Until.Sub(f.From)))
+		fmt.Fprintf(&b, "nothing expires until %s (%s), and everything is in service then\n", Stamp(f.Until), span(f.Until.Sub(f.From)))
 	default:
-		fmt.Fprintf(&b, "ATTENTION: nothing expires until %s, but not everything is in service then\n", stamp(f.Until))
+		fmt.Fprintf(&b, "ATTENTION: nothing expires until %s, but not everything is in service then\n", Stamp(f.Until))
 	}
 	if len(f.Days) > 0 {
 		fmt.Fprintln(&b)

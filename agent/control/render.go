@@ -35,7 +35,7 @@ func Render(w io.Writer, status *Status) (Verdict, error) {
 		if i == 0 {
 			fmt.Fprintln(&b)
 		}
-		fmt.Fprintf(&b, "removed:     %s, not in the configuration any more since %s; kept until %s\n", plain(c.Name), stamp(c.RemovedAt), stamp(c.KeptUntil))
+		fmt.Fprintf(&b, "removed:     %s, not in the configuration any more since %s; kept until %s\n", plain(c.Name), Stamp(c.RemovedAt), Stamp(c.KeptUntil))
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return v, fmt.Errorf("write the status: %w", err)
@@ -57,13 +57,16 @@ func facts(b *strings.Builder, status *Status) {
 		rows = append(rows, [2]string{"clock", warning})
 	}
 	safe := "no certificate is in service"
-	if until := status.SafeUntil; until != nil {
-		safe = fmt.Sprintf("%s (%s)", stamp(*until), span(until.Sub(status.At)))
+	switch until := status.SafeUntil; {
+	case until == nil && len(status.NotSafe) > 0:
+		safe = "NOT SAFE NOW: not in service everywhere: " + some(status.NotSafe)
+	case until != nil:
+		safe = fmt.Sprintf("%s (%s)", Stamp(*until), span(until.Sub(status.At)))
 		if first := firstToExpire(status); first != "" {
 			safe += ", " + first + " first"
 		}
 		if !status.At.Before(*until) {
-			safe = fmt.Sprintf("NOT SAFE: an expired or revoked certificate is served since %s", stamp(*until))
+			safe = fmt.Sprintf("NOT SAFE: an expired or revoked certificate is served since %s", Stamp(*until))
 		}
 	}
 	rows = append(rows, [2]string{"safe until", safe})
@@ -76,6 +79,15 @@ func facts(b *strings.Builder, status *Status) {
 	for _, row := range rows {
 		fmt.Fprintf(b, "%-12s %s\n", row[0]+":", plain(row[1]))
 	}
+}
+
+// some names the first few.
+func some(names []string) string {
+	const few = 5
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // revocationLine says what the last checks for revocation came to; "" if there
@@ -123,7 +135,7 @@ func revocationLine(status *Status) string {
 	}
 	line := strings.Join(parts, ", ") + "; last check " + span(status.At.Sub(last)) + " ago"
 	if longest != nil {
-		line += fmt.Sprintf("; no answer since %s: %s", stamp(longest.FailingSince), longest.Detail)
+		line += fmt.Sprintf("; no answer since %s: %s", Stamp(longest.FailingSince), longest.Detail)
 	}
 	return line
 }
@@ -153,11 +165,13 @@ func identityLine(status *Status) string {
 	}
 	line := e.AgentID
 	switch {
+	case e.IdentityProblem != "":
+		line += ", cannot be used: " + e.IdentityProblem
 	case e.IdentityNotAfter.IsZero():
 	case !status.At.Before(e.IdentityNotAfter):
-		line += fmt.Sprintf(", expired since %s; it is renewed at the next contact", stamp(e.IdentityNotAfter))
+		line += fmt.Sprintf(", expired since %s; it is renewed at the next contact", Stamp(e.IdentityNotAfter))
 	default:
-		line += fmt.Sprintf(", valid until %s", stamp(e.IdentityNotAfter))
+		line += fmt.Sprintf(", valid until %s", Stamp(e.IdentityNotAfter))
 	}
 	return line
 }
@@ -176,7 +190,7 @@ func connectionLine(status *Status) string {
 	case ConnectionConnected:
 		return fmt.Sprintf("connected (%s), last sync %s", c.Server, last)
 	case ConnectionCutOff:
-		return fmt.Sprintf("cut off since %s, last sync %s; renewals at direct issuers go on: %s", stamp(c.CutOffSince), last, c.LastError)
+		return fmt.Sprintf("cut off since %s, last sync %s; renewals at direct issuers go on: %s", Stamp(c.CutOffSince), last, c.LastError)
 	case ConnectionRetired:
 		return "has retired this agent; renewals at direct issuers go on; enrol with a new token if the host is wanted again"
 	case ConnectionUnknown:
@@ -246,7 +260,8 @@ func renews(c *Certificate, now time.Time) string {
 	return "in " + span(at.Sub(now))
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+// Stamp writes a moment as every command of the agent does.
+func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
 // plain makes one harmless line of a text.
 func plain(s string) string {

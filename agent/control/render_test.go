@@ -35,7 +35,7 @@ func sample(now time.Time) *Status {
 	for _, name := range []string{"api", "mail", "web / ü"} {
 		s.Certificates = append(s.Certificates, Certificate{Name: name, Phase: store.PhaseIdle, Summary: wire.Summary{
 			Names: pki.MustParseNames("x.example.com"), State: wire.StateValid, Issuer: "le", IssuerKind: "acme",
-			Fingerprint: "f1", NotBefore: now.Add(-50 * day), NotAfter: until, RenewAt: now.Add(10 * day),
+			Fingerprint: "f1", NotBefore: now.Add(-50 * day), NotAfter: until, RenewAt: now.Add(10 * day), SafeUntil: until,
 			Deployments: []wire.DeploymentSummary{{ID: "1", State: wire.DeploymentVerified, Fingerprint: "f1"}},
 		}})
 	}
@@ -101,6 +101,12 @@ func TestWhatNeedsAttention(t *testing.T) {
 			c.State, c.RevokedAt, c.SafeUntil = wire.StateRenewing, noon.Add(-3*time.Hour), noon.Add(-3*time.Hour)
 			c.NeedsAttention = "revoked: it is being replaced"
 		}, "REVOKED 3 hours ago: revoked: it is being replaced"},
+		"ATTENTION: the identity of this agent cannot be used": {func(s *Status, _ *Certificate) {
+			s.Enrollment.IdentityProblem = "key file gone; enrol again"
+		}, ""},
+		"ATTENTION: 1 of 3 certificates is served as it was configured before": {func(_ *Status, c *Certificate) {
+			c.Former, c.State = true, wire.StateRenewing
+		}, "in service as it was configured before; being replaced"},
 		"ATTENTION: 1 warning": {func(s *Status, _ *Certificate) { s.Warnings = []string{"the disk is nearly full"} }, ""},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -119,6 +125,41 @@ func TestWhatNeedsAttention(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A host of which a certificate is not safe now is safe until no moment, in the
+// text and the JSON alike.
+func TestNotSafeNow(t *testing.T) {
+	render := func(status *Status) string {
+		var out bytes.Buffer
+		_, err := Render(&out, status)
+		require.NoError(t, err)
+		return out.String()
+	}
+	status := sample(noon)
+	first := *status.SafeUntil
+	status.Horizon(&first)
+	assert.Equal(t, &first, status.SafeUntil)
+	assert.Empty(t, status.NotSafe)
+
+	c := &status.Certificates[1]
+	c.Deployments[0].Fingerprint, c.SafeUntil = "", time.Time{}
+	status.Horizon(&first)
+	assert.Nil(t, status.SafeUntil)
+	assert.Equal(t, []string{"mail"}, status.NotSafe)
+	assert.Contains(t, render(status), "safe until:  NOT SAFE NOW: not in service everywhere: mail\n")
+
+	// What is past already is the worse news.
+	past := noon.Add(-day)
+	status.Certificates[0].SafeUntil = past
+	status.Horizon(&past)
+	assert.Equal(t, &past, status.SafeUntil)
+	assert.Equal(t, []string{"api", "mail"}, status.NotSafe)
+	assert.Contains(t, render(status), "safe until:  NOT SAFE: an expired or revoked certificate is served since 2026-11-23 12:00 UTC\n")
+
+	status.Certificates = nil
+	status.Horizon(nil)
+	assert.Contains(t, render(status), "safe until:  no certificate is in service\n")
 }
 
 // What the checks for revocation came to is shown, and an authority that cannot be

@@ -57,9 +57,12 @@ type Status struct {
 	Clock       Clock       `json:"clock"`
 	// SafeUntil is the offline horizon: the moment when the first expired
 	// certificate would be served if the coordinator, every CA and the network
-	// were gone from now on. Nil when no certificate is in service. That each is
-	// in service is another fact: see the SafeUntil of each.
-	SafeUntil    *time.Time    `json:"safe_until,omitempty"`
+	// were gone from now on. It is past when one is served already, and nil when
+	// no certificate is in service or one of NotSafe makes any later moment untrue.
+	SafeUntil *time.Time `json:"safe_until,omitempty"`
+	// NotSafe names the certificates that are not safe now, in order: those that
+	// are not in service everywhere, expired or revoked.
+	NotSafe      []string      `json:"not_safe,omitempty"`
 	Certificates []Certificate `json:"certificates"` // ordered by name
 	// Assignments are what this host made of the certificates that the centre
 	// defines for it, ordered by name. Active ones are among Certificates.
@@ -107,6 +110,9 @@ type Enrollment struct {
 	// The identity certificate, which is not one of the managed ones.
 	IdentityNotAfter time.Time `json:"identity_not_after,omitzero"`
 	IdentityRenewAt  time.Time `json:"identity_renew_at,omitzero"`
+	// IdentityProblem is why it cannot be used, with the mend, which only a person
+	// can do; "" if it can.
+	IdentityProblem string `json:"identity_problem,omitempty"`
 }
 
 // ConnectionState is how the agent stands with its coordinator. Being cut off
@@ -190,9 +196,12 @@ type Certificate struct {
 	NextAction time.Time         `json:"next_action,omitzero"`
 	// WaitsFor is the issuer at which the renewal waits for a turn, and WaitsUntil
 	// when that comes as far as is known. It is no failure.
-	WaitsFor   string     `json:"waits_for_issuer,omitempty"`
-	WaitsUntil time.Time  `json:"waits_until,omitzero"`
-	Forced     bool       `json:"forced,omitempty"`
+	WaitsFor   string    `json:"waits_for_issuer,omitempty"`
+	WaitsUntil time.Time `json:"waits_until,omitzero"`
+	Forced     bool      `json:"forced,omitempty"`
+	// Former says that the certificate in service is of an earlier configuration,
+	// with other names, another key or issuer, and is being replaced.
+	Former     bool       `json:"former_configuration,omitempty"`
 	Suggestion *RenewHint `json:"renewal_info,omitempty"`
 	// RevocationCheck is what the last check for revocation came to; nil if there
 	// was none in this run of the agent.
@@ -214,6 +223,20 @@ func RemovedOf(r renewal.RemovedCertificate) Certificate {
 	c.State, c.RemovedAt, c.KeptUntil = StateRemoved, r.RemovedAt, r.KeptUntil
 	c.SafeUntil, c.RenewAt, c.NextAttempt, c.NextAction = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	return c
+}
+
+// Horizon sets SafeUntil and NotSafe. first is the earliest expiry of anything
+// that is served, nil if nothing is.
+func (s *Status) Horizon(first *time.Time) {
+	s.SafeUntil, s.NotSafe = first, nil
+	for i := range s.Certificates {
+		if c := &s.Certificates[i]; !s.At.Before(c.SafeUntil) {
+			s.NotSafe = append(s.NotSafe, c.Name)
+		}
+	}
+	if len(s.NotSafe) > 0 && first != nil && s.At.Before(*first) {
+		s.SafeUntil = nil
+	}
 }
 
 // Reload is what a new configuration changed.

@@ -28,6 +28,7 @@ type Concern int
 const (
 	ConcernNone     Concern = iota // in service, renewal to come
 	ConcernRenewing                // in service, being renewed without trouble
+	ConcernFormer                  // in service as it was configured before, being replaced
 	ConcernFailing                 // in service, the renewal fails or a person has to act
 	ConcernAtRisk                  // in service, and about to expire
 	ConcernUnserved                // not in service somewhere, or not at all
@@ -72,6 +73,7 @@ func Judge(status *Status) Verdict {
 		{ConcernUnserved, "is not in service", "are not in service"},
 		{ConcernAtRisk, "is about to expire", "are about to expire"},
 		{ConcernFailing, "fails to renew", "fail to renew"},
+		{ConcernFormer, "is served as it was configured before", "are served as they were configured before"},
 	} {
 		switch n := counts[w.concern]; n {
 		case 0:
@@ -101,6 +103,9 @@ func coordinatorWorries(status *Status) []string {
 		worries = append(worries, "the coordinator has retired this agent")
 	case ConnectionUnknown:
 		worries = append(worries, "the coordinator does not know this agent")
+	}
+	if e := status.Enrollment; e != nil && e.IdentityProblem != "" {
+		worries = append(worries, "the identity of this agent cannot be used")
 	}
 	return worries
 }
@@ -158,6 +163,8 @@ func judge(c *Certificate, now time.Time) Finding {
 	switch {
 	case c.NeedsAttention != "" || c.State == wire.StateFailed || c.Attempt > 0:
 		return Finding{ConcernFailing, because(waiting("in service; its renewal fails", c), c)}
+	case c.Former:
+		return Finding{ConcernFormer, waiting("in service as it was configured before; being replaced", c)}
 	case c.State == wire.StateRenewing:
 		return Finding{ConcernRenewing, "in service; being renewed"}
 	case c.WaitsFor != "":
@@ -193,7 +200,7 @@ func waiting(text string, c *Certificate) string {
 	if c.WaitsFor == "" {
 		return text
 	}
-	return fmt.Sprintf("%s; waits for a turn at issuer %s until %s", text, c.WaitsFor, stamp(c.WaitsUntil))
+	return fmt.Sprintf("%s; waits for a turn at issuer %s until %s", text, c.WaitsFor, Stamp(c.WaitsUntil))
 }
 
 // because adds what is known about the reason.

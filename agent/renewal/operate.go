@@ -113,6 +113,9 @@ type Status struct {
 	// will come as far as is known now; "" if it does not wait. It is no failure.
 	WaitsFor   string
 	WaitsUntil time.Time
+	// Former says that the certificate in service is of an earlier configuration,
+	// with other names, another key or issuer: it is being replaced.
+	Former bool
 	// Problem is a failure that could not be stored with the record, such as a
 	// full disk; "" if there is none.
 	Problem string
@@ -134,7 +137,10 @@ func (e *Engine) Status() ([]Status, error) {
 		if !found {
 			rec = unknown(now.managed[name])
 		}
-		s := Status{Record: rec, ReuseKey: now.managed[name].ReuseKey}
+		s := Status{
+			Record: rec, ReuseKey: now.managed[name].ReuseKey,
+			Former: rec.Current != nil && rec.Current.ConfigDigest != now.managed[name].digest,
+		}
 		if next := decide(rec, now.managed[name], e.facts(name)); next.forTurn {
 			iss := now.managed[name].asked(rec)
 			s.WaitsFor, s.WaitsUntil = iss.Name, e.turns.at(iss, rec, e.now())

@@ -405,6 +405,30 @@ func TestChangeOfNamesThatIsTakenBack(t *testing.T) {
 	assert.Equal(t, 2, w.ca.issuedCount())
 }
 
+// Until a certificate is replaced, its status says that it is of the configuration
+// before.
+func TestServedAsConfiguredBefore(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.settleDown()
+	former := func() bool {
+		t.Helper()
+		status, err := w.e.Status()
+		require.NoError(t, err)
+		return status[0].Former
+	}
+	assert.False(t, former())
+	list := w.managed()
+	list[0].Names = pki.MustParseNames("web.example.com", "www.example.com")
+	w.reload(list)
+	assert.True(t, former(), "at once")
+	w.tick()
+	assert.True(t, former(), "and until it is replaced")
+	w.run(10*time.Minute, 30*time.Second)
+	require.EqualValues(t, 2, w.record().Renewals)
+	assert.False(t, former())
+}
+
 // An issuer that is set up in another way is asked soon, whatever pause its
 // failures had come to, and goes on with the order.
 func TestReloadOfAnIssuer(t *testing.T) {

@@ -172,11 +172,11 @@ func (c *Client) connect(identity *store.Identity) error {
 	}
 	key, err := c.cfg.Keys.Load(want.keyID)
 	if err != nil {
-		return &identityError{pending: want.pending, err: fmt.Errorf("key of the identity: %w", err)}
+		return c.unusable(want, fmt.Errorf("key of the identity: %w", err))
 	}
 	next, err := newLink(want, key, c.cfg.Timeout, c.cfg.Clock, c.dial)
 	if err != nil {
-		return &identityError{pending: want.pending, err: err}
+		return c.unusable(want, err)
 	}
 	if c.link == nil || c.link.agentID != want.agentID {
 		// Another agent in the coordinator's eyes: it knows nothing of ours.
@@ -186,8 +186,20 @@ func (c *Client) connect(identity *store.Identity) error {
 	}
 	c.unlink()
 	c.link = next
-	c.update(func(s *State) { s.Server, s.IdentityNotAfter = next.server(), next.leaf.NotAfter })
+	c.update(func(s *State) {
+		s.Server, s.IdentityNotAfter, s.IdentityProblem = next.server(), next.leaf.NotAfter, ""
+	})
 	return nil
+}
+
+// unusable is the error of an identity that cannot be used. A new one that cannot
+// is given up for the one before, and needs nobody.
+func (c *Client) unusable(cred credential, err error) error {
+	e := &identityError{pending: cred.pending, err: err}
+	if !cred.pending {
+		c.update(func(s *State) { s.IdentityProblem = e.Error() })
+	}
+	return e
 }
 
 // identityError is an identity on this host's disk that cannot be used.

@@ -46,6 +46,9 @@ type State struct {
 	IdentityRenewAt  time.Time // by the coordinator's clock
 	// IdentityPending says that a renewal of the identity is under way.
 	IdentityPending bool
+	// IdentityProblem is why the identity on this host's disk cannot be used, with
+	// the mend, which only a person can do; "" if it can.
+	IdentityProblem string
 }
 
 // State returns the present facts.

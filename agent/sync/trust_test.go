@@ -117,6 +117,7 @@ func TestLostKeyAfterAYear(t *testing.T) {
 		h.pass(time.Hour)
 		assert.Equal(t, CutOff, h.client.State().Standing)
 		assert.Contains(t, h.client.State().LastError, "restore the key directory from a backup, or enrol again with --replace")
+		assert.Equal(t, h.client.State().LastError, h.client.State().IdentityProblem, "a person has to mend it")
 		assert.Zero(t, h.coord.Requests(wire.TrustPath))
 	})
 }

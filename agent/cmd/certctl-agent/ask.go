@@ -125,7 +125,7 @@ func listTable(out io.Writer, status *control.Status) error {
 		if t.IsZero() {
 			return "-"
 		}
-		return t.Local().Format(time.DateTime)
+		return control.Stamp(t)
 	}
 	safe := func(t time.Time) string {
 		if t.IsZero() {

@@ -69,8 +69,10 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
 		Coordinator:  control.ConnectionOf(link, dropped),
 		Clock:        control.ClockOf(now),
-		SafeUntil:    safeUntil,
 		Certificates: make([]control.Certificate, 0, len(certificates)),
+	}
+	if status.Enrollment != nil {
+		status.Enrollment.IdentityProblem = link.IdentityProblem
 	}
 	if problem != "" {
 		status.Warnings = append(status.Warnings, notInEffect(problem))
@@ -88,7 +90,7 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 			policy = managed.KeyReuse
 		}
 		c := control.CertificateOf(m.Record, policy)
-		c.WaitsFor, c.WaitsUntil = m.WaitsFor, m.WaitsUntil
+		c.WaitsFor, c.WaitsUntil, c.Former = m.WaitsFor, m.WaitsUntil, m.Former
 		if c.Source = control.SourceLocal; assigned[c.Name] {
 			c.Source = control.SourceAssigned
 		}
@@ -100,6 +102,7 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		}
 		status.Certificates = append(status.Certificates, c)
 	}
+	status.Horizon(safeUntil)
 	return status, nil
 }
 

@@ -31,10 +31,10 @@ func follow(ctx context.Context, out io.Writer, client *control.Client, before *
 		case err != nil:
 			result, over = err, true
 		case now.Generation > before.Generation && now.State == wire.StateValid:
-			fmt.Fprintf(out, "%s: in service: serial %s, valid until %s\n", now.Name, now.Serial, now.NotAfter.Local().Format(time.DateTime))
+			fmt.Fprintf(out, "%s: in service: serial %s, valid until %s\n", now.Name, now.Serial, control.Stamp(now.NotAfter))
 			over = true
 		case now.State == wire.StateFailed && now.LastErrorAt.After(before.LastErrorAt):
-			result = fmt.Errorf("%s: this attempt failed: %s; the next one is at %s", now.Name, now.LastError, now.NextAttempt.Local().Format(time.DateTime))
+			result = fmt.Errorf("%s: this attempt failed: %s; the next one is at %s", now.Name, now.LastError, control.Stamp(now.NextAttempt))
 			over = true
 		case string(now.Phase) != last && now.State == wire.StateRenewing:
 			last = string(now.Phase)
