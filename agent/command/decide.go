@@ -54,7 +54,7 @@ func decide(c *store.Command, rec *store.Certificate, now time.Time) action {
 	switch {
 	case c.State.Final():
 		return action{step: stepWait}
-	case kind == wire.CommandRevoke && !revokes(c.Request.Reason):
+	case (kind == wire.CommandRevoke || !c.Request.RevokedAt.IsZero()) && !revokes(c.Request.Reason):
 		return ends(wire.CommandRefused, "%d is no reason to revoke for good; see RFC 5280, section 5.3.1", c.Request.Reason)
 	case kind != wire.CommandRenew && kind != wire.CommandRevoke:
 		return ends(wire.CommandRefused, "this version of the agent does not know commands of the kind %q; upgrade it", kind)
@@ -76,7 +76,7 @@ func decide(c *store.Command, rec *store.Certificate, now time.Time) action {
 		return action{step: stepRenew}
 	case !left && c.Asked && idle(rec):
 		return action{step: stepRenew} // its record was made anew since
-	case !left && kind == wire.CommandRenew && rec.NeedsAttention != "" && !rec.LastErrorAt.Before(c.AskedAt):
+	case !left && kind == wire.CommandRenew && c.Request.RevokedAt.IsZero() && rec.NeedsAttention != "" && !rec.LastErrorAt.Before(c.AskedAt):
 		// The engine goes on trying. Whoever asked has to know that a person is needed.
 		return ends(wire.CommandFailed, "the renewal goes on trying, and needs a person: %s", rec.NeedsAttention)
 	case !left || open:

@@ -205,10 +205,17 @@ func (r *Runner) advance(ctx context.Context, id string) error {
 	return fmt.Errorf("%d steps without an end; this is a bug, report it with the log", maxSteps)
 }
 
-// renew has the engine replace the certificate. That it was asked is stored after
-// it has stored the wish: a crash in between asks twice for one replacement.
+// renew has the engine replace the certificate, which it first tells of a
+// revocation. That it was asked is stored after it has stored both: a crash in
+// between tells and asks twice for one replacement.
 func (r *Runner) renew(ctx context.Context, c *store.Command) error {
 	at := r.now()
+	if revoked := c.Request.RevokedAt; !revoked.IsZero() {
+		err := r.cfg.Engine.Revoked(c.Request.Certificate, c.Request.Serial, revoked, c.Request.Reason)
+		if err != nil && !errors.Is(err, renewal.ErrUnknown) && !errors.Is(err, renewal.ErrNotInService) {
+			return err
+		}
+	}
 	err := r.cfg.Engine.RenewWhile(ctx, c.Request.Certificate, func(rec *store.Certificate) bool { return holds(rec, c) })
 	switch {
 	case errors.Is(err, renewal.ErrNotInService):

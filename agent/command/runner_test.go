@@ -186,6 +186,44 @@ func TestARenewalThatNeedsAPerson(t *testing.T) {
 	})
 }
 
+// What the authority has revoked is held for revoked before it is replaced, whether
+// or not it can be; the command waits for its replacement.
+func TestARenewalOfWhatWasRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open()
+		old := w.serial()
+		w.ca.refuse(true)
+		at := time.Now().UTC().Add(-30 * time.Second)
+		command := wire.Command{ID: "command-1", Kind: wire.CommandRenew, Certificate: "www", Serial: old, Reason: 4, RevokedAt: at}
+		w.command(command)
+		w.pass(time.Minute)
+		require.Equal(t, old, w.serial())
+		rec := w.certificate()
+		assert.Equal(t, &store.Revocation{At: at, Reason: 4}, rec.Current.Revoked)
+		assert.Equal(t, at, rec.Horizon(), "it is not safe now")
+		assert.Contains(t, rec.NeedsAttention, "revoked")
+		assert.Equal(t, wire.CommandAccepted, w.commandNow().State)
+
+		w.reopen()
+		w.command(command)
+		w.ca.refuse(false)
+		w.pass(time.Hour)
+		fresh := w.serial()
+		assert.NotEqual(t, old, fresh)
+		assert.Nil(t, w.certificate().Current.Revoked)
+		assert.Equal(t, wire.CommandDone, w.commandNow().State)
+		assert.Len(t, w.ca.issued, 2)
+
+		// Of what is in service no more there is nothing to tell.
+		command.ID = "command-2"
+		w.command(command)
+		assert.Equal(t, fresh, w.serial())
+		assert.Equal(t, wire.CommandDone, w.withID("command-2"))
+		assert.Nil(t, w.certificate().Current.Revoked)
+	})
+}
+
 // An issuer that hangs holds up the commands that wait for it and no others.
 func TestAnIssuerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -291,6 +329,7 @@ func TestCrashAtEveryStepOfACommand(t *testing.T) {
 		"replace first":    {Kind: wire.CommandRevoke, Reason: 4},
 		"whatever it is":   {Kind: wire.CommandRenew, Serial: "-"},
 		"revoke this pair": {Kind: wire.CommandRevoke, Serial: "-"},
+		"it was revoked":   {Kind: wire.CommandRenew, Reason: 1, RevokedAt: time.Now()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

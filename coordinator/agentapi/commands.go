@@ -29,7 +29,10 @@ func (s *Service) commands(view *fleet.View, agentID string) []wire.Command {
 		if command.State.Final() || len(list) == wire.MaxCommands {
 			continue
 		}
-		list = append(list, wire.Command{ID: command.ID, Kind: command.Kind, Certificate: command.Certificate, Serial: command.Serial, Reason: command.Reason})
+		list = append(list, wire.Command{
+			ID: command.ID, Kind: command.Kind, Certificate: command.Certificate,
+			Serial: command.Serial, Reason: command.Reason, RevokedAt: command.RevokedAt.UTC(),
+		})
 	}
 	agent, ok := view.Agent(agentID)
 	if !ok || view.Rows(fleet.TableCampaigns) == 0 {

@@ -74,8 +74,9 @@ func TestCommandsReachTheirAgent(t *testing.T) {
 	a, other := w.enrolled(), w.enrolled()
 	a.sync()
 	other.sync()
-	w.do(fleet.CommandAgent{Actor: "local", Agent: a.id, ID: "command-1", Kind: wire.CommandRevoke, Certificate: "web", Serial: "0a", Reason: 1})
-	want := []wire.Command{{ID: "command-1", Kind: wire.CommandRevoke, Certificate: "web", Serial: "0a", Reason: 1}}
+	revoked := w.now().UTC()
+	w.do(fleet.CommandAgent{Actor: "local", Agent: a.id, ID: "command-1", Kind: wire.CommandRenew, Certificate: "web", Serial: "0a", Reason: 1, RevokedAt: revoked})
+	want := []wire.Command{{ID: "command-1", Kind: wire.CommandRenew, Certificate: "web", Serial: "0a", Reason: 1, RevokedAt: revoked}}
 	w.unchanged(func() {
 		assert.Equal(t, want, a.sync().Commands)
 		assert.Equal(t, want, a.sync().Commands, "until it is done")

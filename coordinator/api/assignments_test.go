@@ -202,7 +202,9 @@ func TestRevoke(t *testing.T) {
 	told.Already = true
 	assert.Equal(t, told, post[resource.RevokedCertificate](w, "/api/v1/revocations", body, http.StatusAccepted), "asked for once")
 
-	// The built-in CA's is revoked at once, and its host replaces it.
+	// The built-in CA's is revoked at once, and its host replaces it. That it was
+	// asked to renew it before does not tell it so.
+	post[resource.Command](w, "/api/v1/certificates/web1/api/renew", nil, http.StatusAccepted)
 	told = post[resource.RevokedCertificate](w, "/api/v1/revocations", `{"agent_id":"web1","certificate":"api","reason":"superseded"}`, http.StatusAccepted)
 	assert.Equal(t, "builtin", told.By)
 	require.NotNil(t, told.Command)
@@ -211,6 +213,10 @@ func TestRevoke(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, 4, revoked.Reason)
 	assert.Equal(t, "api_token:"+w.Admin.ID, revoked.Actor)
+	asked, ok := w.State().View().AgentCommand("web1", told.Command.ID)
+	require.True(t, ok)
+	assert.Equal(t, 4, asked.Reason, "its host is told that it is revoked, why and when")
+	assert.True(t, revoked.At.Equal(asked.RevokedAt))
 	// It is called revoked although its host has not said so yet.
 	shown := get[resource.Certificate](w, "/api/v1/certificates/web1/api")
 	assert.Equal(t, resource.HealthRevoked, shown.Health)

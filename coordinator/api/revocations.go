@@ -60,7 +60,11 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 			return nil, err
 		}
 		told.By, told.AgentID, told.Certificate = "builtin", issued.Agent, issued.Certificate
-		wish.Kind, wish.Reason = wire.CommandRenew, 0
+		// Its host is told, and need not wait until it reads the list.
+		wish.Kind, wish.RevokedAt = wire.CommandRenew, s.Now()
+		if revoked, ok := s.Node.State().View().Revocation(serial); ok {
+			wish.Reason, wish.RevokedAt = revoked.Reason, revoked.At
+		}
 	}
 	if row == nil {
 		return out, nil // in service nowhere: there is nothing to replace
@@ -68,7 +72,8 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 	told.AgentID, told.Certificate = row.Agent, row.Name
 	wish.Agent, wish.Certificate = row.Agent, row.Name
 	for _, open := range view.AgentCommands(row.Agent) {
-		if !open.State.Final() && open.Kind == wish.Kind && open.Certificate == row.Name && open.Serial == wish.Serial {
+		if !open.State.Final() && open.Kind == wish.Kind && open.Certificate == row.Name && open.Serial == wish.Serial &&
+			open.RevokedAt.IsZero() == wish.RevokedAt.IsZero() {
 			asked := command(open)
 			told.Command = &asked
 			told.Already = told.Already || !builtin

@@ -129,7 +129,7 @@ func moment(t, now time.Time) string {
 // horizon is moment for an offline horizon, which says aloud that it has passed.
 func horizon(t, now time.Time) string {
 	if !t.IsZero() && !now.Before(t) {
-		return fmt.Sprintf("PASSED at %s: as last reported, an expired certificate would be served", moment(t, now))
+		return fmt.Sprintf("PASSED at %s: as last reported, an expired or revoked certificate would be served", moment(t, now))
 	}
 	return moment(t, now)
 }

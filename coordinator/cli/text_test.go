@@ -41,6 +41,7 @@ func TestTimesForPeople(t *testing.T) {
 	assert.Empty(t, horizon(time.Time{}, now))
 	assert.NotContains(t, horizon(now.Add(1), now), "PASSED")
 	assert.Contains(t, horizon(now, now), "PASSED")
+	assert.Contains(t, horizon(now, now), "expired or revoked")
 }
 
 func TestTableIsAligned(t *testing.T) {

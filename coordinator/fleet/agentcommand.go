@@ -41,6 +41,7 @@ type AgentCommand struct {
 	CreatedBy   string           `cbor:"11,keyasint,omitempty"`
 	DoneAt      time.Time        `cbor:"12,keyasint"` // zero until final
 	ModifyIndex uint64           `cbor:"13,keyasint"`
+	RevokedAt   time.Time        `cbor:"14,keyasint,omitzero"` // see wire.Command
 }
 
 // CommandAgent asks an agent for an act. An id that the agent has already
@@ -55,6 +56,8 @@ type CommandAgent struct {
 	Certificate string           `cbor:"5,keyasint"`
 	Serial      string           `cbor:"6,keyasint,omitempty"`
 	Reason      int              `cbor:"7,keyasint,omitempty"`
+	// RevokedAt is set to renew what was revoked already.
+	RevokedAt time.Time `cbor:"8,keyasint,omitzero"`
 }
 
 // CommandReport is an agent's answer to a command. Of a command of a campaign
@@ -91,7 +94,7 @@ func agentCommandIndexes() []index {
 }
 
 func commandAgent(c *change, p *CommandAgent) Result {
-	command := wire.Command{ID: p.ID, Kind: p.Kind, Certificate: p.Certificate, Serial: p.Serial, Reason: p.Reason}
+	command := wire.Command{ID: p.ID, Kind: p.Kind, Certificate: p.Certificate, Serial: p.Serial, Reason: p.Reason, RevokedAt: p.RevokedAt}
 	if problem := command.Validate(); problem != nil || p.Kind != wire.CommandRenew && p.Kind != wire.CommandRevoke {
 		return refuse(wire.CodeInvalid, "command", "an agent would not take this command", "")
 	}
@@ -118,14 +121,14 @@ func commandAgent(c *change, p *CommandAgent) Result {
 		}
 	}
 	c.insert(TableAgentCommands, &AgentCommand{
-		Agent: p.Agent, ID: p.ID, Kind: p.Kind, Certificate: p.Certificate, Serial: p.Serial, Reason: p.Reason,
+		Agent: p.Agent, ID: p.ID, Kind: p.Kind, Certificate: p.Certificate, Serial: p.Serial, Reason: p.Reason, RevokedAt: p.RevokedAt,
 		State: CommandOpen, CreatedAt: c.at, CreatedBy: p.Actor, ModifyIndex: c.index,
 	})
 	detail := map[string]any{"command_id": p.ID, "kind": p.Kind}
 	if p.Serial != "" {
 		detail["serial"] = p.Serial
 	}
-	if p.Kind == wire.CommandRevoke {
+	if p.Kind == wire.CommandRevoke || !p.RevokedAt.IsZero() {
 		detail["reason"] = p.Reason
 	}
 	c.audit(Fact{Kind: KindCommandCreated, Actor: p.Actor, Object: p.Certificate, Agent: p.Agent}, detail)

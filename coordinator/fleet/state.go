@@ -217,7 +217,7 @@ func init() {
 	register(1, revokeAPIToken)
 	register(1, putAssignment)
 	register(1, deleteAssignment)
-	register(1, commandAgent)
+	register(2, commandAgent)
 	register(1, beginCampaign)
 	register(1, cancelCampaign)
 	register(1, revokeCertificate)

@@ -3,6 +3,7 @@ package syncpair
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/agent/command"
+	agentissuer "github.com/certctl/certctl/agent/issuer"
 	issuer "github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/renewal"
 	checks "github.com/certctl/certctl/agent/revocation"
@@ -27,8 +30,8 @@ import (
 )
 
 // work runs a whole agent with one certificate of the built-in CA, which it checks
-// for revocation every two seconds.
-func (h *host) work() (loop *checks.Loop) {
+// for revocation at that interval, and which carries out commands.
+func (h *host) work(interval time.Duration) (loop *checks.Loop) {
 	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(h.t.Output(), nil))
 	var engine *renewal.Engine
@@ -47,17 +50,26 @@ func (h *host) work() (loop *checks.Loop) {
 		}},
 	})
 	require.NoError(h.t, err)
-	engine.OnChange(client.Kick)
+	commands, err := command.New(command.Config{
+		Store: h.store, Engine: engine, Key: h.keys.Load, Log: log,
+		Revoker: func(string) agentissuer.Revoker { return nil },
+	})
+	require.NoError(h.t, err)
+	engine.OnChange(func() {
+		client.Kick()
+		commands.Wake()
+	})
 	loop, err = checks.New(checks.Config{
 		Names: engine.Names, Certificate: h.store.Certificate, Revoked: engine.Revoked,
-		Report: func(e wire.Event) error { return h.store.Append(e) }, Key: h.store.InstanceID(), Interval: 2 * time.Second, Log: log,
+		Report: func(e wire.Event) error { return h.store.Append(e) }, Key: h.store.InstanceID(), Interval: interval, Log: log,
 	})
 	require.NoError(h.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- runner.Run(ctx,
-			runner.Task{Name: "sync", Run: client.Run}, runner.Task{Name: "renewal", Run: engine.Run}, runner.Task{Name: "checks", Run: loop.Run})
+			runner.Task{Name: "sync", Run: client.Run}, runner.Task{Name: "renewal", Run: engine.Run},
+			runner.Task{Name: "commands", Run: commands.Run}, runner.Task{Name: "checks", Run: loop.Run})
 	}()
 	h.t.Cleanup(func() {
 		cancel()
@@ -100,7 +112,7 @@ func TestARevokedCertificateIsSeenAndReplaced(t *testing.T) {
 	t.Parallel()
 	c := newCoordinator(t)
 	h := c.enrolled()
-	loop := h.work()
+	loop := h.work(2 * time.Second)
 	result := func(g *store.Generation) checks.Result {
 		check, _ := loop.Result("www", g.Fingerprint)
 		return check.Result
@@ -124,4 +136,42 @@ func TestARevokedCertificateIsSeenAndReplaced(t *testing.T) {
 		row, ok := c.view().Certificate(h.id, "www")
 		return ok && row.Columns.Serial == now.Serial && row.Columns.State == wire.StateValid && !row.Columns.Attention
 	}, patience, 20*time.Millisecond, "the coordinator is told")
+}
+
+// Somebody has the built-in CA revoke a certificate: the host is told by the
+// command, long before it looks at the list, and says so although there is nobody
+// to replace it.
+func TestARevocationIsToldWithTheCommand(t *testing.T) {
+	t.Parallel()
+	c := newCoordinator(t)
+	h := c.enrolled()
+	h.work(24 * time.Hour)
+	reported := func() (said wire.Summary) {
+		if row, ok := c.view().Certificate(h.id, "www"); ok {
+			require.NoError(t, json.Unmarshal(row.Data, &said))
+		}
+		return said
+	}
+	require.Eventually(t, func() bool { return reported().Serial != "" }, patience, 20*time.Millisecond)
+	lost := reported().Serial
+	c.restart(false) // it stores orders, and signs none
+	require.NoError(t, c.node.Do(fleet.RevokeCertificate{Actor: "test", Serial: lost, Reason: pki.ReasonKeyCompromise}).Err())
+	revocation, ok := c.view().Revocation(lost)
+	require.True(t, ok)
+	require.NoError(t, c.node.Do(fleet.CommandAgent{
+		Agent: h.id, ID: "command-1", Kind: wire.CommandRenew, Certificate: "www", Serial: lost,
+		Reason: revocation.Reason, RevokedAt: revocation.At,
+	}).Err())
+	require.Eventually(t, func() bool {
+		now := reported()
+		return now.Serial == lost && now.RevokedAt.Equal(revocation.At) && now.SafeUntil.Equal(now.RevokedAt)
+	}, patience, 20*time.Millisecond, "the host calls it revoked, and not safe")
+	assert.Equal(t, pki.ReasonKeyCompromise, reported().RevocationReason)
+
+	c.restart(true)
+	require.Eventually(t, func() bool {
+		now := reported()
+		stored, ok := c.view().AgentCommand(h.id, "command-1")
+		return now.Serial != lost && now.RevokedAt.IsZero() && ok && stored.State == fleet.CommandDone
+	}, 2*patience, 20*time.Millisecond)
 }

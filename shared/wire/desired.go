@@ -78,6 +78,10 @@ type Command struct {
 	Serial string `json:"serial,omitempty"`
 	// Reason is the CRLReason of a revocation (RFC 5280, section 5.3.1).
 	Reason int `json:"reason,omitempty"`
+	// RevokedAt, of a renewal, is when the authority revoked the certificate with
+	// this Serial, for Reason: the host is to hold it for revoked. Zero if it is
+	// not. An agent that does not know of it renews all the same.
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 	// NotBefore is when the act may begin. It spreads a mass renewal.
 	NotBefore time.Time `json:"not_before,omitzero"`
 }
@@ -181,6 +185,8 @@ func (c *Command) Validate() *Problem {
 		return invalid("commands.certificate", "expected the name of a managed certificate", "")
 	case len(c.Serial) > MaxNameLen || len(c.Kind) > MaxNameLen || c.Reason < 0 || c.Reason > 10:
 		return invalid("commands", "expected a short kind and serial, and a reason from 0 to 10", "")
+	case !c.RevokedAt.IsZero() && (c.Serial == "" || !validTime(c.RevokedAt)):
+		return invalid("commands.revoked_at", "expected a serial, and a time in the years 1 to 9999, in UTC", "")
 	case !validTime(c.NotBefore):
 		return invalid("commands.not_before", timeExpected, "")
 	}
