@@ -107,6 +107,9 @@ func outcome(p *renewal.Prospect) string {
 	if !p.ExpiredAt.IsZero() {
 		parts = append(parts, fmt.Sprintf("EXPIRED from %s on, for %s", date(p.ExpiredAt), span(time.Duration(p.ExpiredFor*float64(time.Second)))))
 	}
+	if p.UnservedNow != "" && p.UnservedNow != p.Unserved {
+		parts = append(parts, "not in service now: "+p.UnservedNow)
+	}
 	if p.Unserved != "" {
 		parts = append(parts, "NOT IN SERVICE at the end: "+p.Unserved)
 	}

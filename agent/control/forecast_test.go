@@ -22,7 +22,8 @@ func forecast() *renewal.Forecast {
 				Name: "mail", Issuer: "le", SafeUntil: noon.Add(40 * day), Failures: 30, ExpiredAt: noon.Add(40 * day), ExpiredFor: 50 * 86400,
 				AttentionAt: noon.Add(30 * day), Attention: "the last attempts have all failed",
 			},
-			{Name: "new", Issuer: "le", Unserved: "nginx"},
+			{Name: "new", Issuer: "le", UnservedNow: "nginx", Unserved: "nginx"},
+			{Name: "soon", Issuer: "le", UnservedNow: "nginx", RenewedAt: noon.Add(20 * day), Renewals: 2},
 		},
 		Days: []renewal.Day{{Date: "2026-12-14", Renewed: 1, Failures: 3}, {Date: "2027-01-03", Attention: 1, Expired: 1}},
 	}
@@ -41,6 +42,7 @@ DAY         RENEWED  FAILED ATTEMPTS  NEED ATTENTION  EXPIRE
 CERTIFICATE  ISSUER  SAFE UNTIL  FIRST RENEWED  RENEWALS  FAILED ATTEMPTS  OUTCOME
 mail         le      2027-01-03  -              0         30               EXPIRED from 2027-01-03 on, for 50 days; asks for a person on 2026-12-24: the last attempts have all failed
 new          le      NOT SAFE    -              0         0                NOT IN SERVICE at the end: nginx
+soon         le      NOT SAFE    2026-12-14     2         0                not in service now: nginx
 api          le      2027-01-13  2026-12-14     2         0                in service throughout
 `, out.String())
 
@@ -49,7 +51,7 @@ api          le      2027-01-13  2026-12-14     2         0                in se
 			f.First, f.Certificates = nil, f.Certificates[:1]
 		},
 		"ATTENTION: nothing expires until 2027-02-22 12:00 UTC, but not everything is in service then\n": func(f *renewal.Forecast) {
-			f.First, f.Certificates = nil, f.Certificates[2:]
+			f.First, f.Certificates = nil, f.Certificates[2:3]
 		},
 		"no certificates are managed on this host\n": func(f *renewal.Forecast) { f.First, f.Certificates, f.Days = nil, nil, nil },
 	} {

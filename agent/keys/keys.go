@@ -93,6 +93,13 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{path: abs}, nil
 }
 
+// Missing reports whether the directory at path has no key of that id. It changes
+// nothing, and does not say whether a key that is there can be read.
+func Missing(path, id string) bool {
+	_, err := os.Lstat((&Dir{path: path}).file(id))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // WithHook returns the same directory with a hook around each durable step, for
 // tests of crashes and failing disks.
 func (d *Dir) WithHook(hook durable.Hook) *Dir { return &Dir{path: d.path, hook: hook} }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/certctl/certctl/agent/issuer"
 )
 
 // Scenario is what a drill assumes of the world. Every outage begins at From.
@@ -34,6 +36,8 @@ type SimulatedIssuer struct {
 	// Down is how long it cannot be reached, and Why says so in words.
 	Down time.Duration
 	Why  string
+	// Refuses is what it answers to everything, for good; nil if it issues.
+	Refuses *issuer.Error
 	// Delay is how long it takes from an order to its certificate.
 	Delay time.Duration
 	// Brokered says that orders wait for a coordinator instead of failing.
@@ -84,6 +88,8 @@ type Prospect struct {
 	ExpiredAt  time.Time `json:"expired_at,omitzero"`
 	ExpiredFor float64   `json:"expired_for_seconds,omitempty"`
 	Why        string    `json:"why,omitempty"`
+	// UnservedNow is Unserved at the beginning.
+	UnservedNow string `json:"unserved_now,omitempty"`
 	// Unserved names the deployments at which nothing is in service at the end;
 	// empty if something is everywhere.
 	Unserved string `json:"unserved,omitempty"`
@@ -164,7 +170,12 @@ func (s *Scenario) check(subjects []*Subject) error {
 }
 
 // back is when an issuer can be reached.
-func (s *Scenario) back(issuer string) time.Time { return s.From.Add(s.Issuers[issuer].Down) }
+func (s *Scenario) back(name string) time.Time { return s.From.Add(s.Issuers[name].Down) }
+
+// away reports whether an issuer issues nothing at that time.
+func (s *Scenario) away(name string, at time.Time) bool {
+	return s.Issuers[name].Refuses != nil || at.Before(s.back(name))
+}
 
 // drawsFor gives each certificate draws of its own, so that one more certificate
 // changes nothing for the others.

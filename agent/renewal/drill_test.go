@@ -154,12 +154,35 @@ func TestDrillOfACertificateThatIsNotThereYet(t *testing.T) {
 	f, p := rehearse(t, s, scenarioOf(10*day, SimulatedIssuer{Down: 5 * day, Why: "it is down"}))
 	assert.Nil(t, f.First, "what is not served has not expired")
 	assert.Empty(t, p.Unserved)
+	assert.Equal(t, "front", p.UnservedNow)
 	assert.WithinDuration(t, drillStart.Add(5*day), p.RenewedAt, unservedPause*2)
 	assert.Positive(t, p.Failures)
 
 	_, p = rehearse(t, s, scenarioOf(10*day, SimulatedIssuer{Down: 50 * day, Why: "it is down"}))
 	assert.Equal(t, "front", p.Unserved)
 	assert.NotEmpty(t, p.Attention)
+}
+
+// An issuer that is known to issue nothing to this host issues nothing later, and
+// the drill says so with its own words.
+func TestDrillOfAnIssuerThatRefusesForGood(t *testing.T) {
+	for _, class := range []issuer.Class{issuer.ClassReenrol, issuer.ClassConfig, issuer.ClassPending} {
+		refuses := &issuer.Error{Class: class, Err: errors.New("the coordinator has retired this agent"), Committed: class == issuer.ClassPending}
+		f, p := rehearse(t, inServiceSubject("web", 90*day, 30*day), scenarioOf(400*day, SimulatedIssuer{Refuses: refuses, Brokered: true}))
+		require.NotNil(t, f.First, class)
+		assert.Equal(t, drillStart.Add(60*day), f.First.At)
+		assert.Equal(t, "its issuer ca issues nothing to this host: the coordinator has retired this agent", f.First.Why)
+		assert.Zero(t, p.Renewals)
+		assert.NotEmpty(t, p.Attention)
+		assert.False(t, f.Well())
+	}
+	s := inServiceSubject("web", 90*day, 30*day)
+	s.Issuers = append(s.Issuers, SubjectIssuer{Name: "stand-in", Kind: "acme"})
+	scenario := scenarioOf(400*day, SimulatedIssuer{Refuses: &issuer.Error{Class: issuer.ClassReenrol, Err: errors.New("retired")}, Brokered: true})
+	scenario.Issuers["stand-in"] = SimulatedIssuer{}
+	f, p := rehearse(t, s, scenario)
+	assert.Nil(t, f.First, "the stand-in issues")
+	assert.Positive(t, p.Renewals)
 }
 
 func TestDrillRefusesWhatItCannotKnow(t *testing.T) {

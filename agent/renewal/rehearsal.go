@@ -56,7 +56,7 @@ func newRehearsal(s *Subject, scenario *Scenario, seen map[string]validity) *reh
 		d := r.rec.Deployments[p.ID]
 		r.refuses[p.ID] = d.Attempt > 0 && (d.Outcome == wire.DeploymentFailed || d.Outcome == wire.DeploymentBroken)
 	}
-	r.prospect = Prospect{Name: s.Record.Name, Issuer: r.m.first().Name, SafeUntil: r.rec.Horizon()}
+	r.prospect = Prospect{Name: s.Record.Name, Issuer: r.m.first().Name, SafeUntil: r.rec.Horizon(), UnservedNow: r.unserved()}
 	return r
 }
 
@@ -109,12 +109,14 @@ func (r *rehearsal) reason() string {
 		}
 	}
 	name := r.orderedAt()
-	if isRevoked(r.rec.Current) && len(places) == 0 && !r.now.Before(r.scenario.back(name)) {
+	if isRevoked(r.rec.Current) && len(places) == 0 && !r.scenario.away(name, r.now) {
 		return "it is revoked, and not replaced yet"
 	}
 	switch back := r.scenario.back(name); {
 	case len(places) > 0:
 		return "the deployment " + strings.Join(places, ", ") + " fails now and keeps an older certificate"
+	case r.scenario.Issuers[name].Refuses != nil:
+		return fmt.Sprintf("its issuer %s issues nothing to this host: %s", name, r.scenario.Issuers[name].Refuses)
 	case r.now.Before(back):
 		return fmt.Sprintf("its issuer %s cannot be reached until %s: %s", name, stamp(back), r.scenario.Issuers[name].Why)
 	case r.prospect.Renewals == 0 && r.up.After(r.scenario.From):
@@ -211,6 +213,14 @@ func (r *rehearsal) orderedAt() string {
 func (r *rehearsal) order() error {
 	name := r.orderedAt()
 	iss := r.scenario.Issuers[name]
+	if iss.Refuses != nil {
+		refused := *iss.Refuses
+		if refused.Class == issuer.ClassPending {
+			refused.RetryAfter = pendingLook
+		}
+		r.fail(&refused)
+		return nil
+	}
 	if back := r.scenario.back(name); r.now.Before(back) {
 		down := &issuer.Error{Class: issuer.ClassRetry, Err: errors.New(iss.Why)}
 		if iss.Brokered {
@@ -296,7 +306,7 @@ func (r *rehearsal) askAuthority() {
 	kept := r.rec.RenewalInfo
 	// Errors leave the record's moments as they are, which is all that counts.
 	switch {
-	case r.now.Before(r.scenario.back(name)):
+	case r.scenario.away(name, r.now):
 		_, _ = applyRenewalInfo(r.rec, nil, errors.New(r.scenario.Issuers[name].Why), r.now, r.draw())
 	case kept.SelectedAt.IsZero():
 		r.rec.RenewalInfo = nil

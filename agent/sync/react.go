@@ -79,7 +79,7 @@ func (c *Client) backOff(err error) (next pause, again bool, _ error) {
 // is the one thing that it is still good for.
 func (c *Client) renewExpired(ctx context.Context) (next pause, again bool, _ error) {
 	identity, err := c.identities.Identity()
-	if err == nil && standingOf(identity) != "" {
+	if err == nil && StandingOf(identity) != "" {
 		return pause{}, true, nil
 	}
 	if err == nil {

@@ -71,7 +71,7 @@ func (c *Client) talk(ctx context.Context) (*wire.SyncResponse, error) {
 		if err != nil {
 			return nil, err
 		}
-		if standing := standingOf(identity); standing != "" {
+		if standing := StandingOf(identity); standing != "" {
 			c.unlink()
 			c.update(func(s *State) { s.Standing, s.AgentID, s.NextSync = standing, agentID(identity), time.Time{} })
 			return nil, nil
@@ -111,9 +111,9 @@ func (c *Client) welcome() {
 	}
 }
 
-// standingOf is what an identity says without any contact; "" if there is to be
+// StandingOf is what an identity says without any contact; "" if there is to be
 // contact.
-func standingOf(identity *store.Identity) Standing {
+func StandingOf(identity *store.Identity) Standing {
 	switch {
 	case agentID(identity) == "":
 		return NotEnrolled
@@ -238,7 +238,7 @@ func drain(from <-chan struct{}) {
 // since the link was made.
 func (c *Client) identityChanged() bool {
 	identity, err := c.identities.Identity()
-	if err != nil || standingOf(identity) != "" {
+	if err != nil || StandingOf(identity) != "" {
 		return c.link != nil
 	}
 	want := credentialOf(identity)

@@ -21,7 +21,7 @@ func (c *Client) AskTime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if standing := standingOf(identity); standing != "" {
+	if standing := StandingOf(identity); standing != "" {
 		return fmt.Errorf("there is no coordinator to ask for the time: this host is %s", standing)
 	}
 	cred := credentialOf(identity)

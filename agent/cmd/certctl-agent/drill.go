@@ -16,8 +16,10 @@ import (
 	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/issuer/coordinator"
+	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -74,7 +76,9 @@ simulated authorities and programs, and shows when the first expired certificate
 would be served, which and why, and what happens before. Nothing real is touched:
 no network, no key, no file. Every outage begins now.
 
-The copy comes from the running agent, or, if none runs, from the state file.
+The copy comes from the running agent, or, if none runs, from the state file. What
+is known to be so now stays so: a coordinator that this host is not enrolled at, or
+that has retired it, issues nothing, and a deployment that fails goes on failing.
 
 Exit status: 0 nothing expires and everything is in service at the end, 1
 something expires or is not in service, or the drill could not be held.`,
@@ -88,11 +92,11 @@ something expires or is not in service, or the drill could not be held.`,
 				return err
 			}
 			now := time.Now()
-			subjects, err := a.subjects(cmd.Context(), now)
+			subjects, refuses, err := a.subjects(cmd.Context(), now)
 			if err != nil {
 				return err
 			}
-			scenario, err := o.scenario(subjects, now)
+			scenario, err := o.scenario(subjects, refuses, now)
 			if err != nil {
 				return err
 			}
@@ -124,24 +128,52 @@ something expires or is not in service, or the drill could not be held.`,
 	return cmd
 }
 
-// subjects are copies of everything that decisions depend on.
-func (a *agentCommand) subjects(ctx context.Context, now time.Time) ([]*renewal.Subject, error) {
+// subjects are copies of everything that decisions depend on, and what the
+// coordinator is known to answer to every order of this host; nil if it may issue.
+func (a *agentCommand) subjects(ctx context.Context, now time.Time) ([]*renewal.Subject, *issuer.Error, error) {
 	client, err := a.dial(ctx)
 	if errors.Is(err, control.ErrNotRunning) {
 		return a.subjectsAtRest(now)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer client.Close()
-	return client.Subjects(ctx)
+	status, err := client.Status(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	subjects, err := client.Subjects(ctx)
+	problem := ""
+	if status.Enrollment != nil {
+		problem = status.Enrollment.IdentityProblem
+	}
+	return subjects, refusal(sync.Standing(status.Coordinator.State), problem), err
+}
+
+// refusal is what a coordinator that cannot be asked answers, as far as it is
+// known that this lasts until somebody mends it.
+func refusal(standing sync.Standing, identityProblem string) *issuer.Error {
+	if refused := coordinator.Refusal(standing); refused != nil {
+		return refused
+	}
+	waits := &issuer.Error{Class: issuer.ClassPending, Committed: true, Mend: "enrol the host with a new token: \"certctl-agent enroll --replace\""}
+	switch {
+	case identityProblem != "":
+		waits.Err, waits.Mend = errors.New(identityProblem), "" // it has its own
+	case standing == sync.Unknown:
+		waits.Err = errors.New("the coordinator does not know this host")
+	default:
+		return nil
+	}
+	return waits
 }
 
 // subjectsAtRest are those of an agent that does not run.
-func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, error) {
+func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, *issuer.Error, error) {
 	s, report, err := a.load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := &parts{
 		settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{},
@@ -149,17 +181,22 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, error)
 	}
 	managed, err := p.managed()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rest, err := store.ReadAtRest(filepath.Join(s.StateDir, "state.db"))
 	if errors.Is(err, fs.ErrNotExist) {
 		rest, err = new(store.AtRest), nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	assigned, _ := p.assigned(rest.Assignments, rest.Accepted, rest.Identity)
-	return renewal.SubjectsOf(append(managed, assigned...), rest.Certificates, now)
+	problem := ""
+	if rest.Identity != nil && keys.Missing(filepath.Join(s.Keys(), identityKeysName), rest.Identity.KeyID) {
+		problem = "the private key of this host's identity is missing; enrol the host with a new token: \"certctl-agent enroll --replace\""
+	}
+	subjects, err := renewal.SubjectsOf(append(managed, assigned...), rest.Certificates, now)
+	return subjects, refusal(sync.StandingOf(rest.Identity), problem), err
 }
 
 // absent stands for the coordinator's CA where none is called.
@@ -172,7 +209,8 @@ func (absent) Issue(context.Context, *issuer.Order) (*issuer.Issued, error) {
 }
 
 // scenario puts together what each issuer of the subjects would do.
-func (o *outages) scenario(subjects []*renewal.Subject, now time.Time) (renewal.Scenario, error) {
+// refuses is the coordinator's answer to all orders, nil if it issues.
+func (o *outages) scenario(subjects []*renewal.Subject, refuses *issuer.Error, now time.Time) (renewal.Scenario, error) {
 	scenario := renewal.Scenario{
 		From: now, Span: o.ahead.Duration, HostDown: o.host.Duration, Seed: o.seed,
 		Issuers: make(map[string]renewal.SimulatedIssuer),
@@ -189,6 +227,7 @@ func (o *outages) scenario(subjects []*renewal.Subject, now time.Time) (renewal.
 			suppose(o.network.Duration, "the network is down")
 			suppose(o.ca.Duration, "every CA is down")
 			if brokered {
+				simulated.Refuses = refuses
 				suppose(o.coordinator.Duration, "the coordinator is down")
 			}
 			suppose(o.issuers[i.Name], "it is down")

@@ -229,6 +229,9 @@ type localState struct {
 	accountKeys  *keys.Dir // of ACME accounts
 }
 
+// identityKeysName is the subdirectory of the key directory for the identity.
+const identityKeysName = "identity"
+
 // openState opens, and at the first start creates, the state directory.
 func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) {
 	if err := durable.EnsurePrivateDir(s.StateDir); err != nil {
@@ -268,7 +271,7 @@ func openState(s *config.Settings, log *slog.Logger) (_ *localState, err error) 
 	for _, d := range []struct {
 		name string
 		dir  **keys.Dir
-	}{{"certificates", &st.keys}, {"identity", &st.identityKeys}, {"accounts", &st.accountKeys}} {
+	}{{"certificates", &st.keys}, {identityKeysName, &st.identityKeys}, {"accounts", &st.accountKeys}} {
 		if *d.dir, err = keys.OpenDir(filepath.Join(s.Keys(), d.name)); err != nil {
 			return nil, err
 		}

@@ -107,7 +107,7 @@ type state struct {
 
 // Issue implements issuer.Issuer.
 func (i *Issuer) Issue(ctx context.Context, order *issuer.Order) (*issuer.Issued, error) {
-	if err := i.reachable(); err != nil {
+	if err := Refusal(i.cfg.Courier.State().Standing); err != nil {
 		err.Committed = order.State != nil // it may have been sent before
 		return nil, err
 	}
@@ -155,9 +155,10 @@ func (i *Issuer) Forget(certificate string) error {
 	return nil
 }
 
-// reachable refuses when there is no coordinator that could ever answer.
-func (i *Issuer) reachable() *issuer.Error {
-	switch i.cfg.Courier.State().Standing {
+// Refusal is what every order gets while there is no coordinator that could ever
+// answer, by how the agent stands with it; nil if there is one.
+func Refusal(standing agentsync.Standing) *issuer.Error {
+	switch standing {
 	case agentsync.NotEnrolled:
 		return &issuer.Error{
 			Class: issuer.ClassConfig, Err: errors.New("this host is not enrolled at a coordinator"),
