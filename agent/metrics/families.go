@@ -20,6 +20,7 @@ var (
 	attention       = family(gauge, "certctl_agent_certificates_needing_attention", "Managed certificates for which a person has to act.")
 	unserved        = family(gauge, "certctl_agent_certificates_unserved", "Managed certificates that are not in service at one of their deployments, or were never issued.")
 	renewals        = family(counter, "certctl_agent_renewals_total", "Ends of renewals and of attempts at them since the start, by the issuer that was asked: renewed is a certificate in service, order_failed an attempt at the issuer, deployment_failed one to put it into service.", "issuer", "outcome")
+	warnings        = family(gauge, "certctl_agent_warnings", "Findings about the host itself that a person has to look at, such as a refused assignment or a configuration on disk that is not in effect; certctl-agent status shows them.")
 	enrolled        = family(gauge, "certctl_agent_enrolled", "Whether the agent is enrolled with a coordinator.")
 	connected       = family(gauge, "certctl_agent_coordinator_connected", "Whether the last sync with the coordinator succeeded.")
 	lastSync        = family(gauge, "certctl_agent_last_sync_timestamp_seconds", "When the last sync succeeded. Absent before the first one.")

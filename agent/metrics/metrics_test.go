@@ -52,9 +52,10 @@ type host struct {
 	outcomes Outcomes
 	log      logged
 
-	mu    gosync.Mutex
-	link  sync.State
-	clock clock.Reading
+	mu       gosync.Mutex
+	link     sync.State
+	clock    clock.Reading
+	warnings []string
 }
 
 // logged is what was logged.
@@ -93,6 +94,11 @@ func newHost(t testing.TB, change ...func(*Config)) *host {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			return h.clock
+		},
+		Warnings: func() ([]string, error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.warnings, nil
 		},
 	}
 	for _, fn := range change {
@@ -304,6 +310,7 @@ func TestLinkAndCounters(t *testing.T) {
 	h.outcomes.Count("le", renewal.OutcomeOrderFailed)
 	h.outcomes.Count("le", renewal.OutcomeOrderFailed)
 	h.clock = clock.Reading{Skew: time.Hour, Confirmed: false}
+	h.warnings = []string{"an assignment is refused", "no route to secret"}
 	got := values(t, h.text())
 	for name, want := range map[string]float64{
 		"certctl_agent_enrolled": 1, "certctl_agent_coordinator_connected": 1,
@@ -311,6 +318,7 @@ func TestLinkAndCounters(t *testing.T) {
 		"certctl_agent_renewals_total{issuer=le,outcome=order_failed}": 2,
 		"certctl_agent_renewals_total{issuer=le,outcome=renewed}":      0,
 		"certctl_agent_clock_skew_seconds":                             3600, "certctl_agent_clock_confirmed": 0,
+		"certctl_agent_warnings":      2,
 		"certctl_agent_outbox_events": 0, "certctl_agent_outbox_dropped_events_total": 0,
 		"process_start_time_seconds": float64(noon.Unix() - 3600),
 	} {

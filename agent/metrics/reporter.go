@@ -28,8 +28,10 @@ type Config struct {
 	Store Store
 	// Link is how the agent stands with its coordinator, and Clock what it knows
 	// about the time.
-	Link     func() sync.State
-	Clock    func() clock.Reading
+	Link  func() sync.State
+	Clock func() clock.Reading
+	// Warnings are findings about the host that a person has to look at.
+	Warnings func() ([]string, error)
 	Outcomes *Outcomes
 	// Started is when the agent was started.
 	Started time.Time
@@ -46,8 +48,8 @@ type Config struct {
 
 func (c *Config) validate() error {
 	switch {
-	case c.Store == nil, c.Link == nil, c.Clock == nil, c.Outcomes == nil, c.Log == nil:
-		return errors.New("metrics: one of Store, Link, Clock, Outcomes and Log is missing")
+	case c.Store == nil, c.Link == nil, c.Clock == nil, c.Warnings == nil, c.Outcomes == nil, c.Log == nil:
+		return errors.New("metrics: one of Store, Link, Clock, Warnings, Outcomes and Log is missing")
 	case c.TextFile != "" && c.TextFileInterval <= 0:
 		return fmt.Errorf("metrics: TextFileInterval %s is not positive", c.TextFileInterval)
 	}
@@ -85,6 +87,7 @@ type facts struct {
 	safeUntil    *time.Time
 	waiting      int
 	dropped      uint64
+	warnings     int
 	link         sync.State
 	clock        clock.Reading
 	outcomes     []outcomeCount
@@ -100,6 +103,11 @@ func (r *Reporter) gather() (f facts, err error) {
 	if f.waiting, f.dropped, err = r.cfg.Store.Outbox(); err != nil {
 		return f, fmt.Errorf("metrics: read the outbox: %w", err)
 	}
+	found, err := r.cfg.Warnings()
+	if err != nil {
+		return f, fmt.Errorf("metrics: read the warnings: %w", err)
+	}
+	f.warnings = len(found)
 	f.link, f.clock, f.outcomes = r.cfg.Link(), r.cfg.Clock(), r.cfg.Outcomes.list()
 	return f, nil
 }
@@ -148,6 +156,7 @@ func (r *Reporter) writeHost(e *exposition, f *facts) {
 		e.sample(float64(o.n), o.issuer, string(o.outcome))
 	}
 
+	e.one(warnings, float64(f.warnings))
 	e.one(enrolled, truth(f.link.Standing != sync.NotEnrolled))
 	e.one(connected, truth(f.link.Standing == sync.Connected))
 	e.begin(lastSync)

@@ -27,6 +27,9 @@ type Config struct {
 	// Host is what the agent says of its host; SafeUntil and EventsDropped are
 	// filled in from the store.
 	Host wire.HostReport
+	// Warnings, when set, are findings about the host that a person has to look
+	// at. They are clipped to what a report takes.
+	Warnings func() ([]string, error)
 	// Timeout bounds one request; 0 is DefaultTimeout.
 	Timeout time.Duration
 	// OnResult, when set, is called with the name of a certificate when the

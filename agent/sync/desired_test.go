@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	gosync "sync"
 	"testing"
 	"testing/synctest"
@@ -227,4 +228,41 @@ func wantedConverges(t *testing.T, seed uint64) {
 		assert.Equal(t, 1, done[command.ID], command.ID)
 		assert.Equal(t, 1, h.agent().Final[command.ID], command.ID)
 	}
+}
+
+// What a person on the host has to look at is told with each report, clipped to
+// what one takes; and it is told no more when it is over.
+func TestWarningsAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.enrol()
+		var found []string
+		h.prepare = func(c *Client) { c.cfg.Warnings = func() ([]string, error) { return found, nil } }
+		found = []string{"configuration on disk is not in effect: line 3"}
+		h.start()
+		h.pass(2 * time.Minute)
+		assert.Equal(t, found, h.agent().Host.Warnings)
+		h.stop()
+
+		found = nil
+		for i := range 20 {
+			found = append(found, fmt.Sprintf("%02d %s\xff", i, strings.Repeat("é", wire.MaxHostWarningLen)))
+		}
+		h.start()
+		h.pass(2 * time.Minute)
+		told := h.agent().Host.Warnings
+		require.Len(t, told, wire.MaxHostWarnings)
+		for i, text := range told[:len(told)-1] {
+			assert.True(t, strings.HasPrefix(text, fmt.Sprintf("%02d é", i)) && strings.HasSuffix(text, "é…"), text)
+			assert.LessOrEqual(t, len(text), wire.MaxHostWarningLen)
+		}
+		assert.Equal(t, `13 more; "certctl-agent status" on the host shows all`, told[len(told)-1])
+		h.stop()
+
+		found = nil
+		h.start()
+		h.pass(2 * time.Minute)
+		assert.Empty(t, h.agent().Host.Warnings)
+		h.stop()
+	})
 }

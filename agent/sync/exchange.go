@@ -171,9 +171,36 @@ func (c *Client) host() (wire.HostReport, error) {
 	if host.SafeUntil, err = c.store.SafeUntil(); err != nil {
 		return host, err
 	}
+	if c.cfg.Warnings != nil {
+		found, err := c.cfg.Warnings()
+		if err != nil {
+			return host, err
+		}
+		host.Warnings = clipWarnings(found)
+	}
 	host.ClockSkewSeconds = c.skew()
 	host.EventsDropped, err = c.store.EventsDropped()
 	return host, err
+}
+
+// clipWarnings cuts warnings to what a report takes, and says so.
+func clipWarnings(found []string) []string {
+	if len(found) == 0 {
+		return nil
+	}
+	list := make([]string, 0, wire.MaxHostWarnings)
+	for i, text := range found {
+		if i == wire.MaxHostWarnings-1 && len(found) > wire.MaxHostWarnings {
+			return append(list, fmt.Sprintf("%d more; \"certctl-agent status\" on the host shows all", len(found)-i))
+		}
+		text = strings.ToValidUTF8(text, "\ufffd")
+		if len(text) > wire.MaxHostWarningLen {
+			const more = "…"
+			text = strings.ToValidUTF8(text[:wire.MaxHostWarningLen-len(more)], "") + more
+		}
+		list = append(list, text)
+	}
+	return list
 }
 
 // choose takes the open orders for one request: those that the coordinator has

@@ -153,3 +153,25 @@ func TestCampaignIsPaced(t *testing.T) {
 	w.do(fleet.CancelCampaign{Actor: "local", ID: stored.ID})
 	assert.Empty(t, a.sync().Commands)
 }
+
+// What a host warns of is stored when it changes, and costs nothing while it
+// stays.
+func TestWarningsOfAHost(t *testing.T) {
+	w := newWorld(t)
+	a := w.enrolled()
+	a.sync()
+	say := func(warnings ...string) []string {
+		t.Helper()
+		request := a.request()
+		request.Host.Warnings = warnings
+		a.send(request)
+		stored, ok := w.view().Agent(a.id)
+		require.True(t, ok)
+		return stored.Host.Warnings
+	}
+	assert.Equal(t, []string{"one", "two"}, say("one", "two"))
+	w.unchanged(func() { say("one", "two") })
+	assert.Equal(t, []string{"two"}, say("two"))
+	assert.Empty(t, say())
+	w.unchanged(func() { say() })
+}

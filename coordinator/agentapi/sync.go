@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -148,11 +150,12 @@ func repeats(agent *fleet.Agent, request *wire.SyncRequest) bool {
 func sameHost(a, b wire.HostReport) bool {
 	sameSafe := a.SafeUntil == nil && b.SafeUntil == nil ||
 		a.SafeUntil != nil && b.SafeUntil != nil && a.SafeUntil.Equal(*b.SafeUntil)
-	if !sameSafe || !a.StartedAt.Equal(b.StartedAt) {
+	if !sameSafe || !a.StartedAt.Equal(b.StartedAt) || !slices.Equal(a.Warnings, b.Warnings) {
 		return false
 	}
 	a.SafeUntil, b.SafeUntil, a.StartedAt, b.StartedAt = nil, nil, time.Time{}, time.Time{}
-	return a == b
+	a.Warnings, b.Warnings = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 // store proposes a sync, in pieces if it is large. What was stored of it before

@@ -310,6 +310,8 @@ func TestSameHost(t *testing.T) {
 		"another safe until": {wire.HostReport{Hostname: "web1", StartedAt: at, SafeUntil: &later}, false},
 		"no safe until":      {wire.HostReport{Hostname: "web1", StartedAt: at}, false},
 		"dropped events":     {wire.HostReport{Hostname: "web1", StartedAt: at, SafeUntil: &at, EventsDropped: 1}, false},
+		"a warning":          {wire.HostReport{Hostname: "web1", StartedAt: at, SafeUntil: &at, Warnings: []string{"look"}}, false},
+		"no warnings":        {wire.HostReport{Hostname: "web1", StartedAt: at, SafeUntil: &at, Warnings: []string{}}, true},
 	} {
 		assert.Equal(t, c.same, sameHost(a, c.b), name)
 		assert.Equal(t, c.same, sameHost(c.b, a), name)

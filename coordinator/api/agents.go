@@ -170,9 +170,9 @@ func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource
 		Version: a.Host.Version, Labels: maps.Clone(a.Labels), NamePatterns: slices.Clone(a.NamePatterns),
 		EnrolledAt: a.EnrolledAt.UTC(), EnrollmentTokenID: a.TokenID, RetiredAt: a.RetiredAt.UTC(), StartedAt: a.Host.StartedAt.UTC(),
 		LastSeen: seen.UTC(), Certificates: a.Certificates, EventsDropped: a.Host.EventsDropped,
-		ClockSkewSeconds: a.Host.ClockSkewSeconds,
-		Identity:         resource.Identity{Serial: a.Current.Serial, Fingerprint: a.Current.Fingerprint, NotAfter: a.Current.NotAfter.UTC()},
-		IdentityPending:  a.Pending != nil,
+		ClockSkewSeconds: a.Host.ClockSkewSeconds, Warnings: []string{},
+		Identity:        resource.Identity{Serial: a.Current.Serial, Fingerprint: a.Current.Fingerprint, NotAfter: a.Current.NotAfter.UTC()},
+		IdentityPending: a.Pending != nil,
 	}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
@@ -186,6 +186,9 @@ func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource
 	out.Connected = !s.cutOff(seen, now)
 	if !out.Connected {
 		out.CutOffSince = out.LastSeen
+	}
+	if len(a.Host.Warnings) > 0 {
+		out.Warnings = slices.Clone(a.Host.Warnings)
 	}
 	if a.Host.SafeUntil != nil {
 		out.SafeUntil = a.Host.SafeUntil.UTC()

@@ -104,6 +104,9 @@ func (s *server) count() fleetCount {
 		at := s.lastSeen(view, a)
 		seen[a.ID] = at
 		count.agents.Active++
+		if len(a.Host.Warnings) > 0 {
+			count.agents.Warned++
+		}
 		if s.cutOff(at, now) {
 			count.agents.CutOff++
 		} else {

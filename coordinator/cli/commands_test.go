@@ -59,9 +59,9 @@ func TestFleetCommands(t *testing.T) {
 
 	table := lines(p.does("agents", "list"))
 	require.Len(t, table, 3)
-	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
-	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "right", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
-	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "right", "in 9 d", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
+	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "WARNINGS", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
+	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "right", "-", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
+	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "right", "in 9 d", "-", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
 	for _, args := range [][]string{
 		{"--label", "env=prod"}, {"--query", "WEB"}, {"--safe-within", "10d"}, {"--label", "env=prod", "--label", "role=web", "--state", "active", "--connection", "connected"},
 	} {
@@ -101,6 +101,15 @@ func TestFleetCommands(t *testing.T) {
 	assert.Contains(t, p.does("agents", "show", "db1"), "365 d behind; set it")
 	assert.Contains(t, p.does("agents", "list"), "365 d behind")
 	assert.EqualValues(t, -365*86400, reads[resource.AgentDetail](p, "agents", "show", "db1").ClockSkewSeconds)
+	assert.NotContains(t, db1, "WARNING")
+	assert.NotContains(t, p.does("status"), "WARNINGS")
+	db.Warn("assignment www: refused: no", "configuration on disk is not in effect: line 3")
+	shown = p.does("agents", "show", "db1")
+	assert.Contains(t, shown, "assignment www: refused: no\n")
+	assert.Contains(t, shown, "not in effect: line 3\n")
+	assert.Regexp(t, `db1\S* +connected .* 2 +0 +linux`, p.does("agents", "list"))
+	assert.Len(t, reads[resource.AgentDetail](p, "agents", "show", "db1").Warnings, 2)
+	assert.Contains(t, p.does("status"), "0 retired; 1 WITH WARNINGS")
 	shown = p.does("certificates", "show", "web1", "a/b")
 	for _, text := range []string{"EXPIRED: expired at ", "give credentials", "ATTENTION", "no route", "deployment nginx:", "verified, ", "(3 h ago)"} {
 		assert.Contains(t, shown, text)

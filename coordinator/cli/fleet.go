@@ -55,10 +55,10 @@ report on.`,
 			return p.show(cmd, agents, func(out io.Writer, now time.Time) error {
 				var rows [][]string
 				for _, a := range agents.Items {
-					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), first(skewText(a.ClockSkewSeconds), "right"), expiry(a.SafeUntil, now),
+					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), first(skewText(a.ClockSkewSeconds), "right"), expiry(a.SafeUntil, now), warningsText(a.Warnings),
 						strconv.Itoa(a.Certificates), a.OS + "/" + a.Arch, a.Version, labelText(a.Labels)})
 				}
-				return table(out, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
+				return table(out, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "WARNINGS", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
 			})
 		},
 	}
@@ -122,10 +122,21 @@ func (p *program) showAgentCommand() *cobra.Command {
 				if a.EventsDropped > 0 {
 					pairs = append(pairs, [2]string{"facts lost", fmt.Sprintf("%d were merged or dropped by a full outbox", a.EventsDropped)})
 				}
+				for _, warning := range a.Warnings {
+					pairs = append(pairs, [2]string{"WARNING", warning})
+				}
 				return facts(out, pairs)
 			})
 		},
 	}
+}
+
+// warningsText is how many warnings a host has.
+func warningsText(warnings []string) string {
+	if len(warnings) == 0 {
+		return ""
+	}
+	return strconv.Itoa(len(warnings))
 }
 
 func (p *program) completeAgents() cobra.CompletionFunc {

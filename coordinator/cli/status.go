@@ -36,9 +36,13 @@ func (p *program) statusCommand() *cobra.Command {
 				if s.Journal.Dropped > 0 {
 					journal += fmt.Sprintf(", %d dropped for want of room", s.Journal.Dropped)
 				}
+				agents := fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)
+				if s.Agents.Warned > 0 {
+					agents += fmt.Sprintf("; %d WITH WARNINGS, see \"certctl agents list\"", s.Agents.Warned)
+				}
 				pairs := [][2]string{
 					{"coordinator", s.Version + ", " + node},
-					{"agents", fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)},
+					{"agents", agents},
 					{"certificates", healthText(s.Certificates)},
 					{"safe until", first(horizon(s.SafeUntil, now), "no certificate is in service")},
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},

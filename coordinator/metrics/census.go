@@ -30,7 +30,7 @@ type census struct {
 	at                         time.Time
 	connected, cutOff, retired int
 	unsafe                     []int // by horizonDays
-	unserving, atRisk          int
+	unserving, atRisk, warned  int
 	certificates               map[wire.State]int
 	attention, expired         int
 	orders                     map[fleet.OrderState]int
@@ -86,6 +86,9 @@ func (e *Exporter) count() *census {
 			c.cutOff++
 		} else {
 			c.connected++
+		}
+		if len(agent.Host.Warnings) > 0 {
+			c.warned++
 		}
 		c.horizon(agent.Host.SafeUntil, now)
 	}

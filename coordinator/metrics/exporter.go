@@ -189,6 +189,7 @@ func (c collector) fleet(send send) {
 	}
 	send(fleetUnserving, float64(n.unserving))
 	send(fleetAtRisk, float64(n.atRisk))
+	send(fleetWarned, float64(n.warned))
 	for _, state := range certificateStates {
 		send(fleetCerts, float64(n.certificates[state]), string(state))
 	}

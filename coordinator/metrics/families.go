@@ -43,6 +43,7 @@ var (
 	fleetUnsafe    = family(gauge, "certctl_fleet_hosts_safe_for_less", "Active hosts that are safe on their own for less than so many days.", "days")
 	fleetUnserving = family(gauge, "certctl_fleet_hosts_serving_nothing", "Active hosts that serve no certificate.")
 	fleetAtRisk    = family(gauge, "certctl_fleet_hosts_at_risk", "Active hosts with a certificate that has expired or for which a person has to act.")
+	fleetWarned    = family(gauge, "certctl_fleet_hosts_with_warnings", "Active hosts that warn of something about themselves, such as a refused assignment or a configuration that is not in effect; certctl agents show tells what.")
 	fleetCerts     = family(gauge, "certctl_fleet_certificates", "Managed certificates of active hosts by the state that they were reported in.", "state")
 	fleetAttention = family(gauge, "certctl_fleet_certificates_needing_attention", "Managed certificates of active hosts for which a person has to act.")
 	fleetExpired   = family(gauge, "certctl_fleet_certificates_expired", "Managed certificates of active hosts that have expired, as last reported.")

@@ -119,12 +119,12 @@ func TestValues(t *testing.T) {
 	web.Report("old", old)
 	web.Report("new", wire.Summary{State: wire.StatePending})
 	c.Agent("db1", "db1.secret.example", nil).SafeUntil(now.Add(100 * day))
-	c.Agent("idle", "idle.secret.example", nil)
+	c.Agent("idle", "idle.secret.example", nil).Warn("secret text", "secret text")
 	has(map[string]float64{
 		"certctl_fleet_agents{state=connected}": 3, "certctl_fleet_agents{state=cut_off}": 0, "certctl_fleet_agents{state=retired}": 0,
 		"certctl_fleet_safe_until_timestamp_seconds": float64(now.Add(10*day + time.Hour).Unix()),
 		"certctl_fleet_hosts_safe_for_less{days=7}":  0, "certctl_fleet_hosts_safe_for_less{days=14}": 1, "certctl_fleet_hosts_safe_for_less{days=30}": 1,
-		"certctl_fleet_hosts_serving_nothing": 1, "certctl_fleet_hosts_at_risk": 1,
+		"certctl_fleet_hosts_serving_nothing": 1, "certctl_fleet_hosts_at_risk": 1, "certctl_fleet_hosts_with_warnings": 1,
 		"certctl_fleet_certificates{state=valid}": 2, "certctl_fleet_certificates{state=pending}": 1,
 		"certctl_fleet_certificates_needing_attention": 1, "certctl_fleet_certificates_expired": 1,
 		"certctl_table_rows{table=certificates}": 3,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -212,6 +213,10 @@ func (h HostReport) validate(field string) *Problem {
 	}
 	if h.SafeUntil != nil && !validTime(*h.SafeUntil) {
 		return invalid(field+".safe_until", timeExpected, "")
+	}
+	tooLong := func(text string) bool { return len(text) > MaxHostWarningLen || !utf8.ValidString(text) }
+	if len(h.Warnings) > MaxHostWarnings || slices.ContainsFunc(h.Warnings, tooLong) {
+		return invalid(field+".warnings", fmt.Sprintf("expected at most %d texts of at most %d bytes of UTF-8", MaxHostWarnings, MaxHostWarningLen), "")
 	}
 	return nil
 }

@@ -77,7 +77,16 @@ type HostReport struct {
 	// far as the agent knows it; negative when it is behind. The agent goes by
 	// the true time. It is coarse, so that it does not change with each report.
 	ClockSkewSeconds int64 `json:"clock_skew_seconds,omitempty"`
+	// Warnings are findings about the host itself that a person has to look at,
+	// each with its mend: at most MaxHostWarnings of MaxHostWarningLen bytes.
+	Warnings []string `json:"warnings,omitempty"`
 }
+
+// Limits of the warnings in a HostReport.
+const (
+	MaxHostWarnings   = 8
+	MaxHostWarningLen = 500
+)
 
 // Row is one summary with its place in the agent's history. Data is the JSON
 // of a Summary; its exact bytes are what Digest covers, so that sides of

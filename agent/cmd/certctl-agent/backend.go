@@ -55,7 +55,7 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	link := b.syncer.State()
 	host := hostReport()
 	now := b.state.clock.Reading()
-	configuredAt, problem := b.configuration.standing()
+	configuredAt, _ := b.configuration.standing()
 	removed, err := b.engine.Removed()
 	if err != nil {
 		return nil, err
@@ -74,16 +74,13 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	if status.Enrollment != nil {
 		status.Enrollment.IdentityProblem = link.IdentityProblem
 	}
-	if problem != "" {
-		status.Warnings = append(status.Warnings, notInEffect(problem))
+	if status.Warnings, err = hostWarnings(b.configuration, b.roll, b.state.store); err != nil {
+		return nil, err
 	}
 	for _, r := range removed {
 		status.Removed = append(status.Removed, control.RemovedOf(r))
 	}
-	assigned, err := b.assignments(status)
-	if err != nil {
-		return nil, err
-	}
+	assigned := b.assignments(status)
 	for _, m := range certificates {
 		policy := managed.KeyRotate
 		if m.ReuseKey {
@@ -108,24 +105,35 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 
 // assignments adds what was made of the assignments. It returns the names of
 // those that a definition of the centre is in force for.
-func (b *backend) assignments(status *control.Status) (assigned map[string]bool, err error) {
-	wanted, err := b.state.store.Wanted()
+func (b *backend) assignments(status *control.Status) (assigned map[string]bool) {
+	assigned = make(map[string]bool)
+	for _, v := range b.roll.judged() {
+		assigned[v.Name] = v.Certificate != nil
+		status.Assignments = append(status.Assignments, control.Assignment{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail})
+	}
+	return assigned
+}
+
+// hostWarnings are findings about the host itself that a person has to look at:
+// in its own status, at the coordinator and in its metrics.
+func hostWarnings(inEffect *configuration, roll *roll, st *store.Store) (list []string, err error) {
+	if _, problem := inEffect.standing(); problem != "" {
+		list = append(list, notInEffect(problem))
+	}
+	wanted, err := st.Wanted()
 	if err != nil {
 		return nil, err
 	}
 	if wanted.Refusal != "" {
-		status.Warnings = append(status.Warnings, "what the coordinator wants of this host makes no sense to this version, and what it wanted before stays in force: "+wanted.Refusal)
+		list = append(list, "what the coordinator wants of this host makes no sense to this version, and what it wanted before stays in force: "+wanted.Refusal)
 	}
-	assigned = make(map[string]bool)
-	for _, v := range b.roll.judged() {
-		assigned[v.Name] = v.Certificate != nil
+	for _, v := range roll.judged() {
 		// A host that takes none has decided that, and nobody has to be told.
-		if v.State == wire.AssignmentRefused && b.roll.current().settings.Assignments.Accept {
-			status.Warnings = append(status.Warnings, v.Detail)
+		if v.State == wire.AssignmentRefused && roll.current().settings.Assignments.Accept {
+			list = append(list, v.Detail)
 		}
-		status.Assignments = append(status.Assignments, control.Assignment{Name: v.Name, Revision: v.Revision, State: v.State, Detail: v.Detail})
 	}
-	return assigned, nil
+	return list, nil
 }
 
 // Renew implements control.Backend.

@@ -13,12 +13,12 @@ import (
 
 // newReporter makes what tells Prometheus how the agent stands, and what counts
 // the ends of renewals for it.
-func newReporter(s *config.Settings, state *localState, syncer *sync.Client, log *slog.Logger) (*metrics.Reporter, *metrics.Outcomes, error) {
+func newReporter(s *config.Settings, state *localState, syncer *sync.Client, warnings func() ([]string, error), log *slog.Logger) (*metrics.Reporter, *metrics.Outcomes, error) {
 	outcomes := new(metrics.Outcomes)
 	outcomes.Expect(config.CoordinatorIssuer)
 	outcomes.Expect(slices.Sorted(maps.Keys(s.Issuers))...)
 	reporter, err := metrics.New(metrics.Config{
-		Store: state.store, Link: syncer.State, Clock: state.clock.Reading, Outcomes: outcomes, Started: time.Now(),
+		Store: state.store, Link: syncer.State, Clock: state.clock.Reading, Warnings: warnings, Outcomes: outcomes, Started: time.Now(),
 		Listen: s.Metrics.Listen, TextFile: s.Metrics.TextFile, TextFileInterval: s.Metrics.TextFileInterval,
 		Log: log.With("part", "metrics"),
 	})

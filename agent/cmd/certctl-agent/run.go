@@ -90,8 +90,10 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	var engine *renewal.Engine
 	var roll *roll
 	var commands *command.Runner
+	var inEffect *configuration
+	warnings := func() ([]string, error) { return hostWarnings(inEffect, roll, state.store) }
 	syncer, err := sync.New(sync.Config{
-		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Timeout: s.Coordinator.SyncTimeout,
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Warnings: warnings, Timeout: s.Coordinator.SyncTimeout,
 		OnResult:   func(certificate string) { engine.Wake(certificate) },
 		OnDesired:  func() { roll.Changed() },
 		OnCommands: func() { commands.Wake() },
@@ -127,7 +129,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	roll.complain()
 	syncer.Report(made)
-	reporter, outcomes, err := newReporter(s, state, syncer, log)
+	reporter, outcomes, err := newReporter(s, state, syncer, warnings, log)
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 
 	file, _ := a.source.File()
-	inEffect := &configuration{
+	inEffect = &configuration{
 		load: a.load, path: file, roll: roll, engine: engine, level: level, tell: syncer.Report, expect: outcomes.Expect, now: state.clock.Now,
 		settings: s, report: report, since: state.clock.Now(), log: log.With("part", "configuration"),
 	}

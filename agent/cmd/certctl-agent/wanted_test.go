@@ -58,6 +58,9 @@ func TestTheRoll(t *testing.T) {
 	list, _, err := r.managed()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"own"}, namesOf(list), "a host that is not enrolled has no name patterns")
+	warned, err := hostWarnings(new(configuration), r, r.store)
+	require.NoError(t, err)
+	assert.Len(t, warned, 3, "each refused assignment, and not the one that the host defines itself: %q", warned)
 	assert.Equal(t, []string{"own"}, r.brokered())
 
 	require.NoError(t, r.store.SaveIdentity(&store.Identity{AgentID: "agent-1", NamePatterns: []string{"*.example.com"}}))

@@ -121,12 +121,18 @@ func TestWatch(t *testing.T) {
 			pass(time.Hour)
 			_, problem = c.standing()
 			assert.Contains(t, problem, words)
+			warned, err := hostWarnings(c, c.roll, c.roll.store)
+			require.NoError(t, err)
+			assert.Equal(t, []string{notInEffect(problem)}, warned, "what the coordinator and the metrics are told")
 			assert.Equal(t, before+1, log.count(told), "told once: %s", words)
 			assert.Equal(t, []string{"a", "b"}, c.names(t))
 			write(two)
 			pass(soon)
 			_, problem = c.standing()
 			assert.Empty(t, problem, "after %s", words)
+			warned, err = hostWarnings(c, c.roll, c.roll.store)
+			require.NoError(t, err)
+			assert.Empty(t, warned)
 		}
 
 		require.NoError(t, os.Remove(path))

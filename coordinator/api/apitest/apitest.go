@@ -265,6 +265,13 @@ func (a *Agent) SafeUntil(at time.Time) {
 	a.sync(nil, nil)
 }
 
+// Warn reports findings about the host.
+func (a *Agent) Warn(warnings ...string) {
+	a.c.t.Helper()
+	a.host.Warnings = warnings
+	a.sync(nil, nil)
+}
+
 // ClockSkew reports how far the host's clock is ahead.
 func (a *Agent) ClockSkew(by time.Duration) {
 	a.c.t.Helper()

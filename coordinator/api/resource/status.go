@@ -67,6 +67,7 @@ type AgentCounts struct {
 	Connected int `json:"connected"`
 	CutOff    int `json:"cut_off"`
 	Retired   int `json:"retired"`
+	Warned    int `json:"warned" doc:"Active agents that warn of something about their host."`
 }
 
 // JournalStatus is how full the journal is.
