@@ -80,15 +80,15 @@ type judgement struct {
 	patterns    pki.NamePatterns
 	patternsErr error
 	own         map[string]bool
-	taken       *files
+	taken       *config.Owners
 }
 
 func (h Host) judge() *judgement {
-	j := &judgement{Host: h, own: make(map[string]bool, len(h.Settings.Certificates)), taken: newFiles()}
+	j := &judgement{Host: h, own: make(map[string]bool, len(h.Settings.Certificates)), taken: config.NewOwners()}
 	for i := range h.Settings.Certificates {
 		c := &h.Settings.Certificates[i]
 		j.own[c.Name] = true
-		j.taken.give(&c.Certificate, fmt.Sprintf("the host's own certificate %q", c.Name))
+		j.taken.Give(&c.Certificate, fmt.Sprintf("the host's own certificate %q", c.Name))
 	}
 	j.patterns, j.patternsErr = pki.ParseNamePatterns(h.Patterns)
 	return j
@@ -106,7 +106,9 @@ func (j *judgement) try(a wire.Assignment, v *Verdict) error {
 	if err != nil {
 		return err
 	}
-	if err := j.taken.claim(definition); err != nil {
+	var taken []error
+	j.taken.Claim(definition, func(field string, err error) { taken = append(taken, fmt.Errorf("%s: %w", field, err)) })
+	if err := errors.Join(taken...); err != nil {
 		return err
 	}
 	certificate := &config.Certificate{Name: a.Name, Certificate: *definition}
@@ -115,7 +117,7 @@ func (j *judgement) try(a wire.Assignment, v *Verdict) error {
 			return err
 		}
 	}
-	j.taken.give(definition, fmt.Sprintf("the assignment %q", a.Name))
+	j.taken.Give(definition, fmt.Sprintf("the assignment %q", a.Name))
 	v.Certificate, v.InForce = certificate, &a
 	return nil
 }

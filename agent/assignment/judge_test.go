@@ -190,6 +190,40 @@ func TestEveryFileBelongsToOne(t *testing.T) {
 	}
 }
 
+// Whatever path leads to it, a file has one owner.
+func TestALinkTakesNoFileOfAnother(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("making a symbolic link needs a privilege there")
+	}
+	dir := t.TempDir()
+	h := host(t, dir)
+	certs := filepath.Join(dir, "certs")
+	require.NoError(t, os.MkdirAll(filepath.Join(certs, ".tree.certctl-1"), 0o700))
+	for link, to := range map[string]string{"lnk": certs, "tree": ".tree.certctl-1", "other.pem": "local.pem"} {
+		require.NoError(t, os.Symlink(to, filepath.Join(certs, link)))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(certs, "local.pem"), nil, 0o600))
+	in := func(key, path string) string {
+		return fmt.Sprintf(`{"names":["www.example.com"],"deployments":[{"files":{%q:%s}}]}`, key, quoted(filepath.Join(certs, path)))
+	}
+	verdicts := h.Judge([]wire.Assignment{
+		given("tree", in("directory", "tree")),
+		given("through a directory", in("fullchain", "lnk/local.pem")), given("through a file", in("fullchain", "other.pem")),
+		given("into a tree", in("key", "lnk/tree/privkey.pem")), given("behind a tree", in("key", ".tree.certctl-1/privkey.pem")),
+		given("a tree again", in("directory", "lnk/tree")),
+		given("free", in("fullchain", "lnk/free.pem")), given("the same", in("fullchain", "free.pem")),
+	})
+	active := map[string]bool{"tree": true, "free": true}
+	for _, v := range verdicts {
+		if active[v.Name] {
+			assert.Equal(t, wire.AssignmentActive, v.State, v.Detail)
+			continue
+		}
+		assert.Equal(t, wire.AssignmentRefused, v.State, v.Name)
+		assert.Contains(t, v.Detail, "every file belongs to one deployment")
+	}
+}
+
 func TestSymbolicLinksLeadNowhereElse(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("making a symbolic link needs a privilege there")

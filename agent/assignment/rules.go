@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/shared/managed"
 )
 
@@ -75,26 +74,26 @@ func (h Host) allowPath(path string) error {
 	case runtime.GOOS == "windows" && strings.Contains(path[len(filepath.VolumeName(path)):], ":"):
 		return fmt.Errorf("cannot use %q; a name with a colon is a stream of another file", path)
 	}
-	leads, err := resolve(plain)
+	leads, err := config.Resolve(plain)
 	if err != nil {
 		return fmt.Errorf("cannot tell where %s leads: %w", plain, err)
 	}
 	for _, own := range []string{h.Settings.StateDir, h.Settings.Keys()} {
-		leadsTo, err := resolve(own)
-		if err != nil || below(leads, leadsTo) || below(plain, own) || leads == leadsTo {
+		leadsTo, err := config.Resolve(own)
+		if err != nil || config.Below(leads, leadsTo) || config.Below(plain, own) || leads == leadsTo {
 			return fmt.Errorf("%s is in a directory of the agent itself, where nothing is installed; choose another one", plain)
 		}
 	}
 	outside := ""
 	for _, dir := range h.Settings.Assignments.AllowPaths {
-		if !below(plain, dir) {
+		if !config.Below(plain, dir) {
 			continue
 		}
-		leadsTo, err := resolve(dir)
+		leadsTo, err := config.Resolve(dir)
 		if err != nil {
 			return fmt.Errorf("cannot tell where %s of assignments.allow_paths leads: %w", dir, err)
 		}
-		if below(leads, leadsTo) {
+		if config.Below(leads, leadsTo) {
 			return nil
 		}
 		outside = leads
@@ -105,33 +104,4 @@ func (h Host) allowPath(path string) error {
 	}
 	return fmt.Errorf("this host does not let the coordinator write %s; to allow it, "+
 		"add the line \"- %s\" below assignments.allow_paths in agent.yaml", plain, filepath.Dir(plain))
-}
-
-// below reports whether path is in dir, at any depth.
-func below(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != "." && filepath.IsLocal(rel)
-}
-
-// resolve follows the symbolic links of as much of a path as exists. A link that
-// leads to nothing is an error: what is written through it comes into being there.
-func resolve(path string) (string, error) {
-	rest := ""
-	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
-		_, err := os.Lstat(at)
-		if err == nil {
-			leadsTo, err := filepath.EvalSymlinks(at)
-			if err != nil {
-				return "", err
-			}
-			return filepath.Join(leadsTo, rest), nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		if at == filepath.Dir(at) {
-			return filepath.Join(at, rest), nil
-		}
-		rest = filepath.Join(filepath.Base(at), rest)
-	}
 }

@@ -49,7 +49,7 @@ func (s *Settings) Validate(report func(string, error)) {
 		}
 	}
 	names := make(map[string]int, len(s.Certificates))
-	files := make(map[string]string)
+	files := NewOwners()
 	for i := range s.Certificates {
 		c := &s.Certificates[i]
 		path := fmt.Sprintf("certificates[%d]", i)
@@ -63,12 +63,10 @@ func (s *Settings) Validate(report func(string, error)) {
 				if !filepath.IsAbs(f.Path) { // nor is one of another operating system
 					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.Key), fmt.Errorf("cannot use %q; expected an absolute path of this operating system", f.Path))
 				}
-				if other, taken := files[filepath.Clean(f.Path)]; taken {
-					report(fmt.Sprintf("%s.deployments[%d].files.%s", path, j, f.Key), fmt.Errorf("%s is written by %s already; every file belongs to one deployment", f.Path, other))
-				}
-				files[filepath.Clean(f.Path)] = fmt.Sprintf("certificate %q", c.Name)
 			}
 		}
+		files.Claim(&c.Certificate, func(field string, err error) { report(path+"."+field, err) })
+		files.Give(&c.Certificate, fmt.Sprintf("certificate %q", c.Name))
 	}
 }
 
