@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/certctl/certctl/agent/config"
@@ -37,10 +38,14 @@ type Host struct {
 	// Make makes what a definition needs, and refuses what only that can tell. It
 	// is called for what is otherwise allowed; the last call for a name counts.
 	Make func(*config.Certificate) error
+	// Addresses are the host's own, with the lengths of their networks; nil asks
+	// the operating system.
+	Addresses func() ([]net.Addr, error)
 }
 
 // Judge decides about all assignments of a host, in their order. Equal inputs
-// give equal verdicts, but for what symbolic links lead to.
+// give equal verdicts, but for what symbolic links lead to and for the addresses
+// that the host has.
 //
 // A definition that is refused as a change of one that was not leaves that one in
 // force, as long as the host's rules allow it: a slip at the centre must not let
@@ -160,7 +165,8 @@ func (h Host) allow(a wire.Assignment, patterns pki.NamePatterns) (*managed.Cert
 	})
 	for i := range c.Deployments {
 		at := fmt.Sprintf("deployments[%d].", i)
-		problems = append(problems, h.allowFiles(at, &c.Deployments[i].Files), h.allowCommands(at, &c.Deployments[i]))
+		problems = append(problems, h.allowFiles(at, &c.Deployments[i].Files), h.allowCommands(at, &c.Deployments[i]),
+			h.allowVerify(at, c.Deployments[i].Verify, names))
 	}
 	return c, errors.Join(problems...)
 }

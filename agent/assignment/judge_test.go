@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -165,6 +166,51 @@ func TestWhatTheHostSays(t *testing.T) {
 	h.Settings.Assignments.AllowPaths = nil
 	assert.Contains(t, judgeOne(h, fmt.Sprintf(`{"names":["www.example.com"],"deployments":[{"files":{"key":%s}}]}`, quoted(filepath.Join(dir, "certs", "a")))).Detail, "does not let")
 	assert.Equal(t, wire.AssignmentActive, judgeOne(h, good).State)
+}
+
+// The centre must not look into networks through its hosts.
+func TestWhereVerifyMayConnect(t *testing.T) {
+	dir := t.TempDir()
+	h := host(t, dir)
+	h.Patterns = append(h.Patterns, "10.9.0.0/16")
+	h.Addresses = func() ([]net.Addr, error) {
+		return []net.Addr{&net.IPNet{IP: net.IPv4(10, 0, 0, 5), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("fe80::5"), Mask: net.CIDRMask(64, 128)}}, nil
+	}
+	verify := func(address string) string {
+		return fmt.Sprintf(`{"names":["www.example.com","*.web.example.com","10.9.0.1"],"deployments":[{"files":{"fullchain":%s},"verify":{"address":%q}}]}`,
+			quoted(filepath.Join(dir, "certs", "a.pem")), address)
+	}
+	for _, address := range []string{"127.0.0.1:443", "127.9.9.9:8443", "[::1]:443", "[::ffff:127.0.0.1]:443", "localhost:443", "LocalHost.:443", "10.0.0.5:443", "www.example.com:443", "WWW.example.com.:443", "a.web.example.com:443", "10.9.0.1:443"} {
+		v := judgeOne(h, verify(address))
+		assert.Equal(t, wire.AssignmentActive, v.State, v.Detail)
+	}
+	for _, address := range []string{"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::5]:443", "[fe80::5%eth0]:443", "10.0.0.6:443", "0.0.0.0:443", "db.example.com:443", "a.b.web.example.com:443", "2130706433:443", "[fd00:ec2::254]:80", "10.9.0.2:443"} {
+		h.Settings.Assignments.AllowVerify = nil
+		v := judgeOne(h, verify(address))
+		require.Equal(t, wire.AssignmentRefused, v.State, address)
+		assert.Contains(t, v.Detail, "deployments[0].verify.address: ")
+
+		// The line that the refusal names allows this one, and no other port.
+		line := between(t, v.Detail, `add the line "`, `" below assignments.allow_verify`)
+		var mended config.Settings
+		_, err := settings.Load(&mended, settings.Options{File: "agent.yaml", Text: []byte("assignments:\n  allow_verify:\n    " + line + "\n")})
+		require.NoError(t, err)
+		h.Settings.Assignments.AllowVerify = mended.Assignments.AllowVerify
+		v = judgeOne(h, verify(address))
+		assert.Equal(t, wire.AssignmentActive, v.State, v.Detail)
+		assert.Equal(t, wire.AssignmentRefused, judgeOne(h, verify(address+"1")).State)
+	}
+
+	h.Settings.Assignments.AllowVerify = []string{"0.0.0.0/0"}
+	assert.Equal(t, wire.AssignmentActive, judgeOne(h, verify("10.0.0.6:443")).State)
+	assert.Equal(t, wire.AssignmentRefused, judgeOne(h, verify("169.254.169.254:80")).State, "a link's own network must be listed")
+	assert.Equal(t, wire.AssignmentRefused, judgeOne(h, verify("db.example.com:443")).State, "a name may lead anywhere")
+	h.Settings.Assignments.AllowVerify = []string{"169.254.169.0/24"}
+	assert.Equal(t, wire.AssignmentActive, judgeOne(h, verify("169.254.169.254:80")).State)
+	h.Settings.Assignments.AllowVerify = nil
+	assert.Equal(t, wire.AssignmentRefused, judgeOne(h, verify(":443")).State)
+	h.Addresses = func() ([]net.Addr, error) { return nil, errors.New("no netlink") }
+	assert.Contains(t, judgeOne(h, verify("10.0.0.5:443")).Detail, "no netlink")
 }
 
 func TestEveryFileBelongsToOne(t *testing.T) {

@@ -62,6 +62,7 @@ type Assignments struct {
 	Accept        bool             `yaml:"accept" env:"CERTCTL_ASSIGNMENTS_ACCEPT" default:"true" doc:"Whether certificates that are defined at the coordinator are managed here, within the name patterns of the enrolment."`
 	AllowPaths    []string         `yaml:"allow_paths" env:"CERTCTL_ASSIGNMENTS_ALLOW_PATHS" max:"100" default:"/etc/certctl/certs" default_windows:"C:\\ProgramData\\certctl\\certs" doc:"Directories below which such certificates may install files. An empty list allows none: an assignment that installs files is refused then."`
 	AllowCommands []AllowedCommand `yaml:"allow_commands" max:"100" doc:"Commands that such certificates may run as check, reload or verify. A coordinator that was taken over can run nothing else here."`
+	AllowVerify   []string         `yaml:"allow_verify" env:"CERTCTL_ASSIGNMENTS_ALLOW_VERIFY" max:"100" example:"10.0.0.7:443" doc:"Where verify.address of such certificates may lead, beside this host itself (loopback and its own addresses) and the names of the certificate: host:port, or a network such as 10.0.0.0/24. What answers there is told to the coordinator. Link-local addresses are allowed only by themselves or by a network of such."`
 }
 
 // AllowedCommand is one command that the centre may have run.

@@ -119,6 +119,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"bad name":            {"certificates: [{name: a, names: ['exa mple.com']}]\n", "certificates[0].names"},
 		"twice the same name": {"certificates: [{name: a, names: [a.example.com]}, {name: a, names: [b.example.com]}]\n", `"a" is the name of certificates[0] already`},
 		"two for one file":    {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {combined: /x/a.pem}}]}, {name: b, names: [b.example.com], deployments: [{files: {combined: /x/./a.pem}}]}]\n", "every file belongs to one deployment"},
+		"allow_verify":        {"assignments: {allow_verify: ['10.0.0.0/24', '10.0.0.7']}\n", "assignments.allow_verify[1]: cannot use \"10.0.0.7\"; expected host:port"},
 		"no files":            {"certificates: [{name: a, names: [a.example.com], deployments: [{id: x}]}]\n", "no file to write"},
 		"open key":            {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, key_mode: 0644}}]}]\n", "lets everybody on this host use the private key"},
 		"mode":                {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, mode: rw}}]}]\n", "expected an octal mode"},

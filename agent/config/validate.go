@@ -48,6 +48,11 @@ func (s *Settings) Validate(report func(string, error)) {
 			report(fmt.Sprintf("assignments.allow_paths[%d]", i), fmt.Errorf("cannot use %q; expected an absolute path", dir))
 		}
 	}
+	for i, text := range s.Assignments.AllowVerify {
+		if _, err := ParseReach(text); err != nil {
+			report(fmt.Sprintf("assignments.allow_verify[%d]", i), err)
+		}
+	}
 	names := make(map[string]int, len(s.Certificates))
 	files := NewOwners()
 	for i := range s.Certificates {
