@@ -76,5 +76,5 @@ type Verify struct {
 	Address    string        `yaml:"address" default:"" example:"127.0.0.1:443" doc:"host:port of the program that serves the certificate with TLS."`
 	ServerName string        `yaml:"server_name" default:"" doc:"Name to ask for (SNI). Empty: the certificate's first DNS name."`
 	Command    []string      `yaml:"command" max:"64" doc:"Command of your own that fails when the new certificate is not in service. It finds its fingerprint in CERTCTL_FINGERPRINT."`
-	Patience   time.Duration `yaml:"patience" default:"10s" min:"0s" max:"10m" doc:"How long the new certificate may take to be served after the reload."`
+	Patience   time.Duration `yaml:"patience" default:"10s" min:"0s" max:"10m" doc:"How long the new certificate may take to be served after the reload. 0s: the first look decides."`
 }

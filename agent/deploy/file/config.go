@@ -33,7 +33,6 @@ const (
 	DefaultMode         fs.FileMode = 0o644
 	DefaultKeyMode      fs.FileMode = 0o600
 	DefaultProbeTimeout             = 5 * time.Second
-	DefaultPatience                 = 10 * time.Second
 )
 
 // Paths names the files that are written, each absolute and PEM; empty ones are not.
@@ -52,7 +51,7 @@ type Probe struct {
 	// Timeout bounds one connection; 0 is DefaultProbeTimeout.
 	Timeout time.Duration
 	// Patience is how long after a reload the program may take to serve the new
-	// certificate; 0 is DefaultPatience.
+	// certificate; with 0 the first look decides.
 	Patience time.Duration
 }
 
@@ -227,6 +226,5 @@ func checkProbe(p *Probe) (*Probe, error) {
 	}
 	checked := *p
 	checked.Timeout = cmp.Or(p.Timeout, DefaultProbeTimeout)
-	checked.Patience = cmp.Or(p.Patience, DefaultPatience)
 	return &checked, nil
 }

@@ -43,7 +43,7 @@ func newWeb(t *testing.T, layout Layout) (*web, Config) {
 	config := w.host.config(layout)
 	config.Check = &command.Config{Argv: w.server.CheckArgv()}
 	config.Reload = &command.Config{Argv: w.server.ReloadArgv()}
-	config.Probe = &Probe{Address: w.server.Address(), ServerName: site}
+	config.Probe = &Probe{Address: w.server.Address(), ServerName: site, Patience: 10 * time.Second}
 	return w, config
 }
 

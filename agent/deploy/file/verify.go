@@ -90,8 +90,8 @@ func (t *Target) awaitServed(ctx context.Context, wanted ...string) error {
 	var last error
 	for attempt, matches := 1, 0; ; attempt++ {
 		look := patient
-		if matches > 0 {
-			look = ctx // what has begun well may be completed
+		if attempt == 1 || matches > 0 {
+			look = ctx // one look there is always, and what has begun well may be completed
 		}
 		found, err := t.served(look)
 		if err == nil && slices.Contains(wanted, found) {
