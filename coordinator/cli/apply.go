@@ -156,18 +156,21 @@ func writePlan(out io.Writer, r *resource.AssignmentResult) error {
 func planText(r *resource.AssignmentResult) string {
 	var hosts []string
 	for _, part := range []struct {
-		n    int
-		does string
+		n         int
+		does, all string
 	}{
-		{r.Hosts.Added, "get it"}, {r.Hosts.Changed, "change it"}, {r.Hosts.Removed, "lose it"},
-		{r.Hosts.NotAllowed, "are REFUSED it"}, {r.Hosts.Unchanged, "keep it as it is"},
+		{r.Hosts.Added, "gets it", "get it"}, {r.Hosts.Changed, "changes it", "change it"}, {r.Hosts.Removed, "loses it", "lose it"},
+		{r.Hosts.NotAllowed, "is REFUSED it", "are REFUSED it"}, {r.Hosts.Unchanged, "keeps it as it is", "keep it as it is"},
 	} {
 		if part.n > 0 {
-			hosts = append(hosts, fmt.Sprintf("%d %s", part.n, part.does))
+			hosts = append(hosts, counted(part.n, part.does, part.all))
 		}
 	}
 	does := map[string]string{"created": "is new", "changed": "changes", "unchanged": "is unchanged", "deleted": "is deleted"}[r.Change]
-	if len(hosts) == 0 {
+	switch {
+	case len(hosts) == 0 && r.Change == "deleted": // some may match that it was never sent to
+		return fmt.Sprintf("%s %s; no host has it", r.Assignment.Name, does)
+	case len(hosts) == 0:
 		return fmt.Sprintf("%s %s; no host matches", r.Assignment.Name, does)
 	}
 	return fmt.Sprintf("%s %s; hosts: %s", r.Assignment.Name, does, strings.Join(hosts, ", "))
@@ -199,7 +202,7 @@ func (p *program) showApplied(cmd *cobra.Command, done *applied) error {
 			r := &done.Assignments[i]
 			text := planText(r)
 			if r.Hosts.Omitted > 0 {
-				text += fmt.Sprintf(" (%d hosts are not listed)", r.Hosts.Omitted)
+				text += fmt.Sprintf(" (%s not listed)", counted(r.Hosts.Omitted, "host is", "hosts are"))
 			}
 			fmt.Fprintln(out, plain(text))
 		}

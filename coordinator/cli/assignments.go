@@ -138,7 +138,7 @@ somebody come first.
 				return err
 			}
 			if a.Hosts.Omitted > 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %d hosts more are left out, which stand no worse than these\n", a.Hosts.Omitted)
+				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s left out, which stand no worse than these\n", counted(a.Hosts.Omitted, "more host is", "more hosts are"))
 			}
 			hosts := []resource.AssignmentHost{}
 			for _, host := range a.Hosts.Items {

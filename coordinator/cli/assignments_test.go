@@ -64,7 +64,7 @@ func TestAssignmentCommands(t *testing.T) {
 	assert.Equal(t, []string{"www", "web2.example.org", "web2", "REFUSED"}, columns(said[2])[:4])
 	assert.Contains(t, said[2], "the host's enrolment does not allow this")
 	assert.Equal(t, []string{"db", "db1.example.com", "db1", "gets it", "db1.example.com"}, columns(said[3]))
-	assert.Equal(t, []string{"", "www is new; hosts: 1 get it, 1 are REFUSED it", "db is new; hosts: 1 get it", "dry run: nothing was changed"}, said[4:])
+	assert.Equal(t, []string{"", "www is new; hosts: 1 gets it, 1 is REFUSED it", "db is new; hosts: 1 gets it", "dry run: nothing was changed"}, said[4:])
 	dry := reads[applied](p, "assignments", "apply", "-f", file, "--dry-run")
 	assert.True(t, dry.DryRun)
 	require.Len(t, dry.Assignments, 2)
@@ -73,16 +73,16 @@ func TestAssignmentCommands(t *testing.T) {
 
 	// Applied, it says in short what it does, and does it.
 	said = lines(p.does("assignments", "apply", "-f", file))
-	assert.Equal(t, "www is new; hosts: 1 get it, 1 are REFUSED it", said[0])
+	assert.Equal(t, "www is new; hosts: 1 gets it, 1 is REFUSED it", said[0])
 	assert.Contains(t, said[1], "  REFUSED for web2.example.org (web2): the host's enrolment")
-	assert.Equal(t, []string{"db is new; hosts: 1 get it", "www: created, revision 1", "db: created, revision 1"}, said[2:])
+	assert.Equal(t, []string{"db is new; hosts: 1 gets it", "www: created, revision 1", "db: created, revision 1"}, said[2:])
 
 	// Again, in other words: nothing changes.
 	index = c.State().Index()
 	feed(t, strings.ReplaceAll(twoAssignments, "30d", "720h"))
 	said = lines(p.does("assignments", "apply", "-f", "-"))
-	assert.Equal(t, []string{"www is unchanged; hosts: 1 are REFUSED it, 1 keep it as it is"}, said[:1])
-	assert.Equal(t, "db is unchanged; hosts: 1 keep it as it is", said[2])
+	assert.Equal(t, []string{"www is unchanged; hosts: 1 is REFUSED it, 1 keeps it as it is"}, said[:1])
+	assert.Equal(t, "db is unchanged; hosts: 1 keeps it as it is", said[2])
 	assert.Len(t, said, 3)
 	for _, result := range reads[applied](p, "assignments", "apply", "-f", file).Assignments {
 		assert.Equal(t, "unchanged", result.Change)
@@ -114,8 +114,10 @@ func TestAssignmentCommands(t *testing.T) {
 	assert.Equal(t, []string{"www", "web1.example.com", "web1", "loses it"}, columns(said[1])[:4])
 	_, errs, status := p.run("assignments", "delete", "www")
 	assert.Equal(t, 1, status)
-	assert.Equal(t, "www is deleted; hosts: 1 lose it\ncertctl: this cannot be taken back; say --yes if you mean it\n", errs)
-	assert.Equal(t, "www is deleted; hosts: 1 lose it\n", p.does("assignments", "delete", "www", "--yes"))
+	assert.Equal(t, "www is deleted; hosts: 1 loses it\ncertctl: this cannot be taken back; say --yes if you mean it\n", errs)
+	assert.Equal(t, "www is deleted; hosts: 1 loses it\n", p.does("assignments", "delete", "www", "--yes"))
+	p.does("assignments", "apply", "-f", p.write("nope.yaml", "name: nope\nselector: role=db\ncertificate: {names: [www.example.org]}\n"))
+	assert.Equal(t, "nope is deleted; no host has it\n", p.does("assignments", "delete", "nope", "--yes"), "one matches, and never got it")
 	assert.Contains(t, p.fails(1, "assignments", "show", "www"), "there is no assignment named www")
 	assert.Contains(t, p.fails(1, "assignments", "hosts", "www"), "list the assignments")
 	assert.Contains(t, p.fails(1, "assignments", "delete", "www", "--yes"), "not_found")
@@ -226,6 +228,17 @@ func TestApplyKeepsWhatOthersDo(t *testing.T) {
 	assert.ErrorContains(t, err, "was changed in the meantime")
 	assert.ErrorContains(t, err, "0 of 1 are as wanted: apply again to go on")
 	assert.Equal(t, "env=prod", reads[resource.AssignmentDetail](p, "assignments", "show", "x").Selector)
+}
+
+func TestOneAndSeveral(t *testing.T) {
+	plan := func(hosts resource.AssignmentChanges) string {
+		return planText(&resource.AssignmentResult{Assignment: resource.Assignment{Name: "x"}, Change: "changed", Hosts: hosts})
+	}
+	assert.Equal(t, "x changes; hosts: 1 gets it, 2 change it, 1 loses it, 2 are REFUSED it, 1 keeps it as it is",
+		plan(resource.AssignmentChanges{Added: 1, Changed: 2, Removed: 1, NotAllowed: 2, Unchanged: 1}))
+	assert.Equal(t, "x changes; no host matches", plan(resource.AssignmentChanges{}))
+	assert.Equal(t, "1 certificate was", counted(1, "certificate was", "certificates were"))
+	assert.Equal(t, "0 certificates were", counted(0, "certificate was", "certificates were"))
 }
 
 func TestManyHosts(t *testing.T) {

@@ -42,12 +42,12 @@ func TestConfirmAtATerminal(t *testing.T) {
 		require.NoError(t, err)
 		_, errs, status := p.run("assignments", "delete", "x")
 		assert.Equal(t, 1, status)
-		assert.Equal(t, "x is deleted; no host matches\nGo on? Type yes: certctl: nothing was done: the answer was not yes\n", errs)
+		assert.Equal(t, "x is deleted; no host has it\nGo on? Type yes: certctl: nothing was done: the answer was not yes\n", errs)
 	}
 	_, err := keys.WriteString("yes\n")
 	require.NoError(t, err)
 	var out, errs bytes.Buffer
 	assert.Zero(t, Execute([]string{"assignments", "delete", "x"}, &out, &errs))
-	assert.Equal(t, "x is deleted; no host matches\n", out.String())
+	assert.Equal(t, "x is deleted; no host has it\n", out.String())
 	assert.Contains(t, p.fails(1, "assignments", "show", "x"), "not_found")
 }

@@ -85,6 +85,12 @@ stops them.`,
 	return cmd
 }
 
+// What the API takes at most.
+const (
+	maxOver          = 30 * 24 * time.Hour
+	maxExpiresWithin = 3650 * 24 * time.Hour
+)
+
 // renewalsWish is what the flags of a mass renewal say.
 type renewalsWish struct{ selector, issuer, names, over, soon, reason string }
 
@@ -97,8 +103,12 @@ func (w *renewalsWish) request() (*resource.CreateRenewals, error) {
 	}
 	request := &resource.CreateRenewals{Selector: w.selector, Issuer: w.issuer, NamePattern: w.names, Reason: w.reason}
 	window, err := settings.ParseDuration(w.over)
-	if err == nil && (window < 0 || window%time.Second != 0) {
+	switch {
+	case err != nil:
+	case window < 0 || window%time.Second != 0:
 		err = errors.New("expected whole seconds, 0s or more")
+	case window > maxOver:
+		err = errors.New("expected at most 30d")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("flag --over %q: %w", w.over, err)
@@ -106,8 +116,12 @@ func (w *renewalsWish) request() (*resource.CreateRenewals, error) {
 	request.OverSeconds = int64(window / time.Second)
 	if w.soon != "" {
 		within, err := settings.ParseDuration(w.soon)
-		if err == nil && within < time.Second {
+		switch {
+		case err != nil:
+		case within < time.Second:
 			err = errors.New("expected one second or more")
+		case within > maxExpiresWithin:
+			err = errors.New("expected at most 3650d")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("flag --expires-within %q: %w", w.soon, err)
@@ -345,7 +359,7 @@ func (p *program) watchRenewals(cmd *cobra.Command, id string, every time.Durati
 		return err
 	}
 	if left := last.Remaining + last.Failed; left > 0 {
-		return fmt.Errorf("the mass renewal %s is %s, and %d certificates were not replaced by it; \"certctl renewals show %s\" names them", id, last.State, left, id)
+		return fmt.Errorf("the mass renewal %s is %s, and %s not replaced by it; \"certctl renewals show %s\" names them", id, last.State, counted(left, "certificate was", "certificates were"), id)
 	}
 	return nil
 }

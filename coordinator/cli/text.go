@@ -52,6 +52,14 @@ func plain(text string) string {
 	}, text)
 }
 
+// counted is a number with what is said of one, or of several.
+func counted(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, several)
+}
+
 // plainLines is plain for a text of several lines.
 func plainLines(text string) string {
 	lines := strings.Split(text, "\n")
