@@ -27,10 +27,16 @@ type assignmentPath struct {
 	Name string `path:"name" maxLength:"400" doc:"Name of the assignment."`
 }
 
-type listAssignments struct{ Paging }
+// maxJudged is after how many hosts of assignments a page with their states ends.
+const maxJudged = 20_000
+
+type listAssignments struct {
+	Paging
+	Hosts bool `query:"hosts" doc:"Say of each on how many hosts it is in which state. A page may then have fewer items than its limit."`
+}
 
 type assignmentList struct {
-	Body resource.Page[resource.Assignment]
+	Body resource.Page[resource.ListedAssignment]
 }
 
 type assignmentDetail struct {
@@ -79,7 +85,8 @@ func (s *server) registerAssignments(api huma.API) {
 }
 
 func (s *server) listAssignments(_ context.Context, in *listAssignments) (*assignmentList, error) {
-	all := s.Node.State().View().Assignments()
+	view := s.Node.State().View()
+	all := view.Assignments()
 	total := len(all)
 	if in.Cursor != "" {
 		after, err := base64.RawURLEncoding.Strict().DecodeString(in.Cursor)
@@ -88,12 +95,18 @@ func (s *server) listAssignments(_ context.Context, in *listAssignments) (*assig
 		}
 		all = slices.DeleteFunc(all, func(a *fleet.Assignment) bool { return a.Name <= string(after) })
 	}
-	out := &assignmentList{Body: resource.Page[resource.Assignment]{Items: []resource.Assignment{}, Total: &total}}
-	for _, a := range all[:min(in.Limit, len(all))] {
-		out.Body.Items = append(out.Body.Items, assignment(a))
+	out := &assignmentList{Body: resource.Page[resource.ListedAssignment]{Items: []resource.ListedAssignment{}, Total: &total}}
+	for judged := 0; len(out.Body.Items) < min(in.Limit, len(all)) && judged < maxJudged; {
+		stored := all[len(out.Body.Items)]
+		item := resource.ListedAssignment{Assignment: assignment(stored)}
+		if in.Hosts {
+			item.Hosts = &resource.AssignmentCounts{}
+			eachHost(view, stored, item.Hosts, func(resource.AssignmentHost) { judged++ })
+		}
+		out.Body.Items = append(out.Body.Items, item)
 	}
-	if len(all) > in.Limit {
-		out.Body.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(all[in.Limit-1].Name))
+	if n := len(out.Body.Items); n < len(all) {
+		out.Body.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(all[n-1].Name))
 	}
 	return out, nil
 }
@@ -118,14 +131,7 @@ func (s *server) showAssignment(_ context.Context, in *assignmentPath) (*assignm
 	out := &assignmentDetail{}
 	out.Body.Assignment = assignment(stored)
 	status := &out.Body.Hosts
-	definition := desired.Stored(stored)
-	eachActive(view, func(agent *fleet.Agent) {
-		if !definition.Selector.Matches(agent.Labels) {
-			return
-		}
-		status.Matched++
-		status.Items = append(status.Items, standing(view, definition, agent, status))
-	})
+	eachHost(view, stored, &status.AssignmentCounts, func(host resource.AssignmentHost) { status.Items = append(status.Items, host) })
 	slices.SortStableFunc(status.Items, func(a, b resource.AssignmentHost) int {
 		return cmp.Compare(stateRank(a.State), stateRank(b.State))
 	})
@@ -134,13 +140,25 @@ func (s *server) showAssignment(_ context.Context, in *assignmentPath) (*assignm
 	return out, nil
 }
 
+// eachHost counts the hosts that an assignment matches, and visits where it
+// stands on each.
+func eachHost(view *fleet.View, stored *fleet.Assignment, counts *resource.AssignmentCounts, visit func(resource.AssignmentHost)) {
+	definition := desired.Stored(stored)
+	eachActive(view, func(agent *fleet.Agent) {
+		if definition.Selector.Matches(agent.Labels) {
+			counts.Matched++
+			visit(standing(view, definition, agent, counts))
+		}
+	})
+}
+
 // stateRank puts what needs somebody first.
 func stateRank(state string) int {
 	return slices.Index([]string{"not_allowed", "refused", "shadowed", "waiting", "active"}, state)
 }
 
 // standing is where an assignment stands on a host that it matches.
-func standing(view *fleet.View, definition *desired.Definition, agent *fleet.Agent, counts *resource.AssignmentStatus) resource.AssignmentHost {
+func standing(view *fleet.View, definition *desired.Definition, agent *fleet.Agent, counts *resource.AssignmentCounts) resource.AssignmentHost {
 	host := resource.AssignmentHost{AgentID: agent.ID, Hostname: agent.Host.Hostname, State: "waiting"}
 	count := &counts.Waiting
 	report, said := view.AssignmentReport(agent.ID, definition.Name)
@@ -267,11 +285,18 @@ func (s *server) deleteAssignment(ctx context.Context, in *deleteAssignment) (*a
 // changes are what hosts see of a change from one definition to another; nil is
 // none.
 func changes(view *fleet.View, before, after *desired.Definition) resource.AssignmentChanges {
-	out := resource.AssignmentChanges{Items: []resource.AssignmentChange{}}
+	out := resource.AssignmentChanges{HostRules: "unknown", Items: []resource.AssignmentChange{}}
 	eachActive(view, func(agent *fleet.Agent) {
 		was, is := onHost(before, agent), onHost(after, agent)
 		change := resource.AssignmentChange{AgentID: agent.ID, Hostname: agent.Host.Hostname}
 		had, has := was != nil && was.Refusal == "", is != nil && is.Refusal == ""
+		if report, ok := view.AssignmentReport(agent.ID, cmp.Or(before, after).Name); ok {
+			change.Shadowed = report.State == wire.AssignmentShadowed
+			if had && has && report.State == wire.AssignmentRefused && report.Revision == was.Revision {
+				change.Refused = cmp.Or(report.Detail, "it did not say why")
+				out.Refused++
+			}
+		}
 		switch {
 		case is != nil && is.Refusal != "":
 			change.Change, change.Detail = "not_allowed", is.Refusal
@@ -289,16 +314,16 @@ func changes(view *fleet.View, before, after *desired.Definition) resource.Assig
 			change.Change = "changed"
 			out.Changed++
 		case has:
+			change.Change = "unchanged"
 			out.Unchanged++
-			return
+			if change.Refused == "" {
+				return
+			}
 		default:
 			return
 		}
 		if has {
 			change.Detail = strings.Join(is.Names.Strings(), ", ")
-		}
-		if report, ok := view.AssignmentReport(agent.ID, cmp.Or(before, after).Name); ok {
-			change.Shadowed = report.State == wire.AssignmentShadowed
 		}
 		if len(out.Items) == maxHosts {
 			out.Omitted++

@@ -102,6 +102,10 @@ func TestAssignmentsArePaged(t *testing.T) {
 	for i := range 5 {
 		put(w, fmt.Sprintf("/api/v1/assignments/a%d", i), `{"selector":"*","certificate":{"names":["a.example.com"]}}`)
 	}
+	w.Agent("web1", "web1.example.com", nil)
+	first := get[resource.Page[resource.ListedAssignment]](w, "/api/v1/assignments?limit=1&hosts=true")
+	assert.Equal(t, &resource.AssignmentCounts{Matched: 1, Waiting: 1}, first.Items[0].Hosts)
+	assert.Nil(t, get[resource.Page[resource.ListedAssignment]](w, "/api/v1/assignments").Items[0].Hosts, "only if asked for")
 	var names []string
 	cursor := ""
 	for {

@@ -21,7 +21,7 @@ const shownRefusals = 3
 
 func (p *program) applyAssignmentsCommand() *cobra.Command {
 	var files []string
-	var dry bool
+	var dry, strict bool
 	cmd := &cobra.Command{
 		Use: "apply -f FILE|-|DIRECTORY", Short: "Create or change assignments from files", Args: cobra.NoArgs,
 		Long: `Makes assignments be as files say. A file is YAML of one or more documents; a
@@ -41,9 +41,14 @@ Every file is checked, and every change is tried at the coordinator, before the 
 one is made. What is as wanted already is left alone. An assignment that somebody
 else changes meanwhile is not overwritten. Assignments that no file has stay.
 
---dry-run shows which hosts would get, change, lose or refuse which certificate.`,
+--dry-run shows which hosts would get which certificate, have it changed or lose it, are not
+allowed it by their enrolment, or have refused it so far. The hosts' own rules are
+not known to the coordinator: what a host that has not had it makes of it,
+"certctl assignments hosts NAME" shows afterwards. With --fail-on-refused nothing is
+changed, and the exit status is 3, if a host is not allowed it or has refused it so far.`,
 		Example: `  certctl assignments apply -f www.yaml --dry-run
   certctl assignments apply -f assignments/
+  certctl assignments apply -f assignments/ --dry-run --fail-on-refused
   certctl assignments export | sed s/letsencrypt/zerossl/ | certctl assignments apply -f -`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			given, err := assignmentfile.Read(cmd.InOrStdin(), files)
@@ -59,8 +64,12 @@ else changes meanwhile is not overwritten. Assignments that no file has stay.
 			if err != nil {
 				return err
 			}
-			if dry {
-				return p.showApplied(cmd, &applied{DryRun: true, Assignments: plan})
+			refused := refusals(plan)
+			if dry || strict && refused != nil {
+				if err := p.showApplied(cmd, &applied{DryRun: true, Assignments: plan}); err != nil || !strict {
+					return err
+				}
+				return refused
 			}
 			return p.apply(cmd, c, given, plan)
 		},
@@ -68,8 +77,24 @@ else changes meanwhile is not overwritten. Assignments that no file has stay.
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&files, "file", "f", nil, "file or directory to read; - is standard input; may be repeated")
 	flags.BoolVar(&dry, "dry-run", false, "show what would change on which host, and change nothing")
+	flags.BoolVar(&strict, "fail-on-refused", false, "change nothing, and exit with status 3, if a host is not allowed it or has refused it so far")
 	_ = cmd.MarkFlagRequired("file")
 	return cmd
+}
+
+// errHostsRefuse is that a plan is not for all of its hosts.
+var errHostsRefuse = errors.New("nothing was changed")
+
+// refusals are the hosts of a plan that are known not to take what it says.
+func refusals(plan []resource.AssignmentResult) error {
+	hosts := 0
+	for i := range plan {
+		hosts += plan[i].Hosts.NotAllowed + plan[i].Hosts.Refused
+	}
+	if hosts == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s not allowed it, or refused it so far", errHostsRefuse, counted(hosts, "host is", "hosts are"))
 }
 
 // applied is what "apply" prints as JSON.
@@ -140,12 +165,16 @@ func writePlan(out io.Writer, r *resource.AssignmentResult) error {
 	}
 	shown := 0
 	for _, host := range r.Hosts.Items {
-		if host.Change != "not_allowed" {
+		if host.Change != "not_allowed" && host.Refused == "" {
 			continue
 		}
 		if shown++; shown > shownRefusals {
-			_, err := fmt.Fprintf(out, "  and %d more; --dry-run names them\n", r.Hosts.NotAllowed-shownRefusals)
+			_, err := fmt.Fprintf(out, "  and %d more; --dry-run names them\n", r.Hosts.NotAllowed+r.Hosts.Refused-shownRefusals)
 			return err
+		}
+		if host.Refused != "" {
+			fmt.Fprintf(out, "  REFUSED so far by %s (%s): %s\n", plain(host.Hostname), plain(host.AgentID), plain(host.Refused))
+			continue
 		}
 		fmt.Fprintf(out, "  REFUSED for %s (%s): %s\n", plain(host.Hostname), plain(host.AgentID), plain(host.Detail))
 	}
@@ -173,11 +202,15 @@ func planText(r *resource.AssignmentResult) string {
 	case len(hosts) == 0:
 		return fmt.Sprintf("%s %s; no host matches", r.Assignment.Name, does)
 	}
-	return fmt.Sprintf("%s %s; hosts: %s", r.Assignment.Name, does, strings.Join(hosts, ", "))
+	text := fmt.Sprintf("%s %s; hosts: %s", r.Assignment.Name, does, strings.Join(hosts, ", "))
+	if r.Hosts.Refused > 0 {
+		text += fmt.Sprintf("; %d of them REFUSED it so far, by their own rules", r.Hosts.Refused)
+	}
+	return text
 }
 
 // changeWords are how a table says what happens to a host.
-var changeWords = map[string]string{"added": "gets it", "changed": "changes it", "removed": "loses it", "not_allowed": "REFUSED"}
+var changeWords = map[string]string{"added": "gets it", "changed": "changes it", "removed": "loses it", "not_allowed": "REFUSED", "unchanged": "keeps it"}
 
 // showApplied writes a dry run.
 func (p *program) showApplied(cmd *cobra.Command, done *applied) error {
@@ -186,6 +219,9 @@ func (p *program) showApplied(cmd *cobra.Command, done *applied) error {
 		for _, r := range done.Assignments {
 			for _, host := range r.Hosts.Items {
 				detail := host.Detail
+				if host.Refused != "" {
+					detail += " (REFUSED so far by the host's own rules: " + host.Refused + ")"
+				}
 				if host.Shadowed {
 					detail += " (shadowed: the host's own configuration has a certificate of this name, which wins)"
 				}
@@ -198,13 +234,18 @@ func (p *program) showApplied(cmd *cobra.Command, done *applied) error {
 			}
 			fmt.Fprintln(out)
 		}
+		asked := false
 		for i := range done.Assignments {
 			r := &done.Assignments[i]
+			asked = asked || r.Hosts.Added+r.Hosts.Changed > 0
 			text := planText(r)
 			if r.Hosts.Omitted > 0 {
 				text += fmt.Sprintf(" (%s not listed)", counted(r.Hosts.Omitted, "host is", "hosts are"))
 			}
 			fmt.Fprintln(out, plain(text))
+		}
+		if asked {
+			fmt.Fprintln(out, "whether they take it, the hosts decide by their own rules, which are not known here; \"certctl assignments hosts NAME\" shows it afterwards")
 		}
 		_, err := fmt.Fprintln(out, "dry run: nothing was changed")
 		return err

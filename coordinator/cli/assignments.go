@@ -46,20 +46,23 @@ func essenceOf(definition json.RawMessage) essence {
 func (p *program) listAssignmentsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List assignments", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: cobra.NoArgs,
 		Example: `  certctl assignments list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			found, err := list[resource.Assignment](p, cmd, &page, assignmentsPath, nil)
+			found, err := list[resource.ListedAssignment](p, cmd, &page, assignmentsPath, query("hosts", "true"))
 			if err != nil {
 				return err
 			}
 			return p.show(cmd, found, func(out io.Writer, now time.Time) error {
 				var rows [][]string
 				for _, a := range found.Items {
-					e := essenceOf(a.Certificate)
-					rows = append(rows, []string{a.Name, a.Selector, strings.Join(e.Names, ","), e.Issuer, strconv.FormatUint(a.Revision, 10), distance(a.UpdatedAt, now), a.UpdatedBy})
+					e, hosts := essenceOf(a.Certificate), "-" // from a coordinator that does not count them
+					if a.Hosts != nil {
+						hosts = standingText(a.Hosts)
+					}
+					rows = append(rows, []string{a.Name, a.Selector, strings.Join(e.Names, ","), e.Issuer, strconv.FormatUint(a.Revision, 10), hosts, distance(a.UpdatedAt, now), a.UpdatedBy})
 				}
-				return table(out, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "CHANGED", "BY"}, rows)
+				return table(out, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "HOSTS", "CHANGED", "BY"}, rows)
 			})
 		},
 	}
@@ -78,7 +81,7 @@ func (p *program) showAssignmentCommand() *cobra.Command {
 			}
 			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
 				if err := facts(out, [][2]string{
-					{"assignment", a.Name}, {"selector", a.Selector}, {"hosts", standingText(&a.Hosts)}, {"revision", strconv.FormatUint(a.Revision, 10)},
+					{"assignment", a.Name}, {"selector", a.Selector}, {"hosts", standingText(&a.Hosts.AssignmentCounts)}, {"revision", strconv.FormatUint(a.Revision, 10)},
 					{"created", moment(a.CreatedAt, now) + ", by " + a.CreatedBy}, {"changed", moment(a.UpdatedAt, now) + ", by " + a.UpdatedBy},
 				}); err != nil {
 					return err
@@ -103,7 +106,7 @@ func indented(text string) string {
 	return out.String()
 }
 
-func standingText(s *resource.AssignmentStatus) string {
+func standingText(s *resource.AssignmentCounts) string {
 	parts := []string{fmt.Sprintf("%d match", s.Matched)}
 	for _, part := range []struct {
 		n    int

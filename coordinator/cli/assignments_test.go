@@ -64,7 +64,12 @@ func TestAssignmentCommands(t *testing.T) {
 	assert.Equal(t, []string{"www", "web2.example.org", "web2", "REFUSED"}, columns(said[2])[:4])
 	assert.Contains(t, said[2], "the host's enrolment does not allow this")
 	assert.Equal(t, []string{"db", "db1.example.com", "db1", "gets it", "db1.example.com"}, columns(said[3]))
-	assert.Equal(t, []string{"", "www is new; hosts: 1 gets it, 1 is REFUSED it", "db is new; hosts: 1 gets it", "dry run: nothing was changed"}, said[4:])
+	assert.Equal(t, []string{"", "www is new; hosts: 1 gets it, 1 is REFUSED it", "db is new; hosts: 1 gets it",
+		`whether they take it, the hosts decide by their own rules, which are not known here; "certctl assignments hosts NAME" shows it afterwards`,
+		"dry run: nothing was changed"}, said[4:])
+	_, errs, status := p.run("assignments", "apply", "-f", file, "--fail-on-refused")
+	assert.Equal(t, 3, status)
+	assert.Contains(t, errs, "nothing was changed: 1 host is not allowed it, or refused it so far")
 	dry := reads[applied](p, "assignments", "apply", "-f", file, "--dry-run")
 	assert.True(t, dry.DryRun)
 	require.Len(t, dry.Assignments, 2)
@@ -90,8 +95,8 @@ func TestAssignmentCommands(t *testing.T) {
 	assert.Equal(t, index, c.State().Index())
 
 	table := lines(p.does("assignments", "list"))
-	assert.Equal(t, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "CHANGED", "BY"}, columns(table[0]))
-	assert.Equal(t, []string{"db", "role=db", "${hostname}", "coordinator", "1"}, columns(table[1])[:5])
+	assert.Equal(t, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "HOSTS", "CHANGED", "BY"}, columns(table[0]))
+	assert.Equal(t, []string{"db", "role=db", "${hostname}", "coordinator", "1", "1 match, 1 waiting"}, columns(table[1])[:6])
 	shown := p.does("assignments", "show", "www")
 	for _, text := range []string{"2 match, 1 waiting, 1 NOT ALLOWED", "by api_token:" + c.Admin.ID, "certificate:\n  names: [\"${hostname}\"]\n  lifetime: 30d\n", `key_mode: "0640"`} {
 		assert.Contains(t, shown, text)
@@ -109,10 +114,30 @@ func TestAssignmentCommands(t *testing.T) {
 	assert.Equal(t, "web1", refused.Items[0].AgentID)
 	assert.Equal(t, 2, refused.Matched)
 
+	// The list counts them, and a plan does not promise what is refused so far.
+	table = lines(p.does("assignments", "list"))
+	assert.Equal(t, "2 match, 1 REFUSED by the host, 1 NOT ALLOWED", columns(table[2])[5])
+	listed := reads[listOf[resource.ListedAssignment]](p, "assignments", "list").Items
+	assert.Equal(t, &resource.AssignmentCounts{Matched: 2, Refused: 1, NotAllowed: 1}, listed[1].Hosts)
+	said = lines(p.does("assignments", "apply", "-f", file, "--dry-run"))
+	assert.Equal(t, []string{"www", "web1.example.com", "web1", "keeps it"}, columns(said[1])[:4])
+	assert.Contains(t, said[1], "(REFUSED so far by the host's own rules: no issuer named x")
+	assert.Contains(t, said[4], "www is unchanged; hosts: 1 is REFUSED it, 1 keeps it as it is; 1 of them REFUSED it so far, by their own rules")
+	_, _, status = p.run("assignments", "apply", "-f", file, "--dry-run", "--fail-on-refused")
+	assert.Equal(t, 3, status)
+	said = lines(p.does("assignments", "apply", "-f", p.write("longer.yaml", strings.ReplaceAll(twoAssignments, "30d", "31d")), "--dry-run"))
+	assert.Equal(t, []string{"www", "web1.example.com", "web1", "changes it"}, columns(said[1])[:4])
+	assert.Contains(t, said[1], "REFUSED so far by the host's own rules")
+	changed := reads[applied](p, "assignments", "apply", "-f", p.home+"/longer.yaml", "--dry-run").Assignments[0].Hosts
+	assert.Equal(t, 1, changed.Refused)
+	assert.Equal(t, "unknown", changed.HostRules)
+	assert.Equal(t, "no issuer named x\x1b[2J", changed.Items[0].Refused)
+	p.does("assignments", "apply", "-f", p.write("db.yaml", twoAssignments[strings.Index(twoAssignments, "name: db"):]), "--fail-on-refused")
+
 	// Deleted only after it was said what that does.
 	said = lines(p.does("assignments", "delete", "www", "--dry-run"))
 	assert.Equal(t, []string{"www", "web1.example.com", "web1", "loses it"}, columns(said[1])[:4])
-	_, errs, status := p.run("assignments", "delete", "www")
+	_, errs, status = p.run("assignments", "delete", "www")
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "www is deleted; hosts: 1 loses it\ncertctl: this cannot be taken back; say --yes if you mean it\n", errs)
 	assert.Equal(t, "www is deleted; hosts: 1 loses it\n", p.does("assignments", "delete", "www", "--yes"))

@@ -334,7 +334,7 @@ func TestCompletion(t *testing.T) {
 // Every command says what it does, and those that take words show how.
 func TestHelp(t *testing.T) {
 	p := newPerson(t)
-	assert.Contains(t, p.does("--help"), "Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.")
+	assert.Contains(t, p.does("--help"), "Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,\n3 hosts refuse")
 	root := newRoot()
 	seen := 0
 	var walk func(*cobra.Command)

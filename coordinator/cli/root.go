@@ -25,6 +25,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1 // the command's words are wrong, or the coordinator refused
 	exitUnreachable = 2 // there was no answer of a coordinator
+	exitRefused     = 3 // hosts refuse what they should get
 )
 
 // program is what the verbs share.
@@ -52,6 +53,9 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "certctl: %s\n", plainLines(explain(err)))
 	if errors.Is(err, client.ErrUnreachable) {
 		return exitUnreachable
+	}
+	if errors.Is(err, errHostsRefuse) {
+		return exitRefused
 	}
 	return exitFailed
 }
@@ -81,7 +85,8 @@ func newRoot() *cobra.Command {
 Log in once; the login is kept in a context. CERTCTL_SERVER_URL, CERTCTL_TOKEN
 or CERTCTL_TOKEN_FILE, and CERTCTL_CA_FILE stand in for a login in scripts.
 
-Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached.`,
+Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
+3 hosts refuse (assignments apply --fail-on-refused).`,
 		Example: `  certctl login --server https://certctl.example.com:8443 --token-file admin.token --ca-file root.pem
   certctl token create --names '*.example.internal' --ttl 1h
   certctl certificates list --health expired,unserved,at_risk

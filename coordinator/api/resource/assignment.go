@@ -41,7 +41,9 @@ type AssignmentChanges struct {
 	Removed    int                `json:"removed" doc:"Hosts on which the certificate is no longer managed. Its files stay."`
 	NotAllowed int                `json:"not_allowed" doc:"Hosts that match and do not get it; detail says why."`
 	Unchanged  int                `json:"unchanged"`
-	Items      []AssignmentChange `json:"items" nullable:"false" doc:"The hosts for which something changes, and those that are not allowed, by agent; at most 500."`
+	HostRules  string             `json:"host_rules" enum:"unknown" doc:"Whether the hosts' own rules (assignments in their configuration) were asked: they never are. A host says that it refuses an assignment only once it has it."`
+	Refused    int                `json:"refused" doc:"Hosts, counted above too, that refused by their own rules the revision that is stored now, and are asked to manage this one."`
+	Items      []AssignmentChange `json:"items" nullable:"false" doc:"The hosts for which something changes, those that are not allowed, and those that refused, by agent; at most 500."`
 	Omitted    int                `json:"omitted" doc:"Hosts beyond those."`
 }
 
@@ -49,8 +51,9 @@ type AssignmentChanges struct {
 type AssignmentChange struct {
 	AgentID  string `json:"agent_id"`
 	Hostname string `json:"hostname"`
-	Change   string `json:"change" enum:"added,changed,removed,not_allowed"`
+	Change   string `json:"change" enum:"added,changed,removed,not_allowed,unchanged"`
 	Detail   string `json:"detail,omitempty" doc:"Why it is not allowed, or the names on this host."`
+	Refused  string `json:"refused,omitempty" doc:"Why the host refused the revision that is stored now, by its own rules."`
 	Shadowed bool   `json:"shadowed" doc:"Whether the host said last that its own configuration has a certificate of this name, which wins."`
 }
 
@@ -60,16 +63,27 @@ type AssignmentDetail struct {
 	Hosts AssignmentStatus `json:"hosts"`
 }
 
+// AssignmentCounts are how many hosts of an assignment are in which state.
+type AssignmentCounts struct {
+	Matched    int `json:"matched" doc:"Active agents that the selector matches."`
+	Active     int `json:"active"`
+	Shadowed   int `json:"shadowed" doc:"Hosts whose own configuration has a certificate of this name."`
+	Refused    int `json:"refused" doc:"Hosts that do not take it."`
+	NotAllowed int `json:"not_allowed" doc:"Hosts that it is not sent to."`
+	Waiting    int `json:"waiting" doc:"Hosts that have not said yet what they made of this revision."`
+}
+
 // AssignmentStatus is where an assignment stands on its hosts.
 type AssignmentStatus struct {
-	Matched    int              `json:"matched" doc:"Active agents that the selector matches."`
-	Active     int              `json:"active"`
-	Shadowed   int              `json:"shadowed" doc:"Hosts whose own configuration has a certificate of this name."`
-	Refused    int              `json:"refused" doc:"Hosts that do not take it."`
-	NotAllowed int              `json:"not_allowed" doc:"Hosts that it is not sent to."`
-	Waiting    int              `json:"waiting" doc:"Hosts that have not said yet what they made of this revision."`
-	Items      []AssignmentHost `json:"items" nullable:"false" doc:"The hosts by agent, at most 500; those where it is not active first."`
-	Omitted    int              `json:"omitted"`
+	AssignmentCounts
+	Items   []AssignmentHost `json:"items" nullable:"false" doc:"The hosts by agent, at most 500; those where it is not active first."`
+	Omitted int              `json:"omitted"`
+}
+
+// ListedAssignment is an assignment of a list.
+type ListedAssignment struct {
+	Assignment
+	Hosts *AssignmentCounts `json:"hosts,omitempty" doc:"Where it stands on its hosts, if that was asked for."`
 }
 
 // AssignmentHost is where an assignment stands on one host.
