@@ -101,6 +101,34 @@ issuers:
 	assert.Equal(t, Limits{OrdersPerHour: 5, Burst: 2, Concurrency: 1}, s.Issuers["chosen"].Limits)
 }
 
+// Mistakes at one place hide none at another, and each is told once.
+func TestAllMistakesAreTold(t *testing.T) {
+	_, err := load(t, `certificates:
+  - name: a
+    names: [a.example.com, b c, x_y, b/../c]
+    deployments:
+      - {id: x, files: {combined: /x/a.pem}}
+      - {id: x, files: {combined: /x/b.pem}}
+  - name: a
+    names: [b.example.com]
+    issuer: nix
+  - name: c
+    names: [c.example.com]
+    deployments: [{files: {combined: c.pem}}]
+`)
+	var all *settings.Error
+	require.ErrorAs(t, err, &all)
+	var paths []string
+	for _, problem := range all.Problems {
+		paths = append(paths, problem.Path)
+	}
+	assert.Equal(t, []string{
+		"certificates[0].names[1]", "certificates[0].names[2]", "certificates[0].names[3]",
+		"certificates[0].deployments[1].id", "certificates[1].name", "certificates[1].issuer",
+		"certificates[2].deployments[0].files.combined",
+	}, paths)
+}
+
 // Each mistake is one error that names file, line, column, field and mend.
 func TestMistakesAreNamed(t *testing.T) {
 	const issuer = "issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true}}}\n"
@@ -122,7 +150,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"allow_verify":        {"assignments: {allow_verify: ['10.0.0.0/24', '10.0.0.7']}\n", "assignments.allow_verify[1]: cannot use \"10.0.0.7\"; expected host:port"},
 		"no files":            {"certificates: [{name: a, names: [a.example.com], deployments: [{id: x}]}]\n", "no file to write"},
 		"open key":            {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, key_mode: 0644}}]}]\n", "lets everybody on this host use the private key"},
-		"mode":                {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, mode: rw}}]}]\n", "expected an octal mode"},
+		"mode":                {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key, mode: rw}}]}]\n", `cannot use "rw": want octal digits such as 0640, or keep; expected a file mode`},
 		"directory and file":  {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {directory: /x/a, key: /x/k}}]}]\n", "cannot be combined"},
 		"empty verify":        {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key}, verify: {patience: 3s}}]}]\n", "expected an address or a command"},
 		"verify port":         {"certificates: [{name: a, names: [a.example.com], deployments: [{files: {key: /x/a.key}, verify: {address: localhost}}]}]\n", "expected host:port"},
@@ -132,6 +160,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"dns waits too long":  {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {propagation_wait: 1h, exec: {command: [/x]}}}}}\n", "as long as a whole attempt"},
 		"half a tsig":         {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, challenge: dns-01, dns_01: {rfc2136: {server: 'ns:53', tsig_key_name: k}}}}}\n", "expected tsig_key_name and tsig_secret together"},
 		"eab without key":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, eab: {key_id: x}}}}\n", "expected hmac_key or hmac_key_file"},
+		"key algorithm":       {"certificates: [{name: a, names: [a.example.com], key: rsa-1024}]\n", `certificates[0].key: cannot use "rsa-1024": want one of ecdsa-p256, `},
 		"key policy":          {"certificates: [{name: a, names: [a.example.com], key_policy: keep}]\n", "certificates[0].key_policy"},
 		"negative budget":     {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true}, limits: {orders_per_hour: -1}}}\n", "issuers.le.limits.orders_per_hour"},
 		"mail":                {"issuers: {le: {acme: {directory: 'https://a.example/d', terms_agreed: true, email: [me]}}}\n", "not an e-mail address"},

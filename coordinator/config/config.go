@@ -113,9 +113,7 @@ func (s *Settings) Validate(report func(string, error)) {
 		report("server.listen", fmt.Errorf("cannot use %q; expected host:port, such as :8443", s.Server.Listen))
 	}
 	if len(s.Server.Names) > 0 {
-		if _, err := pki.ParseNames(s.Server.Names); err != nil {
-			report("server.names", err)
-		}
+		pki.CheckNames("server.names", s.Server.Names, report)
 	}
 	if text := s.Server.URL; text != "" {
 		u, err := url.Parse(text)

@@ -1,6 +1,7 @@
 package managed
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -20,7 +21,7 @@ func (m *FileMode) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseUint(string(text), 8, 32)
 	if err != nil || n == 0 || n > 0o777 {
-		return fmt.Errorf("cannot use %q; expected an octal mode such as 0640, or keep", text)
+		return errors.New("want octal digits such as 0640, or keep")
 	}
 	*m = FileMode(n)
 	return nil

@@ -74,7 +74,7 @@ func TestPlaceholdersWithoutAValue(t *testing.T) {
 		"no hostname":          {managed.Values{Labels: map[string]string{"site": "a", "port": "1"}}, "names[0]: the host has not said its name"},
 		"a path that leads up": {managed.Values{Hostname: "a", Labels: map[string]string{"site": "..", "port": "1"}}, "cannot stand in a path"},
 		"a path with a slash":  {managed.Values{Hostname: "a", Labels: map[string]string{"site": "a/b", "port": "1"}}, "cannot stand in a path"},
-		"no name":              {managed.Values{Hostname: "a b", Labels: map[string]string{"site": "a", "port": "1"}}, "names: "},
+		"no name":              {managed.Values{Hostname: "a b", Labels: map[string]string{"site": "a", "port": "1"}}, "names[0]: "},
 		"no port":              {managed.Values{Hostname: "a", Labels: map[string]string{"site": "a", "port": "x"}}, "verify.address: cannot use"},
 		"a placeholder":        {managed.Values{Hostname: "${hostname}", Labels: map[string]string{"site": "a", "port": "1"}}, "is not plain text"},
 	} {
@@ -97,7 +97,7 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		"names: [\"${host}\"]":         `www.yaml:1:9: names[0]: cannot use ${host}; expected ${hostname} or ${label.KEY}`,
 		"names: [\"${hostname\"]":      "no closing brace",
 		"names: [\"${label.}\"]":       "cannot use ${label.}",
-		"names: [a b]":                 "www.yaml:1:1: names",
+		"names: [a b]":                 "www.yaml:1:9: names[0]",
 		"names: [a.example]\ndeployments:\n  - files: {key: tls.key}":                            "www.yaml:3:18: deployments[0].files.key: cannot use \"tls.key\"; expected an absolute path",
 		"names: [a.example]\ndeployments:\n  - files: {key: \"${label.dir}/tls.key\"}":           "expected an absolute path",
 		"names: [a.example]\ndeployments:\n  - files: {key: \"/a\\0b\"}":                         "NUL",

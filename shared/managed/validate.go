@@ -14,9 +14,7 @@ import (
 // Validate implements settings.Validator.
 func (c *Certificate) Validate(report func(string, error)) {
 	if !slices.ContainsFunc(c.Names, open) {
-		if _, err := pki.ParseNames(c.Names); err != nil {
-			report("names", err)
-		}
+		pki.CheckNames("names", c.Names, report)
 	}
 	c.templated(func(field string, text *string) {
 		if err := checkPlaceholders(*text); err != nil {

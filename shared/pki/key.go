@@ -48,11 +48,15 @@ func ParseKeyAlgorithm(s string) (KeyAlgorithm, error) {
 	if a := KeyAlgorithm(s); slices.Contains(KeyAlgorithms(), a) {
 		return a, nil
 	}
+	return "", fmt.Errorf("key algorithm %q: %w", clip(s), errUnknownAlgorithm())
+}
+
+func errUnknownAlgorithm() error {
 	var all []string
 	for _, a := range KeyAlgorithms() {
 		all = append(all, string(a))
 	}
-	return "", fmt.Errorf("key algorithm %q: want one of %s", clip(s), strings.Join(all, ", "))
+	return fmt.Errorf("want one of %s", strings.Join(all, ", "))
 }
 
 // String returns the algorithm as ParseKeyAlgorithm reads it.
@@ -68,7 +72,7 @@ func (a KeyAlgorithm) MarshalText() ([]byte, error) {
 func (a *KeyAlgorithm) UnmarshalText(text []byte) error {
 	parsed, err := ParseKeyAlgorithm(string(text))
 	if err != nil {
-		return err
+		return errUnknownAlgorithm() // whoever reads a field names its value
 	}
 	*a = parsed
 	return nil

@@ -73,6 +73,22 @@ func ParseNames(list []string) (Names, error) {
 	return n, nil
 }
 
+// CheckNames reports every name of a list that ParseNames would refuse, where that stops at the first. field is what the
+// list is called: a name is called by its place in it, such as names[2].
+func CheckNames(field string, list []string, report func(field string, err error)) {
+	if len(list) > 0 && len(list) <= MaxNames {
+		for i, name := range list {
+			if _, err := ParseNames([]string{name}); err != nil {
+				report(fmt.Sprintf("%s[%d]", field, i), err)
+			}
+		}
+		return
+	}
+	if _, err := ParseNames(list); err != nil {
+		report(field, err)
+	}
+}
+
 // MustParseNames is ParseNames for names that are written in the program. It panics if they are not valid.
 func MustParseNames(list ...string) Names {
 	n, err := ParseNames(list)

@@ -57,7 +57,8 @@ func Load(dst any, options Options) (*Report, error) {
 	if !l.fileLost {
 		l.checkRequired(schema, l.root, "")
 	}
-	l.validate(schema, l.root, "")
+	unread := l.problems
+	l.validate(schema, l.root, "", &unread)
 	l.report.values = l.listValues(schema, l.root, "", nil)
 	if err := l.problems.err(); err != nil {
 		return l.report, err

@@ -11,32 +11,39 @@ import (
 // to itself ("names[0]", "" for itself) and an error that says what was expected. It must not change its receiver and
 // must do no I/O.
 //
-// Load calls it only if every value of the section was accepted, so that it sees no half-read values.
+// Load calls it only if every value of the section was read, so that it sees no half-read values. What the Validators of
+// inner sections report does not keep it from being called: all mistakes are told at once. Of two that report the same
+// path, the inner one is heard.
 type Validator interface {
 	Validate(report func(path string, err error))
 }
 
-// validate calls the Validator of a section and of all that it holds.
-func (l *loader) validate(section *field, v reflect.Value, path string) {
+// validate calls the Validators of a section and of all that it holds, but for those of sections that have one of the
+// unread problems in them.
+func (l *loader) validate(section *field, v reflect.Value, path string, unread *collector) {
 	for _, f := range section.children {
 		fv, fieldPath := v.FieldByIndex(f.index), joinPath(path, f.key)
 		switch {
 		case f.kind == sectionField && f.optional:
 			if !fv.IsNil() {
-				l.validate(f, fv.Elem(), fieldPath)
+				l.validate(f, fv.Elem(), fieldPath, unread)
 			}
 		case f.kind == sectionField:
-			l.validate(f, fv, fieldPath)
+			l.validate(f, fv, fieldPath, unread)
 		case f.elem != nil && f.elem.kind == sectionField:
-			eachElement(f, fv, fieldPath, func(element reflect.Value, path string) { l.validate(f.elem, element, path) })
+			eachElement(f, fv, fieldPath, func(element reflect.Value, path string) { l.validate(f.elem, element, path, unread) })
 		}
 	}
 	validator, ok := v.Addr().Interface().(Validator)
-	if !ok || l.problems.within(path) {
+	if !ok || unread.within(path) {
 		return
 	}
+	inner := l.problems
 	validator.Validate(func(relative string, err error) {
 		full := below(path, relative)
+		if inner.at(full) {
+			return
+		}
 		l.problem(full, l.report.closest(full), err)
 	})
 }

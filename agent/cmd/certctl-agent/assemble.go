@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/config"
@@ -80,27 +82,26 @@ func (p *parts) askForTime() {
 	}
 }
 
-// managed turns the configuration into what the engine manages. Its errors
-// name the place in the configuration.
+// managed turns the configuration into what the engine manages. Its error is all
+// that is wrong, each with its place in the configuration.
 func (p *parts) managed() ([]renewal.Managed, error) {
-	if err := p.makeIssuers(); err != nil {
-		return nil, err
-	}
+	problems := []error{p.makeIssuers()}
 	list := make([]renewal.Managed, 0, len(p.settings.Certificates))
 	for i := range p.settings.Certificates {
 		m, err := p.certificate(&p.settings.Certificates[i], func(field string, err error) error {
 			return p.report.Problem(fmt.Sprintf("certificates[%d].%s", i, field), err)
 		})
-		if err != nil {
-			return nil, err
-		}
+		problems = append(problems, err)
 		list = append(list, m)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	return list, nil
 }
 
 // certificate turns one definition into what the engine manages; problem places
-// an error in it.
+// an error in it. Its error is all that is wrong.
 func (p *parts) certificate(c *config.Certificate, problem func(field string, err error) error) (renewal.Managed, error) {
 	names, err := pki.ParseNames(c.Names)
 	if err != nil {
@@ -113,16 +114,21 @@ func (p *parts) certificate(c *config.Certificate, problem func(field string, er
 	for _, name := range c.Issuers() {
 		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuers[name], Limits: p.limits(name), Config: p.made[name].id})
 	}
+	var problems []error
 	for j := range c.Deployments {
 		target, err := p.target(&c.Deployments[j], names)
-		if err != nil {
-			return renewal.Managed{}, problem(fmt.Sprintf("deployments[%d]", j), err)
+		var configured []byte
+		if err == nil {
+			configured, err = json.Marshal(c.Deployments[j])
 		}
-		configured, err := json.Marshal(c.Deployments[j])
 		if err != nil {
-			return renewal.Managed{}, problem(fmt.Sprintf("deployments[%d]", j), err)
+			problems = append(problems, problem(fmt.Sprintf("deployments[%d]", j), err))
+			continue
 		}
 		m.Deployments = append(m.Deployments, renewal.Deployment{ID: c.Deployments[j].IDAt(j), Target: target, Config: digestOf(configured)})
+	}
+	if err := errors.Join(problems...); err != nil {
+		return renewal.Managed{}, err
 	}
 	return m, nil
 }
@@ -141,14 +147,16 @@ func (p *parts) makeIssuers() error {
 	}
 	p.issuers = map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
 	p.made = make(map[string]madeIssuer, len(p.settings.Issuers))
-	for name, section := range p.settings.Issuers {
-		made, err := p.acme(name, section.ACME)
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(p.settings.Issuers)) {
+		made, err := p.acme(name, p.settings.Issuers[name].ACME)
 		if err != nil {
-			return p.report.Problem("issuers."+name, err)
+			problems = append(problems, p.report.Problem("issuers."+name, err))
+			continue
 		}
 		p.made[name], p.issuers[name] = made, made.issuer
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // limits are those of an issuer; the coordinator sets the pace of its hosts itself.

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,38 @@ func TestIssuersAreTakenOver(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotEqual(t, first[0].Issuers[0].Config, third[0].Issuers[0].Config)
 	assert.NotSame(t, p.made["one"].issuer, other.made["one"].issuer, "another secret is another section")
+}
+
+// What only issuers and targets can judge is told of all of them.
+func TestAssemblyTellsAllMistakes(t *testing.T) {
+	s, report := loadText(t, `
+issuers:
+  one: {acme: {directory: https://one.example/directory, terms_agreed: true, ca_file: /nowhere/one.pem}}
+  two: {acme: {directory: https://two.example/directory, terms_agreed: true, ca_file: /nowhere/two.pem}}
+certificates:
+  - name: a
+    names: [a.example]
+    deployments:
+      - {files: {key: /x/a.key}}
+      - {files: {combined: /x/a.pem}, check: [nginx -t]}
+  - name: b
+    names: [b.example]
+    issuer: two
+    deployments: [{files: {key: /x/b.key}}]
+`)
+	err := checkAssembly(s, report)
+	require.Error(t, err)
+	places := []string{
+		"agent.yaml:3:3: issuers.one: ca_file: ", "agent.yaml:4:3: issuers.two: ca_file: ",
+		"agent.yaml:9:9: certificates[0].deployments[0]: files: set at least one of",
+		"agent.yaml:10:9: certificates[0].deployments[1]: check: ",
+		"agent.yaml:14:19: certificates[1].deployments[0]: files: set at least one of",
+	}
+	lines := strings.Split(err.Error(), "\n")
+	require.Len(t, lines, len(places), "%v", err)
+	for i, place := range places {
+		assert.Contains(t, lines[i], place)
+	}
 }
 
 func TestWhatCannotChangeIsNamed(t *testing.T) {
