@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# No time.NewTicker, time.Tick or time.Sleep outside shared/jitter: periodic
-# loops without jitter march in step across a fleet.
+# No time.NewTicker, time.Tick or time.Sleep outside shared/jitter and
+# shared/backoff, nor a timer that a loop or its own function starts again:
+# periodic loops without jitter march in step across a fleet.
 set -euo pipefail
 # shellcheck source=scripts/ci-guards/tree.sh
 source "$(dirname "${BASH_SOURCE[0]}")/tree.sh"

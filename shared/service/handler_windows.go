@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows/svc"
+
+	"github.com/certctl/certctl/shared/jitter"
 )
 
 // stopHint is how long the service manager is told to wait between two signs
@@ -44,7 +46,6 @@ func (h *handler) Execute(_ []string, requests <-chan svc.ChangeRequest, changes
 		case <-still:
 			current.CheckPoint++
 			changes <- current
-			still = time.After(stopHint / 2)
 		case request := <-requests:
 			switch request.Cmd {
 			case svc.Interrogate:
@@ -57,7 +58,9 @@ func (h *handler) Execute(_ []string, requests <-chan svc.ChangeRequest, changes
 				}
 				current = svc.Status{State: svc.StopPending, CheckPoint: 1, WaitHint: uint32(stopHint.Milliseconds())}
 				changes <- current
-				still = time.After(stopHint / 2)
+				signs := jitter.NewJitteredTicker(stopHint/2, jitter.DefaultSchedulerJitter)
+				defer signs.Stop() // there is one: a service stops once
+				still = signs.C
 				h.session.manager.stopping()
 				cancel()
 			}

@@ -1,9 +1,11 @@
 // Command tickers finds bare time.NewTicker, time.Tick and time.Sleep in Go
-// source, under whatever name the time package is imported. It reads the names
+// source, and timers that are started again and again, under whatever name the
+// time package is imported. It reads the names
 // of the files from standard input, each ended by NUL and relative to the
 // directory that is its argument, and prints one line for each offender.
 //
-// Tests and shared/jitter, which is where such a ticker belongs, are left out.
+// Tests, shared/jitter and shared/backoff, which is where such tickers and waits
+// belong, are left out.
 package main
 
 import (
@@ -63,7 +65,8 @@ func run(root string, names io.Reader, out io.Writer) error {
 }
 
 func exempt(file string) bool {
-	return strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "shared/jitter/")
+	return strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "shared/jitter/") ||
+		strings.HasPrefix(file, "shared/backoff/")
 }
 
 // check returns a line "file:line: …" for each use, called or not: a function
@@ -106,5 +109,6 @@ func check(file string, source []byte) ([]string, error) {
 		}
 		return true
 	})
+	(&rearmed{aliases: aliases, report: report}).check(parsed)
 	return findings, nil
 }
