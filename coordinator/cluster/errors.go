@@ -15,6 +15,8 @@ var (
 	ErrInUse = errors.New("another coordinator is running on this directory; stop it first")
 	// ErrLogDamaged says that the log cannot be read.
 	ErrLogDamaged = errors.New("the Raft log is damaged; it was left as it is: keep a copy and restore the directory from a backup")
+	// ErrLogMissing says that a directory was bootstrapped and has no log.
+	ErrLogMissing = errors.New("the Raft log is missing, and without it what was changed last; restore the whole directory from a backup")
 	// ErrJournalAhead says that the journal is newer than the log, which happens
 	// when one was restored from a backup without the other.
 	ErrJournalAhead = errors.New("the journal is newer than the Raft log; restore both from the same backup")

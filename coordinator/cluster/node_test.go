@@ -156,6 +156,16 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		require.ErrorIs(t, err, cluster.ErrInUse)
 		require.NoError(t, n.Close())
 	})
+	t.Run("no log", func(t *testing.T) {
+		config, _ := setUp(t)
+		require.NoError(t, cluster.Bootstrap(config, nil))
+		path := filepath.Join(config.Dir, "raft", "log.db")
+		require.NoError(t, os.Remove(path))
+		_, err := cluster.Open(config)
+		require.ErrorIs(t, err, cluster.ErrLogMissing)
+		require.ErrorContains(t, err, path)
+		assert.NoFileExists(t, path, "no new log in its place")
+	})
 	t.Run("log cut short or overwritten", func(t *testing.T) {
 		for name, damage := range map[string]func(content []byte) []byte{
 			"cut":       func(c []byte) []byte { return c[:len(c)/2] },

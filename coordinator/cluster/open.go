@@ -163,9 +163,9 @@ func readEnds(store raft.LogStore) error {
 // snapshot and lets it take part in the cluster. The caller then calls Run, or
 // Close if it will not.
 //
-// Errors wrap ErrNoState, ErrInUse, ErrLogDamaged, ErrJournalAhead or one of
-// the fleet's snapshot errors where these are the reason. The files are as they
-// were.
+// Errors wrap ErrNoState, ErrLogMissing, ErrInUse, ErrLogDamaged,
+// ErrJournalAhead or one of the fleet's snapshot errors where these are the
+// reason. The files are as they were.
 func Open(c Config) (_ *Node, err error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
@@ -175,6 +175,11 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, err
 	} else if !exists {
 		return nil, fmt.Errorf("open %s: %w", c.raftDir(), ErrNoState)
+	}
+	// Bootstrap makes the log, and nobody ends it: a new one would begin without
+	// the entries after the last snapshot, and without this node's votes.
+	if _, err := os.Stat(c.logFile()); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", c.logFile(), ErrLogMissing)
 	}
 	state, err := fleet.New()
 	if err != nil {

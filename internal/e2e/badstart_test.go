@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,21 @@ func spoilFile(path func(state string) string, change func(t *testing.T, path st
 	}
 }
 
+// moveAway takes files or folders out of the state.
+func moveAway(names ...string) func(*testing.T, string, string) func() {
+	return func(t *testing.T, _, state string) func() {
+		aside := t.TempDir()
+		for i, name := range names {
+			require.NoError(t, os.Rename(filepath.Join(state, name), filepath.Join(aside, strconv.Itoa(i))))
+		}
+		return func() {
+			for i, name := range names {
+				require.NoError(t, os.Rename(filepath.Join(aside, strconv.Itoa(i)), filepath.Join(state, name)))
+			}
+		}
+	}
+}
+
 func in(names ...string) func(string) string {
 	return func(state string) string { return filepath.Join(append([]string{state}, names...)...) }
 }
@@ -164,6 +180,11 @@ func TestBadStarts(t *testing.T) {
 		{name: "text as Raft log", words: []string{"raft/log.db", "damaged", "restore the directory from a backup"}, spoil: spoilFile(in("raft", "log.db"), writeText)},
 		{name: "overwritten Raft log", words: []string{"raft/log.db", "damaged"}, spoil: spoilFile(in("raft", "log.db"), overwriteHead)},
 		{name: "truncated Raft log", words: []string{"raft/log.db", "damaged"}, spoil: spoilFile(in("raft", "log.db"), truncate)},
+		{name: "no Raft log", words: []string{"raft/log.db", "missing", "restore the whole directory from a backup"}, spoil: moveAway("raft/log.db")},
+		{name: "no Raft state", words: []string{"raft missing", "there are journal.db, node-id, seal.key, root.pem, admin.token", "move the directory away"}, spoil: moveAway("raft")},
+		{name: "no Raft state and no journal", words: []string{"raft, journal.db missing", "restore the whole directory from a backup"}, spoil: moveAway("raft", "journal.db")},
+		{name: "no journal", words: []string{"journal.db missing", "restore the whole directory from a backup"}, spoil: moveAway("journal.db")},
+		{name: "no node id", words: []string{"node-id missing"}, spoil: moveAway("node-id")},
 		{name: "text as journal", words: []string{"journal.db", "not a journal", "move the file away"}, spoil: spoilFile(in("journal.db"), writeText)},
 		{name: "journal of another program", words: []string{"journal.db", "not a journal", "move the file away"}, spoil: spoilFile(in("journal.db"), otherProgram)},
 		{name: "overwritten journal", words: []string{"journal.db", "not a journal"}, spoil: spoilFile(in("journal.db"), overwriteHead)},

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,13 +15,11 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/fleet"
-	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/cli"
-	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/runner"
 	"github.com/certctl/certctl/shared/service"
 )
@@ -62,7 +57,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	}
 
 	authority, err := ca.New(ca.Config{
-		SealKey: s.CA.SealKey.Reveal(), SealKeyFile: filepath.Join(s.DataDir, "seal.key"),
+		SealKey: s.CA.SealKey.Reveal(), SealKeyFile: filepath.Join(s.DataDir, sealKeyFile),
 		Name: s.CA.Name, LeafLifetime: s.CA.LeafLifetime, IdentityLifetime: s.CA.IdentityLifetime,
 		RevocationURL: s.CA.RevocationURL(strings.TrimSuffix(url, "/") + revocation.Prefix),
 	})
@@ -147,107 +142,4 @@ func serve(ctx context.Context, front *server.Server, node *cluster.Node, author
 	}
 	life.Ready()
 	return front.Run(ctx)
-}
-
-// clusterState is everything of the coordinator that is on disk.
-type clusterState struct {
-	journal *history.Journal
-	node    *cluster.Node
-}
-
-// openState opens, and at the first start creates, the data directory.
-func openState(s *config.Settings, log *slog.Logger) (_ *clusterState, err error) {
-	if err := durable.EnsurePrivateDir(s.DataDir); err != nil {
-		return nil, err
-	}
-	id, err := nodeID(s)
-	if err != nil {
-		return nil, err
-	}
-	st := new(clusterState)
-	defer func() {
-		if err != nil {
-			st.close(log)
-		}
-	}()
-	// A journal without Raft state is what a first start leaves that was cut
-	// off between the two; a journal with facts but no log is refused below.
-	fresh, err := firstStart(s.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	journal := history.Config{
-		Path: filepath.Join(s.DataDir, "journal.db"), Log: log.With("part", "journal"),
-		MaxAge: s.Journal.Retention, MaxBytes: s.Journal.MaxBytes,
-	}
-	if fresh {
-		st.journal, err = history.Create(journal)
-	}
-	if !fresh || errors.Is(err, history.ErrExists) {
-		st.journal, err = history.Open(journal)
-	}
-	if err != nil {
-		return nil, err
-	}
-	node := cluster.Config{Dir: s.DataDir, NodeID: id, Journal: st.journal, Log: log.With("part", "cluster")}
-	if fresh {
-		log.Info("first start: a cluster of this node alone is made", "node_id", id)
-		if err := cluster.Bootstrap(node, nil); err != nil {
-			return nil, err
-		}
-	}
-	st.node, err = cluster.Open(node)
-	if err != nil {
-		return nil, err
-	}
-	// The open log is the lock of this directory: what a killed process was
-	// writing can be nobody else's.
-	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
-		return nil, err
-	}
-	return st, nil
-}
-
-func firstStart(dir string) (bool, error) {
-	has, err := cluster.HasState(dir)
-	return !has, err
-}
-
-// close releases what Run did not.
-func (st *clusterState) close(log *slog.Logger) {
-	if st.node != nil {
-		if err := st.node.Close(); err != nil {
-			log.Error("cluster state did not close", "err", err)
-		}
-	}
-	if st.journal != nil {
-		if err := st.journal.Close(); err != nil {
-			log.Error("journal did not close", "err", err)
-		}
-	}
-}
-
-// nodeID is this node's name: the one configured, else the one that the first
-// start made. The name in the data directory counts, since Raft knows it.
-func nodeID(s *config.Settings) (string, error) {
-	path := filepath.Join(s.DataDir, "node-id")
-	text, err := os.ReadFile(path)
-	if err == nil {
-		id := strings.TrimSpace(string(text))
-		if s.NodeID != "" && s.NodeID != id {
-			return "", fmt.Errorf("node_id is %q, but this data directory belongs to the node %q (%s): leave node_id out, or use an empty data directory", s.NodeID, id, path)
-		}
-		return id, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("node id: %w", err)
-	}
-	id := s.NodeID
-	if id == "" {
-		id = "node-" + strings.ToLower(rand.Text()[:10])
-	}
-	if err := durable.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("node id: %w", err)
-	}
-	return id, nil
 }
