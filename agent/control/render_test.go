@@ -89,8 +89,9 @@ func TestWhatNeedsAttention(t *testing.T) {
 		"1 of 3 certificates fails to renew": {func(_ *Status, c *Certificate) {
 			c.State, c.Attempt, c.NeedsAttention = wire.StateFailed, 4, "names refused"
 		}, "its renewal fails: names refused"},
-		"the coordinator has retired this agent":   {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionRetired }, ""},
-		"the coordinator does not know this agent": {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionUnknown }, ""},
+		"another host uses a copy of this identity": {func(s *Status, _ *Certificate) { s.Coordinator.IdentitySharedAt = s.At }, ""},
+		"the coordinator has retired this agent":    {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionRetired }, ""},
+		"the coordinator does not know this agent":  {func(s *Status, _ *Certificate) { s.Coordinator.State = ConnectionUnknown }, ""},
 		"the clock of this host is wrong": {func(s *Status, _ *Certificate) {
 			s.Clock = ClockOf(clock.Reading{Skew: 2 * time.Hour, Basis: clock.BasisObserved, Confirmed: true})
 		}, ""},

@@ -138,6 +138,9 @@ type Connection struct {
 	LastError   string          `json:"last_error,omitempty"`
 	LastErrorAt time.Time       `json:"last_error_at,omitzero"`
 	NextSync    time.Time       `json:"next_sync,omitzero"`
+	// IdentitySharedAt is when another host last used a copy of this identity;
+	// absent when none did for a day.
+	IdentitySharedAt time.Time `json:"identity_shared_at,omitzero"`
 	// ClockOffsetMillis is the coordinator's clock minus this host's.
 	ClockOffsetMillis int64  `json:"clock_offset_millis,omitempty"`
 	EventsDropped     uint64 `json:"events_dropped,omitempty"`
@@ -288,12 +291,17 @@ func EnrollmentOf(identity *store.Identity, notAfter time.Time) *Enrollment {
 	}
 }
 
-// ConnectionOf describes the state of sync; eventsDropped is the store's count.
-func ConnectionOf(state agentsync.State, eventsDropped uint64) Connection {
-	return Connection{
+// ConnectionOf describes the state of sync at a time; eventsDropped is the
+// store's count.
+func ConnectionOf(state agentsync.State, eventsDropped uint64, now time.Time) Connection {
+	connection := Connection{
 		State: ConnectionState(state.Standing), Server: state.Server,
 		LastSuccess: state.LastSuccess, CutOffSince: state.CutOffSince,
 		LastError: state.LastError, LastErrorAt: state.LastErrorAt, NextSync: state.NextSync,
 		ClockOffsetMillis: state.ClockOffset.Milliseconds(), EventsDropped: eventsDropped,
 	}
+	if state.Shared(now) {
+		connection.IdentitySharedAt = state.SharedAt
+	}
+	return connection
 }

@@ -107,6 +107,9 @@ func coordinatorWorries(status *Status) []string {
 	if e := status.Enrollment; e != nil && e.IdentityProblem != "" {
 		worries = append(worries, "the identity of this agent cannot be used")
 	}
+	if !status.Coordinator.IdentitySharedAt.IsZero() {
+		worries = append(worries, `another host uses a copy of this identity: enrol the copy anew with --replace, or, if it was stolen, have this agent retired and enrol this host anew`)
+	}
 	return worries
 }
 

@@ -87,6 +87,7 @@ type Client struct {
 	renewAttempt int       // failed renewals of the identity in a row
 	renewAfter   time.Time // when the next one may be tried
 	trustAfter   time.Time // when the trust chain may be asked for again
+	staleAt      time.Time // when a sequence was last stale
 	complained   bool      // being cut off has been logged
 	reportedSkew int64     // seconds, of the wall clock, as the coordinator knows it
 	reported     string    // what the coordinator was last told of assignments

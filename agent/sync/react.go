@@ -119,6 +119,11 @@ func (c *Client) retire(err error) error {
 func (c *Client) newBoot(err error) {
 	var id [16]byte
 	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	now := c.now()
+	if !c.staleAt.IsZero() && now.Sub(c.staleAt) < sharedWithin {
+		c.update(func(s *State) { s.SharedAt = now })
+	}
+	c.staleAt = now
 	c.bootID, c.sequence, c.unanswered = hex.EncodeToString(id[:]), 0, nil
 	c.log.Warn("coordinator has heard of a later sync of this agent; if this repeats, another host uses a copy of this identity", "err", err)
 }

@@ -264,6 +264,30 @@ func TestStaleSequenceBeginsANewBoot(t *testing.T) {
 		assert.Equal(t, Connected, h.client.State().Standing)
 		assert.Equal(t, []string{"after"}, details(h.agent()))
 		assert.Contains(t, log.String(), "another host uses a copy of this identity")
+		state := h.client.State()
+		assert.False(t, state.Shared(time.Now()), "once is a machine that was set back")
+	})
+}
+
+// A sequence that is stale again and again is another host's doing.
+func TestAnotherHostUsesThisIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.enrol()
+		h.start()
+		h.pass(2 * time.Minute)
+		shared := func() bool {
+			state := h.client.State()
+			return state.Shared(time.Now())
+		}
+		for _, want := range []bool{false, true} {
+			h.coord.Change(func() { h.coord.AgentLocked(h.agentID).Overtake() })
+			h.pass(10 * time.Minute)
+			assert.Equal(t, Connected, h.client.State().Standing)
+			assert.Equal(t, want, shared())
+		}
+		h.pass(25 * time.Hour)
+		assert.False(t, shared(), "it has stopped")
 	})
 }
 

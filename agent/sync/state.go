@@ -49,6 +49,22 @@ type State struct {
 	// IdentityProblem is why the identity on this host's disk cannot be used, with
 	// the mend, which only a person can do; "" if it can.
 	IdentityProblem string
+	// SharedAt is when it last looked as if another host used this identity:
+	// the second stale sequence within sharedWithin. Zero if it never did in
+	// this run.
+	SharedAt time.Time
+}
+
+// sharedWithin is how close together two stale sequences are when another host
+// is at work. One alone is a virtual machine that was set back.
+const sharedWithin = time.Hour
+
+// sharedFor is how long it counts that another host used this identity.
+const sharedFor = 24 * time.Hour
+
+// Shared reports whether another host uses a copy of this identity.
+func (s *State) Shared(now time.Time) bool {
+	return !s.SharedAt.IsZero() && now.Sub(s.SharedAt) < sharedFor
 }
 
 // State returns the present facts.

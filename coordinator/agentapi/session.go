@@ -23,6 +23,10 @@ type session struct {
 	// Of the last sync that was answered; belong to whoever has the turn.
 	bootID   string
 	sequence uint64
+	// earlier are the boot ids of before, the newest last, and sighted is when
+	// one of them was last used again.
+	earlier []string
+	sighted time.Time
 
 	present int // requests that are here; guarded by sessions.mu
 }

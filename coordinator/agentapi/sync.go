@@ -54,6 +54,7 @@ func (s *Service) sync(r *http.Request) (any, error) {
 	if who.lost {
 		return nil, lostIdentity()
 	}
+	s.watchBoots(ctx, visit, who.id, request.BootID, r.RemoteAddr)
 	if request.BootID == visit.bootID && request.Sequence < visit.sequence {
 		return nil, problem.New(wire.CodeStale, "sequence", "a later sync of this agent was answered already", "send the current state")
 	}
@@ -67,7 +68,7 @@ func (s *Service) sync(r *http.Request) (any, error) {
 	if response.Trust, err = s.syncTrust(ctx, who.id, request.Trust); err != nil {
 		return nil, err
 	}
-	visit.bootID, visit.sequence = request.BootID, request.Sequence
+	visit.answered(request.BootID, request.Sequence)
 	return response, nil
 }
 

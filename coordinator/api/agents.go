@@ -183,6 +183,7 @@ func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource
 	if a.State != fleet.AgentActive {
 		return out
 	}
+	out.IdentityShared = a.Shared(now)
 	out.Connected = !s.cutOff(seen, now)
 	if !out.Connected {
 		out.CutOffSince = out.LastSeen

@@ -124,6 +124,11 @@ func TestFleetCommands(t *testing.T) {
 	}
 	assert.Equal(t, 2, reads[resource.Status](p, "status").Agents.Active)
 
+	require.True(t, c.Do(fleet.NoteSharedIdentity{AgentID: "db1", Remote: "192.0.2.7:4711"}).OK())
+	assert.Contains(t, p.does("agents", "list"), "TWO HOSTS USE THIS IDENTITY")
+	assert.Contains(t, p.does("agents", "show", "db1"), "enroll --replace")
+	assert.True(t, reads[resource.AgentDetail](p, "agents", "show", "db1").IdentityShared)
+
 	c.Sleep(time.Hour)
 	assert.Contains(t, p.does("agents", "list", "--connection", "cut_off"), "cut off, last seen ")
 	assert.Contains(t, p.fails(1, "agents", "retire", "web1"), "--yes")

@@ -33,7 +33,8 @@ func (p *program) listAgentsCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: cobra.NoArgs,
 		Long: `Lists agents. "Safe until" is the moment when a host would serve its first expired
 certificate if the coordinator, every CA and the network were gone from its last
-report on.`,
+report on. Where two hosts use one identity, as after a clone, that stands in place of
+the connection; "certctl agents show" says what to do.`,
 		Example: `  certctl agents list
   certctl agents list --connection cut_off --label env=prod
   certctl agents list --safe-within 7d
@@ -76,11 +77,16 @@ func connectionText(a resource.Agent, now time.Time) string {
 	switch {
 	case a.State == "retired":
 		return "retired " + distance(a.RetiredAt, now)
+	case a.IdentityShared:
+		return "TWO HOSTS USE THIS IDENTITY"
 	case a.Connected:
 		return "connected"
 	}
 	return "cut off, last seen " + distance(a.LastSeen, now)
 }
+
+// sharedMend is what is to be done about an identity that two hosts use.
+const sharedMend = `two hosts use this identity; run "certctl-agent enroll --replace" with a new token on the copy, or, if the identity was stolen, retire the agent and enrol its host anew`
 
 // badSkew is from when on a host's clock is spoken of.
 const badSkew = time.Minute
@@ -115,6 +121,9 @@ func (p *program) showAgentCommand() *cobra.Command {
 					{"enrolled", moment(a.EnrolledAt, now) + ", with token " + a.EnrollmentTokenID},
 					{"may order", first(strings.Join(a.NamePatterns, ", "), "nothing")}, {"labels", labelText(a.Labels)},
 					{"identity", "serial " + a.Identity.Serial + ", expires " + moment(a.Identity.NotAfter, now)},
+				}
+				if a.IdentityShared {
+					pairs = append(pairs, [2]string{"ATTENTION", sharedMend})
 				}
 				if text := skewText(a.ClockSkewSeconds); text != "" {
 					pairs = append(pairs, [2]string{"clock", text + "; set it, and see to its time service"})

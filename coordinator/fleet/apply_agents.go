@@ -174,6 +174,7 @@ func retireAgent(c *change, p *RetireAgent) Result {
 	agent := edit(stored)
 	agent.State, agent.RetiredAt, agent.ModifyIndex = AgentRetired, c.at, c.index
 	agent.Pending, agent.Sync, agent.Certificates, agent.DesiredDigest = nil, SyncProgress{}, 0, ""
+	agent.SharedAt = time.Time{}
 	c.put(TableAgents, agent)
 	detail := map[string]any{"reason": p.Reason}
 	if left := c.revokeAllOf(agent.ID, p.Actor); left > 0 {

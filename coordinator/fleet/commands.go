@@ -31,6 +31,7 @@ const (
 	TypePublishRevocations    Type = 26
 	TypeChangeCA              Type = 40
 	TypeAcknowledgeTrust      Type = 41
+	TypeNoteSharedIdentity    Type = 42
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

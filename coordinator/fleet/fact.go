@@ -20,6 +20,7 @@ const (
 	KindAgentResync            Kind = "agent.resync"
 	KindIdentityPending        Kind = "identity.pending"
 	KindIdentityPromoted       Kind = "identity.promoted"
+	KindIdentityShared         Kind = "identity.shared"
 	KindOrderRequested         Kind = "order.requested"
 	KindOrderIssued            Kind = "order.issued"
 	KindOrderRejected          Kind = "order.rejected"

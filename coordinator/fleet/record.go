@@ -55,6 +55,9 @@ type Agent struct {
 	// TrustGeneration is the generation of trust that the agent says to go by;
 	// 0 if it never did.
 	TrustGeneration uint64 `cbor:"40,keyasint,omitempty"`
+	// SharedAt is when it was last noted that two hosts use the identity, zero
+	// if it never was; see [NoteSharedIdentity].
+	SharedAt time.Time `cbor:"41,keyasint,omitzero"`
 }
 
 // SyncProgress is how far an agent's inventory and events have arrived.

@@ -31,7 +31,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	agent := pick("agent", "a1", "a2", "a3")
 	tokenID := pick("token", "t1", "t2")
 	small := rapid.Uint64Range(0, 6)
-	switch rapid.IntRange(1, 26).Draw(t, "type") {
+	switch rapid.IntRange(1, 27).Draw(t, "type") {
 	case 1:
 		return fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}}
 	case 2:
@@ -78,6 +78,8 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 			Actor: "local", Base: small.Draw(t, "base"), What: "a change", Generations: [][]byte{[]byte("signed")},
 			Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c2"), SealedKey: []byte("k2"), State: fleet.AuthorityPublished}},
 		}
+	case 22:
+		return fleet.NoteSharedIdentity{AgentID: agent, Remote: "192.0.2.7:4711"}
 	case 21:
 		return fleet.AcknowledgeTrust{AgentID: agent, Generation: small.Draw(t, "generation")}
 	default:

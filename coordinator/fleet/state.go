@@ -224,4 +224,5 @@ func init() {
 	register(1, publishRevocations)
 	register(1, changeCA)
 	register(1, acknowledgeTrust)
+	register(1, noteSharedIdentity)
 }

@@ -67,7 +67,7 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 			StateDir: b.configuration.current().StateDir, ConfigFile: b.configuration.file(), ConfiguredAt: configuredAt,
 		},
 		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
-		Coordinator:  control.ConnectionOf(link, dropped),
+		Coordinator:  control.ConnectionOf(link, dropped, now.Now),
 		Clock:        control.ClockOf(now),
 		Certificates: make([]control.Certificate, 0, len(certificates)),
 	}

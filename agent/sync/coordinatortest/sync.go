@@ -12,6 +12,10 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
+// Overtake makes as if a later sync had come from another host with a copy of
+// the agent's identity. The caller holds the lock.
+func (a *Agent) Overtake() { a.sequence += 1000 }
+
 // sync is the rule of package wire, in its plainest form.
 func (c *Coordinator) sync(a *Agent, body []byte) any {
 	if len(body) > wire.MaxSyncBody {
