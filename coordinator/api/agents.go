@@ -13,6 +13,10 @@ import (
 	"github.com/certctl/certctl/coordinator/fleet"
 )
 
+type retiredAgent struct {
+	Body resource.RetiredAgent
+}
+
 type listAgents struct {
 	Labels     []string  `query:"label,explode" maxItems:"32" doc:"label=value; repeat it for several, all of which must match." example:"env=prod"`
 	State      string    `query:"state" enum:"active,retired" doc:"Absent: both."`
@@ -39,7 +43,8 @@ type agentDetail struct {
 
 type retireAgent struct {
 	AgentPath
-	Body *resource.RetireAgent
+	DryRun bool `query:"dry_run" doc:"Say what would be revoked, and change nothing."`
+	Body   *resource.RetireAgent
 }
 
 func (s *server) registerAgents(api huma.API) {
@@ -54,7 +59,7 @@ func (s *server) registerAgents(api huma.API) {
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "retire-agent", Method: http.MethodPost, Path: "/api/v1/agents/{id}/retire", Tags: []string{"agents"},
 		Summary: "Retire an agent",
-		Description: "The agent's identity is refused from now on, for good, and what is known of its certificates is forgotten. " +
+		Description: "The agent's identity is refused from now on, for good, what the built-in CA has issued to it is revoked, and what is known of its certificates is forgotten. " +
 			"The host itself keeps what it has and goes on renewing at its direct issuers. Retiring it again changes nothing.",
 	}), s.retireAgent)
 }
@@ -152,15 +157,26 @@ func noAgent(id string) *Problem {
 	return notFound("there is no agent with the id "+clip(id), "list the agents to see their ids")
 }
 
-func (s *server) retireAgent(ctx context.Context, in *retireAgent) (*agentDetail, error) {
+func (s *server) retireAgent(ctx context.Context, in *retireAgent) (*retiredAgent, error) {
 	command := fleet.RetireAgent{Actor: actorOf(ctx), AgentID: in.ID}
 	if in.Body != nil {
 		command.Reason = in.Body.Reason
 	}
-	if _, err := s.do(ctx, command); err != nil {
+	result, err := s.doOrPreview(ctx, command, in.DryRun)
+	if err != nil {
 		return nil, err
 	}
-	return s.agentDetail(s.Node.State().View(), in.ID)
+	var outcome fleet.Retirement
+	if err := result.Decode(&outcome); err != nil {
+		return nil, s.fail("retire an agent", err)
+	}
+	shown, err := s.agentDetail(s.Node.State().View(), in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &retiredAgent{Body: resource.RetiredAgent{
+		AgentDetail: shown.Body, DryRun: in.DryRun, Revoked: outcome.Revoked, NotRevoked: outcome.NotRevoked,
+	}}, nil
 }
 
 func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource.Agent {

@@ -131,9 +131,13 @@ func TestFleetCommands(t *testing.T) {
 
 	c.Sleep(time.Hour)
 	assert.Contains(t, p.does("agents", "list", "--connection", "cut_off"), "cut off, last seen ")
-	assert.Contains(t, p.fails(1, "agents", "retire", "web1"), "--yes")
+	inside := apitest.Valid(c.Now(), 10*day, "inside.example.com")
+	inside.Serial = "0b0b"
+	web.Issued("inside", inside)
+	assert.Contains(t, p.fails(1, "agents", "retire", "web1"), "revoked with it: 1; this cannot be taken back; say --yes")
+	assert.Contains(t, p.does("agents", "retire", "web1", "--dry-run"), "would be retired; certificates of the built-in CA that are revoked with it: 1\ndry run: nothing was changed")
 	assert.Equal(t, "active", reads[resource.AgentDetail](p, "agents", "show", "web1").State)
-	assert.Equal(t, "agent web1 on web1.example.com is retired\n", p.does("agents", "retire", "web1", "--reason", "taken down", "--yes"))
+	assert.Equal(t, "agent web1 on web1.example.com is retired; certificates of the built-in CA that are revoked with it: 1\n", p.does("agents", "retire", "web1", "--reason", "taken down", "--yes"))
 	assert.Equal(t, "retired", reads[resource.AgentDetail](p, "agents", "retire", "web1", "--yes").State)
 	assert.Contains(t, p.does("agents", "list", "--state", "retired"), "retired ")
 }

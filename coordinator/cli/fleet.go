@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -154,29 +153,54 @@ func (p *program) completeAgents() cobra.CompletionFunc {
 
 func (p *program) retireAgentCommand() *cobra.Command {
 	var reason string
-	var yes bool
+	var dry, yes bool
 	cmd := &cobra.Command{
 		Use: "retire ID", Short: "End an agent for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
-		Long: `Ends an agent: its identity is refused from now on and cannot renew itself. Its host
-goes on with issuers of its own. To have it back, enrol it anew.`,
-		Example: `  certctl agents retire u53n5nbgbmcuo7ob --reason "host was taken down" --yes`,
+		Long: `Ends an agent: its identity is refused from now on and cannot renew itself. Every
+certificate that the built-in CA has issued to it is revoked, for good; --dry-run
+says how many these are. Its host goes on with issuers of its own. To have it back,
+enrol it anew.`,
+		Example: `  certctl agents retire u53n5nbgbmcuo7ob --dry-run
+  certctl agents retire u53n5nbgbmcuo7ob --reason "host was taken down" --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return errors.New("this cannot be taken back; say --yes if you mean it")
+			var a resource.RetiredAgent
+			path, wish := agentsPath+client.Path(args[0], "retire"), resource.RetireAgent{Reason: reason}
+			if dry || !yes {
+				if err := p.ask(cmd, post, path, query("dry_run", "true"), wish, &a); err != nil {
+					return err
+				}
 			}
-			var a resource.AgentDetail
-			if err := p.call(cmd, post, agentsPath+client.Path(args[0], "retire"), resource.RetireAgent{Reason: reason}, &a); err != nil {
+			if dry {
+				return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
+					_, err := fmt.Fprintf(out, "agent %s on %s would be retired; %s\ndry run: nothing was changed\n", a.ID, plain(a.Hostname), retiredText(&a))
+					return err
+				})
+			}
+			if !yes {
+				return fmt.Errorf("agent %s on %s would be retired; %s; this cannot be taken back; say --yes if you mean it", a.ID, plain(a.Hostname), retiredText(&a))
+			}
+			if err := p.call(cmd, post, path, wish, &a); err != nil {
 				return err
 			}
 			return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
-				_, err := fmt.Fprintf(out, "agent %s on %s is retired\n", a.ID, plain(a.Hostname))
+				_, err := fmt.Fprintf(out, "agent %s on %s is retired; %s\n", a.ID, plain(a.Hostname), retiredText(&a))
 				return err
 			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say how many certificates would be revoked, and change nothing")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
 	return cmd
+}
+
+// retiredText says what becomes of the certificates of an agent that is retired.
+func retiredText(a *resource.RetiredAgent) string {
+	text := fmt.Sprintf("certificates of the built-in CA that are revoked with it: %d", a.Revoked)
+	if a.NotRevoked > 0 {
+		text += fmt.Sprintf("; NOT revoked, because the revocation list is full, and good until they expire: %d", a.NotRevoked)
+	}
+	return text
 }
 
 func (p *program) certificatesCommand() *cobra.Command {

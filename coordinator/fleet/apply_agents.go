@@ -149,7 +149,7 @@ func retireAgent(c *change, p *RetireAgent) Result {
 		return refuse(wire.CodeNotFound, "id", "there is no agent with this id", "list the agents to see their ids")
 	}
 	if stored.State == AgentRetired {
-		return Result{}
+		return c.success(Retirement{})
 	}
 	for records := c.scan(TableCertificates, indexID, key(stored.ID)); ; {
 		certificate, ok := records.Next().(*Certificate)
@@ -177,11 +177,12 @@ func retireAgent(c *change, p *RetireAgent) Result {
 	agent.SharedAt = time.Time{}
 	c.put(TableAgents, agent)
 	detail := map[string]any{"reason": p.Reason}
-	if left := c.revokeAllOf(agent.ID, p.Actor); left > 0 {
-		detail["not_revoked"] = left // for want of room in the list
+	var outcome Retirement
+	if outcome.Revoked, outcome.NotRevoked = c.revokeAllOf(agent.ID, p.Actor); outcome.NotRevoked > 0 {
+		detail["not_revoked"] = outcome.NotRevoked // for want of room in the list
 	}
 	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, detail)
-	return Result{}
+	return c.success(outcome)
 }
 
 func touchAgents(c *change, p *TouchAgents) Result {

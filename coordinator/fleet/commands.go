@@ -113,11 +113,18 @@ type PromoteIdentity struct {
 
 // RetireAgent ends an agent: its identities are refused from now on, its
 // summaries and orders go, and what it held of the built-in CA is revoked. Retiring it again changes nothing; an unknown id
-// gives CodeNotFound.
+// gives CodeNotFound. The outcome is a Retirement.
 type RetireAgent struct {
 	Actor   string `cbor:"1,keyasint,omitempty"`
 	AgentID string `cbor:"2,keyasint"`
 	Reason  string `cbor:"3,keyasint,omitempty"`
+}
+
+// Retirement counts the certificates of the built-in CA that were revoked with
+// an agent, and those for which the revocation list had no room.
+type Retirement struct {
+	Revoked    int `cbor:"1,keyasint,omitempty"`
+	NotRevoked int `cbor:"2,keyasint,omitempty"`
 }
 
 // SyncAgent is what one sync request changes; see wire.SyncRequest for the

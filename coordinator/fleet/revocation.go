@@ -132,18 +132,19 @@ func (c *change) revoke(issued *Issued, actor string, reason int) {
 }
 
 // revokeAllOf revokes what the built-in CA issued to an agent that is retired,
-// as far as the list has room; the result counts what has none.
-func (c *change) revokeAllOf(agent, actor string) (left int) {
+// as far as the list has room; left counts what has none.
+func (c *change) revokeAllOf(agent, actor string) (revoked, left int) {
 	for records := c.scan(TableIssued, indexAgent, key(agent)); ; {
 		issued, ok := records.Next().(*Issued)
 		switch {
 		case !ok:
-			return left
+			return revoked, left
 		case !c.at.Before(issued.NotAfter), find[Revocation](c, TableRevocations, indexID, key(issued.Serial)) != nil:
 		case c.info(TableRevocations).Rows >= MaxRevocations:
 			left++
 		default:
 			c.revoke(issued, actor, cessationOfOperation)
+			revoked++
 		}
 	}
 }

@@ -50,6 +50,15 @@ type AgentDetail struct {
 	CertificateHealth HealthCounts `json:"certificate_health" doc:"The agent's certificates by health."`
 }
 
+// RetiredAgent is an agent after it was retired, or in a dry run before, with
+// what became of its certificates.
+type RetiredAgent struct {
+	AgentDetail
+	DryRun     bool `json:"dry_run" doc:"Whether nothing was changed."`
+	Revoked    int  `json:"revoked" doc:"Certificates of the built-in CA that were revoked with the agent; 0 if it was retired before."`
+	NotRevoked int  `json:"not_revoked" doc:"Those that were not, because the revocation list is full; they are good until they expire."`
+}
+
 // RetireAgent asks to end an agent.
 type RetireAgent struct {
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit trail."`
