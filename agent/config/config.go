@@ -85,7 +85,7 @@ type Revocation struct {
 // Issuer is one certificate authority; exactly one of its sections is given.
 type Issuer struct {
 	ACME   *ACME  `yaml:"acme" doc:"An authority that speaks ACME (RFC 8555)."`
-	Limits Limits `yaml:"limits" doc:"How much this host asks of the authority. What has to wait for its turn is no failure; what expires first goes first, and names that fail get one turn in four while others wait."`
+	Limits Limits `yaml:"limits" doc:"How much this host asks of the authority. What has to wait for its turn is no failure; what expires first goes first, and goes beyond this where its turn would come too late; names that fail get one turn in four while others wait."`
 }
 
 // Limits bound what is asked of an authority.

@@ -200,6 +200,15 @@ func TestATurnThatIsWaitedFor(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, ExitAttention, v.ExitCode)
 	assert.Equal(t, "no certificate yet; waits for a turn at issuer le until 2026-11-24 15:00 UTC", v.Findings["mail"].Text)
+
+	// Where it does harm, it is said what to do.
+	mend := "; waits for a turn at issuer le until 2026-11-24 15:00 UTC (raise issuers.le.limits, or give it fallback_issuers)"
+	c.Fingerprint, c.NotAfter = "f1", noon.Add(4*time.Minute)
+	assert.Equal(t, "expires in 4 minutes and is not renewed"+mend, Judge(status).Findings["mail"].Text)
+	c.NotAfter = noon.Add(-4 * time.Minute)
+	assert.Equal(t, "EXPIRED 4 minutes ago"+mend, Judge(status).Findings["mail"].Text)
+	c.NotAfter, c.RevokedAt = noon.Add(day), noon.Add(-4*time.Minute)
+	assert.Equal(t, "REVOKED 4 minutes ago"+mend, Judge(status).Findings["mail"].Text)
 }
 
 // What an authority has to say about a renewal is shown (RFC 9773, section 4.2:

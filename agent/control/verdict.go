@@ -148,10 +148,10 @@ func judge(c *Certificate, now time.Time) Finding {
 		return Finding{ConcernUnserved, because(waiting(text, c), c)}
 	}
 	if !now.Before(c.NotAfter) {
-		return Finding{ConcernExpired, because("EXPIRED "+span(now.Sub(c.NotAfter))+" ago", c)}
+		return Finding{ConcernExpired, because(delayed("EXPIRED "+span(now.Sub(c.NotAfter))+" ago", c), c)}
 	}
 	if !c.RevokedAt.IsZero() {
-		return Finding{ConcernRevoked, because("REVOKED "+span(now.Sub(c.RevokedAt))+" ago", c)}
+		return Finding{ConcernRevoked, because(delayed("REVOKED "+span(now.Sub(c.RevokedAt))+" ago", c), c)}
 	}
 	if !c.SafeUntil.IsZero() && !now.Before(c.SafeUntil) {
 		return Finding{ConcernExpired, because("an older certificate is served that EXPIRED "+span(now.Sub(c.SafeUntil))+" ago", c)}
@@ -161,7 +161,7 @@ func judge(c *Certificate, now time.Time) Finding {
 	}
 	left := c.NotAfter.Sub(now)
 	if left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now) {
-		return Finding{ConcernAtRisk, because(waiting("expires in "+span(left)+" and is not renewed", c), c)}
+		return Finding{ConcernAtRisk, because(delayed("expires in "+span(left)+" and is not renewed", c), c)}
 	}
 	switch {
 	case c.NeedsAttention != "" || c.State == wire.StateFailed || c.Attempt > 0:
@@ -204,6 +204,14 @@ func waiting(text string, c *Certificate) string {
 		return text
 	}
 	return fmt.Sprintf("%s; waits for a turn at issuer %s until %s", text, c.WaitsFor, Stamp(c.WaitsUntil))
+}
+
+// delayed is waiting where that does harm: it says what to do about it.
+func delayed(text string, c *Certificate) string {
+	if c.WaitsFor == "" {
+		return text
+	}
+	return waiting(text, c) + fmt.Sprintf(" (raise issuers.%s.limits, or give it fallback_issuers)", c.WaitsFor)
 }
 
 // because adds what is known about the reason.

@@ -22,13 +22,14 @@ const (
 	stepVerify                   // compare what is in service with the record
 	stepRepair                   // put the current pair into service at action.ids
 	stepNote                     // store that a person is needed
+	stepGoOver                   // ask action.issuer instead, which has a turn
 )
 
 var stepNames = map[step]string{
 	stepWait: "waiting", stepBegin: "making a key", stepOrder: "obtaining", stepAbandon: "abandoning",
 	stepDeployNext: "deploying", stepFinish: "finishing", stepRetire: "retiring the old key",
 	stepAskAuthority: "asking for renewal information", stepVerify: "verifying", stepRepair: "repairing",
-	stepNote: "noting",
+	stepNote: "noting", stepGoOver: "going over to another issuer",
 }
 
 // String says what is being done, for status.
@@ -37,13 +38,16 @@ func (s step) String() string { return stepNames[s] }
 // action is one decision.
 type action struct {
 	step   step
-	reason string    // of stepBegin and stepAbandon, for the log and events
+	reason string    // of stepBegin, stepAbandon and stepGoOver, for the log and events; of stepNote if it is known
+	issuer string    // of stepGoOver
 	ids    []string  // of stepDeployNext and stepRepair, in configured order
 	until  time.Time // of stepWait
 	// byTime says that nothing but the time calls for a step that costs an order.
 	byTime bool
-	// forTurn says that a stepWait is one for a turn at the issuer.
+	// forTurn says that a stepWait is one for a turn at the issuer, which comes at
+	// turn.
 	forTurn bool
+	turn    time.Time
 }
 
 // facts are what a decision depends on beside the record and its configuration.
@@ -57,6 +61,8 @@ type facts struct {
 	// turn says when the issuer may be asked for a new order for the record: a
 	// moment ahead, or the zero time. nil asks nobody to wait.
 	turn func(iss NamedIssuer, rec *store.Certificate, now time.Time) time.Time
+	// would is the same for an issuer that the record does not wait for.
+	would func(iss NamedIssuer, rec *store.Certificate, now time.Time) time.Time
 }
 
 // turnAt is when the certificate may begin an order, the zero time if now.
@@ -147,9 +153,7 @@ func decideIdle(rec *store.Certificate, m *managed, f facts) action {
 	reason := renewalReason(rec, m, f.now)
 	if reason != "" && reached(rec.RetryAt, f.now) {
 		if at := f.turnAt(rec, m); !at.IsZero() {
-			waiting := maintain(rec, m, f, at)
-			waiting.forTurn = waiting.step == stepWait
-			return waiting
+			return decideTurn(rec, m, f, at)
 		}
 		return action{step: stepBegin, reason: reason, byTime: reason == reasonTime}
 	}

@@ -297,6 +297,8 @@ func (e *Engine) do(ctx context.Context, m *managed, rec *store.Certificate, nex
 		return e.askAuthority(ctx, m, rec)
 	case stepVerify:
 		return e.verify(ctx, m, rec)
+	case stepGoOver:
+		return e.goOver(m, rec, next)
 	case stepNote:
 		return e.update(m, func(*store.Certificate, func(wire.Event)) error { return nil })
 	}

@@ -1,10 +1,12 @@
 package renewal
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // A renewal begins with the first issuer of its certificate, and each renewal
@@ -78,6 +80,64 @@ func goesOver(rec *store.Certificate, m *managed, fail failure, now time.Time) b
 	return rec.IssuerAttempt >= leaveAttempts || fail.limited || !does.counts
 }
 
+// tooLate reports whether a turn at that moment is of little use: it comes after
+// half of what is left, or while nothing valid is in service after a long time.
+func tooLate(rec *store.Certificate, at, now time.Time) bool {
+	cur := rec.Current
+	if cur == nil || ended(cur, now) {
+		return at.Sub(now) > unservedPause
+	}
+	return at.Sub(now) > cur.End().Sub(now)/retryAfterParts
+}
+
+// decideTurn is what comes while an issuer has no turn before at. One that comes
+// too late is as good as a limit of the issuer: a stand-in is asked, and where none
+// has a turn either, a person.
+func decideTurn(rec *store.Certificate, m *managed, f facts, at time.Time) action {
+	late := tooLate(rec, at, f.now)
+	asked := m.asked(rec).Name
+	why := fmt.Sprintf("its turn at issuer %s comes too late, at %s", asked, stamp(at))
+	if late && f.would != nil {
+		for name, left := m.after(rec.OrderIssuer), len(m.Issuers)-1; left > 0; name, left = m.after(name), left-1 {
+			iss, _ := m.issuerNamed(name)
+			if iss.Name != asked && !tooLate(rec, f.would(iss, rec, f.now), f.now) {
+				return action{step: stepGoOver, issuer: name, reason: why}
+			}
+		}
+	}
+	waiting := maintain(rec, m, f, at)
+	if waiting.step == stepWait && late && rec.Current != nil && rec.NeedsAttention == "" {
+		return action{step: stepNote, reason: fmt.Sprintf("%s; raise issuers.%s.limits, or give it fallback_issuers", why, asked)}
+	}
+	waiting.forTurn, waiting.turn = waiting.step == stepWait, at
+	return waiting
+}
+
+// goOver has the next order be for another issuer, because the one that would be
+// asked has no turn in time.
+func (e *Engine) goOver(m *managed, seen *store.Certificate, next action) error {
+	from := m.asked(seen).Name
+	to, _ := m.issuerNamed(next.issuer)
+	detail := fmt.Sprintf("%s is asked instead of %s: %s", to.Name, from, next.reason)
+	err := e.update(m, func(rec *store.Certificate, emit func(wire.Event)) error {
+		if rec.Phase != store.PhaseIdle || rec.OrderIssuer != seen.OrderIssuer {
+			return errSuperseded
+		}
+		wentOver(rec, next.issuer)
+		emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail)})
+		return nil
+	})
+	if err != nil {
+		return unlessSuperseded(err)
+	}
+	e.turns.leaveOthers(m.Name, to.Name)
+	e.log.Warn("renewal goes over to another issuer", "certificate", m.Name, "issuer", from, "next_issuer", to.Name, "reason", next.reason)
+	return nil
+}
+
+// wentOver makes the next order one for another issuer of the list.
+func wentOver(rec *store.Certificate, to string) { rec.OrderIssuer, rec.IssuerAttempt = to, 0 }
+
 // after names the issuer that comes after the one of that name in the list; ""
 // is the first one, which comes after the last.
 func (m *managed) after(name string) string {
@@ -101,6 +161,4 @@ func (m *managed) asked(rec *store.Certificate) NamedIssuer {
 }
 
 // backToFirst makes the next order one for the first issuer.
-func backToFirst(rec *store.Certificate) {
-	rec.OrderIssuer, rec.IssuerAttempt = "", 0
-}
+func backToFirst(rec *store.Certificate) { wentOver(rec, "") }

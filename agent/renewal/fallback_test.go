@@ -97,6 +97,33 @@ func TestRetryableFailuresGoOverOnlyAtRisk(t *testing.T) {
 	w.issuedBy(1, 1)
 }
 
+// To wait for a turn is no failure of the issuer; but where it comes too late, the
+// stand-in is asked all the same.
+func TestATurnThatComesTooLateGoesOver(t *testing.T) {
+	w := newWorldOfMany(t, 4, Limits{OrdersPerHour: 1, Burst: 1})
+	w.standIn = newAuthority(t, w.clock.now)
+	w.open()
+	w.run(2*time.Minute, 10*time.Second)
+	w.issuedBy(1, 3)
+	went := w.events(wire.EventFailed)
+	require.Len(t, went, 3)
+	assert.Contains(t, went[0].Detail, "second is asked instead of ca: its turn at issuer ca comes too late")
+	for name, rec := range w.records() {
+		assert.Empty(t, rec.OrderIssuer, "%s begins with the first issuer again", name)
+		assert.Zero(t, rec.Attempt, name)
+		assert.Empty(t, rec.NeedsAttention, name)
+	}
+}
+
+// A turn that comes soon enough is waited for.
+func TestATurnThatComesInTimeIsWaitedFor(t *testing.T) {
+	w := newWorldOfMany(t, 3, Limits{OrdersPerHour: 12, Burst: 1})
+	w.standIn = newAuthority(t, w.clock.now)
+	w.open()
+	w.run(15*time.Minute, 10*time.Second)
+	w.issuedBy(3, 0)
+}
+
 func TestOneThatWasNeverServedGoesOverAfterThreeFailures(t *testing.T) {
 	w := newWorldOfTwo(t)
 	w.ca.interfere(failing(issuer.Error{Class: issuer.ClassConfig}))

@@ -2,7 +2,9 @@ package renewal
 
 import (
 	"cmp"
+	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/certctl/certctl/agent/store"
@@ -24,6 +26,19 @@ func (l Limits) interval() time.Duration { return time.Hour / time.Duration(l.Or
 
 func (l Limits) burst() int { return cmp.Or(l.Burst, 2*l.OrdersPerHour) }
 
+// taken is earned after one more order.
+func (l Limits) taken(earned, now time.Time) time.Time {
+	if l.OrdersPerHour == 0 {
+		return earned
+	}
+	return l.earnedAt(earned, now).Add(l.interval())
+}
+
+// overdrawn is what a host orders at most beyond an issuer's budget, for what would
+// end before its turn. The budget is a courtesy that must not cost a certificate;
+// this bound protects the account all the same.
+var overdrawn = Limits{OrdersPerHour: 20, Burst: 20}
+
 const (
 	// failingShare: of so many turns one is for a certificate whose last order
 	// failed, while others wait. An issuer counts failed orders like any other, and
@@ -41,79 +56,51 @@ const (
 	minLimit     = time.Minute
 )
 
-// wish is a certificate that waits for its turn.
-type wish struct {
-	name    string
-	failing bool
-	// failedAt is when it failed last: among those that fail each has its turn.
-	failedAt time.Time
-	forced   bool // by an operator, or because it is revoked
-	none     bool // there is no certificate yet
-	// lateAt is when the certificate in service is late in life, and notAfter when
-	// it expires; zero if there is none, and notAfter also if it has or is revoked.
-	lateAt, notAfter time.Time
-}
-
-func wishOf(rec *store.Certificate, now time.Time) wish {
-	cur := rec.Current
-	w := wish{name: rec.Name, failing: rec.OrderAttempt > 0, forced: rec.Forced || isRevoked(cur), none: cur == nil}
-	if w.failing {
-		w.failedAt = rec.LastErrorAt
-	}
-	if cur != nil {
-		w.lateAt = cur.End().Add(-fraction(usable(cur), attentionPart))
-		if !ended(cur, now) {
-			w.notAfter = cur.NotAfter
-		}
-	}
-	return w
-}
-
-// urgency comes first, the smallest: late in life, expired, or asked for by an
-// operator; then without a certificate; then what has time.
-func (w wish) urgency(now time.Time) int {
-	switch {
-	case w.forced || !w.none && !now.Before(w.lateAt):
-		return 0
-	case w.none:
-		return 1
-	}
-	return 2
-}
-
-// before orders wishes of one kind.
-func (w wish) before(other wish, now time.Time) bool {
-	return cmp.Or(cmp.Compare(w.urgency(now), other.urgency(now)), w.failedAt.Compare(other.failedAt), w.notAfter.Compare(other.notAfter), cmp.Compare(w.name, other.name)) < 0
-}
-
 // line is who waits for one issuer. It is a value without effects: what it holds
 // of store.Turns is stored by its owner before anybody acts on it.
 type line struct {
 	store.Turns
-	waiting map[string]wish
+	waiting waiting
 	probe   string // who was given a turn although the issuer is paused
-	served  int    // turns since the start, of which every failingShare'th is one for those that fail
+	// served counts the turns since the start of those that do not press, of which
+	// every failingShare'th is one for those that fail.
+	served int
 }
+
+func newLine() *line { return &line{waiting: newWaiting()} }
 
 // next is when there is a turn for who has ahead others before it, by the budget
 // alone.
 func (l *line) next(limits Limits, ahead int, now time.Time) time.Time {
-	if limits.OrdersPerHour == 0 {
+	return limits.next(l.EarnedAt, ahead, now)
+}
+
+// next is when there is a turn behind ahead others, if the passing of time makes
+// up at earned for all that were.
+func (l Limits) next(earned time.Time, ahead int, now time.Time) time.Time {
+	if l.OrdersPerHour == 0 {
 		return now
 	}
-	interval, burst := limits.interval(), limits.burst()
-	earned := l.earnedAt(limits, now).Add(time.Duration(ahead-burst+1) * interval)
-	if earned.Before(now) {
+	at := l.earnedAt(earned, now).Add(time.Duration(ahead-l.burst()+1) * l.interval())
+	if at.Before(now) {
 		return now
 	}
-	return earned
+	return at
+}
+
+// ready is how many turns there are now.
+func (l Limits) ready(earned, now time.Time) int {
+	if l.OrdersPerHour == 0 {
+		return math.MaxInt
+	}
+	spent := l.earnedAt(earned, now).Sub(now)
+	return l.burst() - int((spent+l.interval()-1)/l.interval())
 }
 
 // earnedAt is at least now, and never further ahead than a spent budget is: the
 // clock may have been set back since it was stored.
-func (l *line) earnedAt(limits Limits, now time.Time) time.Time {
-	at := l.EarnedAt
-	if latest := now.Add(time.Duration(limits.burst()) * limits.interval()); at.After(latest) {
+func (l Limits) earnedAt(at, now time.Time) time.Time {
+	if latest := now.Add(time.Duration(l.burst()) * l.interval()); at.After(latest) {
 		return latest
 	}
 	if at.Before(now) {
@@ -122,41 +109,76 @@ func (l *line) earnedAt(limits Limits, now time.Time) time.Time {
 	return at
 }
 
-// forFailing reports whether the turn after n others is for one that fails, if
-// both kinds wait.
-func (l *line) forFailing(n int) bool { return (l.served+n)%failingShare == failingShare-1 }
+// ahead is how many turns of the budget come before that of w. Those of the usual
+// and of the failing lane take turns, behind all that press.
+func (l *line) ahead(w *wish, now time.Time) int {
+	rank := l.waiting.rank(w, now)
+	pressing, failing := len(l.waiting.lanes[lanePressing]), len(l.waiting.lanes[laneFailing])
+	switch w.lane(now) {
+	case lanePressing:
+		return rank
+	case laneFailing:
+		return l.aheadOfFailing(rank)
+	}
+	others := 0
+	if first := l.untilFailing(); rank >= first {
+		others = 1 + (rank-first)/(failingShare-1)
+	}
+	return pressing + rank + min(failing, others)
+}
 
-// ahead is how many turns come before that of w.
-func (l *line) ahead(w wish, now time.Time) int {
-	before, others := 0, 0
-	for name, other := range l.waiting {
-		switch {
-		case name == w.name:
-		case other.failing != w.failing:
-			others++
-		case other.before(w, now):
-			before++
-		}
+// untilFailing is how many turns come before the next one for those that fail.
+func (l *line) untilFailing() int { return failingShare - 1 - l.served%failingShare }
+
+func (l *line) aheadOfFailing(rank int) int {
+	others := l.untilFailing() + rank*(failingShare-1)
+	return len(l.waiting.lanes[lanePressing]) + rank + min(len(l.waiting.lanes[laneUsual]), others)
+}
+
+// overdraft is when w has a turn beyond the budget, which is spent by those ahead
+// of it. One that fails leaves half of the overdraft to those that do not.
+func (l *line) overdraft(w *wish, limits Limits, now time.Time) time.Time {
+	rank := l.waiting.rank(w, now)
+	ready := limits.ready(l.EarnedAt, now)
+	before := max(rank-ready, 0)
+	if w.lane(now) == laneFailing {
+		within := sort.Search(rank, func(r int) bool { return l.aheadOfFailing(r) >= ready })
+		before = max(len(l.waiting.lanes[lanePressing])-ready, 0) + rank - within + overdrawn.Burst/2
 	}
-	for turn := 0; ; turn++ {
-		switch {
-		case l.forFailing(turn) != w.failing && others > 0:
-			others--
-		case before == 0:
-			return turn
-		default:
-			before--
-		}
+	return overdrawn.next(l.OverdrawnAt, before, now)
+}
+
+// join has w wait, if it does not, and returns what waits for it.
+func (l *line) join(w wish, limits Limits, now time.Time) *wish {
+	l.waiting.put(w, now)
+	if l.press(&w, limits, now); w.pressed {
+		l.waiting.put(w, now)
 	}
+	return l.waiting.byName[w.name]
+}
+
+// press notes that the turn of w would come after half of what is left of the
+// certificate in service.
+func (l *line) press(w *wish, limits Limits, now time.Time) {
+	left := w.notAfter.Sub(now)
+	if w.none || w.presses(now) || !l.next(limits, l.ahead(w, now), now).After(now.Add(left/retryAfterParts)) {
+		return
+	}
+	w.pressed = true
 }
 
 // turnOf is when w has its turn, now if it has it now.
-func (l *line) turnOf(w wish, limits Limits, now time.Time) time.Time {
+func (l *line) turnOf(w *wish, limits Limits, now time.Time) time.Time {
 	if limits.OrdersPerHour == 0 && !l.Paused {
 		return now // whoever waits, waits for nobody
 	}
 	ahead := l.ahead(w, now)
 	at := l.next(limits, ahead, now)
+	if at.After(now) && w.presses(now) {
+		if beyond := l.overdraft(w, limits, now); beyond.Before(at) {
+			at = beyond
+		}
+	}
 	if paused := l.pausedFor(w, now); paused.After(at) {
 		at = paused
 		if ahead == 0 && l.ProbeAt.Before(at) {
@@ -172,12 +194,12 @@ func (l *line) turnOf(w wish, limits Limits, now time.Time) time.Time {
 // pausedFor is until when the issuer is left alone for w; now if it need not be.
 // A certificate that is in service goes by the policy for Retry-After: it does not
 // wait for longer than half of what was left when that was said.
-func (l *line) pausedFor(w wish, now time.Time) time.Time {
+func (l *line) pausedFor(w *wish, now time.Time) time.Time {
 	if !l.Paused || !l.limited(now) {
 		return now
 	}
 	until := l.LimitedUntil
-	if left := w.notAfter.Sub(l.LimitedAt); !w.notAfter.IsZero() && left > 0 {
+	if left := w.notAfter.Sub(l.LimitedAt); now.Before(w.notAfter) && left > 0 {
 		if own := l.LimitedAt.Add(left / retryAfterParts); own.Before(until) {
 			until = own
 		}
@@ -191,13 +213,21 @@ func (l *line) limited(now time.Time) bool {
 	return now.Before(l.LimitedUntil) && l.LimitedUntil.Sub(now) <= backoff.MaxRetryAfter
 }
 
-// take uses up a turn.
+// take uses up a turn: of the budget where that has one for it.
 func (l *line) take(name string, limits Limits, now time.Time) {
-	delete(l.waiting, name)
-	l.served++
-	if limits.OrdersPerHour > 0 {
-		l.EarnedAt = l.earnedAt(limits, now).Add(limits.interval())
+	w := l.waiting.byName[name]
+	switch {
+	case w == nil:
+		l.EarnedAt = limits.taken(l.EarnedAt, now)
+	case l.next(limits, l.ahead(w, now), now).After(now):
+		l.OverdrawnAt = overdrawn.taken(l.OverdrawnAt, now)
+	default:
+		l.EarnedAt = limits.taken(l.EarnedAt, now)
+		if w.lane(now) != lanePressing {
+			l.served++
+		}
 	}
+	l.waiting.remove(name)
 	if l.Paused && l.limited(now) {
 		l.probe = name
 		l.ProbeAt = now.Add(max(minProbeGap, l.LimitedUntil.Sub(l.LimitedAt)/probeParts))
@@ -233,46 +263,28 @@ func (l *line) accepted() (changed bool) {
 
 // called lists those whose turn it is, the first first.
 func (l *line) called(limits func(name string) (Limits, bool), now time.Time) []string {
-	var kinds [2][]wish // those that do not fail, and those that do
-	for name, w := range l.waiting {
+	type call struct {
+		name  string
+		ahead int
+	}
+	var calls []call
+	for name, w := range l.waiting.byName {
 		of, ok := limits(name)
 		if !ok {
-			delete(l.waiting, name)
+			l.waiting.remove(name)
 			continue
 		}
-		if l.next(of, 0, now).After(now) {
+		if l.next(of, 0, now).After(now) && overdrawn.next(l.OverdrawnAt, 0, now).After(now) {
 			return nil
 		}
-		kind := 0
-		if w.failing {
-			kind = 1
+		if !l.turnOf(w, of, now).After(now) {
+			calls = append(calls, call{name, l.ahead(w, now)})
 		}
-		kinds[kind] = append(kinds[kind], w)
 	}
-	for _, kind := range kinds {
-		slices.SortFunc(kind, func(a, b wish) int {
-			if a.before(b, now) {
-				return -1
-			}
-			return 1
-		})
-	}
-	var names []string
-	for turn := 0; len(kinds[0])+len(kinds[1]) > 0; turn++ {
-		kind := 0
-		if len(kinds[0]) == 0 || l.forFailing(turn) && len(kinds[1]) > 0 {
-			kind = 1
-		}
-		w := kinds[kind][0]
-		kinds[kind] = kinds[kind][1:]
-		of, _ := limits(w.name)
-		if l.next(of, turn, now).After(now) {
-			break
-		}
-		if paused := l.pausedFor(w, now); paused.After(now) && (turn > 0 || l.ProbeAt.After(now)) {
-			continue
-		}
-		names = append(names, w.name)
+	slices.SortFunc(calls, func(a, b call) int { return cmp.Compare(a.ahead, b.ahead) })
+	names := make([]string, len(calls))
+	for i, c := range calls {
+		names[i] = c.name
 	}
 	return names
 }

@@ -142,8 +142,7 @@ func (e *Engine) Status() ([]Status, error) {
 			Former: rec.Current != nil && rec.Current.ConfigDigest != now.managed[name].digest,
 		}
 		if next := decide(rec, now.managed[name], e.facts(name)); next.forTurn {
-			iss := now.managed[name].asked(rec)
-			s.WaitsFor, s.WaitsUntil = iss.Name, e.turns.at(iss, rec, e.now())
+			s.WaitsFor, s.WaitsUntil = now.managed[name].asked(rec).Name, next.turn
 		}
 		e.mu.Lock()
 		if doing, busy := e.working[name]; busy && doing != stepWait {

@@ -188,6 +188,9 @@ func (r *rehearsal) do(next action) error {
 		g := r.rec.Next
 		renewAt, checkAt := moments(g, r.now, r.draw(), r.draw())
 		return finished(r.rec, g, renewAt, checkAt)
+	case stepGoOver:
+		wentOver(r.rec, next.issuer)
+		return nil
 	case stepRetire:
 		retired(r.rec)
 		return nil

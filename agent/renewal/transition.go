@@ -344,7 +344,12 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 		}
 	}
 	rec.NextAction = f.now
-	if next := decide(rec, m, f); next.step == stepWait {
+	next := decide(rec, m, f)
+	if next.step == stepNote && next.reason != "" {
+		rec.NeedsAttention = clip(next.reason)
+		next = decide(rec, m, f)
+	}
+	if next.step == stepWait {
 		rec.NextAction = next.until
 	}
 }

@@ -39,7 +39,7 @@ func (t *turns) load() error {
 func (t *turns) line(issuer string) *line {
 	l := t.lines[issuer]
 	if l == nil {
-		l = &line{waiting: make(map[string]wish)}
+		l = newLine()
 		t.lines[issuer] = l
 	}
 	return l
@@ -76,17 +76,33 @@ func (t *turns) at(iss NamedIssuer, rec *store.Certificate, now time.Time) time.
 	if l == nil {
 		return time.Time{}
 	}
-	w := wishOf(rec, now)
+	w := wishOf(rec)
 	var at time.Time
 	switch {
 	case rec.Next == nil:
 		// It wants one, or nobody would ask. Whoever asks stands in the line from
 		// then on, also after a restart: the first in a paused one is its probe.
-		l.waiting[rec.Name] = w
-		at = l.turnOf(w, iss.Limits, now)
+		at = l.turnOf(l.join(w, iss.Limits, now), iss.Limits, now)
 	case l.probe != rec.Name:
-		at = l.pausedFor(w, now)
+		at = l.pausedFor(&w, now)
 	}
+	if !at.After(now) {
+		return time.Time{}
+	}
+	return at
+}
+
+// would is at for an issuer that the certificate does not wait for.
+func (t *turns) would(iss NamedIssuer, rec *store.Certificate, now time.Time) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.lines[iss.Name]
+	if l == nil {
+		return time.Time{}
+	}
+	w := wishOf(rec)
+	l.press(&w, iss.Limits, now)
+	at := l.turnOf(&w, iss.Limits, now)
 	if !at.After(now) {
 		return time.Time{}
 	}
@@ -96,13 +112,8 @@ func (t *turns) at(iss NamedIssuer, rec *store.Certificate, now time.Time) time.
 // take takes a turn for a new order, or has the certificate wait for one.
 func (t *turns) take(iss NamedIssuer, rec *store.Certificate, now time.Time) (ok bool, _ error) {
 	err := t.change(iss.Name, func(l *line) (keep bool) {
-		for name, other := range t.lines {
-			if name != iss.Name {
-				delete(other.waiting, rec.Name)
-			}
-		}
-		w := wishOf(rec, now)
-		l.waiting[rec.Name] = w
+		t.leaveOther(rec.Name, iss.Name)
+		w := l.join(wishOf(rec), iss.Limits, now)
 		if ok = !l.turnOf(w, iss.Limits, now).After(now); !ok {
 			return false
 		}
@@ -113,12 +124,28 @@ func (t *turns) take(iss NamedIssuer, rec *store.Certificate, now time.Time) (ok
 	return ok, err
 }
 
+// leaveOthers ends the waiting of a certificate at all issuers but one.
+func (t *turns) leaveOthers(name, issuer string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaveOther(name, issuer)
+}
+
+// leaveOther is leaveOthers with t.mu held.
+func (t *turns) leaveOther(name, issuer string) {
+	for of, l := range t.lines {
+		if of != issuer {
+			l.waiting.remove(name)
+		}
+	}
+}
+
 // leave ends the waiting of a certificate that wants no order any more.
 func (t *turns) leave(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range t.lines {
-		delete(l.waiting, name)
+		l.waiting.remove(name)
 	}
 }
 
@@ -128,7 +155,7 @@ func (t *turns) called(limits func(issuer, name string) (Limits, bool), now time
 	defer t.mu.Unlock()
 	var names []string
 	for issuer, l := range t.lines {
-		if len(l.waiting) > 0 {
+		if len(l.waiting.byName) > 0 {
 			names = append(names, l.called(func(name string) (Limits, bool) { return limits(issuer, name) }, now)...)
 		}
 	}

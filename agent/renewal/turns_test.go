@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func TestOrdersKeepWithinTheBudget(t *testing.T) {
 	}
 	assert.Equal(t, 40, w.ca.issuedCount())
 	assert.Empty(t, w.events(wire.EventFailed))
-	assert.Empty(t, w.e.turns.lines["ca"].waiting)
+	assert.Empty(t, w.e.turns.lines["ca"].waiting.byName)
 }
 
 // Certificates that can never be had use a part of the budget and no more.
@@ -208,7 +209,7 @@ func TestALimitOfTheAccountStopsWhatIsNew(t *testing.T) {
 // A certificate that is about to expire does not wait for an authority's pause
 // longer than its own policy says.
 func TestAPauseEndsEarlierForWhatExpires(t *testing.T) {
-	l := &line{waiting: map[string]wish{}}
+	l := newLine()
 	l.refused("one", 20*time.Hour, noon)
 	assert.False(t, l.Paused)
 	l.refused("one", 20*time.Hour, noon)
@@ -222,11 +223,11 @@ func TestAPauseEndsEarlierForWhatExpires(t *testing.T) {
 		"has time":      {30 * day, 20 * time.Hour},
 		"expires first": {6 * time.Hour, 3 * time.Hour},
 	} {
-		assert.Equal(t, noon.Add(c.want), l.pausedFor(wish{name: name, notAfter: noon.Add(c.expires)}, noon), name)
+		assert.Equal(t, noon.Add(c.want), l.pausedFor(&wish{name: name, notAfter: noon.Add(c.expires)}, noon), name)
 	}
-	assert.Equal(t, noon.Add(20*time.Hour), l.pausedFor(wish{none: true}, noon))
-	assert.Equal(t, noon.Add(21*time.Hour), l.pausedFor(wish{none: true}, noon.Add(21*time.Hour)), "it is over")
-	assert.Equal(t, noon.Add(-400*day), l.pausedFor(wish{none: true}, noon.Add(-400*day)), "a clock that was set back prolongs nothing")
+	assert.Equal(t, noon.Add(20*time.Hour), l.pausedFor(&wish{none: true}, noon))
+	assert.Equal(t, noon.Add(21*time.Hour), l.pausedFor(&wish{none: true}, noon.Add(21*time.Hour)), "it is over")
+	assert.Equal(t, noon.Add(-400*day), l.pausedFor(&wish{none: true}, noon.Add(-400*day)), "a clock that was set back prolongs nothing")
 	assert.True(t, l.accepted())
 	assert.False(t, l.accepted())
 	assert.Equal(t, store.Turns{}, l.Turns)
@@ -237,44 +238,177 @@ func TestAPauseEndsEarlierForWhatExpires(t *testing.T) {
 func TestTheLineKeepsItsBudget(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{OrdersPerHour: rapid.IntRange(1, 50).Draw(t, "an hour"), Burst: rapid.IntRange(0, 20).Draw(t, "burst")}
-		l := &line{waiting: map[string]wish{}}
+		l := newLine()
 		now := noon
-		var taken []time.Time
+		var taken, beyond []time.Time
 		for n := range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(40*time.Minute)).Draw(t, "pass")))
 			w := wish{
 				name: fmt.Sprint(n), failing: rapid.Bool().Draw(t, "failing"), none: rapid.Bool().Draw(t, "none"),
 				lateAt: noon.Add(time.Hour), notAfter: noon.Add(time.Duration(rapid.IntRange(1, 50).Draw(t, "expires")) * time.Hour),
 			}
-			l.waiting[w.name] = w
+			l.waiting.put(w, now)
 			places := map[int]bool{}
-			for _, waiting := range l.waiting {
+			for _, waiting := range l.waiting.byName {
 				places[l.ahead(waiting, now)] = true
 			}
-			if len(places) != len(l.waiting) {
-				t.Fatalf("%d places for %d", len(places), len(l.waiting))
+			if len(places) != len(l.waiting.byName) {
+				t.Fatalf("%d places for %d", len(places), len(l.waiting.byName))
 			}
 			names := l.called(func(string) (Limits, bool) { return limits, true }, now)
 			for i, name := range names {
-				if l.ahead(l.waiting[name], now) != 0 {
+				w := l.waiting.byName[name]
+				if l.ahead(w, now) != 0 && (!w.failing || !w.presses(now)) {
 					t.Fatalf("%s is called as number %d and is not the first", name, i)
 				}
-				if at := l.turnOf(l.waiting[name], limits, now); !at.Equal(now) {
+				if at := l.turnOf(l.waiting.byName[name], limits, now); !at.Equal(now) {
 					t.Fatalf("%s is called at %v, and its turn is at %v", name, now, at)
 				}
-				l.take(name, limits, now)
-				taken = append(taken, now)
+				before := l.OverdrawnAt
+				if l.take(name, limits, now); l.OverdrawnAt.Equal(before) {
+					taken = append(taken, now)
+					continue
+				}
+				if !w.presses(now) {
+					t.Fatalf("%s has time and is let through beyond the budget", name)
+				}
+				beyond = append(beyond, now)
 			}
-			for name, waiting := range l.waiting {
+			for name, waiting := range l.waiting.byName {
 				if !l.turnOf(waiting, limits, now).After(now) {
 					t.Fatalf("%s is not called and has its turn", name)
 				}
 			}
 		}
-		for i := range taken {
-			for j := i; j < len(taken); j++ {
-				if most := limits.burst() + int(taken[j].Sub(taken[i])/limits.interval()) + 1; j-i+1 > most {
-					t.Fatalf("%d orders in %v, at most %d are allowed", j-i+1, taken[j].Sub(taken[i]), most)
+		for _, c := range []struct {
+			limits Limits
+			taken  []time.Time
+		}{{limits, taken}, {overdrawn, beyond}} {
+			for i, first := range c.taken {
+				for j, last := range c.taken[i:] {
+					if most := c.limits.burst() + int(last.Sub(first)/c.limits.interval()) + 1; j+1 > most {
+						t.Fatalf("%d orders in %v, at most %d are allowed", j+1, last.Sub(first), most)
+					}
+				}
+			}
+		}
+	})
+}
+
+// The budget is a courtesy: no certificate expires for it, whatever else is asked
+// for, up to a bound that protects the account.
+func TestTheBudgetLetsNothingExpire(t *testing.T) {
+	w := newWorldOfMany(t, 4, Limits{})
+	w.ca.life = 2 * time.Hour
+	w.open()
+	w.tick()
+	w.tick()
+	require.Equal(t, 4, w.ca.issuedCount())
+	w.close()
+	w.limits = Limits{OrdersPerHour: 2, Burst: 2}
+	w.clock.advance(40 * time.Minute) // not due yet
+	w.open()
+	for _, name := range w.names {
+		require.NoError(t, w.e.Renew(t.Context(), name))
+	}
+	// Four renewals an hour are due, twice what the budget has.
+	for range 12 * 6 {
+		w.tick()
+		w.tick()
+		for name, rec := range w.records() {
+			require.True(t, w.clock.now().Before(rec.Current.NotAfter), "%s has expired", name)
+			require.Empty(t, rec.NeedsAttention, name)
+		}
+		w.clock.advance(2 * time.Minute)
+	}
+	assert.Empty(t, w.events(wire.EventFailed))
+}
+
+// Beyond the bound a person is told, before it is too late and with the reason.
+func TestWhatTheBoundLetsExpireIsSaid(t *testing.T) {
+	w := newWorldOfMany(t, 30, Limits{})
+	w.ca.life = 2 * time.Hour
+	w.open()
+	w.tick()
+	w.tick()
+	require.Equal(t, 30, w.ca.issuedCount())
+	w.close()
+	w.limits = Limits{OrdersPerHour: 1, Burst: 1}
+	w.clock.advance(115 * time.Minute)
+	w.open()
+	w.tick()
+	w.tick()
+	require.Equal(t, 30+1+overdrawn.Burst, w.ca.issuedCount())
+	told := 0
+	for _, rec := range w.records() {
+		if rec.NeedsAttention != "" {
+			told++
+			assert.Contains(t, rec.NeedsAttention, "its turn at issuer ca comes too late")
+			assert.Contains(t, rec.NeedsAttention, "raise issuers.ca.limits, or give it fallback_issuers")
+			assert.True(t, w.clock.now().Before(rec.Current.NotAfter))
+		}
+	}
+	assert.Positive(t, told)
+	w.reopen() // which gives nobody a turn
+	w.tick()
+	require.Equal(t, 30+1+overdrawn.Burst, w.ca.issuedCount())
+	w.run(2*time.Hour, time.Minute)
+	for name, rec := range w.records() {
+		assert.Empty(t, rec.NeedsAttention, name)
+		assert.True(t, w.clock.now().Before(rec.Current.NotAfter), name)
+	}
+}
+
+// When everything is asked for at once, what expires soon is before what has no
+// certificate, and what fails after what does not.
+func TestWhatIsForcedStandsByItsNeed(t *testing.T) {
+	inService := func(name string, left time.Duration) wish {
+		return wish{name: name, forced: true, lateAt: noon.Add(left - 9*day), notAfter: noon.Add(left)}
+	}
+	failing := inService("f failing", time.Minute)
+	failing.failing, failing.failedAt = true, noon.Add(-time.Hour)
+	l := newLine()
+	l.served = failingShare - 1 // the turn of those that fail
+	for _, w := range []wish{
+		inService("a has time", 80*day), {name: "b none", forced: true, none: true}, inService("c expires later", time.Hour),
+		inService("d expired", -time.Hour), inService("e expires soon", 5*time.Minute), failing,
+	} {
+		l.waiting.put(w, noon)
+	}
+	order := make([]string, len(l.waiting.byName))
+	for name, w := range l.waiting.byName {
+		order[l.ahead(w, noon)] = name
+	}
+	assert.Equal(t, []string{"e expires soon", "c expires later", "d expired", "f failing", "b none", "a has time"}, order)
+}
+
+// The order that is kept is the one that sorting at that moment gives.
+func TestTheLineStaysInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLine()
+		now := noon
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(-20, 60).Draw(t, "minutes")) * time.Minute)
+			name := fmt.Sprint(rapid.IntRange(0, 12).Draw(t, "name"))
+			if rapid.IntRange(0, 3).Draw(t, "leaves") == 0 {
+				l.waiting.remove(name)
+			} else {
+				w := wish{name: name, failing: rapid.Bool().Draw(t, "failing"), forced: rapid.Bool().Draw(t, "forced"), none: rapid.Bool().Draw(t, "none")}
+				if !w.none {
+					w.lateAt = noon.Add(time.Duration(rapid.IntRange(-100, 900).Draw(t, "late")) * time.Minute)
+					w.notAfter = w.lateAt.Add(time.Duration(rapid.IntRange(0, 200).Draw(t, "left")) * time.Minute)
+				}
+				l.join(w, Limits{OrdersPerHour: 3, Burst: 1}, now)
+			}
+			anew := newWaiting()
+			for name, w := range l.waiting.byName {
+				anew.byName[name] = w
+			}
+			anew.refresh(now)
+			l.waiting.refresh(now)
+			for i := range anew.lanes {
+				if !slices.Equal(anew.lanes[i], l.waiting.lanes[i]) {
+					t.Fatalf("lane %d is out of order", i)
 				}
 			}
 		}
@@ -298,7 +432,7 @@ func TestARaisedBudgetIsUsedAtOnce(t *testing.T) {
 
 func TestALineAfterTheClockWasSetBack(t *testing.T) {
 	limits := Limits{OrdersPerHour: 10, Burst: 2}
-	l := &line{waiting: map[string]wish{}}
+	l := newLine()
 	for range 2 {
 		l.take("x", limits, noon)
 	}

@@ -96,7 +96,7 @@ func (e *Engine) facts(name string) facts {
 	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return facts{now: now, verifyAt: e.verifyAt[name], turn: e.turns.at}
+	return facts{now: now, verifyAt: e.verifyAt[name], turn: e.turns.at, would: e.turns.would}
 }
 
 // verified puts off the next verification.

@@ -220,6 +220,8 @@ type ClockMark struct {
 type Turns struct {
 	// EarnedAt is when the passing of time has made up for every order so far.
 	EarnedAt time.Time `json:"earned_at,omitzero"`
+	// OverdrawnAt is the same for the orders that were begun beyond the budget.
+	OverdrawnAt time.Time `json:"overdrawn_at,omitzero"`
 	// LimitedAt is when the issuer last said that it takes nothing new until
 	// LimitedUntil, and LimitedFor the certificate that it said so for.
 	LimitedAt    time.Time `json:"limited_at,omitzero"`
