@@ -268,13 +268,18 @@ func (l *line) called(limits func(name string) (Limits, bool), now time.Time) []
 		ahead int
 	}
 	var calls []call
+	beyond := !overdrawn.next(l.OverdrawnAt, 0, now).After(now)
+	spent := false
 	for name, w := range l.waiting.byName {
+		if spent && (!beyond || !w.presses(now)) {
+			continue // without a search for its place
+		}
 		of, ok := limits(name)
 		if !ok {
 			l.waiting.remove(name)
 			continue
 		}
-		if l.next(of, 0, now).After(now) && overdrawn.next(l.OverdrawnAt, 0, now).After(now) {
+		if spent = l.next(of, 0, now).After(now); spent && !beyond {
 			return nil
 		}
 		if !l.turnOf(w, of, now).After(now) {

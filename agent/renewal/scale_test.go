@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/internal/counts"
 	"github.com/certctl/certctl/shared/pki"
 )
 
@@ -53,7 +54,9 @@ type crowd struct {
 	clock *clock
 }
 
-func newCrowd(tb testing.TB, n, due int) *crowd {
+func newCrowd(tb testing.TB, n, due int) *crowd { return newLimitedCrowd(tb, n, due, Limits{}) }
+
+func newLimitedCrowd(tb testing.TB, n, due int, limits Limits) *crowd {
 	tb.Helper()
 	dir := tb.TempDir()
 	c := &crowd{clock: &clock{at: drillStart}}
@@ -73,7 +76,7 @@ func newCrowd(tb testing.TB, n, due int) *crowd {
 		name := fmt.Sprintf("c%06d", i)
 		cfg.Managed = append(cfg.Managed, Managed{
 			Name: name, Names: pki.MustParseNames(name + ".example.com"), KeyAlgorithm: pki.ECDSAP256,
-			Issuers: []NamedIssuer{{Name: "ca", Issuer: busy{}}},
+			Issuers: []NamedIssuer{{Name: "ca", Issuer: busy{}, Limits: limits}},
 		})
 	}
 	c.e, err = New(cfg)
@@ -144,6 +147,63 @@ func TestIdleWritesNothing(t *testing.T) {
 	spent := c.file.Commits() - commits
 	assert.Positive(t, spent)
 	assert.LessOrEqual(t, spent, uint64(5))
+}
+
+// Ten thousand that wait for one issuer's turns: what each one and a status cost
+// grows with the logarithm of their number.
+func TestALongLineCostsLittle(t *testing.T) {
+	limits := Limits{OrdersPerHour: 100} // the default for public authorities
+	perCertificate := make(map[int]int)
+	for _, n := range []int{100, 10_000} {
+		turns := newTurns(nil)
+		turns.lines["ca"] = newLine()
+		turns.lines["ca"].EarnedAt = drillStart.Add(2 * time.Hour) // spent
+		iss := NamedIssuer{Name: "ca", Limits: limits}
+		recs := make([]*store.Certificate, n)
+		for i := range recs {
+			// Each has moments of its own, and they come in no order.
+			recs[i] = inServiceSubject(fmt.Sprintf("c%06d", i), 90*day, 61*day+time.Duration(i*7919%n)*time.Second).Record
+			recs[i].Forced = i%2 == 0
+		}
+		look := func(now time.Time) {
+			for _, rec := range recs {
+				require.True(t, turns.at(iss, rec, now).After(now))
+			}
+		}
+		look(drillStart) // all come to the line
+		look(drillStart.Add(time.Second))
+		require.Len(t, turns.lines["ca"].waiting.byName, n)
+		perCertificate[n] = turns.lines["ca"].waiting.compared / n
+	}
+	counts.Report(t, "line-comparisons", perCertificate[10_000], "comparisons for each of 10000 certificates that come to a line and are looked at again")
+	// Twice as many digits are twice as many comparisons, and a few searches each.
+	assert.LessOrEqual(t, perCertificate[10_000], 3*perCertificate[100])
+	assert.LessOrEqual(t, perCertificate[10_000], 150)
+}
+
+// A status of certificates that wait for turns reads each once and compares few.
+func TestStatusOfALongLine(t *testing.T) {
+	const n = 3000
+	c := newLimitedCrowd(t, n, 0, Limits{OrdersPerHour: 100})
+	require.NoError(t, c.file.UpdateAll(c.e.configured().names, func(tx *store.CertificateTx) error {
+		tx.Record.Forced = true
+		return nil
+	}))
+	l := newLine()
+	l.EarnedAt = c.clock.now().Add(2 * time.Hour) // spent
+	c.e.turns.lines["ca"] = l
+	for range 2 { // the first brings all to the line
+		c.store.reads.Store(0)
+		l.waiting.compared = 0
+		status, err := c.e.Status()
+		require.NoError(t, err)
+		for _, s := range status {
+			require.Equal(t, "ca", s.WaitsFor)
+		}
+	}
+	assert.EqualValues(t, n, c.store.reads.Load())
+	assert.LessOrEqual(t, l.waiting.compared, 40*n)
+	assert.Zero(t, c.store.updates.Load())
 }
 
 // BenchmarkTick shows that a tick costs what is due and not what exists.

@@ -22,11 +22,17 @@ import (
 	"github.com/certctl/certctl/agent/issuer/acme"
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/internal/counts"
 	"github.com/certctl/certctl/shared/pki"
 )
 
-// Ten thousand certificates on one host: the agent is ready and at work within
-// two seconds, writes nothing that did not change, and answers at once.
+// Ten thousand certificates on one host: the agent starts, does what is due and
+// answers, and writes nothing that did not change. Measured are the times to be
+// ready and over the first visit, that of a status, and what is resident: they are
+// reported, and are seconds at most on a machine that has nothing else to do.
+// Asserted is only what holds beside other tests and under the race detector,
+// where all of that takes many times as long: that the first visit is over within
+// a minute. How the cost grows is for agent/renewal's tests, which count steps.
 func TestTenThousandCertificates(t *testing.T) {
 	const n = 10_000
 	notify := filepath.Join(t.TempDir(), "notify")
@@ -87,11 +93,15 @@ func TestTenThousandCertificates(t *testing.T) {
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 
-	t.Logf("%d certificates: ready after %v, first visit over after %v; status %v, list %v, drill %v; %.1f MiB resident; state file %.1f MiB",
-		n, atReady.Round(time.Millisecond), atWork.Round(time.Millisecond), took.Round(time.Millisecond), listed.Round(time.Millisecond),
-		drilled.Round(time.Millisecond), mib(rss), mib(after.Size()))
-	// Loose, because this runs beside everything else and with the race detector.
-	assert.Less(t, atWork, 10*time.Second)
+	t.Logf("%d certificates: list %v, drill %v; state file %.1f MiB", n, listed.Round(time.Millisecond), drilled.Round(time.Millisecond), mib(after.Size()))
+	milliseconds := func(name string, took time.Duration, what string) {
+		counts.Report(t, "ten-thousand-"+name, int(took.Milliseconds()), "milliseconds "+what)
+	}
+	milliseconds("ready", atReady, "from the start of an agent with 10000 certificates until it is ready")
+	milliseconds("first-visit", atWork, "from its start until its first visit of a certificate is over")
+	milliseconds("status", took, "for its status")
+	counts.Report(t, "ten-thousand-resident", int(rss>>10), "KiB resident of that agent")
+	assert.Less(t, atWork, time.Minute)
 	assert.Equal(t, before.Size(), after.Size(), "the state file does not grow")
 	a.stop()
 }
