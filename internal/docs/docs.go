@@ -16,7 +16,14 @@ Durations are written ` + "`90s`, `12h`, `30d`" + `. In the environment, lists a
 be read from a file instead: ` + "`<key>_file`" + ` in the YAML file, ` + "`<VARIABLE>_FILE`" + ` in the environment.
 
 The agent reads ` + "`/etc/certctl/agent.yaml`" + `, the coordinator ` + "`/etc/certctl/coordinator.yaml`" + `; ` + "`--config`" + ` or
-` + "`CERTCTL_CONFIG_FILE`" + ` names another file. The coordinator needs no file at all.`
+` + "`CERTCTL_CONFIG_FILE`" + ` names another file. The coordinator needs no file at all.
+
+Whoever can change the agent's configuration can run commands with its rights. Therefore a configuration file is refused,
+at the start, at a reload and by ` + "`check-config`" + `, when somebody else than root and the user that the program runs as
+owns it or may write it, or could replace it because its directory is open to writing without the sticky bit. A file with
+a secret is refused when others may read it: give it the mode 0600, or leave it to root with 0640 and the group of the
+program. On Windows neither is checked: keep these files in a directory that only administrators may write, with secrets
+in one that only they may read.`
 
 // Configuration is docs/operator/configuration.md.
 func Configuration() ([]byte, error) {

@@ -54,7 +54,7 @@ func (s *Source) Load(dst any) (*settings.Report, error) {
 	}
 	file, named := s.File()
 	return settings.Load(dst, settings.Options{
-		File: file, FileRequired: named, Env: os.Environ(), Flags: flags,
+		File: file, FileRequired: named, Guarded: true, Env: os.Environ(), Flags: flags,
 		KnownEnv: Environment,
 	})
 }

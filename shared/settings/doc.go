@@ -31,7 +31,8 @@
 // Durations are written as in Go, and days are understood as 24 hours: 90s, 12h, 30d, 1d12h. In the environment and in
 // flags, lists are separated by commas and maps are written key=value,key=value. Each Secret setting NAME may instead be
 // read from a file: NAME_FILE in the environment, <key>_file in the YAML file (relative to the directory of that file).
-// One source may not give both.
+// One source may not give both. A secret's file that others can read is refused; one of root's may be readable by its
+// group.
 //
 // # YAML
 //

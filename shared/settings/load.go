@@ -24,6 +24,9 @@ type Options struct {
 	Text []byte
 	// FileRequired makes it a problem if File does not exist: set it when the user named the file.
 	FileRequired bool
+	// Guarded refuses a File that others than root and this process's user may change: set it for a program that does
+	// what the file says with rights that others do not have. It is not judged on Windows.
+	Guarded bool
 	// Env is the environment in the form of os.Environ.
 	Env []string
 	// KnownEnv are CERTCTL_ variables of sibling binaries, which are not warned about. See EnvNames.
@@ -106,14 +109,19 @@ func (l *loader) applyFile() {
 	origin := Origin{Source: SourceFile, File: l.File}
 	data, err := l.Text, error(nil)
 	if data == nil {
-		data, err = readBounded(l.File, maxFileSize)
+		data, err = readBounded(l.File, maxFileSize, l.checkFile)
 	}
+	access, refused := errors.AsType[*AccessError](err)
 	switch {
 	case len(data) > maxFileSize:
 		l.fileLost = true
 		l.problem("", origin, fmt.Errorf("the text is larger than %d KiB", maxFileSize>>10))
 		return
 	case errors.Is(err, os.ErrNotExist) && !l.FileRequired:
+		return
+	case refused:
+		l.fileLost = true
+		l.problem("", origin, fmt.Errorf("the configuration file is not used: %w", access))
 		return
 	case errors.Is(err, os.ErrPermission):
 		// A check by root finds nothing wrong with it: a service has a user of its own.
@@ -138,13 +146,28 @@ func (l *loader) applyFile() {
 	}
 }
 
-// readBounded reads a file and refuses one that is larger than limit bytes.
-func readBounded(path string, limit int64) (data []byte, err error) {
+// checkFile judges who may change the configuration file.
+func (l *loader) checkFile(path string, info os.FileInfo) error {
+	if !l.Guarded {
+		return nil
+	}
+	return checkUnchangeable(path, info)
+}
+
+// readBounded reads a file and refuses one that is larger than limit bytes, or that check refuses.
+func readBounded(path string, limit int64, check func(path string, info os.FileInfo) error) (data []byte, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = cmp.Or(err, file.Close()) }()
+	info, err := file.Stat() // of what is read, whatever has the name by now
+	if err != nil {
+		return nil, err
+	}
+	if err := check(path, info); err != nil {
+		return nil, err
+	}
 	data, err = io.ReadAll(io.LimitReader(file, limit+1))
 	if err != nil {
 		return nil, err
@@ -157,7 +180,10 @@ func readBounded(path string, limit int64) (data []byte, err error) {
 
 // readSecret sets a secret from a file. One line break at the end is not part of the secret, since most editors add it.
 func (f *field) readSecret(path string, v reflect.Value) error {
-	data, err := readBounded(path, maxSecretSize)
+	data, err := readBounded(path, maxSecretSize, checkReaders)
+	if access, refused := errors.AsType[*AccessError](err); refused {
+		return fmt.Errorf("the secret file is not used: %w", access)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot read the secret file: %w", err)
 	}
