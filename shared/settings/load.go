@@ -51,7 +51,7 @@ func Load(dst any, options Options) (*Report, error) {
 		schema:  schema,
 		root:    reflect.New(schema.typ).Elem(),
 		env:     environment(options.Env),
-		report:  &Report{origins: make(map[string]Origin)},
+		report:  &Report{origins: make(map[string]Origin), file: options.File},
 	}
 	l.applyDefaults(schema, l.root)
 	l.applyFile()

@@ -94,8 +94,12 @@ type Report struct {
 	origins  map[string]Origin
 	values   []Value
 	warnings []string
+	file     string
 	fileRead bool
 }
+
+// File is the path of the configuration file, whether it was there or not; "" without one.
+func (r *Report) File() string { return r.file }
 
 // FileRead reports whether the configuration file was there.
 func (r *Report) FileRead() bool { return r.fileRead }

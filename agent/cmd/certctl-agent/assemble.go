@@ -42,6 +42,7 @@ type parts struct {
 	before  map[string]madeIssuer
 	made    map[string]madeIssuer    // of managed
 	issuers map[string]issuer.Issuer // of managed, the coordinator's CA too
+	own     *config.Own              // where nothing is installed; nil until it is asked for
 	clock   *clock.Clock             // nil in a check of the configuration
 	log     *slog.Logger
 }
@@ -61,7 +62,7 @@ func sameIssuer(a, b config.Issuer) bool { return reflect.DeepEqual(a, b) }
 func (p *parts) with(s *config.Settings, report *settings.Report) *parts {
 	next := *p
 	next.settings, next.report = s, report
-	next.before, next.made, next.issuers = p.made, nil, nil
+	next.before, next.made, next.issuers, next.own = p.made, nil, nil, nil
 	return &next
 }
 
@@ -230,6 +231,14 @@ func readRoots(path string) (*x509.CertPool, []byte, error) {
 }
 
 func (p *parts) target(d *managed.Deployment, names pki.Names) (*file.Target, error) {
+	if p.own == nil {
+		p.own = p.settings.Own(p.report)
+	}
+	for _, f := range d.Files.Paths() {
+		if err := p.own.Check(f.Path); err != nil {
+			return nil, fmt.Errorf("files.%s: %w", f.Key, err)
+		}
+	}
 	cfg := file.Config{
 		Paths: file.Paths{
 			Certificate: d.Files.Certificate, Chain: d.Files.Chain, FullChain: d.Files.FullChain,
