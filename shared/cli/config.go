@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,14 +62,16 @@ func (s *Source) Load(dst any) (*settings.Report, error) {
 
 // CheckConfig is the verb check-config. fresh makes an empty settings struct;
 // more, if not nil, makes checks beyond those of the struct, without side
-// effects.
-func CheckConfig[T any](source *Source, more func(*T, *settings.Report) error) *cobra.Command {
+// effects; its warnings are of what is no error.
+func CheckConfig[T any](source *Source, more func(*T, *settings.Report) (warnings []string, err error)) *cobra.Command {
 	var explain, effective, example bool
 	cmd := &cobra.Command{
 		Use:   "check-config",
 		Short: "Check the configuration and change nothing",
 		Long: `Reads the configuration as "run" would, from file, environment and flags, and
-reports everything that is wrong with it, each with file, line and column.
+reports everything that is wrong with it, each with file, line and column. What
+this host lacks, such as a program or a user that a package may bring later, is a
+warning on the standard error.
 
 Exit status: 0 the configuration is good, 1 it is not.`,
 		Args: cobra.NoArgs,
@@ -84,13 +87,18 @@ Exit status: 0 the configuration is good, 1 it is not.`,
 				return err
 			}
 			report, err := source.Load(dst)
-			if err == nil && more != nil {
-				err = more(dst, report)
-			}
 			if err != nil {
 				return err
 			}
-			for _, warning := range report.Warnings() {
+			warnings := report.Warnings()
+			if more != nil {
+				found, err := more(dst, report)
+				if err != nil {
+					return err
+				}
+				warnings = slices.Concat(warnings, found)
+			}
+			for _, warning := range warnings {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning)
 			}
 			switch {

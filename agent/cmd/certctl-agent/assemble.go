@@ -274,10 +274,12 @@ func (p *parts) target(d *managed.Deployment, names pki.Names) (*file.Target, er
 
 // checkAssembly makes everything that the configuration describes, and throws
 // it away: what only issuers and targets can judge is reported too.
-func checkAssembly(s *config.Settings, report *settings.Report) error {
+func checkAssembly(s *config.Settings, report *settings.Report) (warnings []string, err error) {
 	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, log: slog.New(slog.DiscardHandler)}
-	_, err := p.managed()
-	return err
+	if _, err := p.managed(); err != nil {
+		return nil, err
+	}
+	return doubts(s, report), nil
 }
 
 // nowhere keeps nothing. It stands in for state in a check that touches none.

@@ -78,6 +78,10 @@ func (c *configuration) reload() (*control.Reload, error) {
 	if err == nil {
 		c.expect(slices.Sorted(maps.Keys(next.Issuers))...)
 	}
+	var lacks []string
+	if err == nil {
+		lacks = doubts(next, nextReport)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
@@ -86,7 +90,7 @@ func (c *configuration) reload() (*control.Reload, error) {
 	}
 	c.tried, c.problem = seen.and(look(c.files(next, nextReport))), ""
 	c.settings, c.report, c.since = next, nextReport, c.now()
-	for _, warning := range nextReport.Warnings() {
+	for _, warning := range slices.Concat(nextReport.Warnings(), lacks) {
 		c.log.Warn("configuration", "warning", warning)
 	}
 	done := &control.Reload{

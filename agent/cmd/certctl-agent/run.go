@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 		return err
 	}
 	reloads := life.Reload()
-	for _, warning := range report.Warnings() {
+	for _, warning := range slices.Concat(report.Warnings(), doubts(s, report)) {
 		log.Warn("configuration", "warning", warning)
 	}
 	log.Info("agent starts", "version", buildinfo.Version(), "state_dir", s.StateDir, "certificates", len(s.Certificates))

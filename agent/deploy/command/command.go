@@ -181,3 +181,19 @@ func environment(lookup func(string) (string, bool), layers ...map[string]string
 	slices.Sort(list)
 	return list
 }
+
+// Find reports a program that is not there, or not yet. A plain name is looked up
+// in PATH and in the directories that services find programs in, since whoever
+// checks a configuration may have a shorter PATH.
+func Find(name string) error {
+	_, err := exec.LookPath(name)
+	if err == nil || filepath.Base(name) != name {
+		return err
+	}
+	for _, dir := range filepath.SplitList(defaultPath) {
+		if _, notHere := exec.LookPath(filepath.Join(dir, name)); notHere == nil {
+			return nil
+		}
+	}
+	return err
+}

@@ -77,28 +77,46 @@ func (a access) want(k kind, before observed) (attributes, error) {
 	}
 	var err error
 	if a.owner != "" {
-		if want.UID, err = lookUp(a.owner, func(name string) (string, error) {
-			u, err := user.Lookup(name)
-			if err != nil {
-				return "", err
-			}
-			return u.Uid, nil
-		}); err != nil {
+		if want.UID, err = lookUp(a.owner, userID); err != nil {
 			return attributes{}, fmt.Errorf("owner: %w", err)
 		}
 	}
 	if a.group != "" {
-		if want.GID, err = lookUp(a.group, func(name string) (string, error) {
-			g, err := user.LookupGroup(name)
-			if err != nil {
-				return "", err
-			}
-			return g.Gid, nil
-		}); err != nil {
+		if want.GID, err = lookUp(a.group, groupID); err != nil {
 			return attributes{}, fmt.Errorf("group: %w", err)
 		}
 	}
 	return want, nil
+}
+
+// CheckOwner reports a user that is not there, or not yet; "" is none.
+func CheckOwner(name string) error { return checkName(name, userID) }
+
+// CheckGroup reports a group that is not there, or not yet; "" is none.
+func CheckGroup(name string) error { return checkName(name, groupID) }
+
+func checkName(name string, byName func(string) (string, error)) error {
+	if name == "" {
+		return nil
+	}
+	_, err := lookUp(name, byName)
+	return err
+}
+
+func userID(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+}
+
+func groupID(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
 }
 
 // lookUp turns a name or a number into an id. It is done at each deployment,
