@@ -217,6 +217,51 @@ func table(b *strings.Builder, status *Status, v Verdict) {
 	_ = t.Flush()
 }
 
+// RenderCertificate writes all that a person may want to know of one
+// certificate, which is more than a row of the table can hold.
+func RenderCertificate(w io.Writer, c *Certificate, now time.Time) error {
+	moment := func(at time.Time) string {
+		if at.IsZero() {
+			return ""
+		}
+		return Stamp(at)
+	}
+	expires := moment(c.NotAfter)
+	if expires != "" {
+		expires += " (" + until(c.NotAfter, now) + ")"
+	}
+	safe := moment(c.SafeUntil)
+	if safe == "" && c.KeptUntil.IsZero() {
+		safe = "NOT SAFE: it is not in service everywhere"
+	}
+	rows := [][2]string{
+		{"certificate", c.Name}, {"source", c.Source}, {"names", strings.Join(c.Names.Strings(), ", ")}, {"state", string(c.State)},
+		{"issuer", c.Issuer + " (" + c.IssuerKind + ")"}, {"stand-in", c.IssuedBy}, {"issued by", c.IssuerDN},
+		{"serial", c.Serial}, {"fingerprint", c.Fingerprint}, {"key", c.KeyAlgorithm},
+		{"valid from", moment(c.NotBefore)}, {"expires", expires}, {"renews", renews(c, now)}, {"safe until", safe},
+		{"removed", moment(c.RemovedAt)}, {"kept until", moment(c.KeptUntil)}, {"REVOKED", moment(c.RevokedAt)},
+	}
+	if check := c.RevocationCheck; check != nil {
+		rows = append(rows, [2]string{"revocation", strings.TrimSpace(string(check.Result) + ", asked " + Stamp(check.CheckedAt) + " " + check.Detail)})
+	}
+	for _, d := range c.Deployments {
+		rows = append(rows, [2]string{"deployed", strings.TrimSpace(d.ID + ": " + string(d.State) + " " + d.Detail)})
+	}
+	if c.LastError != "" {
+		rows = append(rows, [2]string{"last error", fmt.Sprintf("%s (%s, attempt %d)", c.LastError, Stamp(c.LastErrorAt), c.Attempt)})
+	}
+	rows = append(rows, [2]string{"ATTENTION", c.NeedsAttention})
+	for _, row := range rows {
+		if row[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", row[0]+":", plain(row[1])); err != nil {
+			return fmt.Errorf("write the certificate: %w", err)
+		}
+	}
+	return nil
+}
+
 // RenderAssignments writes those that are not managed, each with its mend.
 func RenderAssignments(w io.Writer, assignments []Assignment) error {
 	for i := range assignments {

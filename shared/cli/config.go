@@ -74,7 +74,7 @@ this host lacks, such as a program or a user that a package may bring later, is 
 warning on the standard error.
 
 Exit status: 0 the configuration is good, 1 it is not.`,
-		Args: cobra.NoArgs,
+		Args: NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			dst := new(T)

@@ -12,24 +12,21 @@ import (
 
 // Version is the verb version.
 func Version() *cobra.Command {
-	var output string
+	var output Output
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit and platform",
-		Args:  cobra.NoArgs,
+		Args:  NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := buildinfo.Get()
-			switch output {
-			case "text":
-				fmt.Fprintln(cmd.OutOrStdout(), info.String())
-				return nil
-			case "json":
+			if output.JSON() {
 				return WriteJSON(cmd.OutOrStdout(), info)
 			}
-			return fmt.Errorf("flag --output %q: expected text or json", output)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), info.String())
+			return err
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 

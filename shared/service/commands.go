@@ -2,13 +2,14 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/shared/cli"
 )
 
 // patience is how long a verb waits for the service manager. The units allow a
@@ -22,6 +23,13 @@ const patience = 6 * time.Minute
 func Commands(def func() (Definition, error)) []*cobra.Command {
 	v := &verbs{def: def, control: NewControl}
 	return v.all()
+}
+
+// Status is the verb status, for a daemon that has no other state to show by
+// that name than its service's. Commands have it below service for all.
+func Status(def func() (Definition, error)) *cobra.Command {
+	v := &verbs{def: def, control: NewControl}
+	return v.status("status")
 }
 
 type verbs struct {
@@ -64,7 +72,7 @@ is started again whenever it ends. Needs root, or an administrator's prompt.
 
 With --config the service reads that configuration file. Other flags are not for
 services: put settings into the configuration file.`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		// A setting for this one command would silently not be the service's.
@@ -106,7 +114,7 @@ func (v *verbs) uninstall() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Stop the service and remove it; configuration and state stay",
-		Args:  cobra.NoArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return v.with(cmd, func(ctx context.Context, c *Control) error {
@@ -122,7 +130,7 @@ func (v *verbs) uninstall() *cobra.Command {
 }
 
 func (v *verbs) simple(verb, short string, act func(*Control, context.Context) (State, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: verb, Short: short, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: verb, Short: short, Args: cli.NoArgs}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return v.with(cmd, func(ctx context.Context, c *Control) error {
 			state, err := act(c, ctx)
@@ -139,28 +147,29 @@ func (v *verbs) simple(verb, short string, act func(*Control, context.Context) (
 // service is a verb of its own, since status means the daemon's own state.
 func (v *verbs) service() *cobra.Command {
 	cmd := &cobra.Command{Use: "service", Short: "The service as the service manager sees it", Args: cobra.NoArgs}
-	var output string
+	cmd.AddCommand(v.status("service status"))
+	return cmd
+}
+
+// status shows the service; line is how the verb is called.
+func (v *verbs) status(line string) *cobra.Command {
+	var output cli.Output
 	status := &cobra.Command{
 		Use:   "status",
 		Short: "Show whether the service is installed and runs",
 		Long: `Asks systemd or Windows. Everybody may.
 
 Exit status: 0 the service runs, 1 it does not.`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 	}
 	status.RunE = func(cmd *cobra.Command, _ []string) error {
-		if output != "table" && output != "json" {
-			return fmt.Errorf("flag --output %q: expected table or json", output)
-		}
 		return v.with(cmd, func(ctx context.Context, c *Control) error {
 			state, err := c.State(ctx)
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(state)
+			if output.JSON() {
+				err = cli.WriteJSON(cmd.OutOrStdout(), state)
 			} else {
 				err = printState(cmd.OutOrStdout(), state)
 			}
@@ -175,11 +184,9 @@ Exit status: 0 the service runs, 1 it does not.`,
 			return nil
 		})
 	}
-	status.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	_ = status.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	v.example(status, "service status")
-	cmd.AddCommand(status)
-	return cmd
+	output.Bind(status, status.Flags())
+	v.example(status, line)
+	return status
 }
 
 // example gives a verb its examples, with the daemon's name before each.

@@ -16,21 +16,8 @@ import (
 	"github.com/certctl/certctl/shared/cli"
 )
 
-// outputFlag adds --output to a verb that shows something.
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "table", "table or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-}
-
-func checkOutput(output string) error {
-	if output != "table" && output != "json" {
-		return fmt.Errorf("flag --output %q: expected table or json", output)
-	}
-	return nil
-}
-
 func (a *agentCommand) statusCommand() *cobra.Command {
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how this host and its certificates are",
@@ -41,11 +28,8 @@ Exit status: 0 all is well, 1 something needs attention, 2 the agent is not
 running.`,
 		Example: `  certctl-agent status
   certctl-agent status --output json | jq .safe_until`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			client, err := a.dial(cmd.Context())
 			if err != nil {
 				return err
@@ -56,7 +40,7 @@ running.`,
 				return err
 			}
 			verdict := control.Judge(status)
-			if output == "json" {
+			if output.JSON() {
 				err = cli.WriteJSON(cmd.OutOrStdout(), status)
 			} else {
 				verdict, err = control.Render(cmd.OutOrStdout(), status)
@@ -70,12 +54,12 @@ running.`,
 			return nil
 		},
 	}
-	outputFlag(cmd, &output)
+	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 
 func (a *agentCommand) listCommand() *cobra.Command {
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:     "list [NAME]",
 		Aliases: []string{"ls"},
@@ -83,13 +67,11 @@ func (a *agentCommand) listCommand() *cobra.Command {
 		Long: `Lists the managed certificates. Those that left the configuration are shown as
 removed until what is kept of them is deleted.`,
 		Example: `  certctl-agent list
+  certctl-agent list www
   certctl-agent list www --output json`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			client, err := a.dial(cmd.Context())
 			if err != nil {
 				return err
@@ -100,20 +82,22 @@ removed until what is kept of them is deleted.`,
 				if err != nil {
 					return err
 				}
-				// One certificate has more to say than a row can hold.
-				return cli.WriteJSON(cmd.OutOrStdout(), certificate)
+				if output.JSON() {
+					return cli.WriteJSON(cmd.OutOrStdout(), certificate)
+				}
+				return control.RenderCertificate(cmd.OutOrStdout(), certificate, time.Now())
 			}
 			status, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.JSON() {
 				return cli.WriteJSON(cmd.OutOrStdout(), slices.Concat(status.Certificates, status.Removed))
 			}
 			return listTable(cmd.OutOrStdout(), status)
 		},
 	}
-	outputFlag(cmd, &output)
+	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 

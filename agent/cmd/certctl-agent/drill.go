@@ -67,7 +67,7 @@ type outages struct {
 
 func (a *agentCommand) drillCommand() *cobra.Command {
 	o := outages{ahead: span{400 * 24 * time.Hour}, issuers: spans{}, delays: spans{}}
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Show what would happen if coordinator, CAs or network were gone",
@@ -86,11 +86,8 @@ something expires or is not in service, or the drill could not be held.`,
   certctl-agent drill --network-down 60d --for 90d
   certctl-agent drill --issuer-down letsencrypt=10d --issuer-delay coordinator=2d
   certctl-agent drill --host-down 21d --output json | jq .first_expired`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			now := time.Now()
 			subjects, refuses, err := a.subjects(cmd.Context(), now)
 			if err != nil {
@@ -104,7 +101,7 @@ something expires or is not in service, or the drill could not be held.`,
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.JSON() {
 				err = cli.WriteJSON(cmd.OutOrStdout(), forecast)
 			} else {
 				err = control.RenderForecast(cmd.OutOrStdout(), forecast)
@@ -124,7 +121,7 @@ something expires or is not in service, or the drill could not be held.`,
 	flags.Var(&o.host, "host-down", "how long this host is off: it neither renews nor serves")
 	flags.Var(&o.ahead, "for", "how far to look ahead")
 	flags.Uint64Var(&o.seed, "seed", 1, "of what is drawn; the same seed draws the same")
-	outputFlag(cmd, &output)
+	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 

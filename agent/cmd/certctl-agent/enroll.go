@@ -23,7 +23,7 @@ func (a *agentCommand) enrollCommand() *cobra.Command {
 	var (
 		server, token, tokenFile string
 		replace                  bool
-		output                   string
+		output                   cli.Output
 	)
 	cmd := &cobra.Command{
 		Use:   "enroll --server URL --token-file FILE",
@@ -36,11 +36,8 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 		Example: `  certctl-agent enroll --server https://certctl.example.com:8443 --token-file token
   ssh admin@host cat token | certctl-agent enroll --server https://certctl.example.com:8443 --token-file -
   certctl-agent enroll --server https://certctl.example.com:8443 --token cte1...`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			parsed, err := readToken(token, tokenFile, cmd.InOrStdin())
 			if err != nil {
 				return err
@@ -49,7 +46,7 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.JSON() {
 				return cli.WriteJSON(cmd.OutOrStdout(), done)
 			}
 			allowed := "no names: this agent can only use issuers of its own configuration"
@@ -66,7 +63,7 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 	flags.StringVar(&token, "token", "", "enrolment token; others on this host can see it, prefer --token-file")
 	flags.StringVar(&tokenFile, "token-file", "", "file with the enrolment token; - is standard input")
 	flags.BoolVar(&replace, "replace", false, "give up the identity that this host has")
-	outputFlag(cmd, &output)
+	output.Bind(cmd, cmd.Flags())
 	_ = cmd.MarkFlagRequired("server")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	cmd.MarkFlagsOneRequired("token", "token-file")

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *agentCommand) reloadCommand() *cobra.Command {
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Put the configuration on disk into effect, without a restart",
@@ -30,11 +30,8 @@ Exit status: 0 the configuration on disk is in effect, 1 it is not, 2 the agent 
 not running.`,
 		Example: `  certctl-agent check-config && certctl-agent reload
   certctl-agent reload --output json | jq .added`,
-		Args: cobra.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			client, err := a.dial(cmd.Context())
 			if err != nil {
 				return err
@@ -47,13 +44,13 @@ not running.`,
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.JSON() {
 				return cli.WriteJSON(cmd.OutOrStdout(), done)
 			}
 			return reloadText(cmd.OutOrStdout(), done)
 		},
 	}
-	outputFlag(cmd, &output)
+	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 

@@ -87,6 +87,7 @@ is not running.`,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
+	cli.FlagErrors(root)
 	a.source.Bind(root)
 	root.AddCommand(
 		a.runCommand(), a.enrollCommand(), a.statusCommand(), a.listCommand(), a.renewCommand(), a.reloadCommand(), a.drillCommand(),

@@ -36,7 +36,7 @@ func (a *agentCommand) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent in the foreground, or as the service that install made",
-		Args:  cobra.NoArgs,
+		Args:  cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status := service.Run(cmd.Context(), a.definition(), func(ctx context.Context, life service.Lifecycle) int {
 				if err := a.run(ctx, life); err != nil {

@@ -63,9 +63,12 @@ Exit status: 0 it was asked to stop, 1 something is wrong.`,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
+	cli.FlagErrors(root)
 	c.source.Bind(root)
 	root.AddCommand(c.runCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
-	root.AddCommand(service.Commands(func() (service.Definition, error) { return c.definition(), nil })...)
+	definition := func() (service.Definition, error) { return c.definition(), nil }
+	root.AddCommand(service.Commands(definition)...)
+	root.AddCommand(service.Status(definition))
 	return root
 }
 
@@ -73,7 +76,7 @@ func (c *coordinatorCommand) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the coordinator in the foreground, or as the service that install made",
-		Args:  cobra.NoArgs,
+		Args:  cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status := service.Run(cmd.Context(), c.definition(), func(ctx context.Context, life service.Lifecycle) int {
 				if err := c.run(ctx, life); err != nil {

@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"io"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// call runs a small command line and returns what --output became.
+func call(args ...string) (Output, error) {
+	var output Output
+	root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
+	FlagErrors(root)
+	verb := &cobra.Command{Use: "verb", Args: NoArgs, Run: func(*cobra.Command, []string) {}}
+	verb.Flags().Uint32("uses", 1, "")
+	verb.Flags().Int("limit", 1, "")
+	verb.Flags().Bool("all", false, "")
+	output.Bind(verb, verb.Flags())
+	root.AddCommand(verb)
+	root.SetArgs(append([]string{"verb"}, args...))
+	root.SetOut(io.Discard)
+	root.SetErr(io.Discard)
+	err := root.Execute()
+	return output, err
+}
+
+func TestOutput(t *testing.T) {
+	for given, want := range map[string]Output{"table": OutputTable, "text": OutputTable, "json": OutputJSON} {
+		got, err := call("--output", given)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+		got, err = call("-o", given)
+		require.NoError(t, err)
+		assert.Equal(t, want == OutputJSON, got.JSON())
+	}
+	got, err := call()
+	require.NoError(t, err)
+	assert.Equal(t, OutputTable, got)
+}
+
+func TestBadWords(t *testing.T) {
+	for want, args := range map[string][]string{
+		`flag --output "xml": expected table or json`:                              {"--output", "xml"},
+		`flag --uses "-1": expected a whole number, 0 or more`:                     {"--uses", "-1"},
+		`flag --limit "x": expected a whole number`:                                {"--limit", "x"},
+		`flag --all "x": expected true or false`:                                   {"--all=x"},
+		`unknown flag: --frobnicate`:                                               {"--frobnicate"},
+		`"program verb" takes no arguments, such as "a.b"; --help shows its flags`: {"a.b"},
+	} {
+		_, err := call(args...)
+		assert.EqualError(t, err, want)
+	}
+}
