@@ -3,15 +3,16 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
+
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // Validate implements settings.Validator.
 func (m *Metrics) Validate(report func(string, error)) {
 	if m.Listen != "" {
-		if _, port, err := net.SplitHostPort(m.Listen); err != nil || port == "" {
-			report("listen", fmt.Errorf("cannot use %q; expected host:port, such as 127.0.0.1:9464", m.Listen))
+		if err := settings.CheckListen(m.Listen); err != nil {
+			report("listen", err)
 		}
 	}
 	switch {

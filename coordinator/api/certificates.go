@@ -60,6 +60,11 @@ func (s *server) listCertificates(_ context.Context, in *listCertificates) (*cer
 		return nil, problem
 	}
 	view, now := s.Node.State().View(), s.Now()
+	if in.Agent != "" {
+		if _, ok := view.Agent(in.Agent); !ok {
+			return nil, noAgent(in.Agent)
+		}
+	}
 	filter := fleet.CertificateFilter{
 		Agent: in.Agent, Labels: labels, NameContains: in.Q,
 		Issuer: in.Issuer, State: wire.State(in.State), ExpiringBefore: in.ExpiresBefore,

@@ -39,7 +39,6 @@ func TestCertificateFilters(t *testing.T) {
 	for query, want := range map[string]string{
 		"":                                    "a/api a/first a/mail a/www silent/db silent/over",
 		"agent=silent":                        "silent/db silent/over",
-		"agent=nobody":                        "",
 		"label=env%3Dprod":                    "a/api a/first a/mail a/www",
 		"label=env%3Dprod&agent=silent":       "",
 		"name=www.example.com":                "a/www",

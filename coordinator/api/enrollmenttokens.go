@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -76,8 +77,11 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 		return nil, problem
 	}
 	patterns, err := pki.ParseNamePatterns(in.Body.NamePatterns)
+	if err == nil {
+		err = patterns.Bounded()
+	}
 	if err != nil {
-		return nil, invalid("name_patterns", err.Error(), "give names such as web1.example.com, *.example.com or **.example.com")
+		return nil, invalid("name_patterns", err.Error(), "give names such as web1.example.com, *.example.com or **.example.com, and addresses such as 10.0.0.0/8")
 	}
 	if strings.ContainsFunc(in.Body.Description, notPrintable) {
 		return nil, invalid("description", "the description has control characters", "use plain text on one line")
@@ -106,9 +110,19 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	out := &createdEnrollmentToken{}
 	out.Body = resource.CreatedEnrollmentToken{
 		EnrollmentToken: enrollmentToken(stored, s.Now()), Token: token.Reveal(),
-		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token %s", s.EnrollmentURL, token.Reveal()),
+		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token-file -", s.EnrollmentURL),
+		Warning:       unreachable(s.Listening),
 	}
 	return out, nil
+}
+
+// unreachable says that no other host reaches the address, if that is so.
+func unreachable(listening net.Addr) string {
+	tcp, ok := listening.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsLoopback() {
+		return ""
+	}
+	return fmt.Sprintf("the coordinator listens on %s, which no other host can reach by itself: set server.listen (CERTCTL_SERVER_LISTEN), such as to :%d", tcp, tcp.Port)
 }
 
 // rootPin is the fingerprint of the root that a new agent must be shown.

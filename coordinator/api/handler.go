@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -50,7 +51,10 @@ type Config struct {
 	Authority Authority
 	// EnrollmentURL is the https URL by which new agents reach the coordinator.
 	EnrollmentURL string
-	Log           *slog.Logger
+	// Listening is the address that the coordinator's port is bound to, of which
+	// makers of tokens are warned if no other host can reach it. nil: unknown.
+	Listening net.Addr
+	Log       *slog.Logger
 	// Now is the clock that health, expiry and tokens are judged by; nil is
 	// time.Now.
 	Now func() time.Time

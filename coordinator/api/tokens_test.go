@@ -46,7 +46,7 @@ func TestEnrollmentTokens(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, plain.ID, token.ID)
 	assert.Equal(t, wire.PinOf(w.CA.Root()), token.RootPin, "a new agent knows whom to trust")
-	assert.Equal(t, fmt.Sprintf("certctl-agent enroll --server %s --token %s", apitest.EnrollmentURL, plain.Token), plain.EnrollCommand)
+	assert.Equal(t, "certctl-agent enroll --server "+apitest.EnrollmentURL+" --token-file -", plain.EnrollCommand)
 	stored, ok := w.State().View().EnrollmentToken(plain.ID)
 	require.True(t, ok)
 	assert.Equal(t, token.SecretHash(), stored.SecretHash)

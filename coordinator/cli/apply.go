@@ -13,6 +13,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/assignmentfile"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -23,7 +24,7 @@ func (p *program) applyAssignmentsCommand() *cobra.Command {
 	var files []string
 	var dry, strict bool
 	cmd := &cobra.Command{
-		Use: "apply -f FILE|-|DIRECTORY", Short: "Create or change assignments from files", Args: cobra.NoArgs,
+		Use: "apply -f FILE|-|DIRECTORY", Short: "Create or change assignments from files", Args: sharedcli.NoArgs,
 		Long: `Makes assignments be as files say. A file is YAML of one or more documents; a
 directory stands for its .yaml, .yml and .json files.
 

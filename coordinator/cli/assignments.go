@@ -15,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/assignmentfile"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -46,7 +47,7 @@ func essenceOf(definition json.RawMessage) essence {
 func (p *program) listAssignmentsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: sharedcli.NoArgs,
 		Example: `  certctl assignments list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found, err := list[resource.ListedAssignment](p, cmd, &page, assignmentsPath, query("hosts", "true"))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/durable"
 )
 
@@ -24,7 +25,7 @@ func (p *program) caCommand() *cobra.Command {
 
 func (p *program) showCACommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show", Short: "Show the CA's certificates and revocation lists, and who is behind in a rotation", Args: cobra.NoArgs,
+		Use: "show", Short: "Show the CA's certificates and revocation lists, and who is behind in a rotation", Args: sharedcli.NoArgs,
 		Example: `  certctl ca show`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var ca resource.CA
@@ -97,7 +98,7 @@ func (p *program) rotateCACommand() *cobra.Command {
 	var root, issuing, identity, force, yes bool
 	var step string
 	cmd := &cobra.Command{
-		Use: "rotate --root|--issuing|--identity", Short: "Replace an authority of the built-in CA", Args: cobra.NoArgs,
+		Use: "rotate --root|--issuing|--identity", Short: "Replace an authority of the built-in CA", Args: sharedcli.NoArgs,
 		Long: `Replaces an authority. The issuing and the identity CA are replaced in one step, and
 what the earlier one has signed stays good.
 
@@ -145,7 +146,7 @@ follow the signed chain of roots when they come back.`,
 
 func (p *program) trustCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "trust", Short: "Follow the coordinator's roots after a rotation", Args: cobra.NoArgs,
+		Use: "trust", Short: "Follow the coordinator's roots after a rotation", Args: sharedcli.NoArgs,
 		Long: `Asks the coordinator for the signed chain of its roots, follows it from the roots that
 the context trusts, and keeps the newest in the context. With --ca-file it follows
 from that file, and writes the newest there. It believes the signatures alone, so

@@ -142,6 +142,12 @@ func TestFleetCommands(t *testing.T) {
 	assert.Contains(t, p.does("agents", "list", "--state", "retired"), "retired ")
 }
 
+func TestTokenSaysWhatItLeavesOpen(t *testing.T) {
+	said := logIn(t, apitest.Start(t)).does("token", "create", "--uses", "0", "--ttl", "365d")
+	assert.Contains(t, said, "any number of agents: whoever has it can enrol")
+	assert.Contains(t, said, "none: these agents can only use issuers of their own; --names")
+}
+
 func TestHorizonThatHasPassed(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)
@@ -155,14 +161,14 @@ func TestTokenCommands(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)
 	said := p.does("token", "create", "--names", "*.example.com,10.0.0.0/8", "--uses", "3", "--ttl", "2h", "--label", "env=prod", "--description", "rack 7")
-	for _, text := range []string{"3 agents", "*.example.com, 10.0.0.0/8", "env=prod", "  sudo certctl-agent enroll --server " + apitest.EnrollmentURL + " --token cte1.", "The token is shown this once."} {
+	for _, text := range []string{"3 agents", "*.example.com, 10.0.0.0/8", "env=prod", " | sudo certctl-agent enroll --server " + apitest.EnrollmentURL + " --token-file -\n", "\n  echo cte1.", "The token is shown this once."} {
 		assert.Contains(t, said, text)
 	}
 	made := reads[resource.CreatedEnrollmentToken](p, "token", "create", "--uses", "0")
 	_, err := wire.ParseEnrollmentToken(made.Token)
 	require.NoError(t, err)
 	assert.WithinDuration(t, c.Now().Add(time.Hour), made.ExpiresAt, time.Minute)
-
+	assert.NotContains(t, made.EnrollCommand, made.Token, "others on the host see a command's arguments")
 	person := reads[resource.CreatedAPIToken](p, "api-token", "create", "--name", "anna", "--role", "operator", "--ttl", "90d")
 	given, err := apitoken.Parse(person.Token)
 	require.NoError(t, err)
@@ -250,7 +256,7 @@ func TestBadWords(t *testing.T) {
 		{"status --output yaml", `flag --output "yaml": expected table or json`},
 		{"agents list --limit 0", "flag --limit 0: expected 1 or more, or --all"},
 		{"agents list --limit 5 --all", "[all limit]"},
-		{"agents list extra", `unknown command "extra"`},
+		{"agents list extra", `"certctl agents list" takes no arguments, such as "extra"`},
 		{"agents show", "accepts 1 arg(s)"},
 		{"agents list --state dead", `expected value to be one of "active, retired" (field state)`},
 		{"agents list --label prod", `"prod" is not label=value (field label)`},
@@ -260,9 +266,15 @@ func TestBadWords(t *testing.T) {
 		{"token create --ttl soon", `flag --ttl "soon": not a duration`},
 		{"token create --ttl 500ms", `flag --ttl "500ms": expected one minute or more`},
 		{"token create --ttl 0s", "expected one minute or more"},
-		{"token create --ttl 500d", "(field ttl_seconds)"},
+		{"token create --ttl 5000d", `flag --ttl "5000d": expected at most 365 days`},
+		{"token create --uses 1000001", "flag --uses 1000001: expected at most 1000000, or 0"},
+		{"token create web1.example.com", "takes no arguments, such as \"web1.example.com\"; --help shows its flags; names are given with --names"},
+		{"token create --names 10.0.0.0/8,0.0.0.0/0", "would allow every address"},
+		{"token create --names ::/0", "would allow every address"},
+		{"certificates list --agent nosuch", "there is no agent with the id nosuch"},
+		{"api-token create --name x --role viewer --ttl 5000d", `flag --ttl "5000d": expected at most 3650 days`},
 		{"token create --names *x.example.com", "(field name_patterns)"},
-		{"token create --uses -1", "invalid argument"},
+		{"token create --uses -1", `flag --uses "-1": expected a whole number, 0 or more`},
 		{"api-token create --name x", `required flag(s) "role" not set`},
 		{"api-token create --name x --role root", "(field role)"},
 		{"api-token create --name x --role viewer --ttl 0s", "expected one minute or more"},

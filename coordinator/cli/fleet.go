@@ -11,6 +11,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -29,7 +30,7 @@ func (p *program) listAgentsCommand() *cobra.Command {
 	var state, connection, part, safe, sort string
 	var labels []string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: sharedcli.NoArgs,
 		Long: `Lists agents. "Safe until" is the moment when a host would serve its first expired
 certificate if the coordinator, every CA and the network were gone from its last
 report on. Where two hosts use one identity, as after a clone, that stands in place of
@@ -215,7 +216,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 		health, labels                                             []string
 	)
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: sharedcli.NoArgs,
 		Example: `  certctl certificates list
   certctl certificates list --health expired,unserved,at_risk
   certctl certificates list --expires-within 14d --label env=prod

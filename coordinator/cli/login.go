@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -32,7 +33,7 @@ context: a file of yours that nobody else may read. The next commands use it.`,
       --token-file /var/lib/certctl-coordinator/admin.token \
       --ca-file /var/lib/certctl-coordinator/root.pem
   certctl login --context staging --server https://staging:8443 --token-file - --ca-file root.pem < token`,
-		Args: cobra.NoArgs,
+		Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.login(cmd) },
 	}
 }
@@ -94,7 +95,7 @@ func (p *program) login(cmd *cobra.Command) error {
 func (p *program) contextCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove"},
 		&cobra.Command{
-			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: cobra.NoArgs,
+			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: sharedcli.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
 		},
 		&cobra.Command{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -160,7 +161,7 @@ func (p *program) completeRenewals(_ *cobra.Command, args []string, _ string) ([
 
 func (p *program) listRenewalsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: sharedcli.NoArgs,
 		Example: `  certctl renewals list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found, err := listOnePage[resource.Renewals](p, cmd, renewalsPath)

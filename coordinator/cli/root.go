@@ -17,6 +17,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/buildinfo"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -31,7 +32,7 @@ const (
 // program is what the verbs share.
 type program struct {
 	target target
-	output string
+	output sharedcli.Output
 }
 
 // Execute runs the command line and returns its exit status. Ctrl-C ends it.
@@ -95,21 +96,15 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 		Version:       buildinfo.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if p.output != "table" && p.output != "json" {
-				return fmt.Errorf("flag --output %q: expected table or json", p.output)
-			}
-			return nil
-		},
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
+	sharedcli.FlagErrors(root)
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.target.context, "context", "", "context to use (default $CERTCTL_CONTEXT, else the current one)")
 	flags.StringVar(&p.target.server, "server", "", "URL of the coordinator, instead of the context's")
 	flags.StringVar(&p.target.tokenFile, "token-file", "", "file with an API token, instead of the context's; - is standard input")
 	flags.StringVar(&p.target.caFile, "ca-file", "", "PEM file of the coordinator's root, instead of the context's")
-	flags.StringVarP(&p.output, "output", "o", "table", "table or json")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	p.output.Bind(root, flags)
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 	root.AddCommand(
 		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
@@ -142,9 +137,9 @@ func group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 // versionCommand is the verb of the daemons, under this program's --output.
 func versionCommand(p *program) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print version, commit and platform", Args: cobra.NoArgs,
+		Use: "version", Short: "Print version, commit and platform", Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p.output == "json" {
+			if p.output.JSON() {
 				return writeJSON(cmd.OutOrStdout(), buildinfo.Get())
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), buildinfo.Get().String())
@@ -155,7 +150,7 @@ func versionCommand(p *program) *cobra.Command {
 
 // show writes v as JSON, or lets human write it.
 func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now time.Time) error) error {
-	if p.output == "json" {
+	if p.output.JSON() {
 		return writeJSON(cmd.OutOrStdout(), v)
 	}
 	return human(cmd.OutOrStdout(), time.Now())

@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: cobra.NoArgs,
+		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s resource.Status
 			if err := p.call(cmd, get, "/api/v1/status", nil, &s); err != nil {
@@ -63,7 +64,7 @@ func (p *program) statusCommand() *cobra.Command {
 
 func (p *program) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "whoami", Short: "Show whose token this is", Args: cobra.NoArgs,
+		Use: "whoami", Short: "Show whose token this is", Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var who resource.Identified
 			if err := p.call(cmd, get, "/api/v1/whoami", nil, &who); err != nil {
@@ -82,7 +83,7 @@ func (p *program) auditCommand() *cobra.Command {
 	var kinds []string
 	oldest := false
 	show := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List facts of the journal, newest first", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List facts of the journal, newest first", Args: sharedcli.NoArgs,
 		Long: `Lists the audit trail: acts of people, and changes of identity and policy. With
 --scope all also what agents report and what became of orders.`,
 		Example: `  certctl audit list

@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -49,9 +50,17 @@ The token is shown once.`,
 		Example: `  certctl token create --names web1.example.internal
   certctl token create --names '*.web.example.internal' --uses 200 --ttl 2h --label role=web
   certctl token create --names '**.example.internal' --output json | jq -r .token`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := sharedcli.NoArgs(cmd, args); err != nil {
+				return fmt.Errorf("%w; names are given with --names", err)
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			seconds, err := lifetime(ttl)
+			if uses > resource.MaxTokenUses {
+				return fmt.Errorf("flag --uses %d: expected at most %d, or 0 for any number of agents", uses, resource.MaxTokenUses)
+			}
+			seconds, err := lifetime(ttl, resource.MaxEnrollmentTTL)
 			if err != nil {
 				return err
 			}
@@ -65,11 +74,15 @@ The token is shown once.`,
 			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
 				if err := facts(out, [][2]string{
 					{"token", made.ID}, {"good until", moment(made.ExpiresAt, now)}, {"good for", usesLeft(made.EnrollmentToken)},
-					{"names", strings.Join(made.NamePatterns, ", ")}, {"labels", labelText(made.Labels)},
+					{"names", first(strings.Join(made.NamePatterns, ", "), "none: these agents can only use issuers of their own; --names allows them more")}, {"labels", labelText(made.Labels)},
 				}); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(out, "\nOn the host:\n\n  sudo %s\n\nThe token is shown this once.\n", made.EnrollCommand)
+				// Not as an argument, which others on the host would see.
+				_, err := fmt.Fprintf(out, "\nOn the host:\n\n  echo %s | sudo %s\n\nThe token is shown this once.\n", made.Token, made.EnrollCommand)
+				if err == nil && made.Warning != "" {
+					_, err = fmt.Fprintf(out, "\nWarning: %s\n", plain(made.Warning))
+				}
 				return err
 			})
 		},
@@ -85,7 +98,7 @@ The token is shown once.`,
 
 // lifetime reads the flag --ttl. Nothing short may become 0 seconds on the way:
 // in a request that is the coordinator's choice, or no end at all.
-func lifetime(ttl string) (seconds int64, err error) {
+func lifetime(ttl string, longest time.Duration) (seconds int64, err error) {
 	d, err := settings.ParseDuration(ttl)
 	if err != nil {
 		return 0, fmt.Errorf("flag --ttl %q: %w", ttl, err)
@@ -93,12 +106,15 @@ func lifetime(ttl string) (seconds int64, err error) {
 	if d < time.Minute {
 		return 0, fmt.Errorf("flag --ttl %q: expected one minute or more", ttl)
 	}
+	if d > longest {
+		return 0, fmt.Errorf("flag --ttl %q: expected at most %d days", ttl, longest/(24*time.Hour))
+	}
 	return int64(d / time.Second), nil
 }
 
 func usesLeft(t resource.EnrollmentToken) string {
 	if t.MaxUses == 0 {
-		return "any number of agents"
+		return "any number of agents: whoever has it can enrol until it expires or is revoked"
 	}
 	left := t.MaxUses - min(t.Uses, t.MaxUses)
 	if left == 1 {
@@ -119,7 +135,7 @@ func (p *program) listTokensCommand() *cobra.Command {
 	var page listFlags
 	var state string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tokens, err := list[resource.EnrollmentToken](p, cmd, &page, enrollmentTokensPath, query("state", state))
@@ -177,12 +193,12 @@ func (p *program) createAPITokenCommand() *cobra.Command {
 agents; admin also makes API tokens. The token is shown once.`,
 		Example: `  certctl api-token create --name grafana --role viewer --ttl 365d
   certctl api-token create --name anna --role operator --output json | jq -r .token > anna.token`,
-		Args: cobra.NoArgs,
+		Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			request := resource.CreateAPIToken{Name: name, Role: role}
 			if ttl != "" {
 				var err error
-				if request.TTLSeconds, err = lifetime(ttl); err != nil {
+				if request.TTLSeconds, err = lifetime(ttl, resource.MaxAPITokenTTL); err != nil {
 					return err
 				}
 			}
@@ -213,7 +229,7 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 	var page listFlags
 	var state string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tokens, err := list[resource.APIToken](p, cmd, &page, apiTokensPath, query("state", state))

@@ -5,7 +5,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -109,8 +108,8 @@ func (s *Settings) Validate(report func(string, error)) {
 	if !filepath.IsAbs(s.DataDir) {
 		report("data_dir", fmt.Errorf("cannot use %q; expected an absolute path", s.DataDir))
 	}
-	if _, port, err := net.SplitHostPort(s.Server.Listen); err != nil || port == "" {
-		report("server.listen", fmt.Errorf("cannot use %q; expected host:port, such as :8443", s.Server.Listen))
+	if err := settings.CheckListen(s.Server.Listen); err != nil {
+		report("server.listen", err)
 	}
 	if len(s.Server.Names) > 0 {
 		pki.CheckNames("server.names", s.Server.Names, report)

@@ -35,6 +35,7 @@ func TestMistakesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
 		"data_dir: x\n":                              "coordinator.yaml:1:11: data_dir: cannot use \"x\"; expected an absolute path",
 		"server: {listen: '8443'}\n":                 "server.listen: cannot use \"8443\"; expected host:port",
+		"server: {listen: ':99999'}\n":               "server.listen: cannot use \":99999\"",
 		"server: {names: ['a b']}\n":                 "server.names",
 		"ca: {leaf_lifetime: 10s}\n":                 "ca.leaf_lifetime",
 		"fleet: {sync_intervall: 10s}\n":             `did you mean "sync_interval"?`,

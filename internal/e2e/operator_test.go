@@ -56,6 +56,7 @@ func TestOperator(t *testing.T) {
 	var token resource.CreatedEnrollmentToken
 	o.reads(&token, "token", "create", "--names", "*.example", "--ttl", "10m", "--label", "env=test")
 	assert.Equal(t, []string{"*.example"}, token.NamePatterns)
+	assert.Contains(t, token.Warning, "server.listen", "it listens on loopback alone")
 	a := newAgent(t, "the agent", section{"certificates": []section{certificate("www", "coordinator", "www.example")}})
 	a.enrolled(a.enrollWith(c.url(), token.Token))
 	a.startAndAwait()

@@ -178,6 +178,17 @@ func ParseNamePatterns(list []string) (NamePatterns, error) {
 	return patterns, nil
 }
 
+// Bounded reports a pattern that allows every address. ParseNamePattern reads such a one, since it stands in states of
+// enrolments that were made before it was refused; no new enrolment is to get it.
+func (ps NamePatterns) Bounded() error {
+	for _, p := range ps {
+		if p.kind == patternPrefix && p.prefix.Bits() == 0 {
+			return fmt.Errorf("name pattern %q: would allow every address; name the networks, as 10.0.0.0/8", p)
+		}
+	}
+	return nil
+}
+
 // Strings returns the patterns' texts. It never returns nil.
 func (ps NamePatterns) Strings() []string {
 	list := make([]string, len(ps))

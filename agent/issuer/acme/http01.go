@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path"
@@ -15,6 +14,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/certctl/certctl/agent/issuer"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // challengePath is where the CA looks for a token (RFC 8555 section 8.3).
@@ -45,8 +45,8 @@ func checkListen(kind, address string) error {
 	if address == "" {
 		return nil
 	}
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
-		return fmt.Errorf("%s listen address %q: want host:port such as :80 or 192.0.2.1:80", kind, address)
+	if err := settings.CheckListen(address); err != nil {
+		return fmt.Errorf("%s listen address: %w", kind, err)
 	}
 	return nil
 }

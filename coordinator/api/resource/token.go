@@ -29,6 +29,13 @@ type EnrollmentToken struct {
 	RevokedBy    string            `json:"revoked_by,omitempty"`
 }
 
+// The longest lifetimes of tokens; ttl_seconds has the same bounds.
+const (
+	MaxEnrollmentTTL = 365 * 24 * time.Hour
+	MaxAPITokenTTL   = 3650 * 24 * time.Hour
+	MaxTokenUses     = 1_000_000
+)
+
 // CreateEnrollmentToken asks for an enrolment token.
 type CreateEnrollmentToken struct {
 	Description  string            `json:"description,omitempty" maxLength:"200"`
@@ -42,7 +49,8 @@ type CreateEnrollmentToken struct {
 type CreatedEnrollmentToken struct {
 	EnrollmentToken
 	Token         string `json:"token" doc:"The whole token. It is shown this once; only its hash is kept."`
-	EnrollCommand string `json:"enroll_command" doc:"What to run on the host."`
+	EnrollCommand string `json:"enroll_command" doc:"What to run on the host, with the token on its standard input."`
+	Warning       string `json:"warning,omitempty" doc:"Why hosts may be unable to use the token as things are, and what to change."`
 }
 
 // APIToken is an API token without its secret.

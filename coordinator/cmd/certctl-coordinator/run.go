@@ -85,7 +85,7 @@ func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) er
 	lists.Lead(state.node)
 	operators, err := api.New(api.Config{
 		Node: state.node, Journal: state.journal, Presence: agents, Pause: agents.Period,
-		Authority: authority, EnrollmentURL: url, Log: log.With("part", "api"),
+		Authority: authority, EnrollmentURL: url, Listening: listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {
 		return err
