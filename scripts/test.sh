@@ -32,6 +32,11 @@ for target in windows/amd64 linux/arm64; do
 	GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0 go vet ./...
 done
 
+# vet links nothing.
+programs=$(mktemp -d)
+trap 'rm -rf "$programs"' EXIT
+GOOS=windows CGO_ENABLED=0 go build -o "$programs" ./agent/cmd/... ./coordinator/cmd/...
+
 step "lint"
 CGO_ENABLED=0 .tools/bin/golangci-lint run ./...
 
