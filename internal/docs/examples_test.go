@@ -79,6 +79,34 @@ func TestYAMLExamplesAreGoodConfigurations(t *testing.T) {
 	}
 }
 
+// A page that no index leads to is one that nobody finds: README and the
+// README.md of each directory below docs are the indices.
+func TestEveryPageIsInAnIndex(t *testing.T) {
+	linked := make(map[string]bool)
+	pages := written(t)
+	for path, text := range pages {
+		if filepath.Base(path) != "README.md" {
+			continue
+		}
+		for _, link := range relativeLink.FindAllStringSubmatch(text, -1) {
+			linked[filepath.Join(filepath.Dir(path), link[1])] = true
+		}
+	}
+	below := 0
+	for path := range pages {
+		if !strings.HasPrefix(path, "../../docs/") {
+			continue
+		}
+		below++
+		found := linked[path]
+		if dir, name := filepath.Split(path); name == "README.md" {
+			found = found || linked[filepath.Clean(dir)]
+		}
+		assert.True(t, found, "%s: link it from README.md or from the README.md beside it", path)
+	}
+	assert.NotZero(t, below)
+}
+
 func TestLinksBetweenPagesLeadSomewhere(t *testing.T) {
 	links := 0
 	for path, text := range written(t) {
