@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/internal/counts"
 )
 
 // An agent that has ten certificates and nothing to do costs next to nothing:
@@ -61,14 +62,18 @@ func TestIdleAgent(t *testing.T) {
 	require.NoError(t, err)
 
 	share := 100 * used.Seconds() / took.Seconds()
-	t.Logf("idle with 10 certificates for %v: %.1f MiB resident, %v of processor time (%.2f %%), %d requests of %d octets on average; binary %.1f MiB",
-		took.Round(time.Millisecond), mib(rss), used, share, requests, octets/max(requests, 1), mib(binary.Size()))
+	t.Logf("idle with 10 certificates for %v: %v of processor time (%.2f %%), %d requests", took.Round(time.Millisecond), used, share, requests)
+	counts.Report(t, "idle-resident-kib", int(rss>>10), "KiB that an idle agent with ten certificates holds in memory")
+	counts.Report(t, "idle-request-octets", int(octets/max(requests, 1)), "octets that an idle agent sends in a request")
+	counts.Report(t, "agent-binary-kib", int(binary.Size()>>10), "KiB of the agent's program")
 	assert.LessOrEqual(t, rss, int64(20<<20), "octets resident")
 	assert.Less(t, share, 2.0, "percent of one processor")
 	assert.LessOrEqual(t, binary.Size(), int64(maxBinary), "octets of the binary")
 	// The pauses are those of the coordinator, give or take a tenth each.
-	want := int(took / syncInterval)
-	assert.InDelta(t, want, requests, 2, "one request per interval")
+	// On a loaded machine they are longer, and never shorter.
+	atMost := int64(took/(syncInterval*9/10)) + 1
+	assert.LessOrEqual(t, requests, atMost, "one request per interval")
+	assert.GreaterOrEqual(t, requests, atMost/4, "one request per interval")
 	assert.Equal(t, control.ConnectionConnected, a.status().Coordinator.State)
 }
 
