@@ -264,6 +264,8 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 			Status: http.StatusNotFound, Code: wire.CodeNotFound, Field: "name", Detail: err.Error(),
 			Mend: "\"certctl-agent list\" shows the names",
 		}
+	case errors.Is(err, ErrNotNow):
+		problem = &wire.Problem{Status: http.StatusServiceUnavailable, Code: wire.CodeUnavailable, Detail: err.Error()}
 	case errors.Is(err, enroll.ErrEnrolled):
 		problem = &wire.Problem{Status: http.StatusConflict, Code: wire.CodeConflict, Detail: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -61,6 +61,9 @@ func (a *agent) Renew(_ context.Context, name string) (bool, error) {
 	if a.err != nil {
 		return false, a.err
 	}
+	if name == "busy" {
+		return false, fmt.Errorf("renew: %w", ErrNotNow)
+	}
 	if name == "none" {
 		return false, fmt.Errorf("renew: %w", ErrUnknownCertificate)
 	}
@@ -165,6 +168,8 @@ func TestClientAndServer(t *testing.T) {
 	_, err = client.Renew(t.Context(), "none")
 	assert.Equal(t, wire.CodeNotFound, problemOf(t, err).Code)
 	assert.ErrorContains(t, err, "certctl-agent list")
+	_, err = client.Renew(t.Context(), "busy")
+	assert.Equal(t, wire.CodeUnavailable, problemOf(t, err).Code, "it is no fault of the agent")
 
 	done, err := client.Reload(t.Context())
 	require.NoError(t, err)

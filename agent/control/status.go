@@ -19,6 +19,9 @@ import (
 // has that name.
 var ErrUnknownCertificate = errors.New("no managed certificate has this name")
 
+// ErrNotNow is what Backend wraps when something is possible again in a moment.
+var ErrNotNow = errors.New("not possible just now")
+
 // Backend is the running agent. Its methods are called concurrently and return
 // soon after their context is done.
 type Backend interface {

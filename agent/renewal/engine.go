@@ -150,6 +150,8 @@ type Engine struct {
 	// roster: nothing is begun for them before it is.
 	applied map[string]*managed
 	pending map[string]bool
+	// followed is closed, and another one made, when records were brought in line.
+	followed chan struct{}
 
 	working  map[string]step
 	looks    map[string]bool      // to be looked at; true if also woken
@@ -218,6 +220,7 @@ func New(cfg Config) (*Engine, error) {
 		roster:   configured,
 		applied:  make(map[string]*managed),
 		pending:  make(map[string]bool),
+		followed: make(chan struct{}),
 		working:  make(map[string]step),
 		looks:    make(map[string]bool),
 		verifyAt: make(map[string]time.Time),

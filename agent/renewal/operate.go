@@ -17,14 +17,22 @@ var (
 	// asked for. It is no failure: the one under way continues at once.
 	ErrUnderWay = errors.New("a renewal is already under way; it continues at once")
 
-	errReloading = errors.New("its configuration has just been changed, and is being put into effect; ask again in a moment")
+	// ErrReloading says that a new configuration of the certificate is not in
+	// effect yet, because a step that began before goes on, or the disk is full.
+	ErrReloading = errors.New("its configuration has just been changed, and is being put into effect; ask again in a moment")
 )
+
+// followWait bounds how long Renew waits for a new configuration to be in effect,
+// which is the matter of a moment.
+const followWait = 30 * time.Second
 
 // Renew renews a certificate now, whatever its dates say, and with a new key; or,
 // if such a renewal is under way, ends its pause and returns ErrUnderWay. The
 // request is stored, and survives a crash, before Renew returns; it does not wait
-// for the renewal.
+// for the renewal. It does wait, a while, for a configuration that has just been
+// changed, and returns ErrReloading when that takes longer.
 func (e *Engine) Renew(ctx context.Context, name string) error {
+	e.follow(ctx, name)
 	return e.RenewWhile(ctx, name, func(*store.Certificate) bool { return true })
 }
 
@@ -38,7 +46,7 @@ func (e *Engine) RenewWhile(ctx context.Context, name string, still func(*store.
 	}
 	m, ok := e.current(name)
 	if !ok {
-		return fmt.Errorf("renew %q: %w", name, errReloading)
+		return fmt.Errorf("renew %q: %w", name, ErrReloading)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -67,7 +75,7 @@ func (e *Engine) RenewWhile(ctx context.Context, name string, still func(*store.
 		return nil
 	})
 	if errors.Is(err, errSuperseded) {
-		err = errReloading
+		err = ErrReloading
 	}
 	if err != nil {
 		return fmt.Errorf("renew %q: %w", name, err)

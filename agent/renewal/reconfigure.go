@@ -134,6 +134,28 @@ func (e *Engine) current(name string) (*managed, bool) {
 	return e.workable(name)
 }
 
+// follow waits until the record of a certificate is in line with its
+// configuration, for followWait at most. Its result does not matter: whoever asks
+// looks again.
+func (e *Engine) follow(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, followWait)
+	defer cancel()
+	for {
+		e.mu.Lock()
+		_, ok := e.workable(name)
+		over, followed := ok || e.roster.managed[name] == nil, e.followed
+		e.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-followed:
+		}
+	}
+}
+
 // sameAs reports whether neither record nor schedule can tell the two apart.
 func (m *managed) sameAs(other *managed) bool {
 	return m.digest == other.digest && m.ReuseKey == other.ReuseKey &&
@@ -225,6 +247,8 @@ func (e *Engine) blockAll(batch []application, err error) {
 func (e *Engine) appliedAll(batch []application) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	close(e.followed)
+	e.followed = make(chan struct{})
 	for _, a := range batch {
 		if a.m == nil {
 			delete(e.applied, a.name)

@@ -429,6 +429,29 @@ func TestServedAsConfiguredBefore(t *testing.T) {
 	assert.False(t, former())
 }
 
+// Who asks for a renewal right after a reload waits for that, and is told when it
+// takes too long.
+func TestRenewRightAfterAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open()
+		w.settleDown()
+		list := w.managed()
+		list[0].Names = pki.MustParseNames("www.example.com")
+		w.reload(list)
+		asked := make(chan error, 1)
+		go func() { asked <- w.e.Renew(t.Context(), "web") }()
+		synctest.Wait()
+		assert.Empty(t, asked, "it waits")
+		w.tick()
+		require.NoError(t, <-asked)
+		assert.True(t, w.record().Forced)
+
+		w.reload(w.managed())
+		require.ErrorIs(t, w.e.Renew(t.Context(), "web"), ErrReloading)
+	})
+}
+
 // An issuer that is set up in another way is asked soon, whatever pause its
 // failures had come to, and goes on with the order.
 func TestReloadOfAnIssuer(t *testing.T) {

@@ -39,7 +39,7 @@ func (e *Engine) Revoked(name, serial string, at time.Time, reason int) error {
 	case errors.Is(err, errKnownRevoked):
 		return nil
 	case errors.Is(err, errSuperseded):
-		return fmt.Errorf("revocation of %q: %w", name, errReloading)
+		return fmt.Errorf("revocation of %q: %w", name, ErrReloading)
 	case err != nil:
 		return fmt.Errorf("revocation of %q: %w", name, err)
 	}

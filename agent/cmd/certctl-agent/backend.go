@@ -144,6 +144,8 @@ func (b *backend) Renew(ctx context.Context, name string) (underWay bool, err er
 		return true, nil
 	case errors.Is(err, renewal.ErrUnknown):
 		return false, fmt.Errorf("%w: %w", control.ErrUnknownCertificate, err)
+	case errors.Is(err, renewal.ErrReloading):
+		return false, fmt.Errorf("%w: %w", control.ErrNotNow, err)
 	}
 	return false, err
 }
