@@ -178,12 +178,12 @@ func TestMistakesAreNamed(t *testing.T) {
 // other's.
 func TestOneFileByTwoPaths(t *testing.T) {
 	dir := t.TempDir()
-	real, other := filepath.Join(dir, "Real"), filepath.Join(dir, "real")
-	require.NoError(t, os.Mkdir(real, 0o700))
+	actual, other := filepath.Join(dir, "Real"), filepath.Join(dir, "real")
+	require.NoError(t, os.Mkdir(actual, 0o700))
 	if runtime.GOOS != "windows" { // where case makes no difference, and links need a privilege
-		require.NoError(t, os.Symlink(real, other))
+		require.NoError(t, os.Symlink(actual, other))
 	}
-	text := fmt.Sprintf("certificates:\n- {name: a, names: [a.example.com], deployments: [{files: {combined: '%s'}}]}\n- {name: b, names: [b.example.com], deployments: [{files: {combined: '%%s'}}]}\n", filepath.Join(real, "x.pem"))
+	text := fmt.Sprintf("certificates:\n- {name: a, names: [a.example.com], deployments: [{files: {combined: '%s'}}]}\n- {name: b, names: [b.example.com], deployments: [{files: {combined: '%%s'}}]}\n", filepath.Join(actual, "x.pem"))
 	_, err := load(t, fmt.Sprintf(text, filepath.Join(other, "x.pem")))
 	assert.ErrorContains(t, err, `certificates[1].deployments[0].files.combined: `)
 	assert.ErrorContains(t, err, `x.pem is written by certificate "a" already; every file belongs to one deployment`)

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -28,7 +25,7 @@ func newOwnPath(path, what string) ownPath {
 		path = abs
 	}
 	p := ownPath{plain: path, leads: path, what: what}
-	if leads, err := leadsTo(path); err == nil {
+	if leads, err := Resolve(path); err == nil {
 		p.leads = leads
 	}
 	return p
@@ -40,7 +37,7 @@ func (p ownPath) is(other ownPath) bool {
 }
 
 // in reports whether a path is below a directory.
-func (p ownPath) in(dir ownPath) bool { return inDir(p.plain, dir.plain) || inDir(p.leads, dir.leads) }
+func (p ownPath) in(dir ownPath) bool { return Below(p.plain, dir.plain) || Below(p.leads, dir.leads) }
 
 func samePath(a, b string) bool {
 	return a == b || runtime.GOOS == "windows" && strings.EqualFold(a, b)
@@ -90,33 +87,4 @@ func (o *Own) Check(path string) error {
 		}
 	}
 	return nil
-}
-
-// inDir reports whether path is in dir, at any depth.
-func inDir(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != "." && filepath.IsLocal(rel)
-}
-
-// leadsTo follows the symbolic links of as much of a path as exists. A link that
-// leads to nothing is an error: what is written through it comes into being there.
-func leadsTo(path string) (string, error) {
-	rest := ""
-	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
-		_, err := os.Lstat(at)
-		if err == nil {
-			leadsTo, err := filepath.EvalSymlinks(at)
-			if err != nil {
-				return "", err
-			}
-			return filepath.Join(leadsTo, rest), nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		if at == filepath.Dir(at) {
-			return filepath.Join(at, rest), nil
-		}
-		rest = filepath.Join(filepath.Base(at), rest)
-	}
 }

@@ -71,7 +71,7 @@ certificates:
     issuer: two
     deployments: [{files: {key: /x/b.key}}]
 `)
-	err := checkAssembly(s, report)
+	_, err := checkAssembly(s, report)
 	require.Error(t, err)
 	places := []string{
 		"agent.yaml:3:3: issuers.one: ca_file: ", "agent.yaml:4:3: issuers.two: ca_file: ",
