@@ -30,8 +30,8 @@ type Agent struct {
 
 	ClockSkewSeconds int64 `json:"clock_skew_seconds" doc:"How far the host's clock is ahead of the true time, as the agent knows it by the servers it talks to; negative when it is behind. Changes of less than half a minute are not reported. The agent corrects it in all it decides, but other programs of the host do not."`
 
-	Warnings []string `json:"warnings" nullable:"false" doc:"Findings about the host itself that a person has to look at, such as a refused assignment or a configuration on disk that is not in effect, as last reported: the first few, cut short. certctl-agent status on the host shows all."`
-	IdentityShared bool `json:"identity_shared" doc:"Whether two hosts use the agent's identity, as after a virtual machine was cloned or the state directory was stolen. False again when they have not for a day or two. Enrol the copy anew with certctl-agent enroll --replace; if it is not known which one is the copy, retire the agent and enrol both."`
+	Warnings       []string `json:"warnings" nullable:"false" doc:"Findings about the host itself that a person has to look at, such as a refused assignment or a configuration on disk that is not in effect, as last reported: the first few, cut short. certctl-agent status on the host shows all."`
+	IdentityShared bool     `json:"identity_shared" doc:"Whether two hosts use the agent's identity, as after a virtual machine was cloned or the state directory was stolen. False again when they have not for a day or two. Enrol the copy anew with certctl-agent enroll --replace; if it is not known which one is the copy, retire the agent and enrol both."`
 
 	Identity        Identity `json:"identity" doc:"The identity certificate in use."`
 	IdentityPending bool     `json:"identity_pending" doc:"Whether a renewed identity was handed out and not used yet."`
