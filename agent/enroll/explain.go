@@ -36,7 +36,7 @@ const mendNewToken = "make a new one with \"certctl token create\" and enrol wit
 var mends = map[wire.Code]string{
 	wire.CodeTokenUnknown: "check that the token was copied whole and belongs to this coordinator, or " + mendNewToken,
 	wire.CodeTokenExpired: mendNewToken,
-	wire.CodeTokenUsed:    "it has enrolled as many hosts as it was made for, this one among them perhaps; " + mendNewToken,
+	wire.CodeTokenUsed:    "it has enrolled as many hosts as it was made for, this one among them perhaps: see \"certctl agents list\", and retire an agent that is not yours; " + mendNewToken,
 	wire.CodeTokenRevoked: mendNewToken,
 	wire.CodeNamesRefused: "take the names out of the certificates of the issuer \"coordinator\" in the configuration, or make a token that allows them with \"certctl token create\"",
 	wire.CodeAgentRetired: "the agent that this token was used for has been retired; " + mendNewToken,

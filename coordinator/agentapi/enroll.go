@@ -32,6 +32,24 @@ func (s *Service) enroll(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, problem.New(wire.CodeTokenUnknown, "token", err.Error(), "check that the token was copied whole")
 	}
+	answer, err := s.enrollWith(ctx, r, token, &request)
+	if err != nil {
+		return nil, &tokenError{id: token.ID, err: err}
+	}
+	return answer, nil
+}
+
+// tokenError is a refused enrolment with the id of the token that was shown, so
+// that the log leads from a stolen one to where it was tried. Never the secret.
+type tokenError struct {
+	id  string
+	err error
+}
+
+func (e *tokenError) Error() string { return e.err.Error() }
+func (e *tokenError) Unwrap() error { return e.err }
+
+func (s *Service) enrollWith(ctx context.Context, r *http.Request, token wire.EnrollmentToken, request *wire.EnrollRequest) (any, error) {
 	subject, err := readIdentityRequest(request.CSR)
 	if err != nil {
 		return nil, err

@@ -126,8 +126,17 @@ func TestEnrollRefuses(t *testing.T) {
 			})
 		})
 	}
-	// The token that was tried so often is as good as before.
+	// The log leads from a token to where it was tried, and holds no secret.
 	w.t = t
+	logged := len(w.log.since(0))
+	stolen := request(used, nil)
+	require.NotNil(t, w.postRaw(nil, wire.EnrollPath, bytes.NewReader(stolen), int64(len(stolen)), nil))
+	said := w.log.since(logged)
+	assert.Contains(t, said, "enrolment refused")
+	assert.Contains(t, said, "token_id="+used.ID)
+	assert.False(t, secretIn(w.log.since(0), used) || secretIn(w.log.since(0), good), "a secret in the log")
+
+	// The token that was tried so often is as good as before.
 	w.enroll(key, good)
 }
 

@@ -69,6 +69,27 @@ type world struct {
 	service *Service
 	server  *httptest.Server
 	skew    atomic.Int64 // of the coordinator's clock, nanoseconds
+	log     logText      // of the service
+}
+
+// logText collects a log.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// since returns what was logged after the first n octets.
+func (l *logText) since(n int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()[n:]
 }
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
@@ -89,7 +110,7 @@ func sealedWorld(t *testing.T) *world {
 	w.real = clustertest.Restart(t, t.TempDir(), func(node *cluster.Node) {
 		w.node = &faultyNode{Node: node}
 		w.service, err = New(Config{
-			Node: w.node, CA: authority, Log: slog.New(slog.DiscardHandler),
+			Node: w.node, CA: authority, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 			SyncInterval: time.Minute, SyncTargetRate: 500,
 			Reserved: pki.MustParseNames("pki.example.com", "192.0.2.1"), Now: w.now,
 		})

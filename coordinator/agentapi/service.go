@@ -159,6 +159,9 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		"path", r.URL.Path, "code", p.Code, "field", p.Field, "remote", r.RemoteAddr,
 		"request_id", r.Header.Get(problem.RequestIDHeader), "err", err,
 	}
+	if shown, ok := errors.AsType[*tokenError](err); ok {
+		attrs = append(attrs, "token_id", shown.id)
+	}
 	switch {
 	case defect:
 		s.log.Error("request of an agent failed", attrs...)
