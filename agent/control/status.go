@@ -106,7 +106,10 @@ type Agent struct {
 
 // Enrollment is what the agent is to its coordinator.
 type Enrollment struct {
-	AgentID      string            `json:"agent_id"`
+	AgentID string `json:"agent_id"`
+	// Replaced is the agent that this host was until it enrolled just now, which the
+	// coordinator goes on accepting until somebody retires it.
+	Replaced     string            `json:"replaced_agent_id,omitempty"`
 	Servers      []string          `json:"servers"`
 	NamePatterns []string          `json:"name_patterns,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`

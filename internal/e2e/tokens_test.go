@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/coordinator/api/resource"
 )
 
@@ -89,6 +91,12 @@ func TestBadTokens(t *testing.T) {
 	})
 	t.Run("again", func(t *testing.T) {
 		oneComplaint(t, a.enrollWith(c.url(), c.newToken("www.example.com").Token), a.id, "--replace")
+		before := a.id
+		replaced := a.enrollWith(c.url(), c.newToken("www.example.com").Token, "--replace")
+		a.enrolled(replaced)
+		var done control.Enrollment
+		require.NoError(t, json.Unmarshal([]byte(replaced.stdout), &done))
+		assert.Equal(t, before, done.Replaced, "it is still valid, and somebody has to end it")
 	})
 	t.Run("expired", func(t *testing.T) {
 		await(t, 3*time.Minute, "the short token expires", func() error {
@@ -105,6 +113,6 @@ func TestBadTokens(t *testing.T) {
 	})
 
 	agents := c.agents()
-	require.Len(t, agents, 2, "the good agent and the late one")
+	require.Len(t, agents, 3, "the good agent, the one that it was before, and the late one")
 	assert.Equal(t, a.id, a.status().Enrollment.AgentID, "the enrolment is as it was")
 }

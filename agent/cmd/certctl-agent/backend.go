@@ -165,22 +165,22 @@ func (b *backend) Reload(context.Context) (*control.Reload, error) { return b.co
 
 // Enroll implements control.Backend.
 func (b *backend) Enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
-	identity, err := enrollWith(ctx, b.configuration.current(), b.state, request, b.log)
+	done, err := enrollWith(ctx, b.configuration.current(), b.state, request, b.log)
 	if err != nil {
 		return nil, err
 	}
 	b.syncer.Kick()
-	leaf, err := pki.ParseChainPEM([]byte(identity.ChainPEM))
-	if err != nil {
-		return nil, err
-	}
-	return control.EnrollmentOf(identity, leaf[0].NotAfter), nil
+	return done, nil
 }
 
 // enrollWith exchanges a token for an identity. It tells the coordinator the
 // names that this host will ask it for, so that a token for other names is
 // refused now and not at the first order.
-func enrollWith(ctx context.Context, s *config.Settings, state *localState, request control.EnrollRequest, log *slog.Logger) (*store.Identity, error) {
+func enrollWith(ctx context.Context, s *config.Settings, state *localState, request control.EnrollRequest, log *slog.Logger) (*control.Enrollment, error) {
+	before, err := state.store.Identity()
+	if err != nil {
+		return nil, err
+	}
 	var brokered []pki.Names
 	for i := range s.Certificates {
 		if c := &s.Certificates[i]; slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
@@ -191,9 +191,21 @@ func enrollWith(ctx context.Context, s *config.Settings, state *localState, requ
 			brokered = append(brokered, names)
 		}
 	}
-	return enroll.Enroll(ctx, enroll.Config{
+	identity, err := enroll.Enroll(ctx, enroll.Config{
 		Server: request.Server, Token: request.Token, Replace: request.Replace,
 		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: enroll.Wanted(brokered),
 		Clock: state.clock, Log: log.With("part", "enroll"),
 	})
+	if err != nil {
+		return nil, err
+	}
+	chain, err := pki.ParseChainPEM([]byte(identity.ChainPEM))
+	if err != nil {
+		return nil, err
+	}
+	done := control.EnrollmentOf(identity, chain[0].NotAfter)
+	if before != nil && !before.Retired && before.AgentID != identity.AgentID {
+		done.Replaced = before.AgentID
+	}
+	return done, nil
 }

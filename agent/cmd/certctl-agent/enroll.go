@@ -13,7 +13,6 @@ import (
 
 	"github.com/certctl/certctl/agent/control"
 	"github.com/certctl/certctl/shared/cli"
-	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -55,6 +54,9 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "enrolled as %s with %s\nit may ask the coordinator for: %s\n",
 				done.AgentID, strings.Join(done.Servers, ", "), allowed)
+			if done.Replaced != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "the identity that it replaces is still valid there: end it with \"certctl agents retire %s\"\n", done.Replaced)
+			}
 			return nil
 		},
 	}
@@ -115,13 +117,5 @@ func (a *agentCommand) enroll(ctx context.Context, request control.EnrollRequest
 	defer state.close(log)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	identity, err := enrollWith(ctx, s, state, request, log)
-	if err != nil {
-		return nil, err
-	}
-	chain, err := pki.ParseChainPEM([]byte(identity.ChainPEM))
-	if err != nil {
-		return nil, err
-	}
-	return control.EnrollmentOf(identity, chain[0].NotAfter), nil
+	return enrollWith(ctx, s, state, request, log)
 }
