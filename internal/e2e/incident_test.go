@@ -48,7 +48,7 @@ func TestIncident(t *testing.T) {
 		serials[name] = a.awaitOther(name, "").Serial
 		a.awaitReported(c, name, serials[name], time.Minute)
 	}
-	assert.Contains(t, o.does("assignments", "apply", "-f", file), "api is unchanged; hosts: 1 keep it as it is")
+	assert.Contains(t, o.does("assignments", "apply", "-f", file), "api is unchanged; hosts: 1 keeps it as it is")
 
 	var begun resource.Renewals
 	o.reads(&begun, "renew", "--all", "--selector", "env=test", "--over", "0s", "--reason", "incident")
