@@ -208,7 +208,7 @@ func TestARenewalOfWhatWasRevoked(t *testing.T) {
 		w.reopen()
 		w.command(command)
 		w.ca.refuse(false)
-		w.pass(time.Hour)
+		w.pass(24 * time.Hour) // what was refused is asked for again after hours
 		fresh := w.serial()
 		assert.NotEqual(t, old, fresh)
 		assert.Nil(t, w.certificate().Current.Revoked)
