@@ -120,6 +120,13 @@ func TestAssignments(t *testing.T) {
 	a.awaitOther("evil", "")
 	require.FileExists(t, filepath.Join(home, "owned"))
 	require.NoError(t, c.try(http.MethodDelete, "/api/v1/assignments/evil", nil, nil))
+	await(t, time.Minute, "the host has told that it manages evil no more", func() error {
+		rows, err := c.report(a.id)
+		if _, reported := rows["evil"]; err == nil && reported {
+			err = errors.New("it is still in the report")
+		}
+		return err
+	})
 
 	// A mass renewal, spread over a few seconds.
 	var campaign resource.Renewals

@@ -92,7 +92,7 @@ func TestKillAgent(t *testing.T) {
 	counts.Report(t, "agent-kills-mismatched-pairs", wrong(err),
 		fmt.Sprintf("of %d looks at nginx, those that met no, an expired or another pair", looks))
 	require.NoError(t, err, "what nginx served")
-	assert.Greater(t, looks, 100)
+	assert.GreaterOrEqual(t, looks, kills, "a look for each crash, however busy the machine is")
 	for i, name := range names {
 		leaf, err := servedLeaf(t.Context(), web, name)
 		require.NoError(t, err)
