@@ -201,7 +201,7 @@ func TestRetryIsFollowedByTheNews(t *testing.T) {
 				var bodies atomic.Int32
 				h.coord.Body = func([]byte) { bodies.Add(1) }
 				h.start()
-				h.pass(time.Second)
+				h.pass(debounce / 2) // one attempt: after several the next may be far
 				happens(h)
 				up.Store(true)
 				for range 1000 {
