@@ -134,7 +134,7 @@ func serve(t testing.TB, config *tls.Config) string {
 
 func answer(conn *tls.Conn) {
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return
 	}
 	if _, err := conn.Read(make([]byte, 1)); err != nil {

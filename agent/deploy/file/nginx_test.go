@@ -43,7 +43,7 @@ func newWeb(t *testing.T, layout Layout) (*web, Config) {
 	config := w.host.config(layout)
 	config.Check = &command.Config{Argv: w.server.CheckArgv()}
 	config.Reload = &command.Config{Argv: w.server.ReloadArgv()}
-	config.Probe = &Probe{Address: w.server.Address(), ServerName: site, Patience: 10 * time.Second}
+	config.Probe = &Probe{Address: w.server.Address(), ServerName: site, Patience: time.Minute}
 	return w, config
 }
 
@@ -188,7 +188,7 @@ func TestNginxKeepsServingTheOldCertificate(t *testing.T) {
 func TestNginxThatStaysBroken(t *testing.T) {
 	t.Parallel()
 	w, config := newWeb(t, LayoutFiles)
-	config.Probe.Patience = 300 * time.Millisecond
+	config.Probe.Patience = 5 * time.Second // enough for the reload, since only then comes the command
 	config.VerifyCommand = &command.Config{Argv: []string{"/bin/sh", "-c", "echo nonsense >" + w.server.ConfigPath() + "; exit 1"}}
 	_, err := newTarget(t, config).Deploy(context.Background(), w.task(w.pairs["new"], 2))
 	failed := requireFailure(t, err, deploy.StageVerify)
