@@ -80,7 +80,7 @@ func newHost(t testing.TB, change ...func(*Config)) *host {
 	t.Helper()
 	h := &host{t: t, link: sync.State{Standing: sync.NotEnrolled}, clock: clock.Reading{Now: noon, Wall: noon, Confirmed: true}}
 	var err error
-	h.store, err = store.Open(filepath.Join(t.TempDir(), "state.db"), store.Options{Now: func() time.Time { return noon }})
+	h.store, err = store.Open(filepath.Join(t.TempDir(), "state", "state.db"), store.Options{Now: func() time.Time { return noon }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.store.Close()) })
 	cfg := Config{

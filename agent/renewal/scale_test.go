@@ -64,7 +64,7 @@ func newLimitedCrowd(tb testing.TB, n, due int, limits Limits) *crowd {
 	require.NoError(tb, err)
 	keyID, _, err := k.Create(pki.ECDSAP256)
 	require.NoError(tb, err)
-	c.file, err = store.Open(filepath.Join(dir, "state.db"), store.Options{Now: c.clock.now})
+	c.file, err = store.Open(filepath.Join(dir, "state", "state.db"), store.Options{Now: c.clock.now})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { assert.NoError(tb, c.file.Close()) })
 	c.store = &countingStore{Store: c.file}

@@ -69,12 +69,19 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	// The real time, because the age of key files is compared with it.
 	c := &clock{at: time.Now().UTC().Truncate(time.Second)}
-	w := &world{t: t, dir: t.TempDir(), clock: c, ca: newAuthority(t, c.now), names: []string{"web"}, algorithm: pki.ECDSAP256, point: func(string) {}}
+	w := &world{t: t, dir: privateDir(t), clock: c, ca: newAuthority(t, c.now), names: []string{"web"}, algorithm: pki.ECDSAP256, point: func(string) {}}
 	w.issuer = w.ca
 	for _, id := range []string{"front", "back"} {
 		w.places = append(w.places, &place{t: t, id: id})
 	}
 	return w
+}
+
+// privateDir is t.TempDir as the store demands it, whatever the umask.
+func privateDir(t *testing.T) string {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	return dir
 }
 
 func (w *world) managed() []Managed {
@@ -222,7 +229,7 @@ func (w *world) events(kind wire.EventKind) (list []wire.Event) {
 
 // snapshot copies everything that survives a crash at this moment.
 func (w *world) snapshot() *world {
-	dir := w.t.TempDir()
+	dir := privateDir(w.t)
 	require.NoError(w.t, copyFile(filepath.Join(w.dir, "state.db"), filepath.Join(dir, "state.db")))
 	require.NoError(w.t, os.Mkdir(filepath.Join(dir, "keys"), 0o700))
 	files, err := os.ReadDir(filepath.Join(w.dir, "keys"))

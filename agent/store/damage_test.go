@@ -306,7 +306,7 @@ func TestRefusesContradictions(t *testing.T) {
 	require.NoError(t, err)
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "state.db")
+			path := filepath.Join(privateDir(t), "state.db")
 			require.NoError(t, os.WriteFile(path, whole, 0o600))
 			tamper(t, path, change)
 			requireRefused(t, path, ErrDamaged)

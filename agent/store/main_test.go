@@ -39,6 +39,14 @@ func testPath(t testing.TB) string {
 	return filepath.Join(t.TempDir(), "state", "state.db")
 }
 
+// privateDir is t.TempDir as Open demands it, whatever the umask.
+func privateDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	return dir
+}
+
 func openAt(t testing.TB, path string, opts Options) *Store {
 	t.Helper()
 	if opts.Now == nil {

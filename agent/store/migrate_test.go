@@ -150,7 +150,7 @@ func testdata(t *testing.T, name string) string {
 	require.NoError(t, err)
 	content, err := io.ReadAll(z)
 	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "state.db")
+	path := filepath.Join(privateDir(t), "state.db")
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	return path
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func TestReadAtRestChangesNothing(t *testing.T) {
-	dir := t.TempDir()
+	dir := privateDir(t)
 	path := filepath.Join(dir, "state.db")
 	_, err := ReadAtRest(path)
 	require.ErrorIs(t, err, fs.ErrNotExist)

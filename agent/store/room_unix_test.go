@@ -97,7 +97,7 @@ func TestCheckRoomLeavesNothingBehind(t *testing.T) {
 }
 
 func TestFullDiskNamesTheMend(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
+	path := filepath.Join(privateDir(t), "state.db")
 	_, err := Open(path, Options{Hook: failAt(stepMake, false, syscall.ENOSPC)})
 	require.ErrorIs(t, err, ErrReadOnly)
 	require.ErrorIs(t, err, syscall.ENOSPC)

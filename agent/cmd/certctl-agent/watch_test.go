@@ -55,7 +55,7 @@ func watchFile(t *testing.T, text string) (path string, c *configuration, log *l
 	}
 	s, report, err := load()
 	require.NoError(t, err)
-	st, err := store.Open(filepath.Join(dir, "state.db"), store.Options{Now: time.Now})
+	st, err := store.Open(filepath.Join(dir, "state", "state.db"), store.Options{Now: time.Now})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, st.Close()) })
 	dirs, err := keys.OpenDir(filepath.Join(dir, "keys"))
