@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,20 +188,31 @@ func TestConcurrencyAndTickBudget(t *testing.T) {
 			w.names = append(w.names, fmt.Sprintf("c%d", i))
 		}
 		w.tune = func(c *Config) { c.Concurrency, c.TickBudget = 3, time.Minute }
-		var running, most, begun atomic.Int64
+		var mu sync.Mutex // guards what follows
+		running, most, begun := 0, 0, 0
 		release := make(chan struct{})
 		w.ca.interfere(func(context.Context, *issuer.Order) error {
-			begun.Add(1)
-			most.Store(max(most.Load(), running.Add(1)))
+			mu.Lock()
+			begun++
+			running++
+			most = max(most, running)
+			mu.Unlock()
 			<-release
-			running.Add(-1)
+			mu.Lock()
+			running--
+			mu.Unlock()
 			return nil
 		})
+		count := func(n *int) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return *n
+		}
 		w.open()
 		started := time.Now()
 		w.e.tick(t.Context())
 		assert.Equal(t, time.Minute, time.Since(started), "the tick must end with its budget")
-		assert.EqualValues(t, 3, begun.Load(), "nothing new starts past the limit")
+		assert.Equal(t, 3, count(&begun), "nothing new starts past the limit")
 		status, err := w.e.Status()
 		require.NoError(t, err)
 		require.Len(t, status, 10)
@@ -209,12 +220,12 @@ func TestConcurrencyAndTickBudget(t *testing.T) {
 		assert.Empty(t, status[9].Doing)
 
 		w.e.tick(t.Context())
-		assert.EqualValues(t, 3, begun.Load(), "one job for each certificate")
+		assert.Equal(t, 3, count(&begun), "one job for each certificate")
 		close(release)
 		w.e.jobs.Wait()
 		w.tick()
 		assert.Equal(t, 10, w.ca.issuedCount())
-		assert.EqualValues(t, 3, most.Load())
+		assert.Equal(t, 3, count(&most))
 		w.close()
 	})
 }
