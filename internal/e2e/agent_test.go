@@ -109,7 +109,7 @@ func (a *agent) enroll(c *coordinator, patterns ...string) {
 func (a *agent) startAndAwait() {
 	a.t.Helper()
 	a.start()
-	a.awaitReady(60*time.Second, func() error {
+	a.awaitReady(2*time.Minute, func() error {
 		_, err := a.tryStatus()
 		return err
 	})

@@ -72,7 +72,7 @@ func (p program) refuses(t *testing.T, bad badStart) {
 		mend()
 		again := newDaemon(t, p.name+" after the mend", p.name, env, args...)
 		again.start()
-		again.awaitReady(60*time.Second, func() error { return answers(p.name, home, env) })
+		again.awaitReady(2*time.Minute, func() error { return answers(p.name, home, env) })
 		again.stop()
 	})
 }
@@ -89,7 +89,7 @@ func answers(program, home string, env []string) error {
 			}
 		}
 	}
-	conn, err := net.DialTimeout(network, address, time.Second)
+	conn, err := net.DialTimeout(network, address, 30*time.Second)
 	if err == nil {
 		err = conn.Close()
 	}

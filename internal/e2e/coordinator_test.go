@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,7 +78,7 @@ func (c *coordinator) url() string { return "https://" + c.address }
 // the first start made.
 func (c *coordinator) awaitServing() {
 	c.t.Helper()
-	c.awaitReady(30*time.Second, c.connect)
+	c.awaitReady(2*time.Minute, c.connect)
 }
 
 // connect reads the root and the token if need be, and asks whether the
@@ -97,7 +98,7 @@ func (c *coordinator) connect() error {
 			return fmt.Errorf("root.pem holds no certificate")
 		}
 		c.token = strings.TrimSpace(string(token))
-		c.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		c.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 			TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
 			DisableKeepAlives: true, // leaves no goroutine behind
 		}}
@@ -143,6 +144,40 @@ func (c *coordinator) try(method, path string, body, into any) error {
 		return nil
 	}
 	return json.Unmarshal(text, into)
+}
+
+// metrics are what Prometheus reads with an API token.
+func (c *coordinator) metrics(token string) (string, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, c.url()+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := c.http.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("/metrics: %s: %s", response.Status, text)
+	}
+	return string(text), err
+}
+
+var acceptedSyncs = regexp.MustCompile(`(?m)^certctl_coordinator_requests_total{code="200",kind="sync"} (\d+)$`)
+
+// syncs is how many requests of agents to sync this run has accepted.
+func (c *coordinator) syncs() (int, error) {
+	text, err := c.metrics(c.token)
+	if err != nil {
+		return 0, err
+	}
+	match := acceptedSyncs.FindStringSubmatch(text)
+	if match == nil {
+		return 0, nil // counters appear with their first count
+	}
+	return strconv.Atoi(match[1])
 }
 
 // tryToken makes an enrolment token.

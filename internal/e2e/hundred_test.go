@@ -43,7 +43,7 @@ func TestHundredCertificates(t *testing.T) {
 	a.startAndAwait()
 	// Half of all nonces refused makes a request fail for good now and then;
 	// such an order goes on a minute later.
-	status := a.awaitSettled(130 * time.Second)
+	status := a.awaitSettled(5 * time.Minute)
 	require.Len(t, status.Certificates, n)
 
 	roots, err := ca.IssuerRoots(t.Context())

@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -79,21 +77,11 @@ func TestIncident(t *testing.T) {
 	var viewer resource.CreatedAPIToken
 	o.reads(&viewer, "api-token", "create", "--name", "prometheus", "--role", "viewer")
 	await(t, time.Minute, "the fleet's figures", func() error {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url()+"/metrics", nil)
+		text, err := c.metrics(viewer.Token)
 		if err != nil {
 			return err
 		}
-		request.Header.Set("Authorization", "Bearer "+viewer.Token)
-		response, err := c.http.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		if err != nil {
-			return err
-		}
-		return told(string(text), map[string]int{
+		return told(text, map[string]int{
 			`certctl_fleet_agents{state="connected"}`:                      1,
 			`certctl_fleet_certificates{state="valid"}`:                    2,
 			`certctl_raft_leader`:                                          1,

@@ -49,7 +49,7 @@ func TestKillCoordinator(t *testing.T) {
 	for i, a := range agents {
 		enrolling.Go(func() {
 			// The same token is used again until an answer arrives.
-			await(t, time.Minute, a.name+" enrols", func() error {
+			await(t, 5*time.Minute, a.name+" enrols", func() error {
 				r := a.enrollWith(c.url(), tokens[i])
 				if r.status != 0 {
 					return errors.New(r.stderr)

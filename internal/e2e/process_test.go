@@ -215,13 +215,13 @@ func command(env []string, path string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a prepared command to its end, or for a minute.
+// run runs a prepared command to its end, or for some minutes.
 func run(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	require.NoError(t, cmd.Start())
-	overdue := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	overdue := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer overdue.Stop()
 	err := cmd.Wait()
 	if _, exited := errors.AsType[*exec.ExitError](err); !exited {

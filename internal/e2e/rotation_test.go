@@ -31,7 +31,7 @@ func (c *coordinator) killed() {
 	c.kill()
 	c.start()
 	c.http = nil
-	c.awaitReady(30*time.Second, func() error {
+	c.awaitReady(2*time.Minute, func() error {
 		c.http = nil // root.pem may just have been written anew
 		return c.connect()
 	})

