@@ -25,6 +25,10 @@ func TestPortsAreFreeAndHandedOutOnce(t *testing.T) {
 		assert.GreaterOrEqual(t, port, firstPort)
 		assert.LessOrEqual(t, port, lastPort)
 	}
+	for _, block := range taken.blocks {
+		_, err := net.Listen("tcp", block.Addr().String())
+		require.Error(t, err, "no other process gets the same block")
+	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])))
 	require.NoError(t, err)
 	assert.False(t, free(ports[0]), "a port in use is not free")
@@ -35,7 +39,7 @@ func TestAProcessThatEndsEarlyIsReportedWithItsOutput(t *testing.T) {
 	p, err := StartProcess(Command{Path: "/bin/sh", Args: []string{"-c", "echo cannot bind; exit 3"}})
 	require.NoError(t, err)
 	defer p.Kill()
-	err = p.AwaitReady(t.Context(), 5*time.Second, func(context.Context) error { return errors.New("not yet") })
+	err = p.AwaitReady(t.Context(), time.Minute, func(context.Context) error { return errors.New("not yet") })
 	require.ErrorIs(t, err, ErrExited)
 	assert.Contains(t, err.Error(), "cannot bind")
 }

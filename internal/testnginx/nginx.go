@@ -26,9 +26,10 @@ import (
 var ErrNotInstalled = errors.New("nginx is not installed: run scripts/setup/nginx.sh")
 
 const (
-	startTimeout = 15 * time.Second
-	stopTimeout  = 5 * time.Second
-	probeTimeout = 5 * time.Second
+	// They are for a machine that has much else to do.
+	startTimeout = time.Minute
+	stopTimeout  = 30 * time.Second
+	probeTimeout = 30 * time.Second
 )
 
 // Options say what nginx serves.
@@ -203,7 +204,7 @@ func (s *Server) awaitFirstAnswer(ctx context.Context) error {
 		return nil
 	}
 	// A reset connection is what the end of nginx looks like from here.
-	if s.waitExit(time.Second) {
+	if s.waitExit(10 * time.Second) {
 		err = fmt.Errorf("nginx ended at once: %w", s.exitErr)
 	}
 	printed, readErr := os.ReadFile(s.output.Name())

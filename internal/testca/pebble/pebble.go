@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	readyLimit = 15 * time.Second
+	readyLimit = time.Minute
 	// portTries is how often a start is repeated because a port was taken between
 	// its choice and its use.
 	portTries = 5
@@ -156,7 +156,7 @@ func (s *Server) prepare() error {
 		s.DNSManagementURL = "http://" + loopback(s.ports.dnsManagement)
 	}
 	s.client = &http.Client{
-		Timeout: 5 * time.Second,
+		Timeout: 30 * time.Second,
 		Transport: &http.Transport{
 			TLSClientConfig:   &tls.Config{RootCAs: s.ServerRoots, MinVersion: tls.VersionTLS12},
 			DisableKeepAlives: true, // leaves no goroutine behind

@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	readyLimit = 20 * time.Second
+	readyLimit = time.Minute
 	portTries  = 5
 )
 

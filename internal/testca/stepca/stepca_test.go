@@ -22,7 +22,7 @@ func TestServesItsDirectoryAndLeavesNothingBehind(t *testing.T) {
 
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Root)
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
 	}}
 	resp, err := client.Get(s.DirectoryURL)
