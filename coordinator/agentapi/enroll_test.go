@@ -183,7 +183,7 @@ func TestEnrollFaults(t *testing.T) {
 		"stored, and then a defect": {func(n *faultyNode) { n.after.Store(&defect) }, wire.CodeInternal, http.StatusInternalServerError},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := stillWorld(t)
 			token, key := w.token(nil), w.newKey()
 			c.arm(w.node)
 			p := w.post(nil, wire.EnrollPath, wire.EnrollRequest{Protocol: wire.Protocol, Token: token.Reveal(), CSR: w.csr(key), Host: host}, nil)

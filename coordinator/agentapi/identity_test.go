@@ -179,9 +179,12 @@ func TestWhoIsNoAgent(t *testing.T) {
 	ghost.chain = []*x509.Certificate{cert}
 	ghost.refused(wire.CodeIdentityUnknown, http.StatusUnauthorized)
 
-	// For an agent that exists, but not the certificate that it has.
+	// For an agent that exists, but not the certificate that it has. It is older
+	// than that: a newer one would be one that the state has lost.
+	w.sleep(-time.Minute)
 	cert, err = w.ca.IssueIdentity(a.id, ghost.key.Public())
 	require.NoError(t, err)
+	w.sleep(time.Minute)
 	ghost.chain = []*x509.Certificate{cert}
 	ghost.refused(wire.CodeIdentityUnknown, http.StatusUnauthorized)
 
@@ -235,7 +238,7 @@ func TestIdentityRenewalFaults(t *testing.T) {
 		"stored":     func(n *faultyNode) { n.after.Store(&cut) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := stillWorld(t)
 			a := w.enrolled()
 			key := w.newKey()
 			arm(w.node)

@@ -100,6 +100,20 @@ func (w *world) sleep(d time.Duration) { w.skew.Add(int64(d)) }
 // sealedWorld has a CA that cannot issue yet.
 func sealedWorld(t *testing.T) *world {
 	t.Helper()
+	return newSealedWorld(t, true)
+}
+
+// stillWorld has a leader that does nothing by itself: what enters the log, and
+// what meets a fault, comes from the test.
+func stillWorld(t *testing.T) *world {
+	t.Helper()
+	w := newSealedWorld(t, false)
+	w.unseal()
+	return w
+}
+
+func newSealedWorld(t *testing.T, leads bool) *world {
+	t.Helper()
 	w := &world{t: t}
 	authority, err := ca.New(ca.Config{
 		SealKeyFile: filepath.Join(t.TempDir(), "seal.key"), Name: "Example",
@@ -115,7 +129,10 @@ func sealedWorld(t *testing.T) *world {
 			Reserved: pki.MustParseNames("pki.example.com", "192.0.2.1"), Now: w.now,
 		})
 		require.NoError(t, err)
-		w.service.Lead(node)
+		w.service.patience = requestPatience // a busy machine takes its time to sign
+		if leads {
+			w.service.Lead(node)
+		}
 	})
 	w.server = httptest.NewUnstartedServer(w.service)
 	w.server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}
@@ -326,7 +343,7 @@ func (w *world) client(who *agent) *http.Client {
 		cert := who.certificate()
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 2 * time.Minute}
 }
 
 func (w *world) read(response *http.Response, answer any) *wire.Problem {

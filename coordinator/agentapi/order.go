@@ -109,7 +109,7 @@ func (s *Service) awaitOrders(ctx context.Context, before *fleet.View, agentID s
 	case s.placed <- struct{}{}:
 	default: // the worker has been told, and has not looked yet
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderPatience)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	for {
 		view := s.node.State().View()

@@ -64,9 +64,7 @@ func TestOrder(t *testing.T) {
 	}
 	assert.Equal(t, results, a.sync().Orders)
 	assert.Empty(t, a.collect(order.ID).Orders)
-	index := w.node.AppliedIndex()
-	assert.Empty(t, a.collect(order.ID).Orders)
-	assert.Equal(t, index, w.node.AppliedIndex(), "collecting again changes nothing")
+	w.unchanged(func() { assert.Empty(t, a.collect(order.ID).Orders, "collecting again changes nothing") })
 	assert.Empty(t, a.sync().Orders)
 
 	// Who has lost what was collected needs a new order.
@@ -140,7 +138,7 @@ func TestAnOrderUnderAUsedID(t *testing.T) {
 
 // Orders that nobody worked on, because no leader could, are done when one can.
 func TestOrdersWaitForTheCA(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	cut := error(&cluster.UnknownOutcomeError{Err: errors.New("leadership lost")})
 	order := a.order("www.example.com")
@@ -174,7 +172,7 @@ func TestOrdersWaitForTheCA(t *testing.T) {
 // A damaged CSR that got past the placement ends its order instead of coming
 // back for ever.
 func TestAnOrderThatCannotBeRead(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	w.do(fleet.SyncAgent{AgentID: a.id, BootID: a.boot, Sequence: 1, Orders: []fleet.OrderPlacement{
 		{ID: "damaged-order", Certificate: "web", Issuer: BuiltinIssuer, CSR: []byte("x"), Names: pki.MustParseNames("www.example.com")},
@@ -189,7 +187,7 @@ func TestAnOrderThatCannotBeRead(t *testing.T) {
 // What is signed is what was allowed, even if this version reads more names in
 // the request than the one that placed it did.
 func TestAnOrderThatIsReadInTwoWays(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	order := a.order("www.example.com", "www.example.org")
 	w.do(fleet.SyncAgent{AgentID: a.id, BootID: a.boot, Sequence: 1, Orders: []fleet.OrderPlacement{
@@ -218,7 +216,7 @@ func TestReservedNames(t *testing.T) {
 // When the issuing CA is at its end, orders stay as they are and agents are told
 // to come back soon.
 func TestOrdersOfAnExpiredCA(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	w.sleep(time.Until(w.ca.IssuerExpiry()) + time.Hour)
 	w.unchanged(func() {
@@ -238,7 +236,7 @@ func TestOrdersOfAnExpiredCA(t *testing.T) {
 
 // An agent whose orders are pending comes back soon, and gets at most what fits.
 func TestResultsOfManyOrders(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	csr := a.order("www.example.com").CSR
 	var placements []fleet.OrderPlacement

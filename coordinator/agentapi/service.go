@@ -86,6 +86,7 @@ type Service struct {
 	planner   desired.Planner
 	campaigns campaigns
 	placed    chan struct{} // an order was stored; holds one value at most
+	patience  time.Duration // of a sync, with the orders that it placed
 }
 
 // New checks the configuration.
@@ -98,7 +99,7 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{
 		node: c.Node, ca: c.CA, log: c.Log, interval: c.SyncInterval, rate: c.SyncTargetRate,
-		reserved: c.Reserved, now: c.Now, placed: make(chan struct{}, 1),
+		reserved: c.Reserved, now: c.Now, placed: make(chan struct{}, 1), patience: orderPatience,
 	}, nil
 }
 

@@ -26,7 +26,7 @@ func summary(name string) wire.Summary {
 }
 
 func TestSync(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	a.put("web", summary("www.example.com"))
 	request := a.request()
@@ -242,7 +242,7 @@ func TestSlowBodies(t *testing.T) {
 
 // A sync larger than a log entry is stored in pieces and acknowledged as a whole.
 func TestALargeSync(t *testing.T) {
-	w := newWorld(t)
+	w := stillWorld(t)
 	a := w.enrolled()
 	for i := range wire.MaxRows {
 		s := summary(fmt.Sprintf("www%d.example.com", i))
@@ -271,7 +271,7 @@ func TestSyncFaults(t *testing.T) {
 		"stored":     func(n *faultyNode) { n.after.Store(&cut) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := stillWorld(t)
 			a := w.enrolled()
 			a.put("web", summary("www.example.com"))
 			request := a.request()
