@@ -94,10 +94,10 @@ func TestAgentFacts(t *testing.T) {
 	assert.Equal(t, resource.HealthCounts{OK: 1, Unserved: 1}, shown.CertificateHealth)
 	assert.WithinDuration(t, before, shown.LastSeen, time.Minute)
 
-	// Three syncs may be missed, and a moment more.
-	w.Sleep(3*apitest.SyncInterval + 5*time.Second)
+	// Three syncs may be missed; TestCutOff knows to the moment.
+	w.Sleep(2 * apitest.SyncInterval)
 	assert.True(t, get[resource.AgentDetail](w, "/api/v1/agents/agent1").Connected)
-	w.Sleep(6 * time.Second)
+	w.Sleep(2 * apitest.SyncInterval)
 	shown = get[resource.AgentDetail](w, "/api/v1/agents/agent1")
 	assert.False(t, shown.Connected)
 	assert.Equal(t, shown.LastSeen, shown.CutOffSince)

@@ -38,8 +38,8 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence and Now is
-// required. The fields are used by any number of goroutines at the same time.
+// Config is what the API is made of. Everything but Presence, Listening, Now
+// and Keep is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
 	Journal  Journal
@@ -58,6 +58,9 @@ type Config struct {
 	// Now is the clock that health, expiry and tokens are judged by; nil is
 	// time.Now.
 	Now func() time.Time
+	// Keep is how long a count of the fleet is good that took so long; nil limits
+	// what counting costs.
+	Keep func(took time.Duration) time.Duration
 }
 
 func (c Config) validate() error {
@@ -94,6 +97,9 @@ type server struct {
 func New(config Config) (http.Handler, error) {
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Keep == nil {
+		config.Keep = keepFor
 	}
 	if err := config.validate(); err != nil {
 		return nil, err

@@ -146,6 +146,20 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 	})
 }
 
+// What counting costs is limited, however often it is asked for.
+func TestACountThatTookAMomentIsKept(t *testing.T) {
+	assert.Zero(t, keepFor(10*time.Millisecond))
+	assert.Equal(t, 20*time.Second, keepFor(time.Second))
+}
+
+// Three syncs may be missed, and a moment more.
+func TestCutOff(t *testing.T) {
+	seen := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
+	last := seen.Add(3*time.Minute + 10*time.Second)
+	assert.False(t, CutOff(time.Minute, seen, last))
+	assert.True(t, CutOff(time.Minute, seen, last.Add(1)))
+}
+
 func TestHealthCounts(t *testing.T) {
 	var counts resource.HealthCounts
 	assert.Equal(t, resource.HealthOK, counts.Worst(), "nothing is not bad")

@@ -85,11 +85,17 @@ func (t *tally) get(s *server) fleetCount {
 	}
 	t.last = s.count()
 	t.finished = time.Now()
-	t.keep = 0
-	if took := t.finished.Sub(began); took > 10*time.Millisecond {
-		t.keep = countShare * took
-	}
+	t.keep = s.Keep(t.finished.Sub(began))
 	return t.last
+}
+
+// keepFor is how long a count is good that took so long, unless somebody says
+// otherwise.
+func keepFor(took time.Duration) time.Duration {
+	if took <= 10*time.Millisecond {
+		return 0
+	}
+	return countShare * took
 }
 
 func (s *server) count() fleetCount {

@@ -151,7 +151,7 @@ func TestStatus(t *testing.T) {
 	agent.Event(wire.EventStarted, "", "")
 	w.events("/api/v1/audit?scope=all&kind=agent.started", 1)
 
-	status := w.status()
+	status := get[resource.Status](w, "/api/v1/status")
 	assert.NotEmpty(t, status.Version)
 	assert.WithinDuration(t, now, status.Time, time.Minute)
 	assert.WithinDuration(t, now, status.AsOf, time.Minute)

@@ -133,15 +133,16 @@ func Start(t testing.TB) *Coordinator {
 	c.Admin, err = apitoken.Parse(string(text))
 	require.NoError(t, err)
 
+	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
 		Node: faultyNode{c.Node.Node, &c.fault}, Journal: c.Journal, Presence: agents, Pause: agents.Period,
-		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now,
+		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)
 	figures, err := metrics.New(metrics.Config{
 		Node: c.Node.Node, Journal: c.Journal, Presence: agents, Log: quiet, Now: c.Now,
 		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
-		Keep:   func(time.Duration) time.Duration { return 0 }, // a slow machine counts afresh too
+		Keep:   afresh,
 	})
 	require.NoError(t, err)
 	c.serve(agents, handler, figures)
