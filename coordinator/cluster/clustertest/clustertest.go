@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait of this package.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // Node is a running cluster of one.
 type Node struct {
