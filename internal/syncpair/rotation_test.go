@@ -130,7 +130,7 @@ func TestAYearOfRotations(t *testing.T) {
 	assert.NotEqual(t, before.ChainPEM, after.ChainPEM)
 	assert.Equal(t, c.ca.RootsPEM(), after.RootsPEM)
 	assert.Equal(t, h.id, after.AgentID)
-	assert.Equal(t, sync.Connected, h.client.State().Standing)
+	require.Eventually(t, func() bool { return h.client.State().Standing == sync.Connected }, patience, 10*time.Millisecond, "the round that told it ends well")
 
 	require.Eventually(t, func() bool {
 		order, ok := c.view().Order(h.id, id)
