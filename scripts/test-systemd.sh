@@ -110,7 +110,7 @@ INSIDE
 supervisor=$!
 
 # inside COMMAND: run it beside systemd.
-inside() { nsenter --target "$pid1" --mount --uts --ipc --net --pid --cgroup --root --wd -- env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
+inside() { nsenter --target "$pid1" --mount --uts --ipc --net --pid --cgroup --root --wd -- env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 
 # within SECONDS WHAT COMMAND: it must succeed by then; it is tried again and again.
 within() {
@@ -266,6 +266,56 @@ PROGRAM
 	inside rm -r /run/systemd/system/certctl-agent.service.d
 	inside systemctl daemon-reload
 }
+
+# blocks FILE: the code blocks of a page's quickstart, each as its language, its
+# lines, and a line of dots.
+blocks() { awk '/^## /{on = $2 == "Quickstart"} !on {next} /^```/{if (inside) {print "..."; inside = 0} else {print substr($0, 4); inside = 1} next} inside' "$1"; }
+
+# What README.md promises a new user, word for word, on a host that has nothing
+# of certctl: no configuration directory, the coordinator first.
+quickstart() {
+	local language block="" line printed token=""
+	echo "the quickstart of README.md"
+	for s in "${services[@]}" certctl; do
+		put "/usr/local/bin/$s" <"$bin/$s"
+		inside chmod 0755 "/usr/local/bin/$s"
+	done
+	printf '#!/bin/sh\nexec "$@"\n' | put /usr/local/bin/sudo
+	inside chmod 0755 /usr/local/bin/sudo
+	printf '127.0.0.1 localhost %s\n' "$(inside hostname)" | put /etc/hosts
+	inside rm -rf /etc/certctl
+	while IFS= read -r language; do
+		block=
+		while IFS= read -r line && [ "$line" != ... ]; do block+=$line$'\n'; done
+		case $language in
+		yaml) printf %s "$block" | put /etc/certctl/agent.yaml && continue ;;
+		sh) ;;
+		*) die "the quickstart has a block of ${language:-no language}" ;;
+		esac
+		case $block in
+		*"make build"*) continue ;; # they are built and installed
+		*cte1....*) block=$token$'\n' ;; # what "token create" has printed
+		*) ;;
+		esac
+		while IFS= read -r line; do
+			case $line in
+			*" status" | *" list") within 30 "$line" inside sh -c "$line" </dev/null ;;
+			*) inside sh -c "$line" </dev/null >"$scratch/out" 2>&1 || { cat "$scratch/out" >&2; die "failed: $line"; } ;;
+			esac
+			printed=$(grep -m 1 '^ *echo cte1' "$scratch/out" || true)
+			token=${printed:-$token}
+			line=${line/cte1.* |/TOKEN |}
+			printf '  ok: %s\n' "${line:0:70}"
+		done < <(printf %s "$block" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
+	done < <(blocks "$root/README.md")
+	grep -q 'web.example.internal' "$scratch/out" || { cat "$scratch/out" >&2; die "the report does not show the certificate"; }
+	[ "$(inside stat --format=%U:%a /etc/certctl)" = root:755 ] || die "/etc/certctl is not root's"
+	inside test -s /etc/nginx/tls/web.pem || die "the certificate is not in its place"
+	for s in "${services[@]}"; do inside "/usr/local/bin/$s" uninstall >"$scratch/out" 2>&1 || { cat "$scratch/out" >&2; die "uninstall $s"; }; done
+	inside rm -rf /etc/certctl /root/.config/certctl /etc/nginx/tls /usr/local/bin/sudo /usr/local/bin/certctl \
+		/var/lib/certctl-agent /var/lib/certctl-coordinator /var/lib/private/certctl-coordinator
+}
+if [ "${#services[@]}" -eq 2 ]; then quickstart; fi
 
 for s in "${services[@]}"; do
 	case $s in

@@ -55,6 +55,7 @@ func TestUnits(t *testing.T) {
 			} {
 				assert.Equal(t, []string{want}, got[key], key)
 			}
+			assert.NotContains(t, got, "Service.ConfigurationDirectory", "systemd would give it to the coordinator's user, and the agent's file is in it")
 			assert.NotContains(t, unit, "{{", "the installer's library would take it for its own")
 		})
 	}

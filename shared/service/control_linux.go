@@ -119,6 +119,11 @@ func (p *systemctlPlatform) install(ctx context.Context, commandLine []string, r
 	if err != nil {
 		return err
 	}
+	if p.def.ConfigDir != "" {
+		if err := durable.MkdirAll(p.def.ConfigDir, 0o755); err != nil {
+			return fmt.Errorf("the directory of the configuration: %w", err)
+		}
+	}
 	path := filepath.Join(unitDir, p.unit)
 	if replace {
 		if previous, err := os.ReadFile(path); err == nil {

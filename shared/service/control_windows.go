@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/windows/svc/mgr"
 
 	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 const (
@@ -117,6 +118,12 @@ func stateWord(state svc.State) string {
 
 func (p *scm) install(_ context.Context, commandLine []string, replace bool) error {
 	commandLine = append(commandLine, "--"+serviceFlag)
+	if p.def.ConfigDir != "" {
+		// The state is in it as well, and users may make directories where it is.
+		if err := durable.EnsurePrivateDir(p.def.ConfigDir); err != nil {
+			return fmt.Errorf("the directory of the configuration: %w", err)
+		}
+	}
 	if !replace {
 		s, err := p.kardianos(commandLine)
 		if err != nil {

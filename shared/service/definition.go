@@ -21,6 +21,11 @@ type Definition struct {
 	// ConfigFile, if not empty, is handed to the daemon with --config. Install
 	// makes it absolute and requires that it exists.
 	ConfigFile string
+	// ConfigDir is where the configuration is looked for when nobody names a
+	// file. Install makes it unless it is there: on Linux for root to write and
+	// everybody to read, on Windows for administrators alone, which it requires
+	// of one that is there as well. Empty makes none.
+	ConfigDir string
 	// Unit is the text of the systemd unit. Install changes only the value of
 	// its line ExecStart=.
 	Unit string

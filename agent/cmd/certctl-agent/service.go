@@ -1,8 +1,11 @@
 package main
 
 import (
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 
+	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/packaging/systemd"
 	"github.com/certctl/certctl/shared/service"
 )
@@ -15,6 +18,7 @@ func (a *agentCommand) definition() service.Definition {
 		DisplayName: "certctl agent",
 		Description: "Keeps the TLS certificates of this host valid: obtains, deploys and renews them.",
 		Arguments:   []string{"run"},
+		ConfigDir:   filepath.Dir(config.DefaultFile),
 		Unit:        systemd.Agent,
 	}
 	if file, named := a.source.File(); named {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -104,6 +105,7 @@ func (c *coordinatorCommand) definition() service.Definition {
 		DisplayName: "certctl coordinator",
 		Description: "Remembers and reports the certificates of a fleet, and issues from the built-in CA.",
 		Arguments:   []string{"run"},
+		ConfigDir:   filepath.Dir(config.DefaultFile),
 		Unit:        systemd.Coordinator,
 	}
 	if file, named := c.source.File(); named {
