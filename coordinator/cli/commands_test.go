@@ -375,6 +375,6 @@ func TestHelp(t *testing.T) {
 	assert.Greater(t, seen, 15)
 	assert.Contains(t, p.does("agents"), "certctl agents [command]")
 	assert.Equal(t, buildinfo.Get().String()+"\n", p.does("version"))
-	assert.Equal(t, buildinfo.Get().String()+"\n", p.does("--version"))
+	assert.Equal(t, "certctl version "+buildinfo.Get().String()+"\n", p.does("--version"))
 	assert.Equal(t, buildinfo.Get(), reads[buildinfo.Info](p, "version"))
 }

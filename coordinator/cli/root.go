@@ -97,7 +97,6 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
 	sharedcli.FlagErrors(root)
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.target.context, "context", "", "context to use (default $CERTCTL_CONTEXT, else the current one)")

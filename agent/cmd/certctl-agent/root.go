@@ -86,7 +86,6 @@ is not running.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
 	cli.FlagErrors(root)
 	a.source.Bind(root)
 	root.AddCommand(

@@ -63,7 +63,6 @@ Exit status: 0 it was asked to stop, 1 something is wrong.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
 	cli.FlagErrors(root)
 	c.source.Bind(root)
 	root.AddCommand(c.runCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
