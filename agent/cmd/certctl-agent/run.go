@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -72,11 +71,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	log.Info("agent starts", "version", buildinfo.Version(), "state_dir", s.StateDir, "certificates", len(s.Certificates))
 
-	// An agent idles for weeks beside somebody's service: its memory counts
-	// more than the time of its collector.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
+	beThrifty()
 
 	// The state comes first: nothing else may begin before it is known to be
 	// whole, private and this process's alone.
