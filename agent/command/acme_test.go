@@ -63,7 +63,7 @@ func TestRevocationAtAnACMEAuthority(t *testing.T) {
 		command := wire.Command{ID: fmt.Sprintf("command-%d", i), Kind: wire.CommandRevoke, Certificate: "www", Serial: pki.SerialHex(leaf), Reason: reason}
 		w.command(command)
 		fresh, freshKey := w.inService(leaf)
-		require.Eventually(t, func() bool { return w.withID(command.ID) == wire.CommandDone }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return w.withID(command.ID) == wire.CommandDone }, 3*time.Minute, 10*time.Millisecond)
 		assert.NotEqual(t, keyID, freshKey)
 		status, why, err := ca.Status(t.Context(), leaf)
 		require.NoError(t, err)

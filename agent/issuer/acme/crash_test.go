@@ -111,7 +111,7 @@ func surviveFault(t *testing.T, ca *pebble.Server, listeners *Listeners, kind fa
 	config.Listeners = listeners
 	order := newOrder(t, uniqueName())
 
-	ctx, crash := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, crash := context.WithTimeout(t.Context(), 60*time.Second)
 	defer crash()
 	first, err := New(config)
 	if !assert.NoError(t, err) {
@@ -136,7 +136,7 @@ func surviveFault(t *testing.T, ca *pebble.Server, listeners *Listeners, kind fa
 			return hit, false
 		}
 		defer second.Close()
-		again, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		again, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
 		issued, err = second.Issue(again, order)
 		if err != nil && issuer.Classify(err).Class == issuer.ClassOrderGone {
@@ -177,14 +177,14 @@ func TestACrashAtAnySaveLeadsToOneCertificate(t *testing.T) {
 				}
 				return errInjected
 			}
-			_, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+			_, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 			require.ErrorIs(t, err, errInjected)
 
 			order.Save = keep
 			if order.State == nil {
 				abandoned++ // the URL of the order is lost, and nothing but an empty order with it
 			}
-			issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+			issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 			require.NoError(t, err, "save %d, durable %v", at, durable)
 			checkIssued(t, order, issued)
 			runs++

@@ -31,7 +31,7 @@ func TestOrdersThatCannotBeContinued(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			order := newOrder(t, "a.example")
 			order.State = json.RawMessage(text)
-			_, err := i.Issue(deadline(t, 30*time.Second), order)
+			_, err := i.Issue(deadline(t, 60*time.Second), order)
 			requireClass(t, issuer.ClassOrderGone, err)
 		})
 	}
@@ -44,12 +44,12 @@ func TestAFailedChallengeEndsTheOrderAndSaysWhatTheAuthoritySaw(t *testing.T) {
 	config := configFor(ca, d)
 	config.Solver = HTTP01Webroot{Path: t.TempDir()} // nobody serves it
 	order := newOrder(t, "a.example")
-	_, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	_, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	failure := requireClass(t, issuer.ClassOrderGone, err)
 	assert.Contains(t, failure.Error(), "could not validate a.example by http-01")
 	assert.NotEmpty(t, failure.Mend)
 
-	_, err = open(t, config).Issue(deadline(t, 30*time.Second), order)
+	_, err = open(t, config).Issue(deadline(t, 60*time.Second), order)
 	failure = requireClass(t, issuer.ClassOrderGone, err)
 	assert.NotEmpty(t, failure.Mend, "the same after a restart")
 	assert.Empty(t, ca.Ledger().Issued)
@@ -59,9 +59,9 @@ func TestNamesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	ca := pebble.Run(t, pebble.Options{Blocklist: []string{"blocked.example"}})
 	i := open(t, configFor(ca, newDisk()))
-	_, err := i.Issue(deadline(t, 30*time.Second), newOrder(t, "www.blocked.example"))
+	_, err := i.Issue(deadline(t, 60*time.Second), newOrder(t, "www.blocked.example"))
 	assert.Contains(t, requireClass(t, issuer.ClassRefused, err).Mend, "remove the name")
-	_, err = i.Issue(deadline(t, 30*time.Second), newOrder(t, "*.a.example"))
+	_, err = i.Issue(deadline(t, 60*time.Second), newOrder(t, "*.a.example"))
 	requireClass(t, issuer.ClassConfig, err)
 	assert.Zero(t, ca.Ledger().Orders)
 }
@@ -73,13 +73,13 @@ func TestAPortInUseIsNamedAndTheOrderGoesOnLater(t *testing.T) {
 	taken, err := net.Listen("tcp", loopback(ca.HTTPPort))
 	require.NoError(t, err)
 	order := newOrder(t, "a.example")
-	_, err = i.Issue(deadline(t, 30*time.Second), order)
+	_, err = i.Issue(deadline(t, 60*time.Second), order)
 	failure := requireClass(t, issuer.ClassConfig, err)
 	assert.Contains(t, failure.Error(), loopback(ca.HTTPPort))
 	assert.Contains(t, failure.Mend, "free the port")
 	require.NoError(t, taken.Close())
 
-	issued, err := i.Issue(deadline(t, 30*time.Second), order)
+	issued, err := i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 	assert.Equal(t, 1, ca.Ledger().Orders, "the same order")
@@ -92,13 +92,13 @@ func TestFaultsOfTheStore(t *testing.T) {
 
 	d := newDisk()
 	d.fail = full
-	_, err := open(t, configFor(ca, d)).Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))
+	_, err := open(t, configFor(ca, d)).Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	require.ErrorIs(t, err, full)
 	assert.Zero(t, ca.Ledger().Accounts, "no account before its key is on disk")
 
 	order := newOrder(t, "a.example")
 	order.Save = func(json.RawMessage) error { return full }
-	_, err = open(t, configFor(ca, newDisk())).Issue(deadline(t, 30*time.Second), order)
+	_, err = open(t, configFor(ca, newDisk())).Issue(deadline(t, 60*time.Second), order)
 	require.ErrorIs(t, err, full)
 	assert.Empty(t, ca.Ledger().Issued)
 }
@@ -108,10 +108,10 @@ func TestAnUntrustedAuthority(t *testing.T) {
 	ca := pebble.Run(t, pebble.Options{})
 	config := configFor(ca, newDisk())
 	config.RootCAs = x509.NewCertPool()
-	_, err := open(t, config).Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))
+	_, err := open(t, config).Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	assert.Contains(t, requireClass(t, issuer.ClassConfig, err).Mend, "set ca_file ")
 
 	ca.Kill()
-	_, err = open(t, configFor(ca, newDisk())).Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))
+	_, err = open(t, configFor(ca, newDisk())).Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	requireClass(t, issuer.ClassRetry, err)
 }

@@ -168,7 +168,7 @@ func checkIssued(t testing.TB, order *issuer.Order, issued *issuer.Issued, roots
 // does just after an order became valid, and requires that there are no more.
 func expectIssued(t testing.TB, ca *pebble.Server, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(ca.Ledger().Issued) >= n }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(ca.Ledger().Issued) >= n }, 60*time.Second, 5*time.Millisecond)
 	assert.Len(t, ca.Ledger().Issued, n, "certificates issued by the authority")
 }
 

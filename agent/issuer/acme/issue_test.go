@@ -28,7 +28,7 @@ func TestIssueByHTTP01(t *testing.T) {
 	i := open(t, configFor(ca, newDisk()))
 	order := newOrder(t, "a.example", "b.example", "127.0.0.1")
 
-	issued, err := i.Issue(deadline(t, 30*time.Second), order)
+	issued, err := i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	roots, err := ca.IssuerRoots(t.Context())
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestIssueByHTTP01(t *testing.T) {
 	_, err = net.DialTimeout("tcp", loopback(ca.HTTPPort), time.Second)
 	require.Error(t, err, "the port is closed when nothing is to be seen on it")
 
-	again, err := i.Issue(deadline(t, 30*time.Second), order)
+	again, err := i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	assert.Equal(t, issued.Chain[0].Raw, again.Chain[0].Raw, "the same order gives the same certificate")
 	expectIssued(t, ca, 1)
@@ -58,7 +58,7 @@ func TestIssueByWebroot(t *testing.T) {
 	config := configFor(ca, newDisk())
 	config.Solver = HTTP01Webroot{Path: root}
 	order := newOrder(t, "a.example")
-	issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 	left, err := os.ReadDir(filepath.Join(root, ".well-known", "acme-challenge"))
@@ -72,7 +72,7 @@ func TestIssueByTLSALPN01(t *testing.T) {
 	config := configFor(ca, newDisk())
 	config.Solver = TLSALPN01{Listen: loopback(ca.TLSPort)}
 	order := newOrder(t, "a.example", "127.0.0.1")
-	issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 }
@@ -85,7 +85,7 @@ func TestIssueWildcardByDNSHook(t *testing.T) {
 	// No base name beside the wildcard: the test server's clear-txt removes all
 	// records of a name at once.
 	order := newOrder(t, "*.wild.example", "other.example")
-	issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 }
@@ -123,7 +123,7 @@ func TestIssueByRFC2136(t *testing.T) {
 	}
 	// A name and its wildcard: two records of one name at the same time.
 	order := newOrder(t, "deep.host.zone.example", "*.deep.host.zone.example")
-	issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 	assert.Empty(t, zone.records(), "both records are removed")
@@ -170,13 +170,13 @@ func TestProfile(t *testing.T) {
 	i := open(t, configFor(ca, newDisk()))
 	order := newOrder(t, "a.example")
 	order.Profile = "brief"
-	issued, err := i.Issue(deadline(t, 30*time.Second), order)
+	issued, err := i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	assert.Less(t, time.Until(issued.Chain[0].NotAfter), 3*time.Minute)
 
 	order = newOrder(t, "a.example")
 	order.Profile = "unheard-of"
-	_, err = i.Issue(deadline(t, 30*time.Second), order)
+	_, err = i.Issue(deadline(t, 60*time.Second), order)
 	assert.Contains(t, requireClass(t, issuer.ClassRefused, err).Mend, "brief, classic")
 	assert.Nil(t, order.State, "nothing was placed")
 }
@@ -192,7 +192,7 @@ func TestPreferredChain(t *testing.T) {
 		config := configFor(ca, d)
 		config.PreferredChain = root.Subject.CommonName
 		order := newOrder(t, "a.example")
-		issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+		issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 		require.NoError(t, err)
 		require.Len(t, issued.Chain, 3)
 		checkIssued(t, order, issued, root)
@@ -202,7 +202,7 @@ func TestPreferredChain(t *testing.T) {
 	var log logBuffer
 	config.Log = slog.New(slog.NewTextHandler(&log, nil))
 	order := newOrder(t, "a.example")
-	issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+	issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued, roots[0])
 	assert.Contains(t, log.String(), "no chain with the preferred issuer")
@@ -221,7 +221,7 @@ func TestIssueFromStepCA(t *testing.T) {
 			config.Solver = solver
 			order := newOrder(t, "a.example", "b.example")
 			order.Lifetime = 30 * time.Minute
-			issued, err := open(t, config).Issue(deadline(t, 30*time.Second), order)
+			issued, err := open(t, config).Issue(deadline(t, 60*time.Second), order)
 			require.NoError(t, err)
 			checkIssued(t, order, issued, ca.Root)
 			assert.InDelta(t, 30, time.Until(issued.Chain[0].NotAfter).Minutes(), 2, "step-ca lets the client choose")
@@ -242,7 +242,7 @@ func TestKeyAlgorithms(t *testing.T) {
 		var err error
 		order.Key, err = pki.GenerateKey(algorithm)
 		require.NoError(t, err)
-		issued, err := i.Issue(deadline(t, 30*time.Second), order)
+		issued, err := i.Issue(deadline(t, 60*time.Second), order)
 		require.NoError(t, err)
 		checkIssued(t, order, issued)
 	}

@@ -20,7 +20,7 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 	t.Parallel()
 	ca := pebble.Run(t, pebble.Options{})
 	i := open(t, configFor(ca, newDisk()))
-	first, err := i.Issue(deadline(t, 30*time.Second), newOrder(t, "a.example"))
+	first, err := i.Issue(deadline(t, 60*time.Second), newOrder(t, "a.example"))
 	require.NoError(t, err)
 	expectIssued(t, ca, 1)
 	leaf := first.Chain[0]
@@ -34,7 +34,7 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 
 	renewal := newOrder(t, "a.example")
 	renewal.Replaces = leaf
-	second, err := i.Issue(deadline(t, 30*time.Second), renewal)
+	second, err := i.Issue(deadline(t, 60*time.Second), renewal)
 	require.NoError(t, err)
 	checkIssued(t, renewal, second)
 	require.Eventually(t, func() bool { return ca.Ledger().Replacements == 1 }, 60*time.Second, 5*time.Millisecond)
@@ -44,7 +44,7 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 	again := newOrder(t, "a.example")
 	again.Replaces = leaf
 	require.Eventually(t, func() bool { return ca.Ledger().Replaced == 1 }, 60*time.Second, 5*time.Millisecond)
-	third, err := i.Issue(deadline(t, 30*time.Second), again)
+	third, err := i.Issue(deadline(t, 60*time.Second), again)
 	require.NoError(t, err)
 	checkIssued(t, again, third)
 	assert.Equal(t, 1, ca.Ledger().Replacements)
@@ -55,7 +55,7 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 	assert.Nil(t, info, "another authority's certificate")
 	order := newOrder(t, "a.example")
 	order.Replaces = foreign
-	issued, err := i.Issue(deadline(t, 30*time.Second), order)
+	issued, err := i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 
@@ -67,7 +67,7 @@ func TestRenewalInfoAndReplaces(t *testing.T) {
 	require.ErrorContains(t, err, "malformed renewal information")
 	order = newOrder(t, "a.example")
 	order.Replaces = newest
-	issued, err = i.Issue(deadline(t, 30*time.Second), order)
+	issued, err = i.Issue(deadline(t, 60*time.Second), order)
 	require.NoError(t, err)
 	checkIssued(t, order, issued)
 }

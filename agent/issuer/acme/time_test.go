@@ -29,7 +29,7 @@ func TestIssueWithAClockThatIsAYearOff(t *testing.T) {
 			config.Clock = c
 			i := open(t, config)
 			order := newOrder(t, uniqueName())
-			issued, err := i.Issue(deadline(t, 30*time.Second), order)
+			issued, err := i.Issue(deadline(t, 60*time.Second), order)
 			require.NoError(t, err)
 			checkIssued(t, order, issued)
 			assert.WithinDuration(t, time.Now(), c.Now(), 10*time.Second)
@@ -38,7 +38,7 @@ func TestIssueWithAClockThatIsAYearOff(t *testing.T) {
 			wrong = -wrong
 			i.Close()
 			again := newOrder(t, uniqueName())
-			_, err = i.Issue(deadline(t, 30*time.Second), again)
+			_, err = i.Issue(deadline(t, 60*time.Second), again)
 			require.NoError(t, err)
 			assert.WithinDuration(t, time.Now(), c.Now(), 10*time.Second)
 		})
