@@ -157,7 +157,7 @@ func (d *Dir) write(id string, text []byte) (err error) {
 		// they are set before there is anything to read.
 		{stepRestrict, func() error { return durable.RestrictToAdministrators(path) }},
 		{stepWrite, func() error { _, err := f.Write(text); return err }},
-		{stepSync, func() error { return f.Sync() }},
+		{stepSync, func() error { return durable.Sync(f) }},
 		{stepClose, func() error { return f.Close() }},
 		{stepSyncDir, func() error { return durable.SyncDir(d.path) }},
 	} {

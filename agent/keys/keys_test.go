@@ -245,3 +245,23 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A new key is synced, and then its name; a removed one stays removed.
+func TestWhatIsSynced(t *testing.T) {
+	d, err := OpenDir(filepath.Join(t.TempDir(), "keys"))
+	require.NoError(t, err)
+	var synced []string
+	t.Cleanup(durable.WatchSyncs(d.Path(), func(path string) func() {
+		return func() { synced = append(synced, path) }
+	}))
+	id, _, err := d.Create(pki.DefaultKeyAlgorithm)
+	require.NoError(t, err)
+	want := []string{d.file(id)}
+	if runtime.GOOS != "windows" { // has no sync of a directory
+		want = append(want, d.Path())
+	}
+	assert.Equal(t, want, synced)
+	synced = nil
+	require.NoError(t, d.Remove(id))
+	assert.Equal(t, want[1:], append([]string{}, synced...))
+}

@@ -119,7 +119,7 @@ func (e *Engine) sweepScratch() {
 }
 
 func (e *Engine) dropScratch(path string) {
-	if err := e.cfg.Hook.Around(stepRemoveScratch, path, func() error { return os.RemoveAll(path) }); err != nil {
+	if err := e.cfg.Hook.Around(stepRemoveScratch, path, func() error { return durable.RemoveAll(path) }); err != nil {
 		e.log.Warn("unused scratch directory cannot be removed", "path", path, "err", err)
 	}
 }

@@ -100,7 +100,7 @@ func copyFile(from, to string) (err error) {
 	}
 	_, err = io.Copy(dst, src)
 	if err == nil {
-		err = dst.Sync()
+		err = durable.Sync(dst)
 	}
 	return errors.Join(err, dst.Close())
 }

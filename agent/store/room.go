@@ -46,7 +46,7 @@ func writeRoom(path string) error {
 	}
 	_, err = f.Write(octets)
 	if err == nil {
-		err = f.Sync()
+		err = durable.Sync(f)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -11,7 +11,10 @@ import (
 )
 
 // clone copies what survives a crash at this moment.
-func (w *world) clone(label string) *world {
+func (w *world) clone(label string) *world { return w.cloneWith(label, copyTree) }
+
+// cloneWith copies the world, and its disk by the function given.
+func (w *world) cloneWith(label string, disk func(from, to string) error) *world {
 	c := &world{
 		t: w.t, bench: w.bench, root: w.bench.disk(w.t), at: time.Now(), label: label,
 		ca: w.ca.clone(), settings: w.settings, before: w.before,
@@ -25,7 +28,7 @@ func (w *world) clone(label string) *world {
 	for _, p := range w.places {
 		c.places = append(c.places, &place{id: p.id, program: p.at(w.root, c.root)})
 	}
-	if err := copyTree(w.root, c.root); err != nil {
+	if err := disk(w.root, c.root); err != nil {
 		w.t.Errorf("%s: copy: %v", label, err)
 	}
 	return c

@@ -10,4 +10,8 @@
 // the authority and the coordinator remember. A new agent is started on each
 // copy, and has to come to rest with what was promised. The package knows every
 // step of the module, and fails when one of them was never met.
+//
+// In some scenarios the power fails instead: left is what was really synced, file
+// by file and directory by directory, whatever the steps are called; and in every
+// scenario a step that promises to be on the disk is held to it.
 package crashtest

@@ -5,122 +5,331 @@ package crashtest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
+	"syscall"
+	"testing"
 
 	"github.com/certctl/certctl/shared/durable"
 )
 
-// cache is what the disk was given and has not been made to confirm: a power
-// failure may take it back, although every program has seen it.
-type cache struct {
-	undos []undo
-	seen  found // by the step that begins
+// platter is what is on a disk for certain, which is all that a power failure
+// leaves: each content as it was when a sync of its file began that succeeded,
+// and each name as at such a sync of its directory. What a step says of itself
+// changes nothing here; the syncs that were really made do.
+type platter struct {
+	t    *testing.T
+	root string
+
+	mu    sync.Mutex
+	files map[uint64][]byte // by inode
+	dirs  map[uint64]names  // by inode
+	last  map[uint64]names  // as every program saw them at the last crash point
+	// pins keep the inodes of all that was seen from being used again.
+	pins map[uint64]*os.File
 }
 
-// undo is how a place looked before something that is not confirmed yet.
-type undo struct {
-	path string
-	was  found
+// names are those in a directory.
+type names map[string]entry
+
+// entry is what a name leads to; the zero one is nothing.
+type entry struct {
+	inode uint64
+	mode  fs.FileMode
+	link  string
 }
 
-// found is what is at a path: a file, a link, or nothing.
-type found struct {
-	content []byte
-	mode    fs.FileMode
-	link    string
-	exists  bool
+// newPlatter has on it what is there now. It listens until the test's end.
+func newPlatter(t *testing.T, root string) *platter {
+	p := &platter{t: t, root: root, files: map[uint64][]byte{}, dirs: map[uint64]names{}, pins: map[uint64]*os.File{}}
+	t.Cleanup(func() {
+		for _, pin := range p.pins {
+			_ = pin.Close()
+		}
+	})
+	p.last = p.everyDirectory(func(path string) { p.look(path)() })
+	t.Cleanup(durable.WatchSyncs(root, func(path string) func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		confirm := p.look(path)
+		return func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			confirm()
+		}
+	}))
+	return p
 }
 
-func look(path string) (f found) {
+// everyDirectory is what all directories hold. each, if set, gets every file.
+func (p *platter) everyDirectory(each func(path string)) map[uint64]names {
+	all := map[uint64]names{}
+	err := filepath.WalkDir(p.root, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if each != nil && (e.IsDir() || e.Type().IsRegular()) {
+			each(path)
+		}
+		if e.IsDir() {
+			all[p.entry(path).inode] = p.names(path)
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Errorf("look at the disk: %v", err)
+	}
+	return all
+}
+
+// entry is what is at path, links not followed.
+func (p *platter) entry(path string) entry {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return found{}
+		return entry{}
 	}
-	f = found{mode: info.Mode().Perm(), exists: true}
-	if info.Mode()&fs.ModeSymlink != 0 {
-		f.link, _ = os.Readlink(path)
-		return f
+	e := entry{inode: info.Sys().(*syscall.Stat_t).Ino, mode: info.Mode()}
+	if e.mode&fs.ModeSymlink != 0 {
+		e.link, _ = os.Readlink(path)
+		return e
 	}
-	f.content, _ = os.ReadFile(path)
-	return f
+	if p.pins[e.inode] == nil && (e.mode.IsDir() || e.mode.IsRegular()) {
+		if pin, err := os.Open(path); err == nil {
+			p.pins[e.inode] = pin
+		}
+	}
+	return e
 }
 
-// follow keeps account of a step. What durable.WriteFile and its like do is
-// confirmed when they return, and so is a commit.
-func (c *cache) follow(step durable.Step, path string, done bool) {
-	confirmed := func(match func(undo) bool) { c.undos = slices.DeleteFunc(c.undos, match) }
-	switch step {
-	case "deploy/file: close transaction":
-		path = filepath.Join(path, "record.json")
-		fallthrough
-	case "deploy/file: rename", "keys: create":
-		if !done {
-			c.seen = look(path)
-			return
+func (p *platter) names(dir string) names {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	all := names{}
+	for _, e := range list {
+		if found := p.entry(filepath.Join(dir, e.Name())); found.inode != 0 {
+			all[e.Name()] = found
 		}
-		for i, u := range c.undos {
-			if _, err := os.Lstat(u.path); errors.Is(err, fs.ErrNotExist) && u.was.exists {
-				c.undos[i].path = path // what was not synced was renamed to this
+	}
+	return all
+}
+
+// look sees what is at path now, and returns what puts that onto the platter.
+func (p *platter) look(path string) (confirm func()) {
+	switch e := p.entry(path); {
+	case e.mode.IsDir():
+		found := p.names(path)
+		return func() { p.dirs[e.inode] = found }
+	case e.mode.IsRegular():
+		found, err := os.ReadFile(path)
+		if err != nil {
+			p.t.Errorf("look at a file that is synced: %v", err)
+		}
+		return func() { p.files[e.inode] = found }
+	}
+	p.t.Errorf("%s is synced, and is neither a file nor a directory", path)
+	return func() {}
+}
+
+// follow keeps account of a step, and checks what it promises.
+func (p *platter) follow(step durable.Step, path string, done bool) {
+	if !done {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if syncsItself(step) {
+		p.look(path)()
+	}
+	if promise := promises[step]; promise != nil {
+		if err := promise(p, path); err != nil {
+			p.t.Errorf("%q is over, and a power failure would undo it: %v", step, err)
+		}
+	}
+}
+
+// syncsItself reports whether a step is one of bbolt, which makes its own syncs.
+// That it does is checked where it is opened (TestTheStateFileIsSynced).
+func syncsItself(step durable.Step) bool {
+	return commits(step) || step == "store: make state file" || step == "store: change schema"
+}
+
+// promises say what is on the disk for certain when a step is over.
+var promises = map[durable.Step]func(p *platter, path string) error{
+	"keys: sync":           (*platter).holdsContent,
+	"keys: sync directory": (*platter).holds, // is told of the key
+	"keys: discard":        (*platter).holds,
+	"keys: remove":         (*platter).holds,
+
+	"store: name state file":           (*platter).holds,
+	"store: keep copy of older schema": (*platter).holds,
+	// That there is room is known when the disk has taken it.
+	"store: check room": (*platter).holdsContent,
+
+	"renewal: create scratch directory":        (*platter).holds,
+	"renewal: remove unused scratch directory": (*platter).holds,
+
+	"deploy/file: sync":                      (*platter).holdsContent,
+	"deploy/file: sync directory":            (*platter).holdsNames,
+	"deploy/file: create snapshot directory": (*platter).holds,
+	"deploy/file: write snapshot":            (*platter).holds,
+	"deploy/file: open transaction": func(p *platter, path string) error {
+		return p.holds(filepath.Join(path, "record.json"))
+	},
+	"deploy/file: remove snapshot":         (*platter).holds,
+	"deploy/file: remove old directory":    (*platter).holds,
+	"deploy/file: sync closed transaction": (*platter).holdsNames,
+	"deploy/file: create directory": func(p *platter, path string) error {
+		if strings.Contains(filepath.Base(path), ".certctl-") {
+			return nil // has a name of its own, which is synced with what comes into it
+		}
+		return p.holds(path)
+	},
+}
+
+// holds checks that a path leads to what every program sees there, or to nothing
+// where there is nothing.
+func (p *platter) holds(path string) error {
+	rel, err := filepath.Rel(p.root, path)
+	if err != nil {
+		return err
+	}
+	at := p.root
+	for name := range strings.SplitSeq(rel, string(filepath.Separator)) {
+		dir := p.entry(at).inode
+		at = filepath.Join(at, name)
+		if seen, has := p.entry(at), p.dirs[dir][name]; seen != has {
+			return fmt.Errorf("%s is %+v for who looks, and %+v on the disk", at, seen, has)
+		}
+	}
+	if e := p.entry(path); e.inode == 0 || !e.mode.IsRegular() {
+		return nil
+	}
+	return p.holdsContent(path)
+}
+
+func (p *platter) holdsContent(path string) error {
+	seen, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	has, synced := p.files[p.entry(path).inode]
+	if !synced || !bytes.Equal(seen, has) {
+		return fmt.Errorf("the content of %s was not synced", path)
+	}
+	return nil
+}
+
+func (p *platter) holdsNames(dir string) error {
+	if seen, has := p.names(dir), p.dirs[p.entry(dir).inode]; !maps.Equal(seen, has) {
+		return fmt.Errorf("the directory %s has %v for who looks, and %v on the disk", dir, seen, has)
+	}
+	return nil
+}
+
+// latest are the names that have changed since the last crash point and are not
+// confirmed, by directory.
+func (p *platter) latest() map[uint64]names {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.everyDirectory(nil)
+	changed := map[uint64]names{}
+	for dir, seen := range now {
+		all := maps.Clone(p.last[dir])
+		if all == nil {
+			all = names{}
+		}
+		maps.Copy(all, seen)
+		for name := range all {
+			if seen[name] == p.last[dir][name] || seen[name] == p.dirs[dir][name] {
+				continue
+			}
+			if changed[dir] == nil {
+				changed[dir] = names{}
+			}
+			changed[dir][name] = seen[name]
+		}
+	}
+	p.last = now
+	return changed
+}
+
+// write makes in to what a power failure leaves. Of the names that are not
+// confirmed it leaves those in kept.
+func (p *platter) write(to string, kept map[uint64]names) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writeDir(p.entry(p.root).inode, to, to, kept)
+}
+
+func (p *platter) writeDir(dir uint64, to, root string, kept map[uint64]names) error {
+	all := names{}
+	maps.Copy(all, p.dirs[dir])
+	maps.Copy(all, kept[dir])
+	for name, e := range all {
+		target := filepath.Join(to, name)
+		switch {
+		case e.inode == 0 || name == "state.db.lock": // was removed; dies with the process
+			continue
+		case e.mode.IsDir():
+			if err := errors.Join(os.Mkdir(target, e.mode.Perm()), os.Chmod(target, e.mode.Perm()), p.writeDir(e.inode, target, root, kept)); err != nil {
+				return err
+			}
+			continue
+		case e.mode&fs.ModeSymlink != 0:
+			if err := os.Symlink(e.link, target); err != nil {
+				return err
+			}
+			continue
+		}
+		data := p.files[e.inode] // of one that was never synced, nothing
+		if name == "record.json" {
+			data = bytes.ReplaceAll(data, []byte(p.root), []byte(root))
+		}
+		if err := os.WriteFile(target, data, e.mode.Perm()); err != nil {
+			return err
+		}
+		info, err := p.pins[e.inode].Stat()
+		if err == nil {
+			err = os.Chtimes(target, info.ModTime(), info.ModTime())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// powerFails are the worlds that a power failure may leave at this moment: all
+// that was not confirmed is gone, or all but the newest names, since nothing makes
+// a disk write in order what was asked of it. The programs have started again with
+// what is on the disk.
+func (w *world) powerFails(label string) (left []*world) {
+	latest := w.platter.latest()
+	after := func(label string, kept map[uint64]names) {
+		c := w.cloneWith(label, func(_, to string) error { return w.platter.write(to, kept) })
+		for _, p := range c.places {
+			var err error
+			if p.loaded, err = p.read(); err != nil {
+				w.bench.mismatches.Add(1)
+				w.t.Errorf("%s: %s does not start: %v", c.label, p.id, err)
 			}
 		}
-		c.undos = append(c.undos, undo{path, c.seen})
-	case "deploy/file: write":
-		if done { // there is a name, and nothing behind it
-			c.undos = append(c.undos, undo{path, found{mode: 0o600, exists: true}})
-		}
-	case "deploy/file: sync":
-		if done {
-			confirmed(func(u undo) bool { return u.path == path })
-		}
-	case "keys: sync directory": // is told of the key
-		if done {
-			confirmed(func(u undo) bool { return u.path == path })
-		}
-	case "deploy/file: sync directory", "deploy/file: sync closed transaction":
-		if done {
-			confirmed(func(u undo) bool { return filepath.Dir(u.path) == path })
-		}
+		w.bench.power.Add(1)
+		left = append(left, c)
 	}
-}
-
-// lose takes back on a copy what was not confirmed.
-func (c *cache) lose(from, to string) error {
-	var problems []error
-	for _, u := range slices.Backward(c.undos) {
-		at := to + strings.TrimPrefix(u.path, from)
-		if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			problems = append(problems, err)
-		}
-		switch {
-		case !u.was.exists:
-		case u.was.link != "":
-			problems = append(problems, os.Symlink(u.was.link, at))
-		default:
-			problems = append(problems, os.WriteFile(at, bytes.ReplaceAll(u.was.content, []byte(from), []byte(to)), u.was.mode))
-		}
+	after("power failure "+label, nil)
+	if len(latest) > 0 {
+		after("power failure, the newest names are kept, "+label, latest)
 	}
-	return errors.Join(problems...)
-}
-
-// powerFails is a copy of the world as a power failure would leave it at this
-// moment: what was not confirmed is gone, and the programs have started again
-// with what is on the disk.
-func (w *world) powerFails(label string) *world {
-	c := w.clone("power failure " + label)
-	if err := w.cache.lose(w.root, c.root); err != nil {
-		w.t.Errorf("%s: %v", label, err)
-	}
-	for _, p := range c.places {
-		var err error
-		if p.loaded, err = p.read(); err != nil {
-			w.bench.mismatches.Add(1)
-			w.t.Errorf("%s: %s does not start: %v", c.label, p.id, err)
-		}
-	}
-	w.bench.power.Add(1)
-	return c
+	return left
 }

@@ -109,6 +109,10 @@ func scenarios() []scenario {
 			act: func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
 		{
+			name: "first certificate, and the power fails", layouts: []file.Layout{combined, directory}, fresh: true, renewals: 1, power: true,
+			act: func(w *world) { w.open(); w.rest(1, time.Hour) },
+		},
+		{
 			name: "first certificate, and its program does not reload", layouts: []file.Layout{files}, fresh: true, renewals: 1,
 			prepare: broken("files", reloadFails),
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
@@ -181,6 +185,11 @@ func scenarios() []scenario {
 		},
 		{
 			name: "identity", layouts: []file.Layout{combined}, renewals: 1, enrolled: true, early: true,
+			prepare: func(w *world) { w.pass(time.Until(w.centre.renewAt) + time.Second) },
+			act:     func(w *world) { w.centre.renewals = 1; w.open(); w.rest(1, 24*time.Hour) },
+		},
+		{
+			name: "identity, and the power fails", layouts: []file.Layout{combined}, renewals: 1, enrolled: true, early: true, power: true,
 			prepare: func(w *world) { w.pass(time.Until(w.centre.renewAt) + time.Second) },
 			act:     func(w *world) { w.centre.renewals = 1; w.open(); w.rest(1, 24*time.Hour) },
 		},
@@ -293,9 +302,7 @@ func (s *scenario) begin(w *world) {
 	if s.prepare != nil {
 		s.prepare(w)
 	}
-	if s.power {
-		w.cache = new(cache)
-	}
+	w.platter, w.power = newPlatter(w.t, w.root), s.power
 }
 
 // finish checks a world at the scenario's end, and the facts and keys.

@@ -105,9 +105,10 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording atomic.Bool
-	cache     *cache // not nil where the power fails
-	watching  bool   // observes at each step
-	untidy    bool   // a snapshot could not be removed
+	platter   *platter // not nil in a scenario that is recorded
+	power     bool     // fails, where otherwise the agent crashes
+	watching  bool     // observes at each step
+	untidy    bool     // a snapshot could not be removed
 	// strike, when set, is asked before and after each step.
 	strike  func(step durable.Step, path string, done bool) error
 	commits sync.RWMutex // held while the state file is written
@@ -312,7 +313,7 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 	}
 	// Nobody looks at the state file while a commit writes it: a copy is to be
 	// what a disk can hold.
-	committing := step == "store: commit" && w.recording.Load()
+	committing := commits(step) && w.recording.Load()
 	if committing && !done {
 		w.commits.Lock()
 	}
@@ -367,10 +368,15 @@ func (w *world) crashPoint(step durable.Step, path string, done, committing bool
 	}
 	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
 	w.observe(label)
-	if w.cache == nil {
+	if w.platter != nil {
+		w.platter.follow(step, path, done)
+	}
+	if !w.power {
 		w.points.list = append(w.points.list, w.clone(label))
 		return
 	}
-	w.cache.follow(step, path, done)
-	w.points.list = append(w.points.list, w.powerFails(label))
+	w.points.list = append(w.points.list, w.powerFails(label)...)
 }
+
+// commits reports whether a step is a transaction of the store.
+func commits(step durable.Step) bool { return strings.HasPrefix(string(step), "store: commit") }

@@ -69,6 +69,15 @@ func Remove(path string) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// RemoveAll removes a file, or a directory with all that is in it, and returns nil only once that is on disk: keys that
+// were removed do not come back. A path that is not there gives no error. After an error a part of it may be gone.
+func RemoveAll(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
 // RemoveStaleTemp removes what writes into dir left behind when the machine stopped in their middle, and returns how
 // many files it removed. Call it only while nobody writes into dir, as at start with the lock held.
 func RemoveStaleTemp(dir string) (int, error) {

@@ -74,7 +74,7 @@ func probe(dir string) error {
 	}
 	_, err = f.WriteString("certctl tests whether it can write here\n")
 	if err == nil {
-		err = f.Sync()
+		err = Sync(f)
 	}
 	return errors.Join(err, discard(f))
 }

@@ -17,7 +17,7 @@ func SyncDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
-	return errors.Join(wrapSync(dir, f.Sync()), f.Close())
+	return errors.Join(wrapSync(dir, Sync(f)), f.Close())
 }
 
 func wrapSync(dir string, err error) error {

@@ -79,7 +79,7 @@ func writeFile(path string, data []byte, own Ownership, hook Hook) error {
 		},
 		stepOwnership: func() error { return setOwnership(temp, own) },
 		stepWrite:     func() error { _, err := temp.Write(data); return err },
-		stepSync:      func() error { return temp.Sync() },
+		stepSync:      func() error { return Sync(temp) },
 		stepClose:     func() error { return temp.Close() },
 		stepRename: func() error {
 			err := replace(temp.Name(), path)

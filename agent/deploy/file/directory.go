@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // directoryLayout is LayoutDirectory: link is a symbolic link to a directory
@@ -173,7 +175,7 @@ func (l *directoryLayout) sweep(r *record) error {
 			continue
 		}
 		problems = append(problems, l.t.around(stepRemoveOld, filepath.Join(parent, name), func() error {
-			return os.RemoveAll(filepath.Join(parent, name))
+			return durable.RemoveAll(filepath.Join(parent, name)) // it may hold a key
 		}))
 	}
 	return errors.Join(problems...)

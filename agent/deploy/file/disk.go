@@ -90,7 +90,7 @@ func (t *Target) create(path string, k kind, content []byte, want attributes) (e
 	if err := t.around(stepWrite, path, func() error { _, err := f.Write(content); return err }); err != nil {
 		return err
 	}
-	return t.around(stepSync, path, f.Sync)
+	return t.around(stepSync, path, func() error { return durable.Sync(f) })
 }
 
 func (t *Target) rename(from, to string) error {

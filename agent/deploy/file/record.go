@@ -96,7 +96,7 @@ func (j *journal) find() (*record, error) {
 		dir := filepath.Join(j.dir, entry.Name())
 		data, err := os.ReadFile(filepath.Join(dir, recordName))
 		if errors.Is(err, fs.ErrNotExist) {
-			if err := around(j.hook, stepForget, dir, func() error { return os.RemoveAll(dir) }); err != nil {
+			if err := around(j.hook, stepForget, dir, func() error { return durable.RemoveAll(dir) }); err != nil {
 				return nil, fmt.Errorf("removing an old snapshot: %w", err)
 			}
 			continue
@@ -208,7 +208,7 @@ func (j *journal) close(r *record) error {
 		return err
 	}
 	saveErr := around(j.hook, stepSaveEnd, j.dir, func() error { return j.save(nil) })
-	if err := around(j.hook, stepForget, dir, func() error { return os.RemoveAll(dir) }); err != nil {
+	if err := around(j.hook, stepForget, dir, func() error { return durable.RemoveAll(dir) }); err != nil {
 		// The next call tries again.
 		j.log.Warn("removing a snapshot failed", "err", err)
 	}
