@@ -234,20 +234,6 @@ func RemovedOf(r renewal.RemovedCertificate) Certificate {
 	return c
 }
 
-// Horizon sets SafeUntil and NotSafe. first is the earliest expiry of anything
-// that is served, nil if nothing is.
-func (s *Status) Horizon(first *time.Time) {
-	s.SafeUntil, s.NotSafe = first, nil
-	for i := range s.Certificates {
-		if c := &s.Certificates[i]; !s.At.Before(c.SafeUntil) {
-			s.NotSafe = append(s.NotSafe, c.Name)
-		}
-	}
-	if len(s.NotSafe) > 0 && first != nil && s.At.Before(*first) {
-		s.SafeUntil = nil
-	}
-}
-
 // Reload is what a new configuration changed.
 type Reload struct {
 	Added     []string `json:"added,omitempty"` // certificates

@@ -15,7 +15,8 @@ const (
 var (
 	buildInfo       = family(gauge, "certctl_agent_build_info", "The build of the agent; always 1.", "version", "commit", "go_version", "platform")
 	startTime       = family(gauge, "process_start_time_seconds", "When the agent started, since the Unix epoch.")
-	hostSafe        = family(gauge, "certctl_agent_safe_until_timestamp_seconds", "When the first expired certificate would be served if coordinator, CAs and network were gone from now on. Absent while nothing is served.")
+	hostSafe        = family(gauge, "certctl_agent_safe_until_timestamp_seconds", "When the first expired certificate would be served if coordinator, CAs and network were gone from now on. Absent while nothing is served, and while a certificate is not safe now; past while an expired or revoked one is served.")
+	notSafe         = family(gauge, "certctl_agent_certificates_not_safe", "Managed certificates that are not safe now: expired, revoked, or not in service at one of their deployments.")
 	certificates    = family(gauge, "certctl_agent_certificates", "Managed certificates by state.", "state")
 	attention       = family(gauge, "certctl_agent_certificates_needing_attention", "Managed certificates for which a person has to act.")
 	unserved        = family(gauge, "certctl_agent_certificates_unserved", "Managed certificates that are not in service at one of their deployments, or were never issued.")

@@ -202,6 +202,7 @@ func TestGolden(t *testing.T) {
 	h.put("www", 30*day)
 	h.put("mail", 2*day, failing)
 	h.put("new", 0, func(c *store.Certificate) { c.Current, c.RenewAt = nil, time.Time{} })
+	h.put("old", 0)
 	h.link = sync.State{Standing: sync.CutOff, LastSuccess: noon.Add(-2 * day), CutOffSince: noon.Add(-day).Add(time.Millisecond), IdentityNotAfter: noon.Add(20 * day)}
 	h.clock.Skew = -90 * time.Second
 	require.NoError(t, h.store.Append(wire.Event{Kind: wire.EventStarted, At: noon}))
@@ -236,6 +237,31 @@ func TestGolden(t *testing.T) {
 			assert.ElementsMatch(t, f.Labels, labels, f.Name)
 		}
 	}
+}
+
+// A host with a certificate that is not safe now is safe until no moment ahead,
+// whatever the others are; a moment that is past stays.
+func TestHostThatIsNotSafe(t *testing.T) {
+	const until, count = "certctl_agent_safe_until_timestamp_seconds", "certctl_agent_certificates_not_safe"
+	h := newHost(t)
+	h.put("www", 30*day)
+	got := values(t, h.text())
+	assert.EqualValues(t, noon.Add(30*day).Unix(), got[until])
+	require.Contains(t, got, count)
+	assert.Zero(t, got[count])
+
+	h.put("never", 0, func(c *store.Certificate) { c.Current = nil })
+	got = values(t, h.text())
+	assert.NotContains(t, got, until)
+	assert.EqualValues(t, 1, got[count])
+
+	// By the time that the agent goes by, without a change of the store.
+	h.mu.Lock()
+	h.clock.Now = noon.Add(30 * day)
+	h.mu.Unlock()
+	got = values(t, h.text())
+	assert.EqualValues(t, noon.Add(30*day).Unix(), got[until])
+	assert.EqualValues(t, 2, got[count])
 }
 
 // A report follows what happens, and costs what has changed.

@@ -18,7 +18,7 @@ import (
 // Store is the agent's state file; *store.Store is one.
 type Store interface {
 	Changes(after uint64, limit int) (store.Changes, error)
-	SafeUntil() (*time.Time, error)
+	Horizon(now time.Time) (store.HostHorizon, error)
 	Outbox() (waiting int, dropped uint64, err error)
 }
 
@@ -84,7 +84,7 @@ var states = []wire.State{wire.StatePending, wire.StateRenewing, wire.StateValid
 // written: a reader that is slow holds up nobody.
 type facts struct {
 	certificates []*certificate
-	safeUntil    *time.Time
+	horizon      store.HostHorizon
 	waiting      int
 	dropped      uint64
 	warnings     int
@@ -97,7 +97,8 @@ func (r *Reporter) gather() (f facts, err error) {
 	if f.certificates, err = r.inventory.follow(r.cfg.Store.Changes); err != nil {
 		return f, fmt.Errorf("metrics: read the certificates: %w", err)
 	}
-	if f.safeUntil, err = r.cfg.Store.SafeUntil(); err != nil {
+	f.link, f.clock, f.outcomes = r.cfg.Link(), r.cfg.Clock(), r.cfg.Outcomes.list()
+	if f.horizon, err = r.cfg.Store.Horizon(f.clock.Now); err != nil {
 		return f, fmt.Errorf("metrics: read the offline horizon: %w", err)
 	}
 	if f.waiting, f.dropped, err = r.cfg.Store.Outbox(); err != nil {
@@ -108,7 +109,6 @@ func (r *Reporter) gather() (f facts, err error) {
 		return f, fmt.Errorf("metrics: read the warnings: %w", err)
 	}
 	f.warnings = len(found)
-	f.link, f.clock, f.outcomes = r.cfg.Link(), r.cfg.Clock(), r.cfg.Outcomes.list()
 	return f, nil
 }
 
@@ -131,9 +131,10 @@ func (r *Reporter) writeHost(e *exposition, f *facts) {
 	e.one(startTime, seconds(r.cfg.Started))
 
 	e.begin(hostSafe)
-	if f.safeUntil != nil {
-		e.moment(*f.safeUntil)
+	if f.horizon.SafeUntil != nil {
+		e.moment(*f.horizon.SafeUntil)
 	}
+	e.one(notSafe, float64(len(f.horizon.NotSafe)))
 	counts := make(map[wire.State]int, len(states))
 	asking, out := 0, 0
 	for _, c := range f.certificates {

@@ -51,13 +51,23 @@ func BenchmarkDue(b *testing.B) {
 	}
 }
 
-func BenchmarkSafeUntil(b *testing.B) {
-	s := openTest(b, Options{})
-	fill(b, s, 10_000, 10)
-	for b.Loop() {
-		if until, err := s.SafeUntil(); err != nil || until == nil {
-			b.Fatal(until, err)
-		}
+// BenchmarkHorizon shows that the horizon costs what is not safe and not what
+// exists, but for the first time.
+func BenchmarkHorizon(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("1-of-%d", n), func(b *testing.B) {
+			s := openTest(b, Options{})
+			fill(b, s, n, 10)
+			require.NoError(b, s.Update("never", func(tx *CertificateTx) error { tx.Record.Issuer = "ca"; return nil }))
+			first, err := s.Horizon(epoch)
+			require.NoError(b, err)
+			require.Len(b, first.NotSafe, 1)
+			for b.Loop() {
+				if h, err := s.Horizon(epoch); err != nil || len(h.NotSafe) != 1 {
+					b.Fatal(h, err)
+				}
+			}
+		})
 	}
 }
 

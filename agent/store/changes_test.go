@@ -116,9 +116,9 @@ func TestSchedule(t *testing.T) {
 	_, ok, err := s.NextDue()
 	require.NoError(t, err)
 	require.False(t, ok)
-	until, err := s.SafeUntil()
+	horizon, err := s.Horizon(epoch)
 	require.NoError(t, err)
-	require.Nil(t, until)
+	require.Zero(t, horizon)
 
 	put(t, s, "late", epoch.Add(time.Hour), epoch.AddDate(0, 1, 0))
 	put(t, s, "b", epoch, time.Time{})
@@ -137,14 +137,19 @@ func TestSchedule(t *testing.T) {
 	next, ok, err := s.NextDue()
 	require.NoError(t, err)
 	assert.True(t, ok && next.Equal(epoch.Add(-time.Nanosecond)))
-	until, err = s.SafeUntil()
+	for _, name := range []string{"b", "first", "never"} {
+		_, err = remove(s, name)
+		require.NoError(t, err)
+	}
+	horizon, err = s.Horizon(epoch)
 	require.NoError(t, err)
-	assert.True(t, until.Equal(epoch.AddDate(0, 1, 0)))
+	assert.True(t, horizon.SafeUntil.Equal(epoch.AddDate(0, 1, 0)))
 	_, err = remove(s, "late")
 	require.NoError(t, err)
-	until, err = s.SafeUntil()
+	horizon, err = s.Horizon(epoch)
 	require.NoError(t, err)
-	assert.Equal(t, 9999, until.Year())
+	assert.Equal(t, 9999, horizon.SafeUntil.Year())
+	assert.Empty(t, horizon.NotSafe)
 }
 
 func TestOrders(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -89,28 +88,4 @@ func TestHorizon(t *testing.T) {
 func failedOf(d Deployment) Deployment {
 	d.Outcome = wire.DeploymentFailed
 	return d
-}
-
-// The host's horizon follows what one place of one certificate serves.
-func TestHorizonOfTheHost(t *testing.T) {
-	s := openTest(t, Options{})
-	put(t, s, "api", epoch, epoch.Add(50*time.Hour))
-	put(t, s, "web", epoch, epoch.Add(60*time.Hour))
-	require.NoError(t, s.Update("web", func(tx *CertificateTx) error {
-		tx.Record.Deployments = map[string]Deployment{"nginx": {Outcome: wire.DeploymentFailed, Fingerprint: "older", NotAfter: epoch.Add(20 * time.Hour)}}
-		return nil
-	}))
-	until, err := s.SafeUntil()
-	require.NoError(t, err)
-	require.NotNil(t, until)
-	assert.True(t, until.Equal(epoch.Add(20*time.Hour)), "%v", until)
-	require.NoError(t, s.Close())
-	s, err = Open(s.Path(), Options{})
-	require.NoError(t, err, "the index is what it should be")
-	_, err = remove(s, "web")
-	require.NoError(t, err)
-	until, err = s.SafeUntil()
-	require.NoError(t, err)
-	assert.True(t, until.Equal(epoch.Add(50*time.Hour)), "%v", until)
-	require.NoError(t, s.Close())
 }

@@ -89,7 +89,7 @@ func (m *model) update(t *rapid.T) {
 		if rapid.Bool().Draw(t, "schedule") {
 			r.NextAction = modelTime.Draw(t, "next")
 		}
-		switch rapid.IntRange(0, 4).Draw(t, "what") {
+		switch rapid.IntRange(0, 5).Draw(t, "what") {
 		case 0:
 			r.Current = &Generation{Number: 1, KeyID: "k", KeyAlgorithm: pki.ECDSAP256, NotAfter: modelTime.Draw(t, "not after")}
 			r.Renewals++
@@ -99,6 +99,8 @@ func (m *model) update(t *rapid.T) {
 			r.Attempt = rapid.IntRange(0, 2).Draw(t, "attempt")
 		case 3:
 			r.Phase = rapid.SampledFrom([]Phase{PhaseIdle, PhaseKeyWritten, PhaseIssued}).Draw(t, "phase")
+		case 4:
+			r.Deployments = rapid.SampledFrom([]map[string]Deployment{nil, {"nginx": {}}}).Draw(t, "deployments")
 		}
 		for _, e := range events {
 			tx.Emit(e)
@@ -255,6 +257,8 @@ func (m *model) check(t *rapid.T) {
 	}
 	var schedule []entry
 	var safe *time.Time
+	var notSafe []string
+	now := modelTime.Draw(t, "now")
 	for _, r := range records {
 		text, err := json.Marshal(r)
 		require.NoError(t, err)
@@ -265,6 +269,9 @@ func (m *model) check(t *rapid.T) {
 		if r.Current != nil && !r.Current.NotAfter.IsZero() && (safe == nil || r.Current.NotAfter.Before(*safe)) {
 			safe = &r.Current.NotAfter
 		}
+		if len(r.Deployments) > 0 || r.Current == nil || r.Current.NotAfter.IsZero() || !now.Before(r.Current.NotAfter) {
+			notSafe = append(notSafe, r.Name)
+		}
 	}
 	slices.SortFunc(schedule, func(a, b entry) int {
 		if c := a.at.Compare(b.at); c != 0 {
@@ -272,7 +279,6 @@ func (m *model) check(t *rapid.T) {
 		}
 		return strings.Compare(a.name, b.name)
 	})
-	now := modelTime.Draw(t, "now")
 	var due []string
 	for _, e := range schedule {
 		if !e.at.After(now) {
@@ -288,11 +294,16 @@ func (m *model) check(t *rapid.T) {
 	if ok {
 		require.True(t, schedule[0].at.Equal(next))
 	}
-	until, err := m.store.SafeUntil()
+	horizon, err := m.store.Horizon(now)
 	require.NoError(t, err)
-	require.Equal(t, safe == nil, until == nil)
+	slices.Sort(notSafe)
+	require.Equal(t, notSafe, horizon.NotSafe)
+	if len(notSafe) > 0 && safe != nil && now.Before(*safe) {
+		safe = nil
+	}
+	require.Equal(t, safe == nil, horizon.SafeUntil == nil)
 	if safe != nil {
-		require.True(t, safe.Equal(*until))
+		require.True(t, safe.Equal(*horizon.SafeUntil))
 	}
 
 	full, err := m.store.Changes(0, 0)

@@ -60,6 +60,8 @@ type Store struct {
 
 	commits atomic.Uint64
 
+	unserved unserved // what Horizon knows
+
 	mu      sync.Mutex // held by the one writer
 	unknown error      // not nil after a commit with unknown outcome
 	hook    durable.Hook

@@ -24,8 +24,8 @@ type Config struct {
 	Store *store.Store
 	// Keys holds the identity's keys.
 	Keys enroll.Keys
-	// Host is what the agent says of its host; SafeUntil and EventsDropped are
-	// filled in from the store.
+	// Host is what the agent says of its host; SafeUntil, NotSafe and
+	// EventsDropped are filled in from the store.
 	Host wire.HostReport
 	// Warnings, when set, are findings about the host that a person has to look
 	// at. They are clipped to what a report takes.

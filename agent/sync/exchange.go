@@ -167,10 +167,11 @@ func (c *Client) compose(limit limits) (*exchange, *wire.SyncRequest, error) {
 
 func (c *Client) host() (wire.HostReport, error) {
 	host := c.cfg.Host
-	var err error
-	if host.SafeUntil, err = c.store.SafeUntil(); err != nil {
+	horizon, err := c.store.Horizon(c.now())
+	if err != nil {
 		return host, err
 	}
+	host.SafeUntil, host.NotSafe = horizon.SafeUntil, len(horizon.NotSafe)
 	if c.cfg.Warnings != nil {
 		found, err := c.cfg.Warnings()
 		if err != nil {

@@ -22,8 +22,8 @@ type listAgents struct {
 	State      string    `query:"state" enum:"active,retired" doc:"Absent: both."`
 	Connection string    `query:"connection" enum:"connected,cut_off" doc:"Only agents that are connected, or only those that are active and cut off."`
 	Q          string    `query:"q" maxLength:"255" doc:"Part of the host name or id, whatever its case."`
-	SafeBefore time.Time `query:"safe_before" doc:"Only agents whose offline horizon ends before this moment."`
-	Sort       string    `query:"sort" enum:"id,safe_until" default:"id" doc:"By id, or by offline horizon, the earliest first. The latter lists active agents that serve a certificate, and no others."`
+	SafeBefore time.Time `query:"safe_before" doc:"Only agents whose offline horizon ends before this moment; those that are not safe now are among them."`
+	Sort       string    `query:"sort" enum:"id,safe_until" default:"id" doc:"By id, or by offline horizon: hosts that are not safe now, then the earliest. The latter lists active agents that serve a certificate, or should, and no others."`
 	Paging
 }
 
@@ -207,6 +207,7 @@ func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource
 	if len(a.Host.Warnings) > 0 {
 		out.Warnings = slices.Clone(a.Host.Warnings)
 	}
+	out.NotSafe, out.NeedingAttention = a.Host.NotSafe, view.NeedingAttention(a.ID)
 	if a.Host.SafeUntil != nil {
 		out.SafeUntil = a.Host.SafeUntil.UTC()
 	}

@@ -68,6 +68,56 @@ func TestAgentFilters(t *testing.T) {
 	assert.Equal(t, "connection", p.Field)
 }
 
+// A host that is not safe now comes before all others, with no moment ahead, and
+// what asks for a person is counted.
+func TestHostsThatAreNotSafe(t *testing.T) {
+	w := start(t)
+	now := w.Now().UTC().Truncate(time.Second)
+	good := w.Agent("good", "good.example.com", nil)
+	good.SafeUntil(now.Add(time.Hour))
+	bad := w.Agent("zbad", "bad.example.com", nil)
+	bad.Report("www", apitest.Valid(now, 48*time.Hour, "www.example.com"))
+	lost := wire.Summary{State: wire.StateFailed, Attempt: 3, NeedsAttention: "give credentials"}
+	bad.Report("lost", lost)
+	bad.NotSafe(1)
+	w.Agent("idle", "idle.example.com", nil)
+
+	list := get[resource.Page[resource.Agent]](w, "/api/v1/agents?sort=safe_until")
+	assert.Equal(t, []string{"zbad", "good"}, idsOf(list.Items, agentID))
+	shown := get[resource.AgentDetail](w, "/api/v1/agents/zbad")
+	for _, a := range []resource.Agent{list.Items[0], shown.Agent} {
+		assert.Zero(t, a.SafeUntil)
+		assert.Equal(t, 1, a.NotSafe)
+		assert.Equal(t, 1, a.NeedingAttention)
+	}
+	assert.Zero(t, list.Items[1].NotSafe)
+	assert.Zero(t, list.Items[1].NeedingAttention)
+	list = get[resource.Page[resource.Agent]](w, "/api/v1/agents?safe_before="+stamp(now))
+	assert.Equal(t, []string{"zbad"}, idsOf(list.Items, agentID))
+
+	status := get[resource.Status](w, "/api/v1/status")
+	assert.Zero(t, status.SafeUntil)
+	assert.Equal(t, []int{1, 1}, []int{status.NotSafe, status.NeedingAttention})
+	assert.Equal(t, []int{1, 1}, []int{status.Agents.NotSafe, status.Agents.NeedingAttention})
+	assert.Equal(t, []resource.HostHorizon{
+		{AgentID: "zbad", Hostname: "bad.example.com", NotSafe: 1},
+		{AgentID: "good", Hostname: "good.example.com", SafeUntil: now.Add(time.Hour)},
+	}, status.Earliest)
+
+	lost.NeedsAttention = ""
+	bad.Report("lost", lost)
+	bad.SafeUntil(now.Add(48 * time.Hour))
+	status = get[resource.Status](w, "/api/v1/status")
+	assert.Equal(t, now.Add(time.Hour), status.SafeUntil)
+	assert.Zero(t, status.NotSafe+status.NeedingAttention+status.Agents.NotSafe+status.Agents.NeedingAttention)
+
+	bad.NotSafe(2)
+	bad.Report("lost", wire.Summary{State: wire.StatePending, NeedsAttention: "look"})
+	gone := post[resource.RetiredAgent](w, "/api/v1/agents/zbad/retire", nil, http.StatusOK)
+	assert.Zero(t, gone.NotSafe+gone.NeedingAttention, "a retired host is nobody's worry")
+	assert.Zero(t, get[resource.Status](w, "/api/v1/status").NotSafe)
+}
+
 func stamp(at time.Time) string { return url.QueryEscape(at.UTC().Format(time.RFC3339Nano)) }
 
 func TestAgentFacts(t *testing.T) {

@@ -45,9 +45,7 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 	counted := s.fleetCount.get(s)
 	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
 	out.Body.Earliest, out.Body.OrdersPending = counted.earliest, counted.ordersPending
-	if len(counted.earliest) > 0 {
-		out.Body.SafeUntil = counted.earliest[0].SafeUntil
-	}
+	out.Body.SafeUntil, out.Body.NotSafe, out.Body.NeedingAttention = counted.safeUntil, counted.notSafe, counted.needingAttention
 	return out, nil
 }
 
@@ -74,6 +72,9 @@ type fleetCount struct {
 	certificates  resource.HealthCounts
 	earliest      []resource.HostHorizon
 	ordersPending int
+	safeUntil     time.Time
+	// certificates, of active agents
+	notSafe, needingAttention int
 }
 
 func (t *tally) get(s *server) fleetCount {
@@ -113,6 +114,14 @@ func (s *server) count() fleetCount {
 		if len(a.Host.Warnings) > 0 {
 			count.agents.Warned++
 		}
+		if n := a.Host.NotSafe; n > 0 {
+			count.agents.NotSafe++
+			count.notSafe += n
+		}
+		if n := view.NeedingAttention(a.ID); n > 0 {
+			count.agents.NeedingAttention++
+			count.needingAttention += n
+		}
 		if s.cutOff(at, now) {
 			count.agents.CutOff++
 		} else {
@@ -126,7 +135,14 @@ func (s *server) count() fleetCount {
 	}
 	count.earliest = make([]resource.HostHorizon, 0, len(first))
 	for _, a := range first {
-		count.earliest = append(count.earliest, resource.HostHorizon{AgentID: a.ID, Hostname: a.Host.Hostname, SafeUntil: a.Host.SafeUntil.UTC()})
+		host := resource.HostHorizon{AgentID: a.ID, Hostname: a.Host.Hostname, NotSafe: a.Host.NotSafe}
+		if a.Host.SafeUntil != nil {
+			host.SafeUntil = a.Host.SafeUntil.UTC()
+		}
+		count.earliest = append(count.earliest, host)
+	}
+	if until, ok := view.SafeUntil(now); ok {
+		count.safeUntil = until.UTC()
 	}
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(fleet.CertificateFilter{}, page)

@@ -59,9 +59,9 @@ func TestFleetCommands(t *testing.T) {
 
 	table := lines(p.does("agents", "list"))
 	require.Len(t, table, 3)
-	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "WARNINGS", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, columns(table[0]))
-	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "right", "-", "-", "0", "linux/amd64", "1.2.3", "-"}, columns(table[1]))
-	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "right", "in 9 d", "-", "3", "linux/amd64", "1.2.3", "env=prod,role=web"}, columns(table[2]))
+	assert.Equal(t, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "ATTENTION", "CERTS", "VERSION", "LABELS"}, columns(table[0]))
+	assert.Equal(t, []string{"db1", "db1.example.com", "connected", "-", "-", "0", "1.2.3", "-"}, columns(table[1]))
+	assert.Equal(t, []string{"web1", "web1.example.com", "connected", "in 9 d", "1 cert", "3", "1.2.3", "env=prod,role=web"}, columns(table[2]))
 	for _, args := range [][]string{
 		{"--label", "env=prod"}, {"--query", "WEB"}, {"--safe-within", "10d"}, {"--label", "env=prod", "--label", "role=web", "--state", "active", "--connection", "connected"},
 	} {
@@ -90,7 +90,7 @@ func TestFleetCommands(t *testing.T) {
 	assert.Equal(t, "a/b", soon.Items[0].Name, "soonest first")
 
 	shown := p.does("agents", "show", "web1")
-	for _, text := range []string{"agent:", "web1.example.com", "connected", "(in 9 d)", "3: 1 EXPIRED, 1 UNSERVED, 1 ok", "**.example.com", "env=prod,role=web", "serial 0a"} {
+	for _, text := range []string{"agent:", "web1.example.com", "connected", "(in 9 d)", "3: 1 EXPIRED, 1 UNSERVED, 1 ok; 1 NEEDS ATTENTION\n", "linux/amd64", "**.example.com", "env=prod,role=web", "serial 0a"} {
 		assert.Contains(t, shown, text)
 	}
 	assert.Equal(t, 1, reads[resource.AgentDetail](p, "agents", "show", "web1").CertificateHealth.Expired)
@@ -99,7 +99,7 @@ func TestFleetCommands(t *testing.T) {
 	assert.NotContains(t, db1, "clock")
 	db.ClockSkew(-365 * day)
 	assert.Contains(t, p.does("agents", "show", "db1"), "365 d behind; set it")
-	assert.Contains(t, p.does("agents", "list"), "365 d behind")
+	assert.Contains(t, p.does("agents", "list"), "clock 365 d behind")
 	assert.EqualValues(t, -365*86400, reads[resource.AgentDetail](p, "agents", "show", "db1").ClockSkewSeconds)
 	assert.NotContains(t, db1, "WARNING")
 	assert.NotContains(t, p.does("status"), "WARNINGS")
@@ -107,7 +107,7 @@ func TestFleetCommands(t *testing.T) {
 	shown = p.does("agents", "show", "db1")
 	assert.Contains(t, shown, "assignment www: refused: no\n")
 	assert.Contains(t, shown, "not in effect: line 3\n")
-	assert.Regexp(t, `db1\S* +connected .* 2 +0 +linux`, p.does("agents", "list"))
+	assert.Regexp(t, `db1\S* +connected +- +2 warnings, clock 365 d behind +0 +1\.2\.3`, p.does("agents", "list"))
 	assert.Len(t, reads[resource.AgentDetail](p, "agents", "show", "db1").Warnings, 2)
 	assert.Contains(t, p.does("status"), "0 retired; 1 WITH WARNINGS")
 	shown = p.does("certificates", "show", "web1", "a/b")
@@ -119,7 +119,7 @@ func TestFleetCommands(t *testing.T) {
 	assert.Contains(t, p.fails(1, "certificates", "show", "web1", "none"), "no certificate named none")
 
 	status := p.does("status")
-	for _, text := range []string{"ready, leading", "2: 2 connected, 0 cut off; 0 retired", "3: 1 EXPIRED, 1 UNSERVED, 1 ok", "(in 9 d)", "0 pending", "of the audit trail"} {
+	for _, text := range []string{"ready, leading", "2: 2 connected, 0 cut off; 0 retired", "3: 1 EXPIRED, 1 UNSERVED, 1 ok; 1 NEEDS ATTENTION\n", "(in 9 d)", "0 pending", "of the audit trail"} {
 		assert.Contains(t, status, text)
 	}
 	assert.Equal(t, 2, reads[resource.Status](p, "status").Agents.Active)
@@ -130,7 +130,8 @@ func TestFleetCommands(t *testing.T) {
 	assert.True(t, reads[resource.AgentDetail](p, "agents", "show", "db1").IdentityShared)
 
 	c.Sleep(time.Hour)
-	assert.Contains(t, p.does("agents", "list", "--connection", "cut_off"), "cut off, last seen ")
+	assert.Regexp(t, `  cut off \d+ \w+ ago  `, p.does("agents", "list", "--connection", "cut_off"))
+	assert.Contains(t, p.does("agents", "show", "web1"), "cut off, last seen ")
 	inside := apitest.Valid(c.Now(), 10*day, "inside.example.com")
 	inside.Serial = "0b0b"
 	web.Issued("inside", inside)
@@ -155,6 +156,45 @@ func TestHorizonThatHasPassed(t *testing.T) {
 	assert.Contains(t, p.does("agents", "list"), "EXPIRED 3 h ago")
 	assert.Contains(t, p.does("agents", "show", "web1"), "PASSED at ")
 	assert.Contains(t, p.does("status"), "PASSED at ")
+}
+
+// What is not safe now is said aloud wherever horizons are, in a table that a
+// terminal of 120 columns shows.
+func TestHostsThatAreNotSafe(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("u53n5nbgbmcuo7oa", "db1.example.com", map[string]string{"env": "prod"}).SafeUntil(c.Now().Add(29*day + time.Hour))
+	c.Sleep(time.Hour)
+	web := c.Agent("u53n5nbgbmcuo7ob", "web1.example.com", map[string]string{"env": "prod"})
+	lost := wire.Summary{State: wire.StateFailed, Attempt: 3, NeedsAttention: "give credentials"}
+	web.Report("a", lost)
+	web.Report("b", lost)
+	web.Report("www", apitest.Valid(c.Now(), 10*day, "www.example.com"))
+	web.Warn("look")
+	web.NotSafe(2)
+
+	table := lines(p.does("agents", "list", "--sort", "safe-until"))
+	require.Len(t, table, 3)
+	assert.Equal(t, []string{"u53n5nbgbmcuo7ob", "web1.example.com", "connected", "NOT SAFE NOW (2)", "2 certs, 1 warning", "3", "1.2.3", "env=prod"}, columns(table[1]))
+	assert.Regexp(t, `^u53n5nbgbmcuo7oa  db1.example.com +cut off \d+ \w+ ago +in 29 d +- +0 +1.2.3 +env=prod$`, table[2])
+	for _, line := range table {
+		assert.LessOrEqual(t, len(line), 120, line)
+	}
+	assert.Len(t, lines(p.does("agents", "list", "--safe-within", "1h")), 2, "it is safe for less than any time")
+	listed := reads[listOf[resource.Agent]](p, "agents", "list", "--query", "web").Items[0]
+	assert.Equal(t, []int{2, 2}, []int{listed.NotSafe, listed.NeedingAttention})
+
+	shown := p.does("agents", "show", "u53n5nbgbmcuo7ob")
+	assert.Contains(t, shown, "safe until:    NOT SAFE NOW (2): expired, revoked or not in service everywhere, as last reported; \"certctl certificates list --agent u53n5nbgbmcuo7ob\" says which\n")
+	assert.Contains(t, shown, "; 2 NEED ATTENTION\n")
+	status := p.does("status")
+	assert.Contains(t, status, "safe until:    NOT SAFE NOW (2): 2 certificates on 1 host, as last reported\n")
+	assert.Contains(t, status, "first host:    web1.example.com (u53n5nbgbmcuo7ob): NOT SAFE NOW (2)\n")
+	assert.Regexp(t, `then: +db1.example.com \(u53n5nbgbmcuo7oa\): \S+ \S+ \(in 29 d\)`, status)
+	assert.Contains(t, status, "2 NEED ATTENTION\n")
+
+	// A moment that has passed is said as well.
+	assert.Contains(t, hostNotSafe(&resource.Agent{ID: "x", NotSafe: 1, SafeUntil: c.Now().Add(-3 * time.Hour)}, c.Now()), "; an expired or revoked one is served since ")
 }
 
 func TestTokenCommands(t *testing.T) {

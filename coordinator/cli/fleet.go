@@ -33,8 +33,10 @@ func (p *program) listAgentsCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: sharedcli.NoArgs,
 		Long: `Lists agents. "Safe until" is the moment when a host would serve its first expired
 certificate if the coordinator, every CA and the network were gone from its last
-report on. Where two hosts use one identity, as after a clone, that stands in place of
-the connection; "certctl agents show" says what to do.`,
+report on; a host of which certificates are not safe now has none. Where two hosts use
+one identity, as after a clone, that stands in place of the connection. "Attention"
+counts certificates for which a person has to act and what the host warns of, and says
+how far its clock is wrong. "certctl agents show" says more, and what to do.`,
 		Example: `  certctl agents list
   certctl agents list --connection cut_off --label env=prod
   certctl agents list --safe-within 7d
@@ -56,16 +58,16 @@ the connection; "certctl agents show" says what to do.`,
 			return p.show(cmd, agents, func(out io.Writer, now time.Time) error {
 				var rows [][]string
 				for _, a := range agents.Items {
-					rows = append(rows, []string{a.ID, a.Hostname, connectionText(a, now), first(skewText(a.ClockSkewSeconds), "right"), expiry(a.SafeUntil, now), warningsText(a.Warnings),
-						strconv.Itoa(a.Certificates), a.OS + "/" + a.Arch, a.Version, labelText(a.Labels)})
+					rows = append(rows, []string{a.ID, a.Hostname, strings.Replace(connectionText(a, now), ", last seen ", " ", 1), first(notSafe(a.NotSafe), expiry(a.SafeUntil, now)),
+						attentionOf(&a), strconv.Itoa(a.Certificates), a.Version, labelText(a.Labels)})
 				}
-				return table(out, []string{"ID", "HOST", "CONNECTION", "CLOCK", "SAFE UNTIL", "WARNINGS", "CERTIFICATES", "PLATFORM", "VERSION", "LABELS"}, rows)
+				return table(out, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "ATTENTION", "CERTS", "VERSION", "LABELS"}, rows)
 			})
 		},
 	}
 	page.bind(cmd)
 	choice(cmd, &state, "state", "only agents in this state", "active", "retired")
-	choice(cmd, &sort, "sort", "in which order; safe-until lists the hosts that serve something, the earliest horizon first", "id", "safe-until")
+	choice(cmd, &sort, "sort", "in which order; safe-until lists the hosts that serve something or should: those that are not safe now, then the earliest horizon", "id", "safe-until")
 	choice(cmd, &connection, "connection", "only agents that are", "connected", "cut_off")
 	cmd.Flags().StringVar(&part, "query", "", "only agents with this in host name or id")
 	cmd.Flags().StringVar(&safe, "safe-within", "", "only agents whose host is safe for less than this, such as 7d")
@@ -116,8 +118,8 @@ func (p *program) showAgentCommand() *cobra.Command {
 				pairs := [][2]string{
 					{"agent", a.ID}, {"host", a.Hostname}, {"platform", a.OS + "/" + a.Arch}, {"version", a.Version},
 					{"state", a.State}, {"connection", connectionText(a.Agent, now)}, {"last seen", moment(a.LastSeen, now)},
-					{"safe until", first(horizon(a.SafeUntil, now), "it serves no certificate")},
-					{"certificates", healthText(a.CertificateHealth)},
+					{"safe until", first(hostNotSafe(&a.Agent, now), horizon(a.SafeUntil, now), "it serves no certificate")},
+					{"certificates", healthText(a.CertificateHealth) + attentionText(a.NeedingAttention)},
 					{"enrolled", moment(a.EnrolledAt, now) + ", with token " + a.EnrollmentTokenID},
 					{"may order", first(strings.Join(a.NamePatterns, ", "), "nothing")}, {"labels", labelText(a.Labels)},
 					{"identity", "serial " + a.Identity.Serial + ", expires " + moment(a.Identity.NotAfter, now)},
@@ -140,12 +142,31 @@ func (p *program) showAgentCommand() *cobra.Command {
 	}
 }
 
-// warningsText is how many warnings a host has.
-func warningsText(warnings []string) string {
-	if len(warnings) == 0 {
+// hostNotSafe says what is not safe now on a host, and where to look.
+func hostNotSafe(a *resource.Agent, now time.Time) string {
+	if a.NotSafe == 0 {
 		return ""
 	}
-	return strconv.Itoa(len(warnings))
+	text := notSafe(a.NotSafe) + ": expired, revoked or not in service everywhere, as last reported"
+	if !a.SafeUntil.IsZero() {
+		text += "; an expired or revoked one is served since " + moment(a.SafeUntil, now)
+	}
+	return text + `; "certctl certificates list --agent ` + a.ID + `" says which`
+}
+
+// attentionOf is what a person has to look at on a host, in a few words.
+func attentionOf(a *resource.Agent) string {
+	var parts []string
+	if n := a.NeedingAttention; n > 0 {
+		parts = append(parts, counted(n, "cert", "certs"))
+	}
+	if n := len(a.Warnings); n > 0 {
+		parts = append(parts, counted(n, "warning", "warnings"))
+	}
+	if text := skewText(a.ClockSkewSeconds); text != "" {
+		parts = append(parts, "clock "+text)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (p *program) completeAgents() cobra.CompletionFunc {

@@ -44,8 +44,8 @@ func (p *program) statusCommand() *cobra.Command {
 				pairs := [][2]string{
 					{"coordinator", s.Version + ", " + node},
 					{"agents", agents},
-					{"certificates", healthText(s.Certificates)},
-					{"safe until", first(horizon(s.SafeUntil, now), "no certificate is in service")},
+					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
+					{"safe until", first(fleetNotSafe(&s), horizon(s.SafeUntil, now), "no certificate is in service")},
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
 					{"journal", journal},
 				}
@@ -54,12 +54,29 @@ func (p *program) statusCommand() *cobra.Command {
 					if i > 0 {
 						name = "then"
 					}
-					pairs = append(pairs, [2]string{name, fmt.Sprintf("%s (%s): %s", host.Hostname, host.AgentID, horizon(host.SafeUntil, now))})
+					pairs = append(pairs, [2]string{name, fmt.Sprintf("%s (%s): %s", host.Hostname, host.AgentID, first(notSafe(host.NotSafe), horizon(host.SafeUntil, now)))})
 				}
 				return facts(out, pairs)
 			})
 		},
 	}
+}
+
+// fleetNotSafe says of how many hosts certificates are not safe now.
+func fleetNotSafe(s *resource.Status) string {
+	if s.NotSafe == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s on %s, as last reported", notSafe(s.NotSafe),
+		counted(s.NotSafe, "certificate", "certificates"), counted(s.Agents.NotSafe, "host", "hosts"))
+}
+
+// attentionText adds how many of some certificates ask for a person.
+func attentionText(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return "; " + counted(n, "NEEDS", "NEED") + " ATTENTION"
 }
 
 func (p *program) whoamiCommand() *cobra.Command {

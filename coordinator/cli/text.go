@@ -142,6 +142,14 @@ func horizon(t, now time.Time) string {
 	return moment(t, now)
 }
 
+// notSafe says aloud that certificates are not safe now; "" if they all are.
+func notSafe(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("NOT SAFE NOW (%d)", n)
+}
+
 // distance is "in 41 d" or "3 h ago".
 func distance(t, now time.Time) string {
 	if t.IsZero() {

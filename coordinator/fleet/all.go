@@ -1,9 +1,6 @@
 package fleet
 
-import (
-	"iter"
-	"time"
-)
+import "iter"
 
 // AllAgents visits all agents by id, retired ones too. The records must not be
 // changed.
@@ -28,16 +25,6 @@ func every[T any](v *View, table Table) iter.Seq[*T] {
 			}
 		}
 	}
-}
-
-// SafeUntil is the earliest offline horizon of an active agent; false if none of
-// them serves anything.
-func (v *View) SafeUntil() (time.Time, bool) {
-	agent, ok := v.scan(TableAgents, indexSafeUntil, nil).Next().(*Agent)
-	if !ok {
-		return time.Time{}, false
-	}
-	return *agent.Host.SafeUntil, true
 }
 
 // Tables lists the tables whose rows are of interest to a person.

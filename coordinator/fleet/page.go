@@ -34,10 +34,11 @@ type AgentFilter struct {
 	Labels       map[string]string // all of them, with these values
 	NameContains string            // in the host name or id, whatever its case
 	State        AgentState
-	// SafeBefore finds agents whose offline horizon ends before this moment.
+	// SafeBefore finds agents whose offline horizon ends before this moment, those
+	// that are not safe now among them.
 	SafeBefore time.Time
-	// BySafeUntil lists active agents that serve something by their offline
-	// horizon, the earliest first.
+	// BySafeUntil lists active agents that serve something, or should, by their
+	// offline horizon: those that are not safe now, then the earliest.
 	BySafeUntil bool
 }
 
@@ -63,16 +64,16 @@ func (v *View) Agents(f AgentFilter, page Page) (list []*Agent, next string, err
 	contains := strings.ToLower(f.NameContains)
 	plan := scanPlan{table: TableAgents, index: indexID}
 	if f.BySafeUntil {
-		plan.index = indexSafeUntil
+		plan.index = indexHorizon
 	}
 	return paginate(v, plan, page, func(a *Agent) verdict {
-		if f.BySafeUntil && !f.SafeBefore.IsZero() && !a.Host.SafeUntil.Before(f.SafeBefore) {
+		if f.BySafeUntil && !f.SafeBefore.IsZero() && !a.safeBefore(f.SafeBefore) {
 			return stop // all that follow are safe for longer
 		}
 		return keep(
 			(f.State == "" || a.State == f.State) &&
 				hasLabels(a.Labels, f.Labels) &&
-				(f.SafeBefore.IsZero() || a.Host.SafeUntil != nil && a.Host.SafeUntil.Before(f.SafeBefore)) &&
+				(f.SafeBefore.IsZero() || a.safeBefore(f.SafeBefore)) &&
 				(contains == "" || strings.Contains(strings.ToLower(a.Host.Hostname), contains) || strings.Contains(strings.ToLower(a.ID), contains)))
 	})
 }

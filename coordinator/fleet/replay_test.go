@@ -88,7 +88,7 @@ func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 		p := fleet.SyncAgent{
 			AgentID: agent, BootID: pick("boot", "b1", "b2", "b3"), Sequence: small.Draw(t, "sequence"),
 			BaseRevision: base, Revision: revision, HeadRevision: revision,
-			Host:   &wire.HostReport{Hostname: pick("host", "h1", "h2"), StartedAt: now, SafeUntil: &now},
+			Host:   &wire.HostReport{Hostname: pick("host", "h1", "h2"), StartedAt: now, SafeUntil: &now, NotSafe: rapid.IntRange(0, 2).Draw(t, "not safe")},
 			Events: []wire.Event{{Sequence: small.Draw(t, "event") + 1, At: now, Kind: wire.EventIssued}},
 			Orders: []fleet.OrderPlacement{{ID: pick("order", "o1", "o2"), Issuer: "builtin", CSR: []byte("csr"),
 				Names: pki.MustParseNames(pick("name", "www.example.com", "www.example.org", "192.0.2.1"))}},

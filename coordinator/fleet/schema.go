@@ -40,7 +40,8 @@ const (
 	indexState       = "state"
 	indexIssuer      = "issuer"
 	indexNotAfter    = "not_after"
-	indexSafeUntil   = "safe_until" // active agents by their offline horizon
+	indexHorizon     = "horizon"   // active agents by their offline horizon
+	indexAttention   = "attention" // certificates for which a person has to act
 	indexFingerprint = "fingerprint"
 	indexSerial      = "serial"
 	indexName        = "name"
@@ -144,13 +145,7 @@ func agentIndexes() []index {
 			a := r.(*Agent)
 			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
 		}},
-		{indexSafeUntil, func(r any) [][]byte {
-			a := r.(*Agent)
-			if a.State != AgentActive || a.Host.SafeUntil == nil {
-				return nil
-			}
-			return only(key(*a.Host.SafeUntil, a.ID))
-		}},
+		{indexHorizon, horizonKeys},
 	}
 }
 
@@ -171,6 +166,13 @@ func certificateIndexes() []index {
 		column(indexIssuer, func(c Columns) string { return c.Issuer }),
 		column(indexFingerprint, func(c Columns) string { return c.Fingerprint }),
 		column(indexSerial, func(c Columns) string { return c.Serial }),
+		{indexAttention, func(r any) [][]byte {
+			c := r.(*Certificate)
+			if !c.Columns.Attention {
+				return nil
+			}
+			return only(certificateKey(c))
+		}},
 		{indexNotAfter, func(r any) [][]byte {
 			c := r.(*Certificate)
 			if c.Columns.NotAfter.IsZero() {

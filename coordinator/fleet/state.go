@@ -209,7 +209,7 @@ func init() {
 	register(1, setPendingIdentity)
 	register(1, promoteIdentity)
 	register(2, retireAgent)
-	register(3, syncAgent)
+	register(4, syncAgent)
 	register(1, touchAgents)
 	register(2, completeOrder)
 	register(1, rejectOrder)

@@ -30,7 +30,9 @@ type census struct {
 	at                         time.Time
 	connected, cutOff, retired int
 	unsafe                     []int // by horizonDays
-	unserving, atRisk, warned  int
+	notSafe, unserving         int
+	notSafeCertificates        int
+	atRisk, warned             int
 	certificates               map[wire.State]int
 	attention, expired         int
 	orders                     map[fleet.OrderState]int
@@ -76,6 +78,7 @@ func (e *Exporter) count() *census {
 		certificates: make(map[wire.State]int), orders: make(map[fleet.OrderState]int),
 	}
 	active := make(map[string]bool, view.Rows(fleet.TableAgents))
+	idle := make(map[string]bool) // active, and nothing to serve is known of them
 	for agent := range view.AllAgents() {
 		if agent.State != fleet.AgentActive {
 			c.retired++
@@ -90,7 +93,10 @@ func (e *Exporter) count() *census {
 		if len(agent.Host.Warnings) > 0 {
 			c.warned++
 		}
-		c.horizon(agent.Host.SafeUntil, now)
+		c.horizon(&agent.Host, now)
+		if agent.Host.SafeUntil == nil {
+			idle[agent.ID] = true
+		}
 	}
 	risky := ""
 	for row := range view.AllCertificates() {
@@ -98,6 +104,9 @@ func (e *Exporter) count() *census {
 			continue
 		}
 		c.certificates[row.Columns.State]++
+		if row.Columns.Fingerprint != "" {
+			delete(idle, row.Agent)
+		}
 		expired := !row.Columns.NotAfter.IsZero() && !now.Before(row.Columns.NotAfter)
 		if expired {
 			c.expired++
@@ -110,19 +119,21 @@ func (e *Exporter) count() *census {
 			c.atRisk++
 		}
 	}
+	c.unserving = len(idle)
 	for order := range view.AllOrders() {
 		c.orders[order.State]++
 	}
 	return c
 }
 
-func (c *census) horizon(safeUntil *time.Time, now time.Time) {
-	if safeUntil == nil {
-		c.unserving++
-		return
+func (c *census) horizon(host *wire.HostReport, now time.Time) {
+	if host.NotSafe > 0 {
+		c.notSafe++
+		c.notSafeCertificates += host.NotSafe
 	}
 	for i, days := range horizonDays {
-		if safeUntil.Before(now.Add(time.Duration(days) * 24 * time.Hour)) {
+		end := now.Add(time.Duration(days) * 24 * time.Hour)
+		if host.NotSafe > 0 || host.SafeUntil != nil && host.SafeUntil.Before(end) {
 			c.unsafe[i]++
 		}
 	}

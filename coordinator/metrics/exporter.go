@@ -160,7 +160,7 @@ func (c collector) node(send send) {
 	for _, table := range fleet.Tables() {
 		send(tableRows, float64(view.Rows(table)), string(table))
 	}
-	if at, ok := view.SafeUntil(); ok {
+	if at, ok := view.SafeUntil(c.cfg.Now()); ok {
 		send(fleetSafe, seconds(at))
 	}
 }
@@ -187,6 +187,8 @@ func (c collector) fleet(send send) {
 	for i, days := range horizonDays {
 		send(fleetUnsafe, float64(n.unsafe[i]), strconv.Itoa(days))
 	}
+	send(fleetNotSafe, float64(n.notSafe))
+	send(fleetNotSafeCerts, float64(n.notSafeCertificates))
 	send(fleetUnserving, float64(n.unserving))
 	send(fleetAtRisk, float64(n.atRisk))
 	send(fleetWarned, float64(n.warned))

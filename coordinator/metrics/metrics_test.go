@@ -130,6 +130,25 @@ func TestValues(t *testing.T) {
 		"certctl_table_rows{table=certificates}": 3,
 	})
 
+	// Of a host that is not safe now no later moment is true, for the fleet neither.
+	shaky := c.Agent("shaky", "shaky.secret.example", nil)
+	shaky.Report("www", apitest.Valid(now, 90*day, "www.secret.example"))
+	shaky.Report("new", wire.Summary{State: wire.StatePending})
+	shaky.NotSafe(1)
+	c.Agent("bare", "bare.secret.example", nil).NotSafe(2)
+	has(map[string]float64{
+		"certctl_fleet_hosts_not_safe": 2, "certctl_fleet_certificates_not_safe": 3, "certctl_fleet_hosts_serving_nothing": 2,
+		"certctl_fleet_hosts_safe_for_less{days=1}": 2, "certctl_fleet_hosts_safe_for_less{days=14}": 3,
+	})
+	assert.NotContains(t, look(), "certctl_fleet_safe_until_timestamp_seconds")
+	for _, id := range []string{"shaky", "bare"} {
+		require.True(t, c.Do(fleet.RetireAgent{AgentID: id}).OK())
+	}
+	has(map[string]float64{
+		"certctl_fleet_hosts_not_safe": 0, "certctl_fleet_certificates_not_safe": 0, "certctl_fleet_hosts_serving_nothing": 1,
+		"certctl_fleet_safe_until_timestamp_seconds": float64(now.Add(10*day + time.Hour).Unix()),
+	})
+
 	// Time alone changes what is true.
 	c.Sleep(11 * day)
 	has(map[string]float64{
@@ -152,7 +171,7 @@ func TestValues(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	after := look()
-	assert.EqualValues(t, 1, after["certctl_fleet_agents{state=retired}"])
+	assert.EqualValues(t, 3, after["certctl_fleet_agents{state=retired}"])
 	assert.Zero(t, after["certctl_fleet_certificates{state=valid}"], "a retired host is nobody's worry")
 	assert.Zero(t, after["certctl_fleet_hosts_at_risk"])
 	assert.Equal(t, before["certctl_coordinator_requests_total{code=200,kind=api}"]+1, after["certctl_coordinator_requests_total{code=200,kind=api}"])

@@ -51,10 +51,12 @@ when. Each node of a cluster tells the same of the fleet: take the maximum over 
       - name: certctl
         rules:
           - alert: HostNotSafe
-            expr: certctl_agent_safe_until_timestamp_seconds - time() < 7 * 86400
+            expr: certctl_agent_safe_until_timestamp_seconds - time() < 7 * 86400 or certctl_agent_certificates_not_safe > 0
             for: 1h
             annotations:
-              summary: In less than a week this host would serve an expired certificate if nothing were renewed.
+              summary: >-
+                In less than a week this host would serve an expired certificate if nothing were renewed,
+                or a certificate is expired, revoked or not in service now; "certctl-agent status" on the host says which.
           - alert: CertificateNeedsAttention
             expr: certctl_certificate_needs_attention == 1
             for: 15m
@@ -68,6 +70,7 @@ when. Each node of a cluster tells the same of the fleet: take the maximum over 
 Where only the coordinator is scraped, the same of the whole fleet:
 
     max(certctl_fleet_hosts_safe_for_less{days="7"}) > 0
+    max(certctl_fleet_certificates_not_safe) > 0
     max(certctl_fleet_certificates_needing_attention) > 0
     max(certctl_fleet_agents{state="cut_off"}) > 0
 

@@ -214,6 +214,9 @@ func (h HostReport) validate(field string) *Problem {
 	if h.SafeUntil != nil && !validTime(*h.SafeUntil) {
 		return invalid(field+".safe_until", timeExpected, "")
 	}
+	if h.NotSafe < 0 || h.NotSafe > MaxNotSafe {
+		return invalid(field+".not_safe", fmt.Sprintf("expected a count from 0 to %d", MaxNotSafe), "")
+	}
 	tooLong := func(text string) bool { return len(text) > MaxHostWarningLen || !utf8.ValidString(text) }
 	if len(h.Warnings) > MaxHostWarnings || slices.ContainsFunc(h.Warnings, tooLong) {
 		return invalid(field+".warnings", fmt.Sprintf("expected at most %d texts of at most %d bytes of UTF-8", MaxHostWarnings, MaxHostWarningLen), "")

@@ -68,8 +68,12 @@ type HostReport struct {
 	StartedAt time.Time `json:"started_at"`
 	// SafeUntil is the offline horizon: the moment when the first expired
 	// certificate would be served if the coordinator, every CA and the network
-	// were gone from now on. Nil when the host serves no certificate.
+	// were gone from now on. It is past when one is served already, and nil when
+	// the host serves no certificate or NotSafe makes any later moment untrue.
 	SafeUntil *time.Time `json:"safe_until,omitempty"`
+	// NotSafe counts the certificates that are not safe now: expired, revoked, or
+	// not in service everywhere they should be. Agents of before do not send it.
+	NotSafe int `json:"not_safe,omitempty"`
 	// EventsDropped counts facts that a full outbox coalesced or dropped since
 	// the agent's store was created.
 	EventsDropped uint64 `json:"events_dropped,omitempty"`
@@ -87,6 +91,9 @@ const (
 	MaxHostWarnings   = 8
 	MaxHostWarningLen = 500
 )
+
+// MaxNotSafe bounds the count in a HostReport, far above what a host can have.
+const MaxNotSafe = 1 << 24
 
 // Row is one summary with its place in the agent's history. Data is the JSON
 // of a Summary; its exact bytes are what Digest covers, so that sides of

@@ -66,6 +66,7 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		"orders[0].validity_seconds": func(r *SyncRequest) { r.Orders[0].ValiditySeconds = -1 },
 		"host.started_at":            func(r *SyncRequest) { r.Host.StartedAt = beyond(t) },
 		"host.warnings":              func(r *SyncRequest) { r.Host.Warnings = []string{strings.Repeat("x", MaxHostWarningLen+1)} },
+		"host.not_safe":              func(r *SyncRequest) { r.Host.NotSafe = -1 },
 		"host.safe_until":            func(r *SyncRequest) { at := beyond(t); r.Host.SafeUntil = &at },
 		"events[0].at":               func(r *SyncRequest) { r.Events[0].At = beyond(t) },
 		"host.hostname":              func(r *SyncRequest) { r.Host.Hostname = long },

@@ -44,10 +44,6 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	safeUntil, err := b.state.store.SafeUntil()
-	if err != nil {
-		return nil, err
-	}
 	dropped, err := b.state.store.EventsDropped()
 	if err != nil {
 		return nil, err
@@ -55,6 +51,10 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 	link := b.syncer.State()
 	host := hostReport()
 	now := b.state.clock.Reading()
+	horizon, err := b.state.store.Horizon(now.Now)
+	if err != nil {
+		return nil, err
+	}
 	configuredAt, _ := b.configuration.standing()
 	removed, err := b.engine.Removed()
 	if err != nil {
@@ -69,6 +69,8 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		Enrollment:   control.EnrollmentOf(identity, link.IdentityNotAfter),
 		Coordinator:  control.ConnectionOf(link, dropped, now.Now),
 		Clock:        control.ClockOf(now),
+		SafeUntil:    horizon.SafeUntil,
+		NotSafe:      horizon.NotSafe,
 		Certificates: make([]control.Certificate, 0, len(certificates)),
 	}
 	if status.Enrollment != nil {
@@ -99,7 +101,6 @@ func (b *backend) Status(context.Context) (*control.Status, error) {
 		}
 		status.Certificates = append(status.Certificates, c)
 	}
-	status.Horizon(safeUntil)
 	return status, nil
 }
 

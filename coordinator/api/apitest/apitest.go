@@ -259,10 +259,17 @@ type Agent struct {
 // ID is the agent's id.
 func (a *Agent) ID() string { return a.id }
 
-// SafeUntil reports the offline horizon.
+// SafeUntil reports the offline horizon of a host that is safe until then.
 func (a *Agent) SafeUntil(at time.Time) {
 	a.c.t.Helper()
-	a.host.SafeUntil = &at
+	a.host.SafeUntil, a.host.NotSafe = &at, 0
+	a.sync(nil, nil)
+}
+
+// NotSafe reports that so many certificates are not safe now.
+func (a *Agent) NotSafe(n int) {
+	a.c.t.Helper()
+	a.host.SafeUntil, a.host.NotSafe = nil, n
 	a.sync(nil, nil)
 }
 

@@ -23,10 +23,12 @@ type Agent struct {
 	LastSeen    time.Time `json:"last_seen" doc:"Last sign of life; the enrolment if there was none since."`
 	Connected   bool      `json:"connected" doc:"Whether the agent was heard of within the last few syncs. A host that is cut off goes on renewing at its direct issuers."`
 	CutOffSince time.Time `json:"cut_off_since,omitzero" doc:"Last sign of life of an agent that is not connected."`
-	SafeUntil   time.Time `json:"safe_until,omitzero" doc:"Offline horizon: when the first expired certificate would be served if the coordinator, every CA and the network were gone from the last report on. Absent when the host serves no certificate."`
+	SafeUntil   time.Time `json:"safe_until,omitzero" doc:"Offline horizon: when the first expired certificate would be served if the coordinator, every CA and the network were gone from the last report on. It is past when one is served already, and absent when the host serves no certificate, or not_safe makes any later moment untrue."`
+	NotSafe     int       `json:"not_safe" doc:"Certificates of the host that were not safe at the last report: expired, revoked, or not in service at one of their deployments. Agents of earlier versions do not say."`
 
-	Certificates  int    `json:"certificates" doc:"Managed certificates of the agent."`
-	EventsDropped uint64 `json:"events_dropped" doc:"Facts that a full outbox on the host merged or dropped."`
+	Certificates     int    `json:"certificates" doc:"Managed certificates of the agent."`
+	NeedingAttention int    `json:"needing_attention" doc:"Certificates of the agent for which a person has to act; health_reason of each says what to do."`
+	EventsDropped    uint64 `json:"events_dropped" doc:"Facts that a full outbox on the host merged or dropped."`
 
 	ClockSkewSeconds int64 `json:"clock_skew_seconds" doc:"How far the host's clock is ahead of the true time, as the agent knows it by the servers it talks to; negative when it is behind. Changes of less than half a minute are not reported. The agent corrects it in all it decides, but other programs of the host do not."`
 

@@ -39,9 +39,12 @@ type Status struct {
 	Agents       AgentCounts  `json:"agents"`
 	Certificates HealthCounts `json:"certificates" doc:"All certificates by health."`
 	// SafeUntil is the fleet's offline horizon.
-	SafeUntil time.Time `json:"safe_until,omitzero" doc:"The earliest offline horizon of any agent."`
+	SafeUntil time.Time `json:"safe_until,omitzero" doc:"The earliest offline horizon of any agent. Absent when none serves a certificate, or not_safe makes any later moment untrue."`
+	NotSafe   int       `json:"not_safe" doc:"Certificates of active agents that were not safe at the last report: expired, revoked, or not in service at one of their deployments."`
+	// NeedingAttention is a part of what the health of certificates tells.
+	NeedingAttention int `json:"needing_attention" doc:"Certificates of active agents for which a person has to act."`
 	// Earliest are the hosts that the fleet's horizon comes from.
-	Earliest      []HostHorizon `json:"earliest" nullable:"false" doc:"The hosts with the earliest offline horizons, at most five, the earliest first. The list of agents with sort=safe_until has all."`
+	Earliest      []HostHorizon `json:"earliest" nullable:"false" doc:"The hosts with the earliest offline horizons, at most five: those that are not safe now, then the earliest. The list of agents with sort=safe_until has all."`
 	OrdersPending int           `json:"orders_pending" doc:"Orders at brokered issuers that wait for their certificate."`
 	Journal       JournalStatus `json:"journal"`
 }
@@ -50,7 +53,8 @@ type Status struct {
 type HostHorizon struct {
 	AgentID   string    `json:"agent_id"`
 	Hostname  string    `json:"hostname"`
-	SafeUntil time.Time `json:"safe_until"`
+	SafeUntil time.Time `json:"safe_until,omitzero" doc:"Absent when not_safe makes any later moment untrue."`
+	NotSafe   int       `json:"not_safe" doc:"Certificates of the host that were not safe at the last report."`
 }
 
 // NodeStatus is what the answering node can do.
@@ -68,6 +72,9 @@ type AgentCounts struct {
 	CutOff    int `json:"cut_off"`
 	Retired   int `json:"retired"`
 	Warned    int `json:"warned" doc:"Active agents that warn of something about their host."`
+	NotSafe   int `json:"not_safe" doc:"Active agents with a certificate that was not safe at the last report."`
+	// NeedingAttention counts hosts, as all of these do.
+	NeedingAttention int `json:"needing_attention" doc:"Active agents with a certificate for which a person has to act."`
 }
 
 // JournalStatus is how full the journal is.
