@@ -25,7 +25,7 @@ type Options struct {
 	// FileRequired makes it a problem if File does not exist: set it when the user named the file.
 	FileRequired bool
 	// Guarded refuses a File that others than root and this process's user may change: set it for a program that does
-	// what the file says with rights that others do not have. It is not judged on Windows.
+	// what the file says with rights that others do not have.
 	Guarded bool
 	// Env is the environment in the form of os.Environ.
 	Env []string

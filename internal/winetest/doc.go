@@ -1,0 +1,2 @@
+// Package winetest is for tests of the Windows build that run under wine too.
+package winetest
