@@ -383,5 +383,5 @@ func TestCrashAtEveryStepOfACommand(t *testing.T) {
 			})
 		})
 	}
-	counts.Report(t, "crash-points", total, "states of a host amid a command, on which a new one was started")
+	counts.Report(t, "command-crash-points", total, "states of a host amid a command, on which a new one was started")
 }

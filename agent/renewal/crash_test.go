@@ -85,7 +85,7 @@ func TestCrashAtEveryStepWithAKeyThatIsKept(t *testing.T) {
 	assert.Equal(t, 1, kinds["keys: after a removal"])
 	assert.GreaterOrEqual(t, kinds["store: after a commit"], 24)
 	assert.Equal(t, 3, kinds["authority: finalize's answer lost"])
-	counts.Report(t, "crash-points", len(first)+len(second)+len(third), "states of an agent that keeps a key, on which a new one was started")
+	counts.Report(t, "kept-key-crash-points", len(first)+len(second)+len(third), "states of an agent that keeps a key, on which a new one was started")
 }
 
 // The same where every order needs a turn: one that was used up for nothing is

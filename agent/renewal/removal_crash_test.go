@@ -97,7 +97,7 @@ func TestCrashAtEveryStepOfARemovalAndReturn(t *testing.T) {
 	} {
 		assert.GreaterOrEqual(t, kinds[label], times, label)
 	}
-	counts.Report(t, "crash-points", total, "states of a removal and return, on which a new agent was started")
+	counts.Report(t, "removal-crash-points", total, "states of a removal and return, on which a new agent was started")
 }
 
 // A crash of the forgetting leaves nothing that is not swept.

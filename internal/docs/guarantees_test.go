@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,26 @@ func TestGuaranteesAreProven(t *testing.T) {
 	claims, problems := proofs(string(page), func(pkg, test string) bool { return declared(t, filepath.Join("../..", pkg), test) })
 	assert.Empty(t, problems)
 	assert.Greater(t, claims, 10)
+}
+
+// The faults that the design begins with, by words of their rows: none may be
+// left out, also where little is promised.
+func TestEveryFaultOfTheDesignHasARow(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reference/guarantees.md")
+	require.NoError(t, err)
+	var rows []string
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 && strings.HasPrefix(line, "| ") {
+			rows = append(rows, strings.ToLower(strings.TrimSpace(cells[1])))
+		}
+	}
+	for _, fault := range []string{
+		"coordinator or the network is gone", "agent is killed", "disk with the agent's state is full", "clock is wrong",
+		"answers 429 or 5xx, hangs", "does not take the new certificate", "leader is killed, partitioned or paused",
+		"postgres is gone", "whole fleet returns at once", "bad input",
+	} {
+		assert.True(t, slices.ContainsFunc(rows, func(row string) bool { return strings.Contains(row, fault) }), fault)
+	}
 }
 
 // proofs checks the tables of a page: the last cell of each row holds names of

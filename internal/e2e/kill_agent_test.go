@@ -87,7 +87,7 @@ func TestKillAgent(t *testing.T) {
 	t.Logf("%d kills; Pebble: %d orders, %d certificates; built-in CA: %d; nginx: %d looks, %d repeated",
 		kills, ledger.Orders, len(ledger.Issued), len(brokered), looks, again)
 	counts.Report(t, "agent-kills", kills, "kill -9 of the real agent while it renewed from Pebble and the built-in CA, each survived")
-	counts.Report(t, "agent-kills-duplicate-orders", surplus(converged, ledger, brokered),
+	counts.Report(t, "agent-kills-duplicate-certificates", surplus(converged, ledger, brokered),
 		"certificates that an authority issued and no renewal put into service")
 	counts.Report(t, "agent-kills-mismatched-pairs", wrong(err),
 		fmt.Sprintf("of %d looks at nginx, those that met no, an expired or another pair", looks))
