@@ -119,7 +119,11 @@ func (s *scenario) crashAgain(t *testing.T, first *world, random *rand.Rand, sec
 // report goes where reports of this process go.
 func withoutRace(t *testing.T, run string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-timeout=14m", "-v", "-run", run, ".")
+	limit := "-timeout=14m"
+	if os.Getenv("CERTCTL_SOAK") != "" {
+		limit = "-timeout=3h"
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", limit, "-v", "-run", run, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -380,6 +380,22 @@ func (c *cast) awaitReport(ctx context.Context, certificate, before string, limi
 	return serial, nil
 }
 
+// awaitFact waits until the coordinator's journal has the renewal that put a
+// serial into service.
+func (c *cast) awaitFact(ctx context.Context, serial string, limit time.Duration) error {
+	err := await(ctx, limit, func(ctx context.Context) error {
+		out, err := c.call(ctx, c.program("certctl"), "audit", "list", "--scope", "all", "--kind", "certificate.renewed", "--output", "json")
+		if err == nil && !bytes.Contains(out, []byte(serial)) {
+			err = fmt.Errorf("no renewal of %s in: %s", serial, out)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the coordinator's journal: %w", err)
+	}
+	return nil
+}
+
 func (c *cast) awaitCutOff(ctx context.Context, limit time.Duration) error {
 	return await(ctx, limit, func(ctx context.Context) error {
 		status, err := c.agentStatus(ctx)

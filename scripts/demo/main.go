@@ -190,6 +190,11 @@ func play(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
+	// Whatever is in service by now: the renewal of that time is a fact that came late.
+	if err := c.awaitFact(ctx, public, time.Minute); err != nil {
+		return err
+	}
+	s.saw("the journal has the renewal %s, which the host kept until the coordinator was back", public)
 	if reported == public {
 		s.saw("the report has %s, which was issued while the coordinator was away", public)
 	} else {
