@@ -26,7 +26,7 @@ func (w *world) cloneWith(label string, disk func(from, to string) error) *world
 		c.centre = w.centre.clone(w.t)
 	}
 	for _, p := range w.places {
-		c.places = append(c.places, &place{id: p.id, program: p.at(w.root, c.root)})
+		c.places = append(c.places, &place{id: p.id, kept: p.kept.copy(), program: p.at(w.root, c.root)})
 	}
 	if err := disk(w.root, c.root); err != nil {
 		w.t.Errorf("%s: copy: %v", label, err)

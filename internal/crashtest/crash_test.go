@@ -140,6 +140,9 @@ func (s *scenario) record(t *testing.T, b *bench) (points []*world) {
 		w.recording.Store(true)
 		s.act(w)
 		w.recording.Store(false)
+		if s.refused {
+			require.Positive(t, w.held.Load(), "looks at a place after an attempt that failed, before the next one")
+		}
 		s.restart(w, s.renewals)
 		w.close()
 		points = w.points.list
@@ -200,7 +203,8 @@ func (b *bench) report(t *testing.T) {
 	counts.Report(t, "crash-points-power", int(b.power.Load()), "of these, those after a power failure: what was not synced is lost, and the programs start again")
 	counts.Report(t, "crash-steps", len(b.steps), "kinds of durable steps at which a crash was tried: all that the agent has")
 	counts.Report(t, "crash-observations", int(b.observations.Load()), "looks at a key and its certificate, on disk and in service")
-	counts.Report(t, "crash-mismatched-pairs", int(b.mismatches.Load()), "of these, those that met no pair or one of two halves")
+	counts.Report(t, "crash-observations-refused", int(b.held.Load()), "of these, those at a place that had refused the new pair, before the next attempt: files and program held the old one")
+	counts.Report(t, "crash-mismatched-pairs", int(b.mismatches.Load()), "of the observations, those that met no pair, one of two halves, or another than was promised")
 	counts.Report(t, "crash-duplicate-certificates", int(b.duplicates.Load()), "certificates issued beyond one for each renewal")
 	counts.Report(t, "crash-lost-facts", int(b.lost.Load()), "facts that were not told")
 	counts.Report(t, "crash-facts-twice", int(b.twice.Load()), "facts that were told twice")

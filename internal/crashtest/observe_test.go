@@ -20,11 +20,15 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
-// observe looks at every program and its files, as at each durable step: the
-// program serves a pair of ours, and what was in service before the scenario
-// until another one is; on disk lies a whole pair. Separate files cannot change
-// together: between their renames, while a transaction is open, and only then,
-// they may be of two pairs.
+// observe looks at every program and its files, as at each durable step.
+//
+// While no deployment to a place is open, both are the pair that was verified
+// there last: after an attempt that failed the one from before it, until the next
+// attempt changes something. While one is open, by an attempt that is at it or by
+// a crash in the middle of one, on the way forth or back, the program serves a
+// pair of ours, and the old one until it has been told of another; on disk lies a
+// whole pair, the old one or the new. Separate files cannot change together:
+// between their renames they may be of two pairs, then and only then.
 func (w *world) observe(label string) {
 	issued := w.ca.fingerprints()
 	if w.standIn != nil {
@@ -37,30 +41,40 @@ func (w *world) observe(label string) {
 	}
 	for _, p := range w.places {
 		w.bench.observations.Add(1)
+		promised, before, failed := p.kept.look()
+		open := w.transactionOpen(p)
 		served := p.serving()
-		if served == "" && w.before != "" || served != "" && !issued[served] {
-			w.bench.mismatches.Add(1)
-			w.t.Errorf("%s: %s serves %q, and before the scenario %q", label, p.id, served, w.before)
-		}
 		pair, err := p.read()
+		if _, opened, _ := p.kept.look(); opened != before {
+			open = true // by another part of the agent, just now
+		}
+		onDisk := fingerprintOf(pair)
+		var wrong bool
 		switch {
-		case err != nil && p.split() && w.transactionOpen():
-			w.bench.windows.Add(1)
-		case err != nil, pair == nil && w.before != "", pair != nil && !issued[fingerprintOf(pair)]:
+		case !open:
+			if wrong = err != nil || onDisk != promised || served != promised; failed {
+				w.bench.held.Add(1)
+				w.held.Add(1)
+			}
+		case served == "" && promised != "", served != "" && !issued[served]:
+			wrong = true
+		case err != nil:
+			if wrong = !p.split(); !wrong {
+				w.bench.windows.Add(1)
+			}
+		default:
+			wrong = pair == nil && promised != "" || pair != nil && !issued[onDisk]
+		}
+		if wrong {
 			w.bench.mismatches.Add(1)
-			w.t.Errorf("%s: the files of %s: %q, %v", label, p.id, fingerprintOf(pair), err)
+			w.t.Errorf("%s: %s serves %q and has on disk %q (%v); a deployment is open: %t; it had %q",
+				label, p.id, served, onDisk, err, open, promised)
 		}
 	}
 }
 
 // split reports whether key and certificate are files that change one by one.
 func (p *program) split() bool { return p.layout == "files" && p.paths.Combined == "" }
-
-// transactionOpen reports whether a deployment has left word of how to go back.
-func (w *world) transactionOpen() bool {
-	records, err := filepath.Glob(filepath.Join(w.root, "state", "snapshots", "*", "snapshot-*", "record.json"))
-	return err == nil && len(records) > 0
-}
 
 // inspect checks the state file and the keys that a crash has left, before
 // anything is done about them, and returns the record; nil if there is none.
@@ -120,8 +134,8 @@ func (w *world) requireServed(n uint64) {
 		}
 		assert.Equal(w.t, wire.DeploymentVerified, rec.Deployments[p.id].Outcome, p.id)
 		assert.Empty(w.t, rec.Deployments[p.id].State, p.id)
+		assert.False(w.t, w.transactionOpen(p), "%s: a deployment to %s is still open", w.label, p.id)
 	}
-	assert.False(w.t, w.transactionOpen(), "%s: a deployment is still open", w.label)
 	w.requireTidy()
 	w.count(n)
 }

@@ -93,6 +93,7 @@ const (
 	checkFails  fault = "check fails"
 	reloadFails fault = "reload fails"
 	servesOld   fault = "reload succeeds, and the old certificate is served"
+	failsWithIt fault = "it serves the new certificate, and does not work with it"
 )
 
 // program is a server that reads its pair from disk when it is told to, and goes
@@ -193,6 +194,16 @@ func (p *program) reload() error {
 		return err
 	}
 	p.loaded = pair // nil when everything is gone: it serves nothing
+	return nil
+}
+
+// tried is the last look at it, by somebody who uses it.
+func (p *program) tried() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.has(failsWithIt) {
+		return errors.New("the program does not work")
+	}
 	return nil
 }
 

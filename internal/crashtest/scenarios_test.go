@@ -45,6 +45,8 @@ type scenario struct {
 	power bool
 	// twice crashes again in the recovery.
 	twice bool
+	// refused is a pair that is tried in vain first.
+	refused bool
 	// check is instead of the check that everything is served.
 	check func(*world)
 	// tick is how often the agent looks at its schedule; 0 is each minute.
@@ -113,22 +115,29 @@ func scenarios() []scenario {
 			act: func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
 		{
-			name: "first certificate, and its program does not reload", layouts: []file.Layout{files}, fresh: true, renewals: 1,
+			name: "first certificate, and its program does not reload", layouts: []file.Layout{files}, fresh: true, renewals: 1, refused: true,
 			prepare: broken("files", reloadFails),
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
 		{name: "renewal", layouts: []file.Layout{files, directory}, renewals: 2, act: renew, twice: true},
 		{name: "renewal, and the power fails", layouts: []file.Layout{directory, combined}, renewals: 2, act: renew, power: true},
 		{
-			name: "a deployment fails, and the power", layouts: []file.Layout{directory}, renewals: 2, power: true,
+			name: "a deployment fails, and the power", layouts: []file.Layout{directory}, renewals: 2, power: true, refused: true,
 			prepare: broken("directory", reloadFails), act: renew,
 		},
-		{name: "check fails", layouts: []file.Layout{files}, renewals: 2, prepare: broken("files", checkFails), act: renew},
+		{name: "check fails", layouts: []file.Layout{files}, renewals: 2, refused: true, prepare: broken("files", checkFails), act: renew},
 		{
-			name: "of two deployments one does not reload", layouts: []file.Layout{combined, directory}, renewals: 2,
+			name: "of two deployments one does not reload", layouts: []file.Layout{combined, directory}, renewals: 2, refused: true,
 			prepare: broken("directory", reloadFails), act: renew,
 		},
-		{name: "the old certificate is served", layouts: []file.Layout{files}, renewals: 2, prepare: broken("files", servesOld), act: renew},
+		{
+			name: "the old certificate is served", layouts: []file.Layout{files}, renewals: 2, refused: true,
+			prepare: broken("files", servesOld), act: renew,
+		},
+		{
+			name: "the new certificate is served, and does not work", layouts: []file.Layout{combined}, renewals: 2, refused: true,
+			prepare: broken("combined", failsWithIt), act: renew,
+		},
 		{
 			name: "rollback fails", layouts: []file.Layout{files}, renewals: 2, act: renew,
 			// Two renames to the new pair, and then the first one back.

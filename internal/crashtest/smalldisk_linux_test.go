@@ -123,7 +123,7 @@ func mount(t *testing.T, base *world) *world {
 		t: t, bench: base.bench, root: base.bench.disk(t), at: base.at, ca: base.ca.clone(), settings: base.settings, before: base.before,
 	}
 	for _, p := range base.places {
-		w.places = append(w.places, &place{id: p.id, program: p.at(base.root, w.root)})
+		w.places = append(w.places, &place{id: p.id, kept: p.kept.copy(), program: p.at(base.root, w.root)})
 	}
 	for _, part := range []string{"state", "www"} {
 		at := filepath.Join(w.root, part)

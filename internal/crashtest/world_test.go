@@ -56,6 +56,7 @@ type bench struct {
 	duplicates   atomic.Int64 // certificates beyond one for each renewal
 	mismatches   atomic.Int64 // looks that met no, a foreign or a mixed pair
 	windows      atomic.Int64 // looks between the renames of a pair of separate files
+	held         atomic.Int64 // looks at a place that had refused a pair, before the next attempt
 	facts        atomic.Int64 // facts that had to be told
 	lost         atomic.Int64
 	twice        atomic.Int64
@@ -105,10 +106,11 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording atomic.Bool
-	platter   *platter // not nil in a scenario that is recorded
-	power     bool     // fails, where otherwise the agent crashes
-	watching  bool     // observes at each step
-	untidy    bool     // a snapshot could not be removed
+	platter   *platter     // not nil in a scenario that is recorded
+	power     bool         // fails, where otherwise the agent crashes
+	watching  bool         // observes at each step
+	held      atomic.Int64 // looks at a place that had refused a pair, before the next attempt
+	untidy    bool         // a snapshot could not be removed
 	// strike, when set, is asked before and after each step.
 	strike  func(step durable.Step, path string, done bool) error
 	commits sync.RWMutex // held while the state file is written
@@ -141,7 +143,8 @@ type settings struct {
 
 // place is a deployment and the program behind it.
 type place struct {
-	id string
+	id   string
+	kept *kept
 	*program
 }
 
@@ -159,7 +162,7 @@ func newWorld(t *testing.T, b *bench, layouts ...file.Layout) *world {
 		default:
 			p.paths = file.Paths{FullChain: filepath.Join(dir, "fullchain.pem"), Key: filepath.Join(dir, "key.pem")}
 		}
-		w.places = append(w.places, &place{id: id, program: p})
+		w.places = append(w.places, &place{id: id, kept: new(kept), program: p})
 	}
 	return w
 }
@@ -333,14 +336,22 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 
 // hookAt is hook for a deployment, whose program does its part.
 func (w *world) hookAt(p *place, step durable.Step, path string, done bool) error {
-	if err := w.hook(step, path, done); err != nil || done {
+	if !done {
+		p.kept.begins(step, w.transactionOpen(p))
+	}
+	if err := w.hook(step, path, done); err != nil {
 		return err
 	}
-	switch step {
-	case "deploy/file: check":
+	switch {
+	case done && step == "deploy/file: verify":
+		p.kept.verified(p.serving())
+	case done:
+	case step == "deploy/file: check":
 		return p.check()
-	case "deploy/file: reload":
+	case step == "deploy/file: reload":
 		return p.reload()
+	case step == "deploy/file: verify":
+		return p.tried()
 	}
 	return nil
 }
