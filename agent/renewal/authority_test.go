@@ -191,6 +191,13 @@ func (a *authority) issuedCount() int {
 	return n
 }
 
+// heard is how often it was asked for anything.
+func (a *authority) heard() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls
+}
+
 func (a *authority) orders() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -273,6 +273,7 @@ type faultyStore struct {
 	failAt  int // number of the write that fails; 0 is none
 	after   bool
 	failure error
+	room    error // of CheckRoom
 }
 
 var errDisk = fmt.Errorf("%w: input/output error", store.ErrStateUnknown)
@@ -297,6 +298,20 @@ func (s *faultyStore) Update(name string, fn func(*store.CertificateTx) error) e
 	}
 	s.point("store: after a commit")
 	return nil
+}
+
+func (s *faultyStore) CheckRoom() error {
+	s.mu.Lock()
+	room := s.room
+	s.mu.Unlock()
+	return errors.Join(s.Store.CheckRoom(), room)
+}
+
+// hasRoom says what CheckRoom finds from now on.
+func (s *faultyStore) hasRoom(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = err
 }
 
 func (s *faultyStore) SaveTurns(all map[string]store.Turns) error {
