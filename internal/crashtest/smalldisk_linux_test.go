@@ -76,21 +76,28 @@ func smallDisks(t *testing.T) {
 	b := newBench(t)
 	s := scenario{name: "renewal", layouts: []file.Layout{file.LayoutFiles, file.LayoutDirectory}, renewals: 2}
 	base := s.base(t, b)
-	full, refusedOrders, stops := 0, 0, 0
+	full, refusedOrders, stops, reserve := 0, 0, 0, 0
 	for _, sweep := range []struct {
 		small     string
 		most, gap int // kilobytes
 	}{{"state", 768, 16}, {"www", 48, 4}} {
-		late := 0 // free sizes with which the renewal waited for the disk's end
-		for free := 0; free <= sweep.most; free += sweep.gap {
+		late := 0                                              // free sizes with which the renewal waited for the disk's end
+		for free := sweep.most; free >= 0; free -= sweep.gap { // the reserve is known when it matters
 			full++
-			waited, unheard, ended := s.runSmall(t, base, sweep.small, free)
-			stops += ended
-			if waited {
+			ran := s.runSmall(t, base, sweep.small, free)
+			stops += ran.stops
+			reserve = max(reserve, ran.reserve)
+			if ran.waited {
 				late++
 			}
-			if unheard {
+			if ran.unheard {
 				refusedOrders++
+			}
+			if sweep.small == "state" {
+				assert.Equalf(t, ran.waited, ran.unheard, "%d KiB free: the authority is asked when, and only when, there is room for the result", free)
+				if free<<10 < reserve {
+					assert.Truef(t, ran.unheard, "%d KiB free, which is less than the %d that are demanded before anything is asked", free, reserve>>10)
+				}
 			}
 		}
 		require.Positive(t, late, "on %s the disk was never full", sweep.small)
@@ -107,7 +114,8 @@ func smallDisks(t *testing.T) {
 		}
 	}
 	require.Positive(t, readOnly)
-	require.Positive(t, refusedOrders)
+	require.Greater(t, reserve, 16<<10, "octets that are demanded before anything is asked")
+	require.GreaterOrEqual(t, refusedOrders, reserve/(16<<10), "sizes below that")
 	counts.Report(t, "small-disks", full, "free sizes of a real file system that filled up under a renewal, each survived")
 	counts.Report(t, "small-disks-read-only", readOnly, "moments of a renewal at which the file system of the programs became read-only, each survived")
 	counts.Report(t, "small-disks-nothing-asked", refusedOrders, "of the sizes, those with no room for a result: the authority was asked for nothing")
@@ -146,13 +154,28 @@ func (w *world) leave(part string, free int) {
 	require.NoError(w.t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, fill), 0o600))
 }
 
+// smallRun is what a renewal on a small disk came to.
+type smallRun struct {
+	waited  bool // until there was more room
+	unheard bool // until then the authority was asked for nothing
+	stops   int  // of the agent
+	reserve int  // octets that it demanded before it asked for anything; 0 if it never had them
+}
+
 // runSmall renews on a disk with that much room, and gives it more after a while.
-// waited says that it took that, unheard that the authority was asked for nothing
-// until then.
-func (s *scenario) runSmall(t *testing.T, base *world, small string, free int) (waited, unheard bool, stops int) {
+func (s *scenario) runSmall(t *testing.T, base *world, small string, free int) (ran smallRun) {
 	synctest.Test(t, func(t *testing.T) {
 		w := mount(t, base)
 		w.label, w.watching = fmt.Sprintf("%d KiB free on %s", free, small), true
+		w.strike = func(step durable.Step, path string, done bool) error {
+			if step == "store: check room" && done {
+				info, err := os.Stat(path)
+				if assert.NoError(t, err) {
+					ran.reserve = int(info.Size())
+				}
+			}
+			return nil
+		}
 		// The agent runs already when the disk fills up.
 		w.pass(w.at.Sub(epoch) - 10*time.Minute)
 		w.open()
@@ -160,19 +183,19 @@ func (s *scenario) runSmall(t *testing.T, base *world, small string, free int) (
 		w.leave(small, free)
 		orders, certificates := w.ca.heard()
 		w.pass(10 * time.Minute)
-		stops = w.supervise(s.renewals, outage)
-		waited = w.stop == nil || !settled(w.record(), s.renewals)
+		ran.stops = w.supervise(s.renewals, outage)
+		ran.waited = w.stop == nil || !settled(w.record(), s.renewals)
 		nowOrders, nowCertificates := w.ca.heard()
-		unheard = waited && orders == nowOrders && certificates == nowCertificates
+		ran.unheard = orders == nowOrders && certificates == nowCertificates
 		assert.LessOrEqual(t, nowOrders, orders+1, w.label)
-		if waited && w.stop != nil {
+		if ran.waited && w.stop != nil {
 			w.requireStored(nowOrders - orders)
 		}
 		require.NoError(t, os.Remove(filepath.Join(w.root, small, "filler")))
-		stops += w.supervise(s.renewals, 24*time.Hour)
+		ran.stops += w.supervise(s.renewals, 24*time.Hour)
 		s.end(w)
 	})
-	return waited, unheard, stops
+	return ran
 }
 
 // requireStored checks that an order that the authority has heard of is one that
