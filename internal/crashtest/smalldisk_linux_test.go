@@ -103,29 +103,20 @@ func smallDisks(t *testing.T) {
 		require.Positive(t, late, "on %s the disk was never full", sweep.small)
 		require.Less(t, late, sweep.most/sweep.gap+1, "on %s the disk was always full", sweep.small)
 	}
-	readOnly := 0
-	for k := 1; ; k += 4 {
-		reached, remounted := s.runReadOnly(t, base, k)
-		if !reached {
-			break
-		}
-		if remounted {
-			readOnly++
-		}
-	}
-	require.Positive(t, readOnly)
+	readOnly := s.readOnly(t, base)
 	require.Greater(t, reserve, 16<<10, "octets that are demanded before anything is asked")
 	require.GreaterOrEqual(t, refusedOrders, reserve/(16<<10), "sizes below that")
 	counts.Report(t, "small-disks", full, "free sizes of a real file system that filled up under a renewal, each survived")
-	counts.Report(t, "small-disks-read-only", readOnly, "moments of a renewal at which the file system of the programs became read-only, each survived")
+	counts.Report(t, "small-disks-read-only", readOnly, "moments of a renewal at which a file system became read-only: that of the programs, of the keys, of the scratch directories, and, after an error, of all state")
 	counts.Report(t, "small-disks-nothing-asked", refusedOrders, "of the sizes, those with no room for a result: the authority was asked for nothing")
 	counts.Report(t, "small-disks-mismatched-pairs", int(b.mismatches.Load()), fmt.Sprintf("of %d looks at a key and its certificate, those that met no pair or one of two halves", b.observations.Load()))
 	t.Logf("the agent ended %d times", stops)
 	assert.Zero(t, b.mismatches.Load()+b.duplicates.Load()+b.lost.Load()+b.twice.Load()+b.orphans.Load())
 }
 
-// mount puts a copy of a world on two file systems of its own.
-func mount(t *testing.T, base *world) *world {
+// mount puts a copy of a world on two file systems of its own, and parts of the
+// state on further ones.
+func mount(t *testing.T, base *world, further ...string) *world {
 	t.Helper()
 	w := &world{
 		t: t, bench: base.bench, root: base.bench.disk(t), at: base.at, ca: base.ca.clone(), settings: base.settings, before: base.before,
@@ -133,9 +124,9 @@ func mount(t *testing.T, base *world) *world {
 	for _, p := range base.places {
 		w.places = append(w.places, &place{id: p.id, kept: p.kept.copy(), program: p.at(base.root, w.root)})
 	}
-	for _, part := range []string{"state", "www"} {
+	for _, part := range append([]string{"state", "www"}, further...) {
 		at := filepath.Join(w.root, part)
-		require.NoError(t, os.Mkdir(at, 0o700))
+		require.NoError(t, os.MkdirAll(at, 0o700))
 		require.NoError(t, syscall.Mount("tmpfs", at, "tmpfs", 0, smallDisk))
 		t.Cleanup(func() { assert.NoError(t, syscall.Unmount(at, 0)) })
 		require.NoError(t, copyTree(filepath.Join(base.root, part), at))
@@ -215,37 +206,4 @@ func (w *world) requireStored(orders int) {
 		assert.Containsf(w.t, string(rec.OrderState)+string(rec.Phase), map[bool]string{true: number, false: "issued"}[rec.Phase == "order_placed"],
 			"%s: the order is not on disk", w.label)
 	}
-}
-
-// runReadOnly makes the file system of the programs read-only at the k-th step.
-// It can be done while nobody has a file open there for writing.
-func (s *scenario) runReadOnly(t *testing.T, base *world, k int) (reached, remounted bool) {
-	synctest.Test(t, func(t *testing.T) {
-		w := mount(t, base)
-		w.label, w.watching = fmt.Sprintf("read-only at call %d", k), true
-		www := filepath.Join(w.root, "www")
-		calls := 0
-		w.strike = func(durable.Step, string, bool) error {
-			if calls++; calls == k {
-				reached = true
-				remounted = syscall.Mount("", www, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "") == nil
-				w.untidy = remounted // what could not be removed stays until the next deployment
-			}
-			return nil
-		}
-		w.pass(w.at.Sub(epoch))
-		w.supervise(s.renewals, outage)
-		require.NoError(t, syscall.Mount("", www, "", syscall.MS_REMOUNT, ""))
-		w.supervise(s.renewals, 24*time.Hour)
-		s.end(w)
-	})
-	return reached, remounted
-}
-
-// end checks that a renewal is over, and ends the agent.
-func (s *scenario) end(w *world) {
-	w.t.Helper()
-	require.True(w.t, settled(w.record(), s.renewals), "%s does not come to rest: %+v", w.label, w.record())
-	s.finish(w, s.renewals)
-	w.close()
 }
