@@ -11,6 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -168,6 +169,9 @@ func loadCounters(tx *bolt.Tx) (counters, error) {
 func (s *source) openError(err error) error {
 	if errors.Is(err, berrors.ErrTimeout) {
 		return s.locked()
+	}
+	if durable.IsFull(err) || durable.IsReadOnly(err) {
+		return s.access(err) // what a new file got is no file yet, and nobody's damage
 	}
 	if found := s.checkFile(); found != nil {
 		return found

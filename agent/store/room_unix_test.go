@@ -105,3 +105,18 @@ func TestFullDiskNamesTheMend(t *testing.T) {
 	require.ErrorContains(t, err, "free some space")
 	require.NotContains(t, err.Error(), "no such file", "that there was nothing to clear away is no part of the problem")
 }
+
+// bbolt writes a new file in one go, of which a disk that fills up takes a part.
+func TestFileCutShortByAFullDiskIsNotDamaged(t *testing.T) {
+	path := testPath(t)
+	require.NoError(t, openAt(t, path, Options{}).Close())
+	require.NoError(t, os.Truncate(path, int64(3*os.Getpagesize())))
+	fresh := &source{path: path, layout: current}
+	err := fresh.openError(&os.PathError{Op: "write", Path: path, Err: syscall.ENOSPC})
+	require.ErrorIs(t, err, ErrReadOnly)
+	require.NotErrorIs(t, err, ErrDamaged)
+	require.ErrorContains(t, err, "free some space")
+
+	_, err = fresh.openFile(false)
+	require.ErrorIs(t, err, ErrDamaged, "which it is, when the disk has nothing to say")
+}
