@@ -205,12 +205,9 @@ type Certificate struct {
 	NextAction time.Time         `json:"next_action,omitzero"`
 	// WaitsFor is the issuer at which the renewal waits for a turn, and WaitsUntil
 	// when that comes as far as is known. It is no failure.
-	WaitsFor   string    `json:"waits_for_issuer,omitempty"`
-	WaitsUntil time.Time `json:"waits_until,omitzero"`
-	Forced     bool      `json:"forced,omitempty"`
-	// Former says that the certificate in service is of an earlier configuration,
-	// with other names, another key or issuer, and is being replaced.
-	Former     bool       `json:"former_configuration,omitempty"`
+	WaitsFor   string     `json:"waits_for_issuer,omitempty"`
+	WaitsUntil time.Time  `json:"waits_until,omitzero"`
+	Forced     bool       `json:"forced,omitempty"`
 	Suggestion *RenewHint `json:"renewal_info,omitempty"`
 	// RevocationCheck is what the last check for revocation came to; nil if there
 	// was none in this run of the agent.

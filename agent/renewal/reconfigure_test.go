@@ -429,6 +429,48 @@ func TestServedAsConfiguredBefore(t *testing.T) {
 	assert.False(t, former())
 }
 
+// What is reported is what is served: the names in the certificate, while those
+// that are configured now are refused, and that it is of the configuration before.
+func TestReportWhileNewNamesAreRefused(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.settleDown()
+	reported := func() wire.Summary {
+		t.Helper()
+		changes, err := w.file().Changes(0, 1)
+		require.NoError(t, err)
+		require.Len(t, changes.Rows, 1)
+		row, err := changes.Rows[0].Summary()
+		require.NoError(t, err)
+		return row
+	}
+	before := reported()
+	assert.Equal(t, []string{"web.example.com"}, before.Names.Strings())
+	assert.False(t, before.Former)
+
+	w.ca.interfere(failing(issuer.Error{Class: issuer.ClassRefused}))
+	list := w.managed()
+	list[0].Names = pki.MustParseNames("web.example.org")
+	w.reload(list)
+	w.tick()
+	at := reported()
+	w.run(10*time.Minute, 30*time.Second)
+	refused := reported()
+	require.NotZero(t, refused.Attempt)
+	for _, row := range []wire.Summary{at, refused} {
+		assert.Equal(t, before.Serial, row.Serial)
+		assert.Equal(t, []string{"web.example.com"}, row.Names.Strings())
+		assert.True(t, row.Former)
+	}
+
+	w.ca.interfere(nil)
+	w.settleDown()
+	after := reported()
+	assert.NotEqual(t, before.Serial, after.Serial)
+	assert.Equal(t, []string{"web.example.org"}, after.Names.Strings())
+	assert.False(t, after.Former)
+}
+
 // Who asks for a renewal right after a reload waits for that, and is told when it
 // takes too long.
 func TestRenewRightAfterAReload(t *testing.T) {

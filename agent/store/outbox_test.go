@@ -1,8 +1,12 @@
 package store
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"math/big"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +155,39 @@ func TestSummary(t *testing.T) {
 
 	c.PlannedAt = epoch.AddDate(0, 0, 40)
 	assert.Equal(t, c.PlannedAt, c.Summary().RenewAt, "what the engine means to do, not what it drew")
+}
+
+// The names of a row are those in the certificate that is served, whatever is
+// wanted, and those that are wanted while none is.
+func TestSummaryHasTheNamesThatAreServed(t *testing.T) {
+	key, err := pki.GenerateKey(pki.ECDSAP256)
+	require.NoError(t, err)
+	certificate := func(number int64, names ...string) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(number), DNSNames: names, IPAddresses: []net.IP{net.IPv4(192, 0, 2, 7)}, NotBefore: epoch, NotAfter: epoch.AddDate(0, 0, 90),
+		}, &x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+		require.NoError(t, err)
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		return cert
+	}
+	chain := string(pki.EncodeChainPEM([]*x509.Certificate{certificate(2, "web.example.com", "extra.example.com"), certificate(3, "ca.example.com")}))
+	names := func(c *Certificate) []string { return c.Summary().Names.Strings() }
+
+	c := &Certificate{Name: "web", Names: pki.MustParseNames("web.example.org"), ConfigDigest: "new", Next: &Generation{ChainPEM: chain, ConfigDigest: "old"}}
+	assert.Equal(t, []string{"web.example.org"}, names(c), "what is wanted, while nothing is in service")
+	assert.False(t, c.Summary().Former)
+	c.Current, c.Next = c.Next, nil
+	assert.Equal(t, []string{"extra.example.com", "web.example.com", "192.0.2.7"}, names(c))
+	assert.True(t, c.Summary().Former)
+	c.ConfigDigest = "old"
+	assert.Equal(t, []string{"extra.example.com", "web.example.com", "192.0.2.7"}, names(c), "an authority may add names")
+	assert.False(t, c.Summary().Former)
+
+	c.Current.ChainPEM = "unreadable"
+	assert.Equal(t, []string{"web.example.org"}, names(c), "for these it was issued")
+	c.ConfigDigest = "new"
+	assert.Empty(t, names(c), "for others it was issued")
 }
 
 // Housekeeping that the coordinator need not know of is no change of the row.

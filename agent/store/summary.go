@@ -1,7 +1,10 @@
 package store
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,7 +18,7 @@ import (
 // deployments are sorted by id. It depends on the record alone.
 func (c *Certificate) Summary() wire.Summary {
 	s := wire.Summary{
-		Names:          c.Names,
+		Names:          c.servedNames(),
 		State:          c.state(),
 		Issuer:         c.Issuer,
 		IssuerKind:     c.IssuerKind,
@@ -37,6 +40,7 @@ func (c *Certificate) Summary() wire.Summary {
 		if s.RenewAt.IsZero() {
 			s.RenewAt = c.RenewAt
 		}
+		s.Former = c.former()
 		if g.Issuer != c.Issuer {
 			s.IssuedBy = g.Issuer
 		}
@@ -55,6 +59,40 @@ func (c *Certificate) Summary() wire.Summary {
 	}
 	slices.SortFunc(s.Deployments, func(a, b wire.DeploymentSummary) int { return strings.Compare(a.ID, b.ID) })
 	return s
+}
+
+// former reports whether the certificate in service is of an earlier configuration.
+func (c *Certificate) former() bool {
+	return c.Current != nil && c.Current.ConfigDigest != c.ConfigDigest
+}
+
+// servedNames are the names in the certificate in service, and those that are
+// configured while there is none. A certificate that cannot be read was checked
+// for the names of its configuration; of an earlier one nothing is known then.
+func (c *Certificate) servedNames() pki.Names {
+	if c.Current == nil {
+		return c.Names
+	}
+	if names, err := c.Current.names(); err == nil {
+		return names
+	}
+	if c.former() {
+		return pki.Names{}
+	}
+	return c.Names
+}
+
+// names are those in the certificate.
+func (g *Generation) names() (pki.Names, error) {
+	block, _ := pem.Decode([]byte(g.ChainPEM)) // the first is the leaf
+	if block == nil {
+		return pki.Names{}, errors.New("no certificate")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return pki.Names{}, err
+	}
+	return pki.CertificateNames(leaf)
 }
 
 func (c *Certificate) state() wire.State {

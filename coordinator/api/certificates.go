@@ -173,7 +173,7 @@ func summaryOf(row *fleet.Certificate) wire.Summary {
 func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.Time) resource.Certificate {
 	c := known(view, row)
 	out := resource.Certificate{
-		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(),
+		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(), FormerConfiguration: c.Former,
 		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
 		KeyAlgorithm: c.KeyAlgorithm, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RenewAt: c.RenewAt.UTC(), SafeUntil: c.SafeUntil.UTC(),
 		Renewals: c.Renewals, Deployments: make([]resource.Deployment, 0, len(c.Deployments)),

@@ -125,6 +125,26 @@ func TestCertificateFacts(t *testing.T) {
 	assert.Equal(t, "there is no agent with the id agent2", p.Detail)
 }
 
+// What is in service as it was configured before is found by the names in it, and
+// is not well. An agent of before does not say so, and is believed as before.
+func TestACertificateOfAnEarlierConfiguration(t *testing.T) {
+	w := start(t)
+	agent := w.Agent("a", "web1.example.com", nil)
+	row := apitest.Valid(w.Now(), 10*day, "www.example.com")
+	agent.Report("www", row)
+	require.Equal(t, resource.HealthOK, get[resource.Certificate](w, "/api/v1/certificates/a/www").Health)
+
+	row.Former = true
+	agent.Report("www", row)
+	shown := get[resource.Certificate](w, "/api/v1/certificates/a/www")
+	assert.True(t, shown.FormerConfiguration)
+	assert.Equal(t, resource.HealthAtRisk, shown.Health)
+	for query, want := range map[string]string{"name=www.example.com": "a/www", "health=at_risk": "a/www", "health=ok%2Crenewing": ""} {
+		items, _ := all[resource.Certificate](w, "/api/v1/certificates?"+query, "500")
+		assert.Equal(t, strings.Fields(want), idsOf(items, certificateID), query)
+	}
+}
+
 // Health is of the moment of the answer: nothing has to happen for it to change.
 func TestHealthFollowsTheClock(t *testing.T) {
 	w := start(t)

@@ -61,9 +61,11 @@ func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
 	case left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now):
 		return resource.HealthAtRisk, because("about to expire and not renewed", c)
 	case c.NeedsAttention != "":
-		return resource.HealthAtRisk, because("in service; somebody has to act", c)
+		return resource.HealthAtRisk, because(inPlace(c)+"; somebody has to act", c)
 	case c.State == wire.StateFailed || c.Attempt > 0:
-		return resource.HealthAtRisk, because("in service; its renewal fails and is tried again", c)
+		return resource.HealthAtRisk, because(inPlace(c)+"; its renewal fails and is tried again", c)
+	case c.Former:
+		return resource.HealthAtRisk, inPlace(c) + "; to be replaced"
 	case c.State == wire.StateRenewing:
 		return resource.HealthRenewing, inService(c) + "; being renewed"
 	case c.State == wire.StateValid:
@@ -71,6 +73,14 @@ func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
 	}
 	// A state that this version does not know, or none that has a certificate.
 	return resource.HealthUnknown, fmt.Sprintf("its agent reports the state %q", c.State)
+}
+
+// inPlace says what is in service where nobody may take it for well.
+func inPlace(c *wire.Summary) string {
+	if c.Former {
+		return "in service as it was configured before"
+	}
+	return "in service"
 }
 
 // inService says what is known of a certificate that nothing is wrong with. One

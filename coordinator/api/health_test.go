@@ -83,6 +83,12 @@ func TestJudge(t *testing.T) {
 		"somebody has to act":    {func(s *wire.Summary) { s.NeedsAttention = "give credentials" }, false, resource.HealthAtRisk, "in service; somebody has to act: give credentials"},
 		"at risk, cut off":       {func(s *wire.Summary) { s.NeedsAttention = "act" }, true, resource.HealthAtRisk, "in service; somebody has to act: act; its agent is cut off since 2031-05-06T06:08:09Z and may know better"},
 		"an old error is over":   {func(s *wire.Summary) { s.LastError = "no route" }, false, resource.HealthOK, "in service"},
+		"configured before":      {func(s *wire.Summary) { s.Former = true }, false, resource.HealthAtRisk, "in service as it was configured before; to be replaced"},
+		"before, being replaced": {func(s *wire.Summary) { s.Former, s.State = true, wire.StateRenewing }, false, resource.HealthAtRisk, "in service as it was configured before; to be replaced"},
+		"before, refused": {func(s *wire.Summary) {
+			s.Former, s.State, s.Attempt, s.LastError = true, wire.StateFailed, 1, "names refused"
+		}, false, resource.HealthAtRisk, "in service as it was configured before; its renewal fails and is tried again: names refused"},
+		"before, cut off":        {func(s *wire.Summary) { s.Former = true }, true, resource.HealthAtRisk, "in service as it was configured before; to be replaced; its agent is cut off since 2031-05-06T06:08:09Z and may know better"},
 		"a state of tomorrow":    {func(s *wire.Summary) { s.State = "on_holiday" }, false, resource.HealthUnknown, `its agent reports the state "on_holiday"`},
 		"pending with one":       {func(s *wire.Summary) { s.State = wire.StatePending }, false, resource.HealthUnknown, `its agent reports the state "pending"`},
 		"unknown state, cut off": {func(s *wire.Summary) { s.State = "x" }, true, resource.HealthUnknown, `its agent reports the state "x"; its agent is cut off since 2031-05-06T06:08:09Z and may know better`},
@@ -120,6 +126,7 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 			Fingerprint: fingerprint.Draw(t, "fingerprint"), NotBefore: moment.Draw(t, "not before"), NotAfter: moment.Draw(t, "not after"),
 			RenewAt: moment.Draw(t, "renew at"), Attempt: rapid.IntRange(0, 2).Draw(t, "attempt"),
 			NeedsAttention: rapid.SampledFrom([]string{"", "act"}).Draw(t, "attention"),
+			Former:         rapid.Bool().Draw(t, "former"),
 			Deployments:    rapid.SliceOfN(deployment, 0, 3).Draw(t, "deployments"),
 		}
 		cutOff := rapid.Bool().Draw(t, "cut off")
@@ -134,6 +141,7 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 		assert.True(t, now.Before(s.NotAfter) && !now.Before(s.NotBefore), "it is valid")
 		assert.Zero(t, s.Attempt)
 		assert.Empty(t, s.NeedsAttention)
+		assert.False(t, s.Former)
 		for _, d := range s.Deployments {
 			assert.NotEqual(t, wire.DeploymentBroken, d.State)
 			if d.ID != omittedDeployments {

@@ -264,6 +264,22 @@ func TestAuditCommand(t *testing.T) {
 	assert.Len(t, lines(p.does("audit", "list", "--agent", "web1", "--object", "www", "--scope", "all")), 2)
 }
 
+// What is served as it was configured before is called neither well nor new.
+func TestACertificateOfAnEarlierConfiguration(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	row := apitest.Valid(c.Now(), 10*day+time.Hour, "www.example.com")
+	row.Former = true
+	c.Agent("web1", "web1.example.com", nil).Report("www", row)
+	assert.Equal(t, []string{"web1.example.com", "www", "AT RISK, as configured before", "in 10 d"}, columns(lines(p.does("certificates", "list"))[1])[:4])
+	shown := p.does("certificates", "show", "web1", "www")
+	for _, text := range []string{"AT RISK: in service as it was configured before; to be replaced", "FORMER: ", "www.example.com"} {
+		assert.Contains(t, shown, text)
+	}
+	assert.Equal(t, "none\n", p.does("certificates", "list", "--health", "ok,renewing"))
+	assert.Len(t, lines(p.does("certificates", "list", "--health", "at_risk")), 2)
+}
+
 func TestPagesAreFollowed(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)

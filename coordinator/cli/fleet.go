@@ -260,7 +260,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 			return p.show(cmd, certificates, func(out io.Writer, now time.Time) error {
 				var rows [][]string
 				for _, c := range certificates.Items {
-					rows = append(rows, []string{c.Hostname, c.Name, loud(c.Health), expiry(c.NotAfter, now), distance(c.RenewAt, now),
+					rows = append(rows, []string{c.Hostname, c.Name, healthCell(&c), expiry(c.NotAfter, now), distance(c.RenewAt, now),
 						c.Issuer, c.Serial, strings.Join(c.Names, ",")})
 				}
 				return table(out, []string{"HOST", "CERTIFICATE", "HEALTH", "EXPIRES", "RENEWS", "ISSUER", "SERIAL", "NAMES"}, rows)
@@ -298,6 +298,14 @@ func loud(h resource.Health) string {
 		return strings.ToUpper(strings.ReplaceAll(string(h), "_", " "))
 	}
 	return string(h)
+}
+
+// healthCell is a certificate's health in a few words.
+func healthCell(c *resource.Certificate) string {
+	if c.FormerConfiguration {
+		return loud(c.Health) + ", as configured before"
+	}
+	return loud(c.Health)
 }
 
 func healthText(c resource.HealthCounts) string {
@@ -340,6 +348,9 @@ func certificateFacts(out io.Writer, c *resource.Certificate, now time.Time) err
 		{"serial", c.Serial}, {"fingerprint", c.Fingerprint}, {"key", c.KeyAlgorithm},
 		{"valid from", moment(c.NotBefore, now)}, {"valid until", moment(c.NotAfter, now)}, {"safe until", first(horizon(c.SafeUntil, now), "NOT SAFE: it is not in service everywhere")}, {"renews", moment(c.RenewAt, now)},
 		{"renewals", strconv.FormatUint(c.Renewals, 10)}, {"last report", moment(c.AgentLastSeen, now)},
+	}
+	if c.FormerConfiguration {
+		pairs = append(pairs, [2]string{"configuration", "FORMER: the names, key or issuer of what is in service are not those that are configured now"})
 	}
 	if !c.RevokedAt.IsZero() {
 		pairs = append(pairs, [2]string{"REVOKED", moment(c.RevokedAt, now) + ", " + c.Revocation})

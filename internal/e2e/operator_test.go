@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -78,6 +79,31 @@ func TestOperator(t *testing.T) {
 	var row resource.Certificate
 	o.reads(&row, "certificates", "show", a.id, "www")
 	assert.Equal(t, serial, row.Serial)
+
+	// The host wants another name, which its token does not allow.
+	a.configure(section{"certificates": []section{certificate("www", "coordinator", "www.example.net")}})
+	reloaded := a.call("reload")
+	require.Zero(t, reloaded.status, reloaded.stderr)
+	await(t, 3*time.Minute, "the other name is refused and reported", func() error {
+		rows, err := c.report(a.id)
+		if err == nil && rows["www"].LastError == "" {
+			err = fmt.Errorf("no error is reported: %+v", rows["www"])
+		}
+		return err
+	})
+	o.reads(&certificates, "certificates", "list", "--name", "www.example.net")
+	assert.Empty(t, certificates.Items, "no certificate has that name")
+	o.reads(&certificates, "certificates", "list", "--name", "www.example", "--health", "at_risk")
+	require.Len(t, certificates.Items, 1)
+	row = certificates.Items[0]
+	assert.Equal(t, serial, row.Serial)
+	assert.Equal(t, []string{"www.example"}, row.Names)
+	assert.True(t, row.FormerConfiguration)
+	assert.Contains(t, o.does("certificates", "list"), "AT RISK, as configured before")
+	own := a.status()
+	require.Len(t, own.Certificates, 1)
+	assert.True(t, own.Certificates[0].Former)
+	assert.Equal(t, []string{"www.example"}, own.Certificates[0].Names.Strings())
 
 	o.does("agents", "retire", a.id, "--reason", "e2e", "--yes")
 	o.reads(&shown, "agents", "show", a.id)

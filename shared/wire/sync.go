@@ -124,6 +124,8 @@ const (
 
 // Summary is one row about one certificate on one host: no key, no PEM.
 type Summary struct {
+	// Names are those in the certificate in service; those that are wanted while
+	// there is none.
 	Names  pki.Names `json:"names"`
 	State  State     `json:"state"`
 	Issuer string    `json:"issuer"` // its name in the agent's configuration
@@ -132,6 +134,10 @@ type Summary struct {
 	// IssuedBy is the issuer of the certificate in service, where it is another
 	// one than Issuer: a stand-in.
 	IssuedBy string `json:"issued_by,omitempty"`
+	// Former says that the certificate in service is of an earlier configuration,
+	// with other names, another key or issuer, and is to be replaced. Agents of
+	// before do not send it.
+	Former bool `json:"former_configuration,omitempty"`
 
 	// The certificate in service; zero before the first one is.
 	Serial       string    `json:"serial,omitempty"`      // lower-case hex

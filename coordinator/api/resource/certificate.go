@@ -10,7 +10,7 @@ const (
 	HealthOK       Health = "ok"       // in service, its renewal is to come
 	HealthRenewing Health = "renewing" // in service, being renewed without trouble
 	HealthUnknown  Health = "unknown"  // was well when the agent was last heard of; the agent is cut off
-	HealthAtRisk   Health = "at_risk"  // in service; it will expire unless somebody acts or a retry succeeds
+	HealthAtRisk   Health = "at_risk"  // in service, but as it was configured before, or it will expire unless somebody acts or a retry succeeds
 	HealthUnserved Health = "unserved" // not obtained, or not in service somewhere it should be
 	HealthRevoked  Health = "revoked"  // whoever checks refuses it; being replaced
 	HealthExpired  Health = "expired"
@@ -88,7 +88,9 @@ type Certificate struct {
 	HealthReason string `json:"health_reason" doc:"The health in words."`
 	State        string `json:"state" doc:"Where the agent stood with it: pending, renewing, valid or failed. Expiry is no state; see health."`
 
-	Names        []string  `json:"names" nullable:"false" doc:"DNS names and IP addresses."`
+	Names               []string `json:"names" nullable:"false" doc:"DNS names and IP addresses in the certificate in service; those that are configured while there is none."`
+	FormerConfiguration bool     `json:"former_configuration" doc:"Whether the certificate in service is of an earlier configuration of its host, with other names, another key or issuer, and is to be replaced. Its health is at_risk or worse until then. Agents of earlier versions do not say."`
+
 	Issuer       string    `json:"issuer" doc:"Name of the issuer in the agent's configuration."`
 	IssuerKind   string    `json:"issuer_kind"`
 	IssuerDN     string    `json:"issuer_dn,omitempty"`
