@@ -22,20 +22,24 @@ func TestHorizonOfTheHost(t *testing.T) {
 			return nil
 		}))
 	}
-	// expect is asked of the open store and of one that reads the file anew.
+	check := func(how string, now, until time.Time, notSafe []string) {
+		t.Helper()
+		h, err := s.Horizon(now)
+		require.NoError(t, err)
+		assert.Equal(t, notSafe, h.NotSafe, how)
+		if until.IsZero() {
+			assert.Nil(t, h.SafeUntil, how)
+		} else if assert.NotNil(t, h.SafeUntil, how) {
+			assert.True(t, until.Equal(*h.SafeUntil), "%s: %v", how, h.SafeUntil)
+		}
+	}
 	expect := func(now, until time.Time, notSafe ...string) {
 		t.Helper()
-		for _, how := range []string{"as it goes on", "opened again"} {
-			h, err := s.Horizon(now)
-			require.NoError(t, err)
-			assert.Equal(t, notSafe, h.NotSafe, how)
-			if until.IsZero() {
-				assert.Nil(t, h.SafeUntil, how)
-			} else if assert.NotNil(t, h.SafeUntil, how) {
-				assert.True(t, until.Equal(*h.SafeUntil), "%s: %v", how, h.SafeUntil)
-			}
-			s.unserved.revision, s.unserved.names = 0, nil
-		}
+		check("as it goes on", now, until, notSafe)
+		names, revision := s.unserved.names, s.unserved.revision
+		s.unserved.names, s.unserved.revision = nil, 0
+		check("with the whole file read", now, until, notSafe)
+		s.unserved.names, s.unserved.revision = names, revision
 	}
 	none := time.Time{}
 	expect(epoch, none)
