@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -167,6 +168,8 @@ type host struct {
 	keys   *keys.Dir
 	client *sync.Client
 	id     string
+	dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil is the network
+	tick   time.Duration                                                        // of an engine; 0 is a short one
 }
 
 // enrolled is a host that a token has made an agent of.
@@ -200,7 +203,7 @@ func (h *host) run() (stop func()) {
 	var err error
 	h.client, err = sync.New(sync.Config{
 		Store: h.store, Keys: h.keys, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil)),
-		Host: wire.HostReport{Hostname: "web1", OS: "linux", Arch: "amd64", Version: "1.0.0"},
+		Host: wire.HostReport{Hostname: "web1", OS: "linux", Arch: "amd64", Version: "1.0.0"}, Dial: h.dial,
 	})
 	require.NoError(h.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

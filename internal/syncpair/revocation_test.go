@@ -1,6 +1,7 @@
 package syncpair
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -37,13 +38,13 @@ func (h *host) work(interval time.Duration) (loop *checks.Loop) {
 	var engine *renewal.Engine
 	client, err := sync.New(sync.Config{
 		Store: h.store, Keys: h.keys, Log: log, Host: wire.HostReport{Hostname: "web1", OS: "linux", Arch: "amd64", Version: "1.0.0"},
-		OnResult: func(name string) { engine.Wake(name) },
+		OnResult: func(name string) { engine.Wake(name) }, Dial: h.dial,
 	})
 	require.NoError(h.t, err)
 	brokered, err := issuer.New(issuer.Config{Orders: h.store, Courier: client})
 	require.NoError(h.t, err)
 	engine, err = renewal.New(renewal.Config{
-		Store: h.store, Keys: h.keys, ScratchDir: filepath.Join(h.t.TempDir(), "scratch"), Pace: renewal.Pace{TickInterval: 100 * time.Millisecond}, Log: log,
+		Store: h.store, Keys: h.keys, ScratchDir: filepath.Join(h.t.TempDir(), "scratch"), Pace: renewal.Pace{TickInterval: cmp.Or(h.tick, 100*time.Millisecond)}, Log: log,
 		Managed: []renewal.Managed{{
 			Name: "www", Names: pki.MustParseNames("www.example.com"), KeyAlgorithm: pki.ECDSAP256,
 			Issuers: []renewal.NamedIssuer{{Name: "coordinator", Issuer: brokered}},
