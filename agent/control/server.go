@@ -251,6 +251,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 // fail answers with what went wrong in the backend.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	problem, ok := errors.AsType[*wire.Problem](err)
+	failed, enrolling := errors.AsType[*enroll.Error](err)
 	switch {
 	case ok:
 		// The text of the whole error says what was being done, and holds the
@@ -268,6 +269,10 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 		problem = &wire.Problem{Status: http.StatusServiceUnavailable, Code: wire.CodeUnavailable, Detail: err.Error()}
 	case errors.Is(err, enroll.ErrEnrolled):
 		problem = &wire.Problem{Status: http.StatusConflict, Code: wire.CodeConflict, Detail: err.Error()}
+	case enrolling && failed.Code == wire.CodeInvalid:
+		problem = &wire.Problem{Status: http.StatusBadRequest, Code: failed.Code, Detail: err.Error()}
+	case enrolling: // there is no coordinator at that address, or no way to it
+		problem = &wire.Problem{Status: http.StatusBadGateway, Code: wire.CodeUnavailable, Detail: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):
 		problem = &wire.Problem{Status: http.StatusGatewayTimeout, Code: wire.CodeUnavailable, Detail: err.Error(), Mend: "try again"}
 	default:

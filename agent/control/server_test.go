@@ -223,6 +223,15 @@ func TestEnrollNeverShowsTheToken(t *testing.T) {
 	assert.Equal(t, wire.CodeConflict, problemOf(t, err).Code)
 	assert.ErrorContains(t, err, "--replace")
 
+	// A mistake in the request, and a server that does not answer, are no defect
+	// of the agent.
+	backend.err = &enroll.Error{Code: wire.CodeInvalid, Err: errors.New("the scheme is http")}
+	_, err = client.Enroll(t.Context(), request)
+	assert.Equal(t, "enrol: the scheme is http [request_invalid]", err.Error())
+	backend.err = &enroll.Error{Err: errors.New("connection refused"), Mend: "check the address"}
+	_, err = client.Enroll(t.Context(), request)
+	assert.Equal(t, "enrol: connection refused; check the address [unavailable]", err.Error())
+
 	for _, body := range []string{`{"token":"cte1.abc123.` + secret + `"}`, `{"token":7}`, `{"token":"cte1.abc123.` + secret, `{}`} {
 		text, status := raw(t, path, http.MethodPost, "/v1/enroll", body)
 		assert.Equal(t, http.StatusBadRequest, status)
@@ -231,7 +240,7 @@ func TestEnrollNeverShowsTheToken(t *testing.T) {
 	text, status := raw(t, path, http.MethodPost, "/v1/enroll", `{"token":"`+strings.Repeat("x", maxRequest)+`"}`)
 	assert.GreaterOrEqual(t, status, 400)
 	assert.Less(t, len(text), 1000)
-	assert.Len(t, backend.enrolled, 3)
+	assert.Len(t, backend.enrolled, 5)
 	stop()
 	assert.NotContains(t, log.String(), secret)
 }

@@ -80,8 +80,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("enrol: Timeout %v is negative", c.Timeout)
 	}
 	server, err := ServerURL(c.Server)
+	if err != nil {
+		return &Error{Code: wire.CodeInvalid, Err: err}
+	}
 	c.Server = server
-	return err
+	return nil
 }
 
 // Enroll obtains and stores an identity. After any error or crash the host's
@@ -102,6 +105,7 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 	log.Info("enrolment begins", "key_id", keyID)
 	answer, roots, err := request(ctx, &cfg, key)
 	if err != nil {
+		log.Info("enrolment did not succeed", "err", err)
 		return nil, explain(cfg.Server, err)
 	}
 	leaf, err := CheckIdentity(answer.Chain, answer.Roots, key.Public(), cfg.now())

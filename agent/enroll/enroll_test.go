@@ -361,5 +361,7 @@ func TestConfigIsChecked(t *testing.T) {
 		_, err := Enroll(t.Context(), cfg)
 		assert.ErrorContains(t, err, field)
 		assert.Zero(t, b.keyFiles())
+		failed, ok := errors.AsType[*Error](err)
+		assert.Equal(t, field == "server", ok && failed.Code == wire.CodeInvalid, "a mistake of whoever asks")
 	}
 }

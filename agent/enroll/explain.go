@@ -14,7 +14,8 @@ import (
 
 // Error is an enrolment that did not succeed, with its mend.
 type Error struct {
-	// Code is what the coordinator answered; "" if it did not.
+	// Code is what the coordinator answered, wire.CodeInvalid if what was asked for
+	// cannot be done anywhere, and "" if there was no answer.
 	Code wire.Code
 	Mend string
 	Err  error
@@ -61,8 +62,25 @@ func explain(server string, err error) error {
 		}
 		return &Error{Code: problem.Code, Mend: mend, Err: &told}
 	}
+	if errors.Is(err, tlsutil.ErrPinMismatch) {
+		return &Error{Code: wire.CodeInvalid, Mend: "check the URL and the token; nothing was told to it", Err: &strangerError{server, err}}
+	}
 	return &Error{Mend: mendContact(server, err), Err: err}
 }
+
+// strangerError says in one sentence what a server without the pinned root is.
+// What exactly it presented is for the log.
+type strangerError struct {
+	server string
+	err    error
+}
+
+func (e *strangerError) Error() string {
+	return "something else than the coordinator that made this token answers at " + e.server +
+		": another coordinator, or a proxy that opens TLS"
+}
+
+func (e *strangerError) Unwrap() error { return e.err }
 
 func mendContact(server string, err error) string {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
@@ -75,9 +93,6 @@ func mendContact(server string, err error) string {
 		return "check the name in the URL, and this host's resolver"
 	}
 	switch {
-	case errors.Is(err, tlsutil.ErrPinMismatch):
-		return "something else than the coordinator that made this token answers at " + server +
-			": another coordinator, or a proxy that opens TLS. Check the URL; nothing was told to it"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "check the address and the firewalls between this host and " + server + ", then enrol again; the same token continues"
 	case errors.Is(err, context.Canceled):

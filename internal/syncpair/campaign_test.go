@@ -15,7 +15,6 @@ import (
 // All certificates are to be renewed over six hours: each host renews its own
 // once, when its turn comes and no sooner, and the turns lie apart.
 func TestAMassRenewalIsSpreadOverItsWindow(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const (
 			hosts = 6

@@ -43,7 +43,6 @@ func (h *host) ordered(facts int) crypto.Signer {
 // comes at the rate that is set, also those who found a place; and although
 // answers get lost, each order has one certificate and each fact is there once.
 func TestAHerdReturns(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const (
 			hosts, inFlight, facts = 160, 80, 2

@@ -22,7 +22,8 @@ func (a *agentCommand) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show how this host and its certificates are",
 		Long: `Asks the running agent. The first line is the verdict; what needs attention comes
-first.
+first. Whichever agent answers on control.socket is shown, like with "list": its
+state_dir and configuration file are in the output of --output json.
 
 Exit status: 0 all is well, 1 something needs attention, 2 the agent is not
 running.`,
@@ -148,7 +149,9 @@ nothing else.
 
 With --all it does so for every certificate of this host and does not wait. How
 fast they follow each other is up to renewal.concurrency and to the limits of
-their issuers; "certctl-agent status" shows those that wait for a turn.`,
+their issuers; "certctl-agent status" shows those that wait for a turn.
+
+An agent with another state_dir than that of this configuration is not asked.`,
 		Example: `  certctl-agent renew www
   certctl-agent renew www --wait 0s
   certctl-agent renew --all`,
@@ -163,7 +166,7 @@ their issuers; "certctl-agent status" shows those that wait for a turn.`,
 		},
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.dial(cmd.Context())
+			client, err := a.dialOwn(cmd.Context())
 			if err != nil {
 				return err
 			}

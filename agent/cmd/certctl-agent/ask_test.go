@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // A verb without its argument says what it wants, and where to find it.
@@ -35,12 +36,24 @@ type standInAgent struct {
 	control.Backend // nil: a test asks for nothing else
 	status          *control.Status
 	reload          error
+	asked           int // for what changes something
 }
 
 func (a *standInAgent) Status(context.Context) (*control.Status, error) { return a.status, nil }
 
 func (a *standInAgent) Reload(context.Context) (*control.Reload, error) {
+	a.asked++
 	return new(control.Reload), a.reload
+}
+
+func (a *standInAgent) Renew(context.Context, string) (bool, error) {
+	a.asked++
+	return false, nil
+}
+
+func (a *standInAgent) Enroll(context.Context, control.EnrollRequest) (*control.Enrollment, error) {
+	a.asked++
+	return new(control.Enrollment), nil
 }
 
 // standIn runs an agent and returns its socket.
@@ -65,6 +78,52 @@ func shortSocket(t *testing.T) string {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
 	return filepath.Join(dir, "control.sock")
+}
+
+// What changes something is not asked of the agent of another state directory,
+// which would be enrolled, or renew, in the place of the one that is meant. What
+// only shows is.
+func TestAnotherAgentIsNotAsked(t *testing.T) {
+	state := t.TempDir()
+	agent := &standInAgent{status: &control.Status{Agent: control.Agent{Hostname: "web1", StateDir: state, ConfigFile: "/etc/other.yaml"}}}
+	socket := standIn(t, agent)
+	token := wire.EnrollmentToken{ID: "abc123", Secret: [32]byte{1, 2, 3}}.Reveal()
+	run := func(stateDir string, args ...string) (status int, out, errs string) {
+		var stdout, stderr bytes.Buffer
+		set := []string{"--config", filepath.Join(t.TempDir(), "agent.yaml"), "--set", "control.socket=" + socket, "--set", "state_dir=" + stateDir}
+		require.NoError(t, os.WriteFile(set[1], []byte("certificates: []\n"), 0o600))
+		status = execute(append(set, args...), &stdout, &stderr)
+		return status, stdout.String(), stderr.String()
+	}
+	elsewhere := filepath.Join(t.TempDir(), "x2")
+	verbs := [][]string{
+		{"enroll", "--server", "https://pki.example.com", "--token", token},
+		{"renew", "www"}, {"renew", "--all"}, {"reload"},
+	}
+	for _, verb := range verbs {
+		status, out, errs := run(elsewhere, verb...)
+		assert.Equal(t, 1, status, verb)
+		assert.Empty(t, out, verb)
+		for _, said := range []string{"state_dir", elsewhere, state, socket, "/etc/other.yaml", "nothing was asked of it"} {
+			assert.Contains(t, errs, said, verb)
+		}
+	}
+	assert.NoDirExists(t, elsewhere)
+	assert.Zero(t, agent.asked)
+
+	alias := filepath.Join(t.TempDir(), "alias")
+	same := []string{state, state + string(filepath.Separator)}
+	if os.Symlink(state, alias) == nil { // which not everybody may on Windows
+		same = append(same, alias)
+	}
+	for _, dir := range same {
+		status, _, errs := run(dir, "reload")
+		assert.Zero(t, status, errs)
+	}
+	assert.Equal(t, len(same), agent.asked)
+	status, out, _ := run(elsewhere, "list")
+	assert.Zero(t, status)
+	assert.Contains(t, out, "NAME")
 }
 
 // A file with a mistake does not keep anybody from the running agent, which tells

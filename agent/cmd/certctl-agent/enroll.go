@@ -30,7 +30,8 @@ func (a *agentCommand) enrollCommand() *cobra.Command {
 		Long: `Exchanges an enrolment token for this agent's identity. The token also says which
 CA the coordinator must show, so that nothing else needs to be trusted.
 
-Works while the agent runs and while it does not. Repeating it after a lost
+Works while the agent runs and while it does not. If the agent that answers on
+control.socket keeps its state elsewhere than in state_dir, nothing is done. Repeating it after a lost
 answer, with the same token, is safe. "certctl token create" makes tokens.`,
 		Example: `  certctl-agent enroll --server https://certctl.example.com:8443 --token-file token
   ssh admin@host cat token | certctl-agent enroll --server https://certctl.example.com:8443 --token-file -
@@ -94,7 +95,7 @@ func readToken(text, file string, stdin io.Reader) (wire.EnrollmentToken, error)
 
 // enroll asks the running agent, or does it itself when none runs.
 func (a *agentCommand) enroll(ctx context.Context, request control.EnrollRequest) (*control.Enrollment, error) {
-	client, err := a.dial(ctx)
+	client, err := a.dialOwn(ctx)
 	if err == nil {
 		defer client.Close()
 		return client.Enroll(ctx, request)

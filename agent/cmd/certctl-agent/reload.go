@@ -21,7 +21,8 @@ func (a *agentCommand) reloadCommand() *cobra.Command {
 		Long: `Makes the running agent read its configuration anew, and shows what that changes.
 Nothing that is under way is interrupted. When the configuration is wrong, every
 mistake is told with file, line and column, and the agent goes on with the one that
-it has.
+it has. An agent with another state_dir than that of this configuration is not
+asked.
 
 The agent also reads its files when they change, within some seconds, and at
 SIGHUP ("systemctl reload certctl-agent").
@@ -32,7 +33,7 @@ not running.`,
   certctl-agent reload --output json | jq .added`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.dial(cmd.Context())
+			client, err := a.dialOwn(cmd.Context())
 			if err != nil {
 				return err
 			}
