@@ -15,6 +15,10 @@ anything, and say with ` + "`--explain`" + ` where each value came from.
 Durations are written ` + "`90s`, `12h`, `30d`" + `. In the environment, lists are separated by commas. Each secret setting may
 be read from a file instead: ` + "`<key>_file`" + ` in the YAML file, ` + "`<VARIABLE>_FILE`" + ` in the environment.
 
+A file has at most 12 MiB, 1,500,000 words and marks, 10,000 keys in one section and 32 levels of nesting. Ten thousand
+certificates, each with files, check, reload, verify and fallback issuers, are half of that. Anchors, aliases, merge keys
+and tags are not supported.
+
 The agent reads ` + "`/etc/certctl/agent.yaml`" + `, the coordinator ` + "`/etc/certctl/coordinator.yaml`" + `; ` + "`--config`" + ` or
 ` + "`CERTCTL_CONFIG_FILE`" + ` names another file. The coordinator needs no file at all.
 

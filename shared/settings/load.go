@@ -11,10 +11,7 @@ import (
 	"strings"
 )
 
-const (
-	maxFileSize   = 4 << 20
-	maxSecretSize = 64 << 10
-)
+const maxSecretSize = 64 << 10
 
 // Options says where Load looks.
 type Options struct {

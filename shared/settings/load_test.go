@@ -174,9 +174,9 @@ func TestMissingFile(t *testing.T) {
 }
 
 func TestFileTooLarge(t *testing.T) {
-	path := write(t, strings.Repeat("# padding\n", 4<<20/10+1))
+	path := write(t, strings.Repeat("# padding\n", 12<<20/10+1))
 	_, err := settings.Load(&daemon{}, settings.Options{File: path, Flags: map[string]string{"server.url": "u"}})
-	require.EqualError(t, err, path+": cannot read the configuration file: "+path+" is larger than 4096 KiB")
+	require.EqualError(t, err, path+": cannot read the configuration file: "+path+" is larger than 12288 KiB")
 }
 
 func TestDirectoryAsFile(t *testing.T) {

@@ -3,24 +3,12 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
-)
-
-const (
-	// maxDepth bounds nesting that costs no indentation, because the parser is recursive and a goroutine's stack overflow
-	// cannot be recovered from. Nesting by indentation is bounded by the size of the file.
-	maxDepth = 32
-	// maxTokens and maxKeys bound the parser's time, which grows with the square of the elements of one list and of the
-	// keys of one section: both bounds together keep the worst file to seconds.
-	maxTokens = 300_000
-	maxKeys   = 10_000
 )
 
 // yamlProblem is a problem with the text of a document.
@@ -36,6 +24,9 @@ func parseYAML(data []byte) (*ast.MappingNode, []yamlProblem) {
 	if p := checkCharacters(text); p != nil {
 		return nil, []yamlProblem{*p}
 	}
+	if p := checkText(text); p != nil {
+		return nil, []yamlProblem{*p}
+	}
 	var body *ast.MappingNode
 	problems := guardPanic(func() []yamlProblem {
 		tokens := lexer.Tokenize(text)
@@ -45,7 +36,7 @@ func parseYAML(data []byte) (*ast.MappingNode, []yamlProblem) {
 		if p := checkIndentation(text, tokens); p != nil {
 			return []yamlProblem{*p}
 		}
-		file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+		file, err := parseTokens(tokens)
 		if err != nil {
 			return []yamlProblem{syntaxProblem(err)}
 		}
@@ -83,81 +74,6 @@ func checkCharacters(text string) *yamlProblem {
 		column++
 	}
 	return nil
-}
-
-// checkTokens refuses what makes a configuration hard to read or costly to parse.
-func checkTokens(tokens token.Tokens) []yamlProblem {
-	var problems []yamlProblem
-	refuse := func(tk *token.Token, text string) {
-		problems = append(problems, yamlProblem{tk.Position.Line, tk.Position.Column, errors.New(text)})
-	}
-	if len(tokens) > maxTokens {
-		refuse(tokens[maxTokens], "the file has too many values; expected a configuration of at most "+strconv.Itoa(maxTokens)+" words and marks")
-		return problems
-	}
-	flow, entries, entryLine := 0, 0, 0
-	var counter keyCounter
-	for i, tk := range tokens {
-		if len(problems) == maxProblems {
-			break
-		}
-		switch tk.Type {
-		case token.AnchorType:
-			refuse(tk, "anchors are not supported; write the value where it is used")
-		case token.AliasType:
-			refuse(tk, "aliases are not supported; write the value where it is used, and put a text that begins with * in quotes")
-		case token.MergeKeyType:
-			refuse(tk, "merge keys are not supported; write the keys where they are used")
-		case token.TagType:
-			refuse(tk, "tags are not supported; put a text that begins with ! in quotes")
-		case token.MappingKeyType:
-			refuse(tk, `"? " keys are not supported; write "key: value"`)
-		case token.DirectiveType:
-			refuse(tk, "directives are not supported; remove the line")
-		case token.SequenceStartType, token.MappingStartType:
-			if flow++; flow > maxDepth {
-				refuse(tk, fmt.Sprintf("nested deeper than %d levels", maxDepth))
-				return problems
-			}
-		case token.SequenceEndType, token.MappingEndType:
-			flow = max(flow-1, 0)
-		case token.MappingValueType:
-			if i > 0 && flow == 0 && counter.key(tokens[i-1].Position.Column) > maxKeys {
-				refuse(tk, fmt.Sprintf("more than %d keys in one section", maxKeys))
-				return problems
-			}
-		case token.SequenceEntryType:
-			counter.close(tk.Position.Column)
-			if entryLine != tk.Position.Line {
-				entries, entryLine = 0, tk.Position.Line
-			}
-			if entries++; entries > maxDepth {
-				refuse(tk, fmt.Sprintf("nested deeper than %d levels", maxDepth))
-				return problems
-			}
-		}
-	}
-	return problems
-}
-
-// keyCounter counts the keys of each block mapping that is open, by the column of its keys.
-type keyCounter struct{ columns, counts []int }
-
-// close ends the mappings whose keys stand to the right of column.
-func (c *keyCounter) close(column int) {
-	for n := len(c.columns); n > 0 && c.columns[n-1] > column; n-- {
-		c.columns, c.counts = c.columns[:n-1], c.counts[:n-1]
-	}
-}
-
-// key counts a key and returns how many its mapping has.
-func (c *keyCounter) key(column int) int {
-	c.close(column)
-	if n := len(c.columns); n == 0 || c.columns[n-1] < column {
-		c.columns, c.counts = append(c.columns, column), append(c.counts, 0)
-	}
-	c.counts[len(c.counts)-1]++
-	return c.counts[len(c.counts)-1]
 }
 
 // checkIndentation refuses tabs before the first token of a line (YAML 1.2.2 section 6.1), some of which the parser would
@@ -204,7 +120,7 @@ var errNotYAML = errors.New(`the text is not valid YAML; expected keys with valu
 func onlyDocument(file *ast.File) (*ast.MappingNode, *yamlProblem) {
 	if len(file.Docs) > 1 {
 		second := file.Docs[1]
-		p := &yamlProblem{err: errors.New("a second document begins here; expected only one, so remove the --- line")}
+		p := &yamlProblem{err: errors.New(secondDocument)}
 		if tk := second.Start; tk != nil {
 			p.line, p.column = tk.Position.Line, tk.Position.Column
 		} else if second.Body != nil {
