@@ -19,7 +19,7 @@ func RestrictToAdministrators(path string) error {
 	if err != nil {
 		return fmt.Errorf("restrict access: %w", err)
 	}
-	sd, err := restricted(info.IsDir())
+	sd, err := PrivateDescriptor(info.IsDir())
 	if err != nil {
 		return fmt.Errorf("restrict access to %s: %w", path, err)
 	}
@@ -34,8 +34,9 @@ func RestrictToAdministrators(path string) error {
 	return nil
 }
 
-// restricted returns the security descriptor of what is private to the administrators and this process's user.
-func restricted(dir bool) (*windows.SECURITY_DESCRIPTOR, error) {
+// PrivateDescriptor returns the security descriptor of a file or directory for SYSTEM, the administrators and this
+// process's user, which the given accounts may read.
+func PrivateDescriptor(dir bool, readers ...*windows.SID) (*windows.SECURITY_DESCRIPTOR, error) {
 	me, err := currentUser()
 	if err != nil {
 		return nil, err
@@ -44,9 +45,12 @@ func restricted(dir bool) (*windows.SECURITY_DESCRIPTOR, error) {
 	if dir {
 		inherit = "OICI"
 	}
-	// SDDL: a protected DACL; FA is full file access, SY is SYSTEM, BA are the built-in administrators.
-	return windows.SecurityDescriptorFromString(
-		fmt.Sprintf("D:P(A;%[1]s;FA;;;SY)(A;%[1]s;FA;;;BA)(A;%[1]s;FA;;;%[2]s)", inherit, me))
+	// SDDL: a protected DACL; FA is full file access, FR is to read, SY is SYSTEM, BA are the built-in administrators.
+	text := fmt.Sprintf("D:P(A;%[1]s;FA;;;SY)(A;%[1]s;FA;;;BA)(A;%[1]s;FA;;;%[2]s)", inherit, me)
+	for _, reader := range readers {
+		text += fmt.Sprintf("(A;%s;FR;;;%s)", inherit, reader)
+	}
+	return windows.SecurityDescriptorFromString(text)
 }
 
 // createPrivateDir gives the directory its access rules as it is created: there is no moment at which it is open.
@@ -54,7 +58,7 @@ func createPrivateDir(path string) error {
 	if err := MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	sd, err := restricted(true)
+	sd, err := PrivateDescriptor(true)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/windows"
 
@@ -40,14 +41,18 @@ func checkWriters(path string, _ os.FileInfo, dir bool) error {
 	if other == "" {
 		return nil
 	}
-	inherit := ""
+	inherit, remove := "", ""
 	if dir {
 		inherit = "(OI)(CI)"
 	}
+	if strings.HasPrefix(other, "S-") {
+		// /inheritance:r takes away only what comes from the directory above.
+		remove = " /remove:g *" + other
+	}
 	return &AccessError{Path: path,
 		Problem: fmt.Sprintf("may be written by %s, who could have this program do anything", other),
-		Mend: fmt.Sprintf("run \"icacls %[1]s /inheritance:r /grant:r *S-1-5-18:%[2]sF *S-1-5-32-544:%[2]sF\" as an administrator, "+
-			"and look at what was written", path, inherit)}
+		Mend: fmt.Sprintf("run \"icacls %[1]s /inheritance:r%[3]s /grant:r *S-1-5-18:%[2]sF *S-1-5-32-544:%[2]sF\" as an administrator, "+
+			"and look at what was written", path, inherit, remove)}
 }
 
 // checkReaders has nothing to say on Windows, where the mode says nothing: who may read a secret follows from the access

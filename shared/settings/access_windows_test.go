@@ -57,7 +57,7 @@ func TestFileThatOthersMayWrite(t *testing.T) {
 
 	allow(t, path, everybodyWrites)
 	require.EqualError(t, guarded(path), fmt.Sprintf("%[1]s: the configuration file is not used: %[1]s may be written by S-1-1-0, "+
-		"who could have this program do anything; run \"icacls %[1]s /inheritance:r /grant:r *S-1-5-18:F *S-1-5-32-544:F\" as an "+
+		"who could have this program do anything; run \"icacls %[1]s /inheritance:r /remove:g *S-1-1-0 /grant:r *S-1-5-18:F *S-1-5-32-544:F\" as an "+
 		"administrator, and look at what was written", path))
 	_, err := settings.Load(&daemon{}, settings.Options{File: path})
 	require.NoError(t, err, "a file that nobody acts upon may be anybody's")
@@ -72,5 +72,5 @@ func TestFileInADirectoryThatOthersMayWrite(t *testing.T) {
 	allow(t, dir, everybodyWrites)
 	err := guarded(path)
 	require.ErrorContains(t, err, dir+" may be written by S-1-1-0")
-	assert.ErrorContains(t, err, fmt.Sprintf("run \"icacls %s /inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F\"", dir))
+	assert.ErrorContains(t, err, fmt.Sprintf("run \"icacls %s /inheritance:r /remove:g *S-1-1-0 /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F\"", dir))
 }

@@ -34,58 +34,82 @@ func CheckOwner(string) error { return nil }
 // CheckGroup has nothing to say, like CheckOwner.
 func CheckGroup(string) error { return nil }
 
-// want has nothing to say: set goes by what the file holds.
-func (a access) want(kind, observed) (attributes, error) {
-	return attributes{UID: durable.Keep, GID: durable.Keep}, nil
+// want carries the owner and the access list of before over to the file that
+// replaces it, unless that is a key and the configuration says who may read it.
+func (a access) want(k kind, before observed) (attributes, error) {
+	anew := attributes{UID: durable.Keep, GID: durable.Keep}
+	text, ok := before.Extended[descriptorName]
+	if !ok || k.secret() && a.windowsAccount != "" {
+		return anew, nil
+	}
+	if k.secret() {
+		sd, err := windows.SecurityDescriptorFromString(string(text))
+		if err != nil {
+			return attributes{}, fmt.Errorf("the access list that is there now: %w", err)
+		}
+		owner, err := durable.OwnedByOther(sd)
+		if err != nil {
+			return attributes{}, err
+		}
+		if owner != "" {
+			// He may have put the file there to get the key.
+			return anew, nil
+		}
+		reader, err := everybodyIn(sd)
+		if err != nil {
+			return attributes{}, err
+		}
+		if reader != "" {
+			return attributes{}, fmt.Errorf("everybody can read the private key that is there now (access list entry of %[1]s): run "+
+				"\"icacls\" on it with \"/inheritance:r /remove:g *%[1]s /grant:r *S-1-5-18:F *S-1-5-32-544:F\" and grant the program's "+
+				"account what it needs, or set windows_account", reader)
+		}
+	}
+	anew.Extended = map[string][]byte{descriptorName: text}
+	return anew, nil
 }
 
-// checkPlanted has nothing to refuse: no owner is carried over.
+// checkPlanted has nothing to refuse: want carries nothing over from a file that
+// somebody else may have put in a key's place.
 func (access) checkPlanted(string, observed, attributes) error { return nil }
 
-// attributesOf knows no access lists: they are set anew on each file that is
-// written, so what a file had before makes no difference to the next.
-func attributesOf(*os.File, fs.FileInfo) (attributes, error) {
-	return attributes{UID: durable.Keep, GID: durable.Keep}, nil
+func attributesOf(f *os.File, _ fs.FileInfo) (attributes, error) {
+	text, err := readDescriptor(f)
+	if err != nil {
+		return attributes{}, fmt.Errorf("reading the owner and the access list of %s: %w", f.Name(), err)
+	}
+	return attributes{UID: durable.Keep, GID: durable.Keep, Extended: map[string][]byte{descriptorName: text}}, nil
 }
 
-// set restricts an open, empty file with a key to SYSTEM, the administrators,
-// the agent's user and the configured account.
-func (a access) set(f *os.File, _ attributes, k kind) error {
+// set gives an open, empty file the owner and the access list of the file that
+// it replaces. Without those, a file with a key is for SYSTEM, the
+// administrators, the agent's user and the configured account, and any other
+// file has what its directory passes on.
+func (a access) set(f *os.File, want attributes, k kind) error {
+	if text, ok := want.Extended[descriptorName]; ok {
+		return writeDescriptor(f.Name(), string(text), k)
+	}
 	if !k.secret() {
 		return nil
 	}
-	if err := durable.RestrictToAdministrators(f.Name()); err != nil {
+	sd, err := a.keyDescriptor()
+	if err != nil {
 		return err
 	}
-	if a.windowsAccount == "" {
-		return nil
+	return apply(f.Name(), sd, windows.PROTECTED_DACL_SECURITY_INFORMATION)
+}
+
+// keyDescriptor is what a new file with a key gets.
+func (a access) keyDescriptor() (*windows.SECURITY_DESCRIPTOR, error) {
+	var readers []*windows.SID
+	if a.windowsAccount != "" {
+		sid, _, _, err := windows.LookupSID("", a.windowsAccount)
+		if err != nil {
+			return nil, fmt.Errorf("windows_account %q: %w; create it, or name another one", a.windowsAccount, err)
+		}
+		readers = append(readers, sid)
 	}
-	sid, _, _, err := windows.LookupSID("", a.windowsAccount)
-	if err != nil {
-		return fmt.Errorf("windows_account %q: %w; create it, or name another one", a.windowsAccount, err)
-	}
-	sd, err := windows.GetNamedSecurityInfo(f.Name(), windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
-	if err != nil {
-		return fmt.Errorf("reading the access list of %s: %w", f.Name(), err)
-	}
-	list, _, err := sd.DACL()
-	if err != nil {
-		return fmt.Errorf("reading the access list of %s: %w", f.Name(), err)
-	}
-	list, err = windows.ACLFromEntries([]windows.EXPLICIT_ACCESS{{
-		AccessPermissions: windows.GENERIC_READ,
-		AccessMode:        windows.GRANT_ACCESS,
-		Inheritance:       windows.NO_INHERITANCE,
-		Trustee:           windows.TRUSTEE{TrusteeForm: windows.TRUSTEE_IS_SID, TrusteeValue: windows.TrusteeValueFromSID(sid)},
-	}}, list)
-	if err != nil {
-		return fmt.Errorf("adding %q to the access list of %s: %w", a.windowsAccount, f.Name(), err)
-	}
-	if err := windows.SetNamedSecurityInfo(f.Name(), windows.SE_FILE_OBJECT,
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, list, nil); err != nil {
-		return fmt.Errorf("setting the access list of %s: %w", f.Name(), err)
-	}
-	return nil
+	return durable.PrivateDescriptor(false, readers...)
 }
 
 // checkTrusted leaves the judgement to the access lists of the directories:
