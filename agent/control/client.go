@@ -113,6 +113,9 @@ func (c *Client) Subjects(ctx context.Context) ([]*renewal.Subject, error) {
 			if line.Subject == nil || line.Subject.Record == nil {
 				return errors.New("the list of certificates cannot be read; use the certctl-agent command of the same version as the running agent")
 			}
+			if line.Subject.Concurrency == 0 {
+				return errors.New("the running agent does not say what its limits are; restart it with the version of this command")
+			}
 			list = append(list, line.Subject)
 		}
 	}

@@ -26,6 +26,7 @@ func RenderForecast(w io.Writer, f *renewal.Forecast) error {
 		fmt.Fprintf(&b, "EXPIRED: the first expired certificate would be served from %s on (in %s): %s\n",
 			Stamp(f.First.At), span(f.First.At.Sub(f.From)), plain(f.First.Certificate))
 		fmt.Fprintf(&b, "Why: %s\n", plain(f.First.Why))
+		shortages(&b, f)
 	case f.Well():
 		fmt.Fprintf(&b, "nothing expires until %s (%s), and everything is in service then\n", Stamp(f.Until), span(f.Until.Sub(f.From)))
 	default:
@@ -43,6 +44,31 @@ func RenderForecast(w io.Writer, f *renewal.Forecast) error {
 		return fmt.Errorf("write the outcome of the drill: %w", err)
 	}
 	return nil
+}
+
+// shortages says what expires for want of this host's own limits, and what helps.
+func shortages(b *strings.Builder, f *renewal.Forecast) {
+	if len(f.Shortages) == 0 {
+		return
+	}
+	fmt.Fprintln(b)
+	for _, s := range f.Shortages {
+		some := "certificates expire"
+		if s.Certificates == 1 {
+			some = "certificate expires"
+		}
+		fmt.Fprintf(b, "LIMIT: %d %s waiting for a turn (%s is %d), the first from %s on: %s\n",
+			s.Certificates, some, plain(s.Limit), s.Now, Stamp(s.First.At), plain(s.First.Certificate))
+	}
+	if len(f.Raises) == 0 {
+		fmt.Fprintln(b, "Mend: no limit that can be configured is enough; renew before it comes to that (certctl-agent renew NAME), or configure fallback_issuers")
+		return
+	}
+	raises := make([]string, len(f.Raises))
+	for i, r := range f.Raises {
+		raises[i] = fmt.Sprintf("%s from %d to %d", plain(r.Limit), r.From, r.To)
+	}
+	fmt.Fprintf(b, "Mend: raise %s, with which nothing expires waiting (less may do); or renew before it comes to that (certctl-agent renew NAME), or configure fallback_issuers\n", strings.Join(raises, " and "))
 }
 
 func daysTable(b *strings.Builder, days []renewal.Day) {

@@ -63,6 +63,23 @@ api          le      2027-01-13  2026-12-14     2         0                in se
 		assert.Equal(t, strings.HasPrefix(want, "no"), f.Well())
 	}
 
+	short := forecast()
+	short.Shortages = []renewal.Shortage{
+		{Limit: "issuers.le.limits.orders_per_hour", Now: 100, Certificates: 2100, First: renewal.Expiry{Certificate: "mail", At: short.First.At}},
+		{Limit: "renewal.concurrency", Now: 1, Certificates: 1, First: renewal.Expiry{Certificate: "api", At: short.First.At.Add(day)}},
+	}
+	short.Raises = []renewal.Raise{{Limit: "issuers.le.limits.orders_per_hour", From: 100, To: 400}, {Limit: "renewal.concurrency", From: 1, To: 2}}
+	out.Reset()
+	require.NoError(t, RenderForecast(&out, short))
+	assert.Contains(t, out.String(), `
+LIMIT: 2100 certificates expire waiting for a turn (issuers.le.limits.orders_per_hour is 100), the first from 2027-01-03 12:00 UTC on: mail
+LIMIT: 1 certificate expires waiting for a turn (renewal.concurrency is 1), the first from 2027-01-04 12:00 UTC on: api
+Mend: raise issuers.le.limits.orders_per_hour from 100 to 400 and renewal.concurrency from 1 to 2, with which nothing expires waiting`)
+	short.Raises = nil
+	out.Reset()
+	require.NoError(t, RenderForecast(&out, short))
+	assert.Contains(t, out.String(), "\nMend: no limit that can be configured is enough; renew before it comes to that (certctl-agent renew NAME)")
+
 	many := forecast()
 	many.Days = nil
 	for i := range 60 {

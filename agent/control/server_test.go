@@ -296,7 +296,7 @@ func TestSubjectsCrossTheSocket(t *testing.T) {
 	for i := range 1000 {
 		backend.subjects = append(backend.subjects, &renewal.Subject{
 			Record:  &store.Certificate{Name: fmt.Sprintf("c%d", i), Phase: store.PhaseIdle},
-			Issuers: []renewal.SubjectIssuer{{Name: "ca", Kind: "acme"}}, KeyAlgorithm: pki.ECDSAP256,
+			Issuers: []renewal.SubjectIssuer{{Name: "ca", Kind: "acme", Limits: renewal.Limits{OrdersPerHour: 100}}}, KeyAlgorithm: pki.ECDSAP256, Concurrency: 25,
 		})
 	}
 	serve(t, path, backend, slog.New(slog.DiscardHandler))
@@ -318,4 +318,9 @@ func TestSubjectsCrossTheSocket(t *testing.T) {
 	list, err = client.Subjects(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, list)
+
+	// An agent that says nothing of its limits is not taken for one that has none.
+	backend.subjects = []*renewal.Subject{{Record: &store.Certificate{Name: "c"}, KeyAlgorithm: pki.ECDSAP256}}
+	_, err = client.Subjects(t.Context())
+	require.ErrorContains(t, err, "does not say what its limits are")
 }

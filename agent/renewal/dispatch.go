@@ -46,7 +46,7 @@ func (e *Engine) tick(ctx context.Context) {
 	defer interval.Stop()
 	late := false
 	for queues := e.queues(names); ; {
-		left := e.startDue(ctx, queues, now)
+		left := queues.begin(e.slots, e.stopped, func(issuer, name string) { e.startOne(ctx, issuer, name, now) })
 		if left == 0 || e.stopped() {
 			return
 		}
@@ -67,23 +67,6 @@ func (e *Engine) tick(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// startDue starts what the queues hold, one of each issuer in turn, as far as there
-// are slots, and returns how many are left.
-func (e *Engine) startDue(ctx context.Context, queues []*queue, now time.Time) (left int) {
-	for going := true; going; {
-		going, left = false, 0
-		for _, q := range queues {
-			if len(q.names) > 0 && !e.stopped() && e.slots.takeUpTo(q.issuer, q.limit) {
-				e.startOne(ctx, q.issuer, q.names[0], now)
-				q.names = q.names[1:]
-				going = true
-			}
-			left += len(q.names)
-		}
-	}
-	return left
 }
 
 // startOne starts a visit in a slot that is held already, if the certificate is

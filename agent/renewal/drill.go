@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/certctl/certctl/agent/issuer"
@@ -38,7 +36,9 @@ type SimulatedIssuer struct {
 	Why  string
 	// Refuses is what it answers to everything, for good; nil if it issues.
 	Refuses *issuer.Error
-	// Delay is how long it takes from an order to its certificate.
+	// Takes is how long one call of it takes, in which the certificate has one of
+	// the host's slots, and Delay how long from an order to its certificate in all.
+	Takes time.Duration
 	Delay time.Duration
 	// Brokered says that orders wait for a coordinator instead of failing.
 	Brokered bool
@@ -52,7 +52,12 @@ type Forecast struct {
 	Until time.Time `json:"until"`
 	// First is the first expired certificate that would be served; nil if none
 	// would be within the span.
-	First        *Expiry    `json:"first_expired,omitempty"`
+	First *Expiry `json:"first_expired,omitempty"`
+	// Shortages are limits of this host for want of which certificates expire, the
+	// worst first, and Raises what would be enough: with all of them together
+	// nothing expires for want of any. There is none if no limit is enough.
+	Shortages    []Shortage `json:"shortages,omitempty"`
+	Raises       []Raise    `json:"raises,omitempty"`
 	Certificates []Prospect `json:"certificates"` // by name
 	Days         []Day      `json:"days"`         // those on which something happens, in order
 }
@@ -88,6 +93,8 @@ type Prospect struct {
 	ExpiredAt  time.Time `json:"expired_at,omitzero"`
 	ExpiredFor float64   `json:"expired_for_seconds,omitempty"`
 	Why        string    `json:"why,omitempty"`
+	// Wants names the limit of this host for want of which it expires.
+	Wants string `json:"wants,omitempty"`
 	// UnservedNow is Unserved at the beginning.
 	UnservedNow string `json:"unserved_now,omitempty"`
 	// Unserved names the deployments at which nothing is in service at the end;
@@ -105,9 +112,10 @@ type Day struct {
 }
 
 // Drill runs the schedule of the engine over virtual time: its own decisions,
-// transitions and pauses, on copies of the records, with issuers and programs
-// that do what the scenario says. Nothing outside of its arguments is touched.
-// It takes no account of the number of slots: steps take no time.
+// transitions and pauses, its slots and its turns at each issuer, on copies of the
+// records, with issuers and programs that do what the scenario says. Nothing
+// outside of its arguments is touched. Of all steps only the call of an issuer
+// takes time.
 //
 // A deployment that fails at the beginning goes on failing. What an authority
 // suggests about a certificate in service stays as it is, and about later ones it
@@ -118,25 +126,20 @@ func Drill(subjects []*Subject, scenario Scenario) (*Forecast, error) {
 	}
 	scenario.From = scenario.From.Round(0).UTC()
 	seen := observe(subjects)
-	end := scenario.From.Add(scenario.Span)
-	rehearsals := make([]*rehearsal, len(subjects))
-	errs := make([]error, len(subjects))
-	var workers sync.WaitGroup
-	for w := range runtime.GOMAXPROCS(0) {
-		workers.Go(func() {
-			for i := w; i < len(subjects); i += runtime.GOMAXPROCS(0) {
-				rehearsals[i] = newRehearsal(subjects[i], &scenario, seen)
-				errs[i] = rehearsals[i].run()
-			}
-		})
+	limits := capacityOf(subjects)
+	t, err := newTimeline(subjects, &scenario, seen, limits)
+	if err == nil {
+		err = t.run()
 	}
-	workers.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, fmt.Errorf("drill: %w", err)
-		}
+	if err != nil {
+		return nil, fmt.Errorf("drill: %w", err)
 	}
-	return summarize(rehearsals, scenario.From, end), nil
+	f := summarize(t.all, scenario.From, t.end)
+	f.Shortages = shortages(t.all, limits)
+	if f.Raises, err = raises(subjects, &scenario, seen, f.Shortages); err != nil {
+		return nil, fmt.Errorf("drill: %w", err)
+	}
+	return f, nil
 }
 
 func (s *Scenario) check(subjects []*Subject) error {
@@ -148,7 +151,7 @@ func (s *Scenario) check(subjects []*Subject) error {
 		problems = append(problems, fmt.Errorf("host down for %v: must not be negative", s.HostDown))
 	}
 	for name, iss := range s.Issuers {
-		if iss.Down < 0 || iss.Delay < 0 || iss.Lifetime < 0 {
+		if iss.Down < 0 || iss.Takes < 0 || iss.Delay < 0 || iss.Lifetime < 0 {
 			problems = append(problems, fmt.Errorf("issuer %q: times must not be negative", name))
 		}
 	}
@@ -223,7 +226,8 @@ func summarize(rehearsals []*rehearsal, from, end time.Time) *Forecast {
 		p := r.prospect
 		f.Certificates = append(f.Certificates, p)
 		if !p.ExpiredAt.IsZero() && (f.First == nil || p.ExpiredAt.Before(f.First.At)) {
-			f.First = &Expiry{Certificate: p.Name, At: p.ExpiredAt, Why: p.Why}
+			first := p.expiry()
+			f.First = &first
 		}
 		for number, counted := range r.days {
 			day := days[number]

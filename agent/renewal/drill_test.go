@@ -205,8 +205,9 @@ func TestDrillKnowsEveryStep(t *testing.T) {
 		subject.Record.Next = &store.Generation{Number: 2, KeyID: "k2", KeyAlgorithm: pki.ECDSAP256, ConfigDigest: "d"}
 		subject.Record.RenewalInfo = &store.RenewalInfo{}
 		scenario := scenarioOf(day, SimulatedIssuer{})
-		r := newRehearsal(subject, &scenario, nil)
-		r.now = drillStart
+		tl, err := newTimeline([]*Subject{subject}, &scenario, nil, capacityOf([]*Subject{subject}))
+		require.NoError(t, err)
+		r := tl.all[0]
 		if err := r.do(action{step: s}); err != nil {
 			require.NotContains(t, err.Error(), "does not know", "step %s", s)
 		}
@@ -312,20 +313,39 @@ func TestDrillOfShortOutages(t *testing.T) {
 	})
 }
 
-// BenchmarkDrill is ten thousand certificates over four hundred days with an
-// outage of a month.
+// BenchmarkDrill is ten thousand certificates over four hundred days: with an
+// outage of a month, and with a host that is off until shortly before all of them
+// expire within three days, so that many do for want of turns, and of slots.
 func BenchmarkDrill(b *testing.B) {
-	var subjects []*Subject
-	for i := range 10_000 {
-		s := inServiceSubject(fmt.Sprintf("c%05d", i), 90*day, time.Duration(i)*60*day/10_000)
-		s.Issuers[0].Informed = true
-		s.Record.RenewalInfo = &store.RenewalInfo{CheckAgainAt: drillStart}
-		subjects = append(subjects, s)
-	}
-	for b.Loop() {
-		f, err := Drill(subjects, scenarioOf(400*day, SimulatedIssuer{Down: 30 * day, Why: "it is down", Brokered: true}))
-		if err != nil || len(f.Certificates) != len(subjects) {
-			b.Fatal(err)
-		}
+	off := scenarioOf(400*day, SimulatedIssuer{Takes: 30 * time.Second})
+	off.HostDown = 29 * day
+	for _, c := range []struct {
+		name     string
+		youngest time.Duration // the oldest is 60 days old
+		limits   Limits
+		slots    int
+		scenario Scenario
+	}{
+		{"brokered and down", 0, Limits{}, 25, scenarioOf(400*day, SimulatedIssuer{Down: 30 * day, Why: "it is down", Brokered: true})},
+		{"down", 0, Limits{OrdersPerHour: 100}, 25, scenarioOf(400*day, SimulatedIssuer{Down: 30 * day, Why: "it is down", Takes: 30 * time.Second})},
+		{"short of turns", 58 * day, Limits{OrdersPerHour: 50}, 25, off},
+		{"short of slots", 58 * day, Limits{}, 1, off},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var subjects []*Subject
+			for i := range 10_000 {
+				s := inServiceSubject(fmt.Sprintf("c%05d", i), 90*day, c.youngest+time.Duration(i)*(60*day-c.youngest)/10_000)
+				s.Issuers[0].Informed, s.Issuers[0].Limits, s.Concurrency = true, c.limits, c.slots
+				s.Record.RenewalInfo = &store.RenewalInfo{CheckAgainAt: drillStart}
+				subjects = append(subjects, s)
+			}
+			for b.Loop() {
+				f, err := Drill(subjects, c.scenario)
+				if err != nil || len(f.Certificates) != len(subjects) {
+					b.Fatal(err)
+				}
+				b.Logf("shortages %+v, raises %+v", f.Shortages, f.Raises)
+			}
+		})
 	}
 }

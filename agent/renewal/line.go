@@ -15,11 +15,11 @@ import (
 type Limits struct {
 	// OrdersPerHour is how many orders are begun in the long run, and Burst how
 	// many may follow each other at once after a quiet time; 0 is two hours' worth.
-	OrdersPerHour int
-	Burst         int
+	OrdersPerHour int `json:"orders_per_hour,omitempty"`
+	Burst         int `json:"burst,omitempty"`
 	// Concurrency is how many certificates that are to be of this issuer are
 	// worked on at the same time.
-	Concurrency int
+	Concurrency int `json:"concurrency,omitempty"`
 }
 
 func (l Limits) interval() time.Duration { return time.Hour / time.Duration(l.OrdersPerHour) }
@@ -261,30 +261,31 @@ func (l *line) accepted() (changed bool) {
 	return changed
 }
 
-// called lists those whose turn it is, the first first.
+// called lists those whose turn it is, the first first. In each lane turns come in
+// its order, so that it costs no look at those behind the first that has none; but
+// a pause ends for each at a moment of its own.
 func (l *line) called(limits func(name string) (Limits, bool), now time.Time) []string {
 	type call struct {
 		name  string
 		ahead int
 	}
 	var calls []call
-	beyond := !overdrawn.next(l.OverdrawnAt, 0, now).After(now)
-	spent := false
-	for name, w := range l.waiting.byName {
-		if spent && (!beyond || !w.presses(now)) {
-			continue // without a search for its place
+	var gone []string
+	l.waiting.refresh(now)
+	for _, lane := range l.waiting.lanes {
+		for _, w := range lane {
+			of, ok := limits(w.name)
+			if !ok {
+				gone = append(gone, w.name)
+			} else if !l.turnOf(w, of, now).After(now) {
+				calls = append(calls, call{w.name, l.ahead(w, now)})
+			} else if !l.Paused {
+				break
+			}
 		}
-		of, ok := limits(name)
-		if !ok {
-			l.waiting.remove(name)
-			continue
-		}
-		if spent = l.next(of, 0, now).After(now); spent && !beyond {
-			return nil
-		}
-		if !l.turnOf(w, of, now).After(now) {
-			calls = append(calls, call{name, l.ahead(w, now)})
-		}
+	}
+	for _, name := range gone {
+		l.waiting.remove(name)
 	}
 	slices.SortFunc(calls, func(a, b call) int { return cmp.Compare(a.ahead, b.ahead) })
 	names := make([]string, len(calls))
@@ -292,4 +293,16 @@ func (l *line) called(limits func(name string) (Limits, bool), now time.Time) []
 		names[i] = c.name
 	}
 	return names
+}
+
+// nextCall is the next moment at which called may say something else than now,
+// if nobody comes or goes.
+func (l *line) nextCall(limits Limits, now time.Time) time.Time {
+	at := l.waiting.until
+	for _, other := range []time.Time{l.next(limits, 0, now), overdrawn.next(l.OverdrawnAt, 0, now), l.ProbeAt, l.LimitedUntil} {
+		if other.After(now) && other.Before(at) {
+			at = other
+		}
+	}
+	return at
 }

@@ -1,7 +1,6 @@
 package renewal
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,47 +8,55 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/agent/deploy"
-	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/wire"
 )
 
-const (
-	// rehearsalTick is the least that passes between two visits, like a tick of
-	// the engine.
-	rehearsalTick = time.Second
-	// pendingLook is how often a waiting order is looked at in a drill. Its
-	// result wakes it besides.
-	pendingLook = time.Hour
-)
+// rehearsalTick is the least that passes between two visits, like a tick of the
+// engine.
+const rehearsalTick = time.Second
 
 var errRefuses = errors.New("its deployment fails at the beginning of the drill, and goes on failing")
 
-// rehearsal is one certificate of a drill, with a clock of its own.
+// rehearsal is one certificate of a drill.
 type rehearsal struct {
 	m   *managed
 	rec *store.Certificate
 	// probed and refuses are by the id of the deployment.
 	probed, refuses map[string]bool
 
+	t        *timeline
 	scenario *Scenario
 	seen     map[string]validity // by issuer
 	draw     func() float64
-	up, end  time.Time // of the host being on, and of the drill
-	now      time.Time
+	up       time.Time // when the host is on
 	keys     int
 	lastFail string
+
+	// at is when it is due, or when the call ends that is under way (calling);
+	// place is that in the schedule, below zero while it is not there.
+	at      time.Time
+	place   int
+	calling bool
+	// dueAt is since when it waits for a slot, zero if it does not; forTurn says
+	// that it waits for a turn, and waited for what a call had to wait before.
+	dueAt   time.Time
+	forTurn bool
+	waited  string
+	passed  time.Time // until when it was noted what is served
+	// expiry is that of what is served, unless the record was changed since.
+	expiry  time.Time
+	changed bool
 
 	prospect Prospect
 	days     map[int]*Day // by number from the beginning
 }
 
-func newRehearsal(s *Subject, scenario *Scenario, seen map[string]validity) *rehearsal {
+func newRehearsal(s *Subject, scenario *Scenario, seen map[string]validity, t *timeline) *rehearsal {
 	r := &rehearsal{
 		m: s.managed(), rec: s.record(), probed: make(map[string]bool), refuses: make(map[string]bool),
-		scenario: scenario, seen: seen, draw: scenario.drawsFor(s.Record.Name),
-		up: scenario.From.Add(scenario.HostDown), end: scenario.From.Add(scenario.Span),
-		days: make(map[int]*Day),
+		t: t, scenario: scenario, seen: seen, draw: scenario.drawsFor(s.Record.Name),
+		up: t.now, passed: t.now, changed: true, place: -1, days: make(map[int]*Day),
 	}
 	for _, p := range s.Places {
 		r.probed[p.ID] = p.Probed
@@ -60,48 +67,50 @@ func newRehearsal(s *Subject, scenario *Scenario, seen map[string]validity) *reh
 	return r
 }
 
-// run visits the certificate whenever the schedule says so.
-func (r *rehearsal) run() error {
-	for r.now = r.up; r.now.Before(r.end); {
-		if err := untilWaiting(r.step); err != nil {
-			return fmt.Errorf("certificate %q at %s: %w", r.prospect.Name, stamp(r.now), err)
-		}
-		if r.rec.NeedsAttention != "" && r.prospect.AttentionAt.IsZero() {
-			r.prospect.AttentionAt, r.prospect.Attention = r.now, r.rec.NeedsAttention
-			r.day().Attention++
-		}
-		next := r.rec.NextAction
-		if earliest := r.now.Add(rehearsalTick); next.Before(earliest) {
-			next = earliest
-		}
-		r.serve(next)
-		r.now = next
+func (r *rehearsal) noteAttention() {
+	if r.rec.NeedsAttention != "" && r.prospect.AttentionAt.IsZero() {
+		r.prospect.AttentionAt, r.prospect.Attention = r.t.now, r.rec.NeedsAttention
+		r.day().Attention++
 	}
-	r.prospect.Unserved = r.unserved()
-	return nil
 }
 
-// serve lets time pass with what is in service now.
-func (r *rehearsal) serve(until time.Time) {
-	if until.After(r.end) {
-		until = r.end
+// pass lets time pass with what is in service now.
+func (r *rehearsal) pass(until time.Time) {
+	if until.After(r.t.end) {
+		until = r.t.end
 	}
-	expiry, _ := r.rec.Served()
+	from := r.passed
+	if !from.Before(until) {
+		return
+	}
+	r.passed = until
+	if r.changed {
+		r.changed = false
+		r.expiry, _ = r.rec.Served()
+	}
+	expiry := r.expiry
 	if expiry.IsZero() || !expiry.Before(until) {
 		return
 	}
-	if expiry.Before(r.now) {
-		expiry = r.now
-	}
 	if r.prospect.ExpiredAt.IsZero() {
-		r.prospect.ExpiredAt, r.prospect.Why = expiry, r.reason()
-		r.dayOf(expiry).Expired++
+		r.prospect.Why, r.prospect.Wants = r.reason(expiry)
+		r.t.short = r.t.short || r.prospect.Wants != ""
+		r.prospect.ExpiredAt = later(expiry, from)
+		r.dayOf(r.prospect.ExpiredAt).Expired++
 	}
-	r.prospect.ExpiredFor += until.Sub(expiry).Seconds()
+	r.prospect.ExpiredFor += until.Sub(later(expiry, from)).Seconds()
 }
 
-// reason says why an expired certificate is served now.
-func (r *rehearsal) reason() string {
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// reason says why a certificate is served that has expired at that moment, and
+// which limit it waited for, "" if for none.
+func (r *rehearsal) reason(at time.Time) (why, wants string) {
 	var places []string
 	for _, d := range r.m.Deployments {
 		if r.refuses[d.ID] {
@@ -109,22 +118,53 @@ func (r *rehearsal) reason() string {
 		}
 	}
 	name := r.orderedAt()
-	if isRevoked(r.rec.Current) && len(places) == 0 && !r.scenario.away(name, r.now) {
-		return "it is revoked, and not replaced yet"
+	wants = r.wants(at)
+	if isRevoked(r.rec.Current) && len(places) == 0 && !r.scenario.away(name, at) {
+		return "it is revoked, and not replaced yet", ""
 	}
 	switch back := r.scenario.back(name); {
 	case len(places) > 0:
-		return "the deployment " + strings.Join(places, ", ") + " fails now and keeps an older certificate"
+		return "the deployment " + strings.Join(places, ", ") + " fails now and keeps an older certificate", ""
 	case r.scenario.Issuers[name].Refuses != nil:
-		return fmt.Sprintf("its issuer %s issues nothing to this host: %s", name, r.scenario.Issuers[name].Refuses)
-	case r.now.Before(back):
-		return fmt.Sprintf("its issuer %s cannot be reached until %s: %s", name, stamp(back), r.scenario.Issuers[name].Why)
+		return fmt.Sprintf("its issuer %s issues nothing to this host: %s", name, r.scenario.Issuers[name].Refuses), ""
+	case at.Before(back):
+		return fmt.Sprintf("its issuer %s cannot be reached until %s: %s", name, stamp(back), r.scenario.Issuers[name].Why), ""
+	case wants != "":
+		return fmt.Sprintf("it waits while others are renewed, and its turn comes too late: %s is %d", wants, r.t.capacity.of(wants)), wants
 	case r.prospect.Renewals == 0 && r.up.After(r.scenario.From):
-		return "the host is off until " + stamp(r.up)
+		return "the host is off until " + stamp(r.up), ""
+	case r.t.turns.pausedAt(name, at):
+		return fmt.Sprintf("its issuer %s has said that it takes nothing new", name), ""
 	case r.scenario.Issuers[name].Delay > 0:
-		return fmt.Sprintf("its issuer %s takes %s to issue", name, r.scenario.Issuers[name].Delay)
+		return fmt.Sprintf("its issuer %s takes %s to issue", name, r.scenario.Issuers[name].Delay), ""
 	}
-	return "its renewal comes too late: " + r.lastFail
+	return "its renewal comes too late: " + r.lastFail, ""
+}
+
+// wants is the limit for which it waits at that moment, although its issuer could
+// be reached; "" if it is none, or if no limit could have helped.
+func (r *rehearsal) wants(at time.Time) string {
+	name := r.orderedAt()
+	switch {
+	case !at.After(r.up):
+		return "" // it had expired when the host came back
+	case !r.dueAt.IsZero() && !at.Before(r.dueAt):
+		return r.slotLimit()
+	case r.calling:
+		return r.waited
+	case r.forTurn && !r.t.turns.pausedAt(name, at):
+		return ordersLimit(name)
+	}
+	return ""
+}
+
+// slotLimit is what bounds how many certificates are worked on with this one.
+func (r *rehearsal) slotLimit() string {
+	first := r.m.first()
+	if own := first.Limits.Concurrency; own > 0 && own <= r.t.capacity.concurrency {
+		return concurrencyLimit(first.Name)
+	}
+	return hostConcurrency
 }
 
 func (r *rehearsal) unserved() string {
@@ -140,7 +180,7 @@ func (r *rehearsal) unserved() string {
 	return strings.Join(places, ", ")
 }
 
-func (r *rehearsal) day() *Day { return r.dayOf(r.now) }
+func (r *rehearsal) day() *Day { return r.dayOf(r.t.now) }
 
 func (r *rehearsal) dayOf(at time.Time) *Day {
 	first := r.scenario.From.Truncate(24 * time.Hour)
@@ -151,15 +191,59 @@ func (r *rehearsal) dayOf(at time.Time) *Day {
 	return r.days[number]
 }
 
-func (r *rehearsal) facts() facts { return facts{now: r.now, verifyAt: r.end} }
+func (r *rehearsal) facts() facts {
+	return facts{now: r.t.now, verifyAt: r.t.end, turn: r.t.turns.at, would: r.t.turns.would}
+}
 
 // step is one step of a visit: what the engine decides, with simulated effects,
 // and what follows from it in the record.
 func (r *rehearsal) step() (waits bool, err error) {
 	next := decide(r.rec, r.m, r.facts())
+	r.noteWait(next)
+	if next.step == stepWait {
+		if !next.forTurn {
+			r.t.turns.leave(r.m.Name)
+		}
+		if !r.rec.NextAction.Equal(next.until) {
+			settle(r.rec, r.m, r.facts())
+		}
+		return true, nil
+	}
+	if next.step == stepOrder {
+		if takes := r.scenario.Issuers[r.orderedAt()].Takes; takes > 0 {
+			r.calling, r.at = true, r.t.now.Add(takes)
+			return true, nil // it goes on when that has passed
+		}
+	}
+	r.changed = true
 	err = r.do(next)
 	settle(r.rec, r.m, r.facts())
-	return next.step == stepWait, err
+	return false, err
+}
+
+// noteWait keeps what the certificate waits for, or had to wait for before its
+// call of an issuer.
+func (r *rehearsal) noteWait(next action) {
+	r.forTurn = next.forTurn
+	switch {
+	case next.forTurn:
+		r.waited = ordersLimit(r.orderedAt())
+	case !r.dueAt.IsZero() && r.dueAt.Before(r.t.now) && r.waited == "":
+		r.waited = r.slotLimit()
+	case next.step == stepFinish:
+		r.waited = ""
+	}
+}
+
+// conclude ends the call of an issuer, and goes on with what follows from it.
+func (r *rehearsal) conclude() error {
+	r.calling, r.changed = false, true
+	err := r.order()
+	settle(r.rec, r.m, r.facts())
+	if err != nil {
+		return err
+	}
+	return untilWaiting(r.step)
 }
 
 func (r *rehearsal) do(next action) error {
@@ -167,9 +251,12 @@ func (r *rehearsal) do(next action) error {
 	case stepWait, stepNote:
 		return nil // settling is all
 	case stepBegin:
+		if ok, err := r.t.turns.take(r.m.asked(r.rec), r.rec, r.t.now); !ok || err != nil {
+			return err
+		}
 		r.keys++
 		id := "drill-" + strconv.Itoa(r.keys)
-		return begun(r.rec, r.m, id, id, r.now)
+		return begun(r.rec, r.m, id, id, r.t.now)
 	case stepOrder:
 		return r.order()
 	case stepAbandon:
@@ -181,15 +268,16 @@ func (r *rehearsal) do(next action) error {
 		return r.deploy(r.rec.Current, next.ids)
 	case stepFinish:
 		if r.prospect.RenewedAt.IsZero() {
-			r.prospect.RenewedAt = r.now
+			r.prospect.RenewedAt = r.t.now
 		}
 		r.prospect.Renewals++
 		r.day().Renewed++
 		g := r.rec.Next
-		renewAt, checkAt := moments(g, r.now, r.draw(), r.draw())
+		renewAt, checkAt := moments(g, r.t.now, r.draw(), r.draw())
 		return finished(r.rec, g, renewAt, checkAt)
 	case stepGoOver:
 		wentOver(r.rec, next.issuer)
+		r.t.turns.leaveOthers(r.m.Name, next.issuer)
 		return nil
 	case stepRetire:
 		retired(r.rec)
@@ -203,120 +291,19 @@ func (r *rehearsal) do(next action) error {
 	return fmt.Errorf("a drill does not know the step %q; this is a bug, report it", next.step)
 }
 
-// orderedAt names the issuer that is asked, or would be.
-func (r *rehearsal) orderedAt() string {
-	if next := r.rec.Next; next != nil && next.Issuer != "" {
-		return next.Issuer
-	}
-	return r.m.asked(r.rec).Name
-}
-
-// order asks the simulated issuer, which remembers in the order's state when the
-// certificate will be ready.
-func (r *rehearsal) order() error {
-	name := r.orderedAt()
-	iss := r.scenario.Issuers[name]
-	if iss.Refuses != nil {
-		refused := *iss.Refuses
-		if refused.Class == issuer.ClassPending {
-			refused.RetryAfter = pendingLook
-		}
-		r.fail(&refused)
-		return nil
-	}
-	if back := r.scenario.back(name); r.now.Before(back) {
-		down := &issuer.Error{Class: issuer.ClassRetry, Err: errors.New(iss.Why)}
-		if iss.Brokered {
-			down.Class, down.RetryAfter, down.Committed = issuer.ClassPending, min(back.Sub(r.now), pendingLook), true
-		}
-		r.fail(down)
-		return nil
-	}
-	ready := r.now.Add(iss.Delay)
-	if stored := r.rec.OrderState; len(stored) == 0 || json.Unmarshal(stored, &ready) != nil {
-		// A new order, or one of the real issuer, about which nothing is known.
-		state, err := json.Marshal(ready)
-		if err != nil {
-			return fmt.Errorf("state of a simulated order: %w", err)
-		}
-		if err := placed(r.rec, r.rec.OrderID, state); err != nil {
-			return err
-		}
-	}
-	if wait := ready.Sub(r.now); wait > 0 {
-		r.fail(&issuer.Error{Class: issuer.ClassPending, RetryAfter: min(wait, pendingLook), Committed: true, Err: errors.New("the authority is still at it")})
-		return nil
-	}
-	typical := r.typical(name)
-	life := typical.lifetime
-	if r.m.Lifetime > 0 {
-		life = min(life, r.m.Lifetime+typical.backdate)
-	}
-	begin := r.now.Add(-typical.backdate)
-	return issued(r.rec, r.rec.OrderID, store.Generation{
-		ChainPEM: omitted, Serial: r.rec.OrderID, Fingerprint: r.rec.OrderID,
-		NotBefore: begin, NotAfter: begin.Add(life),
-	}, r.now)
-}
-
-// typical is what the certificates of an issuer are like.
-func (r *rehearsal) typical(name string) validity {
-	v := r.seen[name]
-	if asked := r.scenario.Issuers[name].Lifetime; asked > 0 {
-		v = validity{lifetime: asked}
-	}
-	if v.lifetime <= v.backdate {
-		v = validity{lifetime: defaultLifetime}
-	}
-	return v
-}
-
-func (r *rehearsal) fail(failed *issuer.Error) {
-	if did := orderFailed(r.rec, r.m, issuerFailure(failed), r.now, r.draw()); did.counted {
-		r.failed(failed.Error())
-	}
-}
-
-func (r *rehearsal) failed(why string) {
-	r.lastFail = why
-	r.prospect.LastError = why
-	r.prospect.Failures++
-	r.day().Failures++
-}
-
 // deploy puts a pair into service where that does not fail already.
 func (r *rehearsal) deploy(g *store.Generation, ids []string) error {
 	for _, id := range ids {
 		if r.refuses[id] {
-			if err := deploymentFailed(r.rec, id, g, errRefuses, r.now, r.draw()); err != nil {
+			if err := deploymentFailed(r.rec, id, g, errRefuses, r.t.now, r.draw()); err != nil {
 				return err
 			}
 			r.failed("deployment " + id + ": " + errRefuses.Error())
 			continue
 		}
-		if err := deploymentDone(r.rec, id, g, &deploy.Report{Changed: true, Verified: r.probed[id]}, r.now); err != nil {
+		if err := deploymentDone(r.rec, id, g, &deploy.Report{Changed: true, Verified: r.probed[id]}, r.t.now); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// askAuthority lets the authority repeat what it said, if it can be reached. Of
-// a certificate about which it said nothing it is not asked again: nothing would
-// come of it but time spent.
-func (r *rehearsal) askAuthority() {
-	name := r.m.issuerOf(r.rec.Current)
-	kept := r.rec.RenewalInfo
-	// Errors leave the record's moments as they are, which is all that counts.
-	switch {
-	case r.scenario.away(name, r.now):
-		_, _ = applyRenewalInfo(r.rec, nil, errors.New(r.scenario.Issuers[name].Why), r.now, r.draw())
-	case kept.SelectedAt.IsZero():
-		r.rec.RenewalInfo = nil
-	default:
-		info := &issuer.RenewalInfo{
-			WindowStart: kept.WindowStart, WindowEnd: kept.WindowEnd, ExplanationURL: kept.ExplanationURL, RetryAfter: maxInfoPause,
-		}
-		_, _ = applyRenewalInfo(r.rec, info, nil, r.now, r.draw())
-	}
 }

@@ -174,6 +174,11 @@ func TestALongLineCostsLittle(t *testing.T) {
 		look(drillStart.Add(time.Second))
 		require.Len(t, turns.lines["ca"].waiting.byName, n)
 		perCertificate[n] = turns.lines["ca"].waiting.compared / n
+		// Who is called when one turn has come is found without a look at the others.
+		turns.lines["ca"].waiting.compared = 0
+		called := turns.called(func(string, string) (Limits, bool) { return limits, true }, drillStart.Add(time.Second+limits.interval()))
+		require.Len(t, called, 1)
+		require.LessOrEqual(t, turns.lines["ca"].waiting.compared, 200)
 	}
 	counts.Report(t, "line-comparisons", perCertificate[10_000], "comparisons for each of 10000 certificates that come to a line and are looked at again")
 	// Twice as many digits are twice as many comparisons, and a few searches each.

@@ -118,26 +118,56 @@ type queue struct {
 	names  []string
 }
 
+// queues are those of all issuers, in the order in which something of them was due.
+type queues struct {
+	byIssuer map[string]*queue
+	order    []*queue
+}
+
+func newQueues() *queues { return &queues{byIssuer: make(map[string]*queue)} }
+
+// add puts a certificate at the end of the queue of its issuer.
+func (all *queues) add(m *managed, name string) {
+	first := m.first()
+	q := all.byIssuer[first.Name]
+	if q == nil {
+		q = &queue{issuer: first.Name}
+		all.byIssuer[first.Name] = q
+		all.order = append(all.order, q)
+	}
+	q.limit = first.Limits.Concurrency
+	q.names = append(q.names, name)
+}
+
+// begin begins what the queues hold, one of each issuer in turn, as far as there
+// are slots, and returns how many are left. Each is begun in a slot that is taken.
+func (all *queues) begin(s *slots, stopped func() bool, one func(issuer, name string)) (left int) {
+	for going := true; going; {
+		going, left = false, 0
+		for _, q := range all.order {
+			if len(q.names) > 0 && !stopped() && s.takeUpTo(q.issuer, q.limit) {
+				name := q.names[0]
+				q.names = q.names[1:]
+				one(q.issuer, name)
+				going = true
+			}
+			left += len(q.names)
+		}
+	}
+	return left
+}
+
 // queues sorts names by issuer and keeps their order.
-func (e *Engine) queues(names []string) []*queue {
-	byIssuer := make(map[string]*queue)
-	var order []*queue
+func (e *Engine) queues(names []string) *queues {
+	all := newQueues()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, name := range names {
-		m, ok := e.workable(name)
-		if !ok {
-			continue // its record does not follow the configuration yet
+		if m, ok := e.workable(name); ok { // otherwise its record does not follow the configuration yet
+			all.add(m, name)
 		}
-		q := byIssuer[m.first().Name]
-		if q == nil {
-			q = &queue{issuer: m.first().Name, limit: m.first().Limits.Concurrency}
-			byIssuer[m.first().Name] = q
-			order = append(order, q)
-		}
-		q.names = append(q.names, name)
 	}
-	return order
+	return all
 }
 
 // issuerNames lists the issuers that managed certificates use.

@@ -27,6 +27,9 @@ type Subject struct {
 	KeyAlgorithm pki.KeyAlgorithm   `json:"key_algorithm"`
 	Lifetime     time.Duration      `json:"lifetime,omitempty"` // nanoseconds; 0 leaves it to the issuer
 	Places       []Place            `json:"places,omitempty"`   // in configured order
+	// Concurrency is how many certificates of the host are worked on at the same
+	// time. It is the same for all of them.
+	Concurrency int `json:"concurrency"`
 }
 
 // SubjectIssuer is one of the issuers of a Subject.
@@ -35,6 +38,10 @@ type SubjectIssuer struct {
 	Kind string `json:"kind"`
 	// Informed says that it may suggest when to renew (RFC 9773).
 	Informed bool `json:"informed,omitempty"`
+	// Limits and Turns are what this host asks of the issuer at most, and how far
+	// that is used up. They are the same wherever the issuer is named.
+	Limits Limits      `json:"limits,omitzero"`
+	Turns  store.Turns `json:"turns,omitzero"`
 }
 
 // Place is one deployment of a Subject.
@@ -48,10 +55,10 @@ type Place struct {
 const omitted = `{}`
 
 // Subjects hands out a copy of every managed certificate, by name, and stops at
-// the first error of yield, which it returns. Each copy is consistent in itself;
-// no decision depends on two of them.
+// the first error of yield, which it returns. Each copy is consistent in itself.
+// What they have in common, the turns of the issuers, is that of the beginning.
 func (e *Engine) Subjects(yield func(*Subject) error) error {
-	now := e.configured()
+	now, concurrency, used := e.configured(), e.currentPace().Concurrency, e.turns.used()
 	for _, name := range now.names {
 		rec, found, err := e.cfg.Store.Certificate(name)
 		if err != nil {
@@ -61,19 +68,29 @@ func (e *Engine) Subjects(yield func(*Subject) error) error {
 		if !found {
 			rec = unknown(m)
 		}
-		if err := yield(subjectOf(m, rec)); err != nil {
+		if err := yield(subjectOf(m, rec, concurrency, used)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// SubjectsOf does what Engine.Subjects does for a configuration and records that
-// no engine works on, such as those of an agent that is stopped. The records
-// become the subjects', as a start at now would make them.
-func SubjectsOf(list []Managed, records []*store.Certificate, now time.Time) ([]*Subject, error) {
-	known := make(map[string]*store.Certificate, len(records))
-	for _, rec := range records {
+// Rest is what an agent that is stopped has left.
+type Rest struct {
+	Records []*store.Certificate
+	Turns   map[string]store.Turns // by issuer
+}
+
+// SubjectsOf does what Engine.Subjects does for a configuration and what is stored
+// while no engine works on it. The records become the subjects', as a start at now
+// would make them.
+func SubjectsOf(list []Managed, rest Rest, concurrency int, now time.Time) ([]*Subject, error) {
+	pace, err := Pace{Concurrency: concurrency}.checked()
+	if err != nil {
+		return nil, fmt.Errorf("renewal: %w", err)
+	}
+	known := make(map[string]*store.Certificate, len(rest.Records))
+	for _, rec := range rest.Records {
 		known[rec.Name] = rec
 	}
 	subjects := make([]*Subject, 0, len(list))
@@ -87,7 +104,7 @@ func SubjectsOf(list []Managed, records []*store.Certificate, now time.Time) ([]
 			rec = unknown(m)
 		}
 		reconciled(rec, m, now, 0)
-		subjects = append(subjects, subjectOf(m, rec))
+		subjects = append(subjects, subjectOf(m, rec, pace.Concurrency, rest.Turns))
 	}
 	return subjects, nil
 }
@@ -97,13 +114,13 @@ func unknown(m *managed) *store.Certificate {
 	return &store.Certificate{Name: m.Name, Names: m.Names, Issuer: m.first().Name, IssuerKind: m.first().Issuer.Kind(), Phase: store.PhaseIdle}
 }
 
-func subjectOf(m *managed, rec *store.Certificate) *Subject {
+func subjectOf(m *managed, rec *store.Certificate, concurrency int, used map[string]store.Turns) *Subject {
 	s := &Subject{
-		Record: rec, ConfigDigest: m.digest, KeyAlgorithm: m.KeyAlgorithm, Lifetime: m.Lifetime,
+		Record: rec, ConfigDigest: m.digest, KeyAlgorithm: m.KeyAlgorithm, Lifetime: m.Lifetime, Concurrency: concurrency,
 	}
 	for _, i := range m.Issuers {
 		_, informed := i.Issuer.(issuer.RenewalInformer)
-		s.Issuers = append(s.Issuers, SubjectIssuer{Name: i.Name, Kind: i.Issuer.Kind(), Informed: informed})
+		s.Issuers = append(s.Issuers, SubjectIssuer{Name: i.Name, Kind: i.Issuer.Kind(), Informed: informed, Limits: i.Limits, Turns: used[i.Name]})
 	}
 	for _, d := range m.Deployments {
 		s.Places = append(s.Places, Place{ID: d.ID, Probed: d.Target.Probed()})
@@ -139,7 +156,7 @@ func (s *Subject) managed() *managed {
 		if i.Informed {
 			stand = informedStandIn{standIn{kind: i.Kind}}
 		}
-		m.Issuers = append(m.Issuers, NamedIssuer{Name: i.Name, Issuer: stand})
+		m.Issuers = append(m.Issuers, NamedIssuer{Name: i.Name, Issuer: stand, Limits: i.Limits})
 	}
 	for _, p := range s.Places {
 		m.Deployments = append(m.Deployments, Deployment{ID: p.ID})

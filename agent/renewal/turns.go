@@ -11,7 +11,7 @@ import (
 // turns keep the lines of all issuers. A turn is stored as used before the order
 // is begun: a crash in between costs a turn, and never an order too many.
 type turns struct {
-	store Store
+	store turnStore
 
 	saving sync.Mutex // held from a change until it is stored; taken before mu
 
@@ -19,7 +19,13 @@ type turns struct {
 	lines map[string]*line
 }
 
-func newTurns(st Store) *turns { return &turns{store: st, lines: make(map[string]*line)} }
+// turnStore is what turns need of a Store.
+type turnStore interface {
+	Turns() (map[string]store.Turns, error)
+	SaveTurns(all map[string]store.Turns) error
+}
+
+func newTurns(st turnStore) *turns { return &turns{store: st, lines: make(map[string]*line)} }
 
 // load takes up what is stored.
 func (t *turns) load() error {
@@ -33,6 +39,24 @@ func (t *turns) load() error {
 		t.line(issuer).Turns = state
 	}
 	return nil
+}
+
+// used is how far the budgets of all issuers are used up.
+func (t *turns) used() map[string]store.Turns {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inUse()
+}
+
+// inUse is used with t.mu held.
+func (t *turns) inUse() map[string]store.Turns {
+	all := make(map[string]store.Turns, len(t.lines))
+	for name, l := range t.lines {
+		if l.Turns != (store.Turns{}) {
+			all[name] = l.Turns
+		}
+	}
+	return all
 }
 
 // line is the one of an issuer. Call with t.mu held.
@@ -53,12 +77,7 @@ func (t *turns) change(issuer string, fn func(l *line) (keep bool)) error {
 	keep := fn(t.line(issuer))
 	var all map[string]store.Turns
 	if keep {
-		all = make(map[string]store.Turns, len(t.lines))
-		for name, l := range t.lines {
-			if l.Turns != (store.Turns{}) {
-				all[name] = l.Turns
-			}
-		}
+		all = t.inUse()
 	}
 	t.mu.Unlock()
 	if !keep {
@@ -160,6 +179,31 @@ func (t *turns) called(limits func(issuer, name string) (Limits, bool), now time
 		}
 	}
 	return names
+}
+
+// nextCall is when a turn may come for somebody who waits and is called no more
+// now; the zero time if nobody waits.
+func (t *turns) nextCall(limits map[string]Limits, now time.Time) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var first time.Time
+	for issuer, l := range t.lines {
+		if len(l.waiting.byName) == 0 {
+			continue
+		}
+		if at := l.nextCall(limits[issuer], now); first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}
+
+// pausedAt reports whether an issuer has said that it takes nothing new then.
+func (t *turns) pausedAt(issuer string, at time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.lines[issuer]
+	return l != nil && l.Paused && l.limited(at)
 }
 
 // takeTurn takes a turn for a new order. Without one it is stored when the turn

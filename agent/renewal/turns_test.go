@@ -389,7 +389,7 @@ func TestTheLineStaysInOrder(t *testing.T) {
 		now := noon
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(-20, 60).Draw(t, "minutes")) * time.Minute)
-			name := fmt.Sprint(rapid.IntRange(0, 12).Draw(t, "name"))
+			name := fmt.Sprint(rapid.IntRange(0, 40).Draw(t, "name"))
 			if rapid.IntRange(0, 3).Draw(t, "leaves") == 0 {
 				l.waiting.remove(name)
 			} else {

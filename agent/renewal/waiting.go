@@ -131,12 +131,46 @@ func (q *waiting) compare(a, b *wish, now time.Time) int {
 	return cmp.Or(cmp.Compare(a.urgency(now), b.urgency(now)), a.failedAt.Compare(b.failedAt), a.notAfter.Compare(b.notAfter), cmp.Compare(a.name, b.name))
 }
 
-// refresh makes the order that of now.
+// refresh makes the order that of now. Only the wishes of which a moment lies
+// between are put into their place anew, unless these are many.
 func (q *waiting) refresh(now time.Time) {
 	if !now.Before(q.from) && now.Before(q.until) {
 		return
 	}
+	from, until := q.from, q.until
+	lies := func(at time.Time) bool { return !at.Before(until) && !at.After(now) }
+	if now.Before(from) {
+		lies = func(at time.Time) bool { return at.After(now) && !at.After(from) }
+	}
+	var moved []*wish
+	kept := 0
 	q.from, q.until = time.Time{}, now.Add(math.MaxInt64)
+	for i, in := range q.lanes {
+		stay := in[:0]
+		for _, w := range in {
+			q.span(w, now)
+			if lies(w.lateAt) || lies(w.notAfter) {
+				moved = append(moved, w)
+			} else {
+				stay = append(stay, w)
+			}
+		}
+		clear(in[len(stay):])
+		q.lanes[i] = stay
+		kept += len(stay)
+	}
+	if kept+len(moved) < len(q.byName) || len(moved) > kept/8 {
+		q.rebuild(now)
+		return
+	}
+	for _, w := range moved {
+		in := &q.lanes[w.lane(now)]
+		*in = slices.Insert(*in, q.rank(w, now), w)
+	}
+}
+
+// rebuild sorts all wishes.
+func (q *waiting) rebuild(now time.Time) {
 	for i := range q.lanes {
 		q.lanes[i] = q.lanes[i][:0]
 	}

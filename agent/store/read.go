@@ -15,6 +15,7 @@ type AtRest struct {
 	Assignments  []wire.Assignment // as the centre wants them
 	Accepted     []wire.Assignment // as this host goes by them
 	Identity     *Identity         // nil when the host is not enrolled
+	Turns        map[string]Turns  // by issuer
 }
 
 // ReadAtRest reads the state file at path, and changes nothing: neither the file
@@ -50,7 +51,10 @@ func ReadAtRest(path string) (_ *AtRest, err error) {
 			if rest.Assignments, err = assignments(tx, bucketAssignments); err != nil {
 				return err
 			}
-			rest.Accepted, err = assignments(tx, bucketAccepted)
+			if rest.Accepted, err = assignments(tx, bucketAccepted); err != nil {
+				return err
+			}
+			rest.Turns, err = turns(tx)
 			return err
 		})
 	})

@@ -122,7 +122,7 @@ func fillState(t *testing.T, dir string, n int) {
 			Issuers: []renewal.NamedIssuer{{Name: "le", Issuer: issuer.Issuer(le)}},
 		})
 	}
-	subjects, err := renewal.SubjectsOf(managed, nil, now)
+	subjects, err := renewal.SubjectsOf(managed, renewal.Rest{}, 0, now)
 	require.NoError(t, err)
 	// A chain of the usual size.
 	chain := strings.Repeat("-----BEGIN CERTIFICATE-----\n"+strings.Repeat("MIIB", 400)+"\n-----END CERTIFICATE-----\n", 2)

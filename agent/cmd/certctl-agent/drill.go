@@ -61,12 +61,13 @@ func (s spans) Set(text string) error {
 // outages are what a drill supposes.
 type outages struct {
 	coordinator, ca, network, host, ahead span
+	takes                                 span // one call of a CA
 	issuers, delays                       spans
 	seed                                  uint64
 }
 
 func (a *agentCommand) drillCommand() *cobra.Command {
-	o := outages{ahead: span{400 * 24 * time.Hour}, issuers: spans{}, delays: spans{}}
+	o := outages{ahead: span{400 * 24 * time.Hour}, takes: span{30 * time.Second}, issuers: spans{}, delays: spans{}}
 	var output cli.Output
 	cmd := &cobra.Command{
 		Use:   "drill",
@@ -80,12 +81,19 @@ The copy comes from the running agent, or, if none runs, from the state file. Wh
 is known to be so now stays so: a coordinator that this host is not enrolled at, or
 that has retired it, issues nothing, and a deployment that fails goes on failing.
 
+All certificates are renewed together, with the limits of this host as they are
+configured: issuers.NAME.limits, of whose orders those of the last hours count as
+used, and renewal.concurrency, of which a renewal uses one while a CA is asked
+(--call-takes). Where something expires because it waits for these, the drill says
+how many certificates do, which is the first and when, and to what the limit would
+have to be raised so that nothing does: it holds the drill again with that.
+
 Exit status: 0 nothing expires and everything is in service at the end, 1
 something expires or is not in service, or the drill could not be held.`,
 		Example: `  certctl-agent drill --coordinator-down 30d --ca-down 5d
   certctl-agent drill --network-down 60d --for 90d
   certctl-agent drill --issuer-down letsencrypt=10d --issuer-delay coordinator=2d
-  certctl-agent drill --host-down 21d --output json | jq .first_expired`,
+  certctl-agent drill --host-down 21d --output json | jq '.first_expired, .shortages'`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now := time.Now()
@@ -118,6 +126,7 @@ something expires or is not in service, or the drill could not be held.`,
 	flags.Var(&o.network, "network-down", "how long the network is gone")
 	flags.Var(o.issuers, "issuer-down", "how long one issuer is gone; may be repeated")
 	flags.Var(o.delays, "issuer-delay", "how long one issuer takes from an order to its certificate; may be repeated")
+	flags.Var(&o.takes, "call-takes", "how long a CA takes to answer one call, in which a renewal uses one of renewal.concurrency")
 	flags.Var(&o.host, "host-down", "how long this host is off: it neither renews nor serves")
 	flags.Var(&o.ahead, "for", "how far to look ahead")
 	flags.Uint64Var(&o.seed, "seed", 1, "of what is drawn; the same seed draws the same")
@@ -192,7 +201,7 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, *issue
 	if rest.Identity != nil && keys.Missing(filepath.Join(s.Keys(), identityKeysName), rest.Identity.KeyID) {
 		problem = "the private key of this host's identity is missing; enrol the host with a new token: \"certctl-agent enroll --replace\""
 	}
-	subjects, err := renewal.SubjectsOf(append(managed, assigned...), rest.Certificates, now)
+	subjects, err := renewal.SubjectsOf(append(managed, assigned...), renewal.Rest{Records: rest.Certificates, Turns: rest.Turns}, s.Renewal.Concurrency, now)
 	return subjects, refusal(sync.StandingOf(rest.Identity), problem), err
 }
 
@@ -215,7 +224,7 @@ func (o *outages) scenario(subjects []*renewal.Subject, refuses *issuer.Error, n
 	for _, subject := range subjects {
 		for _, i := range subject.Issuers {
 			brokered := i.Kind == coordinator.Kind
-			simulated := renewal.SimulatedIssuer{Brokered: brokered, Delay: o.delays[i.Name]}
+			simulated := renewal.SimulatedIssuer{Brokered: brokered, Delay: o.delays[i.Name], Takes: o.takes.Duration}
 			suppose := func(down time.Duration, why string) {
 				if down > simulated.Down {
 					simulated.Down, simulated.Why = down, why
@@ -225,6 +234,7 @@ func (o *outages) scenario(subjects []*renewal.Subject, refuses *issuer.Error, n
 			suppose(o.ca.Duration, "every CA is down")
 			if brokered {
 				simulated.Refuses = refuses
+				simulated.Takes = 0 // an order is stored, and waits elsewhere
 				suppose(o.coordinator.Duration, "the coordinator is down")
 			}
 			suppose(o.issuers[i.Name], "it is down")
