@@ -27,6 +27,8 @@ func TestReadAtRestChangesNothing(t *testing.T) {
 	put(t, s, "web", epoch, epoch.Add(time.Hour))
 	put(t, s, "api", epoch, epoch.Add(time.Hour))
 	require.NoError(t, s.SaveDesired(&wire.Desired{Digest: "d", Assignments: []wire.Assignment{assignment("www", 1)}}))
+	used := map[string]Turns{"ca": {EarnedAt: epoch.Add(time.Hour), Paused: true}}
+	require.NoError(t, s.SaveTurns(used))
 	_, err = ReadAtRest(path)
 	require.ErrorIs(t, err, ErrLocked)
 	require.NoError(t, s.Close())
@@ -36,6 +38,7 @@ func TestReadAtRestChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []wire.Assignment{assignment("www", 1)}, rest.Assignments)
 	assert.Nil(t, rest.Identity)
+	assert.Equal(t, used, rest.Turns)
 	list := rest.Certificates
 	require.Len(t, list, 2)
 	assert.Equal(t, "api", list[0].Name)
