@@ -60,15 +60,20 @@ func shortages(b *strings.Builder, f *renewal.Forecast) {
 		fmt.Fprintf(b, "LIMIT: %d %s waiting for a turn (%s is %d), the first from %s on: %s\n",
 			s.Certificates, some, plain(s.Limit), s.Now, Stamp(s.First.At), plain(s.First.Certificate))
 	}
+	const instead = "renew before it comes to that (certctl-agent renew NAME), or configure fallback_issuers"
 	if len(f.Raises) == 0 {
-		fmt.Fprintln(b, "Mend: no limit that can be configured is enough; renew before it comes to that (certctl-agent renew NAME), or configure fallback_issuers")
+		fmt.Fprintln(b, "Mend: no limit that can be configured is enough; "+instead)
 		return
 	}
 	raises := make([]string, len(f.Raises))
 	for i, r := range f.Raises {
 		raises[i] = fmt.Sprintf("%s from %d to %d", plain(r.Limit), r.From, r.To)
 	}
-	fmt.Fprintf(b, "Mend: raise %s, with which nothing expires waiting (less may do); or renew before it comes to that (certctl-agent renew NAME), or configure fallback_issuers\n", strings.Join(raises, " and "))
+	left := "nothing expires waiting (less may do)"
+	if f.StillShort > 0 {
+		left = fmt.Sprintf("%d expire waiting (no limit is enough for these)", f.StillShort)
+	}
+	fmt.Fprintf(b, "Mend: raise %s, with which %s; or %s\n", strings.Join(raises, " and "), left, instead)
 }
 
 func daysTable(b *strings.Builder, days []renewal.Day) {

@@ -75,6 +75,10 @@ api          le      2027-01-13  2026-12-14     2         0                in se
 LIMIT: 2100 certificates expire waiting for a turn (issuers.le.limits.orders_per_hour is 100), the first from 2027-01-03 12:00 UTC on: mail
 LIMIT: 1 certificate expires waiting for a turn (renewal.concurrency is 1), the first from 2027-01-04 12:00 UTC on: api
 Mend: raise issuers.le.limits.orders_per_hour from 100 to 400 and renewal.concurrency from 1 to 2, with which nothing expires waiting`)
+	short.StillShort = 15
+	out.Reset()
+	require.NoError(t, RenderForecast(&out, short))
+	assert.Contains(t, out.String(), "from 1 to 2, with which 15 expire waiting (no limit is enough for these); or renew before")
 	short.Raises = nil
 	out.Reset()
 	require.NoError(t, RenderForecast(&out, short))

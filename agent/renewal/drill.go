@@ -54,10 +54,12 @@ type Forecast struct {
 	// would be within the span.
 	First *Expiry `json:"first_expired,omitempty"`
 	// Shortages are limits of this host for want of which certificates expire, the
-	// worst first, and Raises what would be enough: with all of them together
-	// nothing expires for want of any. There is none if no limit is enough.
+	// worst first, and Raises what would be enough of them; of a limit that is not
+	// among these nothing is. With all of them together StillShort certificates
+	// expire for want of any.
 	Shortages    []Shortage `json:"shortages,omitempty"`
 	Raises       []Raise    `json:"raises,omitempty"`
+	StillShort   int        `json:"still_short,omitempty"`
 	Certificates []Prospect `json:"certificates"` // by name
 	Days         []Day      `json:"days"`         // those on which something happens, in order
 }
@@ -136,7 +138,7 @@ func Drill(subjects []*Subject, scenario Scenario) (*Forecast, error) {
 	}
 	f := summarize(t.all, scenario.From, t.end)
 	f.Shortages = shortages(t.all, limits)
-	if f.Raises, err = raises(subjects, &scenario, seen, f.Shortages); err != nil {
+	if f.Raises, f.StillShort, err = raises(subjects, &scenario, seen, f.Shortages); err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
 	}
 	return f, nil

@@ -308,3 +308,31 @@ func TestDrillNamesTheLimitThatLetsCertificatesExpire(t *testing.T) {
 		assert.Zero(t, seen.expired)
 	})
 }
+
+// What no limit helps does not hide what one does. The host comes back two hours
+// before most of its certificates expire and has turns for a part of them. Twenty
+// expire within a minute, while as many as can be worked on at the same time are
+// before them.
+func TestDrillMendsWhatCanBeMended(t *testing.T) {
+	var subjects []*Subject
+	for i := range 4000 {
+		age := 60 * day
+		if i >= 3980 {
+			age += 119 * time.Minute
+		}
+		s := inServiceSubject(fmt.Sprintf("c%04d", i), 90*day, age)
+		s.Issuers[0].Limits, s.Concurrency = Limits{OrdersPerHour: 600}, maxConcurrency
+		subjects = append(subjects, s)
+	}
+	scenario := scenarioOf(31*day, SimulatedIssuer{Takes: 2 * time.Minute})
+	scenario.HostDown = 30*day - 2*time.Hour
+	f, err := Drill(subjects, scenario)
+	require.NoError(t, err)
+	require.Len(t, f.Shortages, 2)
+	assert.Equal(t, ordersLimit("ca"), f.Shortages[0].Limit)
+	assert.InDelta(t, 3980-2*600-2*600-20-2*20, f.Shortages[0].Certificates, 50)
+	assert.Equal(t, hostConcurrency, f.Shortages[1].Limit)
+	assert.Equal(t, 20, f.Shortages[1].Certificates)
+	assert.Equal(t, []Raise{{Limit: ordersLimit("ca"), From: 600, To: 1200}}, f.Raises)
+	assert.Equal(t, 20, f.StillShort)
+}

@@ -94,7 +94,9 @@ func (r *rehearsal) pass(until time.Time) {
 	}
 	if r.prospect.ExpiredAt.IsZero() {
 		r.prospect.Why, r.prospect.Wants = r.reason(expiry)
-		r.t.short = r.t.short || r.prospect.Wants != ""
+		if r.prospect.Wants != "" && r.t.stopAt != nil && r.t.stopAt(r.prospect.Wants) {
+			r.t.stop = true
+		}
 		r.prospect.ExpiredAt = later(expiry, from)
 		r.dayOf(r.prospect.ExpiredAt).Expired++
 	}

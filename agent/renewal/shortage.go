@@ -37,36 +37,54 @@ const (
 	maxOrdersPerHour = 1_000_000
 )
 
+// issuerOf is the issuer that a limit is of, "" for one of the host, and whether it
+// is that of orders.
+func issuerOf(limit string) (issuer string, orders bool) {
+	rest, ok := strings.CutPrefix(limit, "issuers.")
+	if !ok {
+		return "", false
+	}
+	if name, ok := strings.CutSuffix(rest, ordersSuffix); ok {
+		return name, true
+	}
+	return strings.TrimSuffix(rest, concurrencySuffix), false
+}
+
 // of is what a limit is.
 func (c *capacity) of(limit string) int {
-	if limit == hostConcurrency {
+	switch issuer, orders := issuerOf(limit); {
+	case issuer == "":
 		return c.concurrency
+	case orders:
+		return c.limits[issuer].OrdersPerHour
+	default:
+		return c.limits[issuer].Concurrency
 	}
-	if name, ok := strings.CutSuffix(limit, ordersSuffix); ok {
-		return c.limits[strings.TrimPrefix(name, "issuers.")].OrdersPerHour
+}
+
+func (c *capacity) set(limit string, to int) {
+	issuer, orders := issuerOf(limit)
+	l := c.limits[issuer]
+	switch {
+	case issuer == "":
+		c.concurrency = to
+		return
+	case orders:
+		l.OrdersPerHour = to
+	default:
+		l.Concurrency = to
 	}
-	return c.limits[strings.TrimPrefix(strings.TrimSuffix(limit, concurrencySuffix), "issuers.")].Concurrency
+	c.limits[issuer] = l
 }
 
 // double doubles a limit, and returns false if it is as high as can be configured.
 func (c *capacity) double(limit string) bool {
-	twice := func(n, most int) int { return min(max(2*n, 1), most) }
+	most := maxConcurrency
+	if _, orders := issuerOf(limit); orders {
+		most = maxOrdersPerHour
+	}
 	before := c.of(limit)
-	if limit == hostConcurrency {
-		c.concurrency = twice(c.concurrency, maxConcurrency)
-		return c.concurrency != before
-	}
-	if name, ok := strings.CutSuffix(limit, ordersSuffix); ok {
-		name = strings.TrimPrefix(name, "issuers.")
-		l := c.limits[name]
-		l.OrdersPerHour = twice(l.OrdersPerHour, maxOrdersPerHour)
-		c.limits[name] = l
-	} else {
-		name = strings.TrimPrefix(strings.TrimSuffix(limit, concurrencySuffix), "issuers.")
-		l := c.limits[name]
-		l.Concurrency = twice(l.Concurrency, maxConcurrency)
-		c.limits[name] = l
-	}
+	c.set(limit, min(2*before, most))
 	return c.of(limit) != before
 }
 
@@ -99,34 +117,53 @@ func shortages(rehearsals []*rehearsal, c *capacity) []Shortage {
 }
 
 // raises finds limits with which nothing would expire for want of them, by holding
-// the drill again with those doubled that something expires for want of. It is nil
-// if no limit that can be configured is enough.
-func raises(subjects []*Subject, scenario *Scenario, seen map[string]validity, found []Shortage) ([]Raise, error) {
+// the drill again with those doubled that something expires for want of. A limit of
+// which nothing that can be configured is enough is left as it is; remaining is how
+// many certificates still expire for want of one, with all others raised.
+func raises(subjects []*Subject, scenario *Scenario, seen map[string]validity, found []Shortage) (list []Raise, remaining int, _ error) {
 	before := capacityOf(subjects)
 	c := before.clone()
-	changed := make(map[string]bool)
-	for len(found) > 0 {
-		for _, s := range found {
-			if changed[s.Limit] = true; !c.double(s.Limit) {
-				return nil, nil
-			}
-		}
+	changed, beyond := make(map[string]bool), make(map[string]bool)
+	again := func(patient bool) ([]Shortage, error) {
 		t, err := newTimeline(subjects, scenario, seen, c)
 		if err != nil {
 			return nil, err
 		}
-		t.impatient = true
-		if err := t.run(); err != nil {
-			return nil, err
-		}
-		found = shortages(t.all, c)
+		t.stopAt = func(limit string) bool { return !patient && !beyond[limit] }
+		err = t.run()
+		return shortages(t.all, c), err
 	}
-	var list []Raise
+	for {
+		found = slices.DeleteFunc(found, func(s Shortage) bool { return beyond[s.Limit] })
+		if len(found) == 0 {
+			break
+		}
+		for _, s := range found {
+			if changed[s.Limit] = true; !c.double(s.Limit) {
+				delete(changed, s.Limit)
+				beyond[s.Limit] = true
+				c.set(s.Limit, before.of(s.Limit))
+			}
+		}
+		var err error
+		if found, err = again(false); err != nil {
+			return nil, 0, err
+		}
+	}
+	if len(beyond) > 0 {
+		left, err := again(true)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, s := range left {
+			remaining += s.Certificates
+		}
+	}
 	for limit := range changed {
 		list = append(list, Raise{Limit: limit, From: before.of(limit), To: c.of(limit)})
 	}
 	slices.SortFunc(list, func(a, b Raise) int { return strings.Compare(a.Limit, b.Limit) })
-	return list, nil
+	return list, remaining, nil
 }
 
 func (p *Prospect) expiry() Expiry {

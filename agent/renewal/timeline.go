@@ -51,10 +51,11 @@ type timeline struct {
 	turns    *turns
 	capacity *capacity
 	now, end time.Time
-	// impatient ends the drill at the first expiry for want of what capacity has,
-	// which short says was seen. Nothing else is to be asked of it then.
-	impatient, short bool
-	err              error // of a visit
+	// stopAt, when set, says whether an expiry for want of a limit ends the drill,
+	// and stop that one did. Nothing else is to be asked of it then.
+	stopAt func(limit string) bool
+	stop   bool
+	err    error // of a visit
 }
 
 func newTimeline(subjects []*Subject, scenario *Scenario, seen map[string]validity, c *capacity) (*timeline, error) {
@@ -92,7 +93,7 @@ func (t *timeline) run() error {
 		if t.tick(); t.err != nil {
 			return t.err
 		}
-		if t.impatient && t.short {
+		if t.stop {
 			return nil
 		}
 		t.now = t.next()
