@@ -71,7 +71,7 @@ func shortages(b *strings.Builder, f *renewal.Forecast) {
 	}
 	left := "nothing expires waiting (less may do)"
 	if f.StillShort > 0 {
-		left = fmt.Sprintf("%d expire waiting (no limit is enough for these)", f.StillShort)
+		left = fmt.Sprintf("%d still expire waiting (nothing is enough for all of these)", f.StillShort)
 	}
 	fmt.Fprintf(b, "Mend: raise %s, with which %s; or %s\n", strings.Join(raises, " and "), left, instead)
 }

@@ -78,7 +78,7 @@ Mend: raise issuers.le.limits.orders_per_hour from 100 to 400 and renewal.concur
 	short.StillShort = 15
 	out.Reset()
 	require.NoError(t, RenderForecast(&out, short))
-	assert.Contains(t, out.String(), "from 1 to 2, with which 15 expire waiting (no limit is enough for these); or renew before")
+	assert.Contains(t, out.String(), "from 1 to 2, with which 15 still expire waiting (nothing is enough for all of these); or renew before")
 	short.Raises = nil
 	out.Reset()
 	require.NoError(t, RenderForecast(&out, short))
