@@ -18,6 +18,8 @@ import (
 	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/internal/counts"
+	"github.com/certctl/certctl/internal/crashsteps"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -322,7 +324,7 @@ func (w *world) withID(id string) wire.CommandState {
 // issuer, the host is started on a copy of its state, and the centre repeats the
 // command: it is carried out once.
 func TestCrashAtEveryStepOfACommand(t *testing.T) {
-	total := 0
+	total, met := 0, map[durable.Step]int{}
 	for name, command := range map[string]wire.Command{
 		"renew":            {Kind: wire.CommandRenew},
 		"revoke first":     {Kind: wire.CommandRevoke, Reason: 1},
@@ -380,8 +382,12 @@ func TestCrashAtEveryStepOfACommand(t *testing.T) {
 					assert.Equal(t, 1, kinds["authority: the answer is lost"])
 				}
 				total += len(points)
+				for step, times := range w.met {
+					met[step] += times
+				}
 			})
 		})
 	}
+	crashsteps.Require(t, met)
 	counts.Report(t, "command-crash-points", total, "states of a host amid a command, on which a new one was started")
 }

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -134,6 +135,7 @@ type world struct {
 	dir    string
 	ca     *authority
 	record func(label string, w *world) // of crash points
+	met    map[durable.Step]int         // how often each was one
 
 	store  *store.Store
 	engine *renewal.Engine
@@ -144,7 +146,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, dir: t.TempDir(), ca: newAuthority(t)}
+	w := &world{t: t, dir: t.TempDir(), ca: newAuthority(t), met: map[durable.Step]int{}}
 	t.Cleanup(w.close)
 	return w
 }
@@ -256,7 +258,8 @@ func (w *world) point(label string) {
 
 // hook is called with the store's lock held.
 func (w *world) hook(step durable.Step, _ string, done bool) error {
-	if w.record != nil && done && step == "store: commit" {
+	if w.record != nil && done && strings.HasPrefix(string(step), "store: commit ") {
+		w.met[step]++
 		w.record("store: after a commit", w.copy())
 	}
 	return nil

@@ -16,7 +16,7 @@ func fill(b *testing.B, s *Store, n, due int) {
 	defer func() { s.db.NoSync = false }()
 	const batch = 5000
 	for begin := 0; begin < n; begin += batch {
-		require.NoError(b, s.write(func(c *change) error {
+		require.NoError(b, s.write(commitCertificates, func(c *change) error {
 			for i := begin; i < min(begin+batch, n); i++ {
 				name := fmt.Sprintf("certificate-%06d", i)
 				next := epoch.Add(time.Duration(i+1) * time.Minute)

@@ -42,7 +42,7 @@ func (s *Store) Update(name string, fn func(tx *CertificateTx) error) error {
 	if err := checkName("certificate name", name); err != nil {
 		return err
 	}
-	return s.write(func(c *change) error { return c.update(name, fn) })
+	return s.write(commitCertificate, func(c *change) error { return c.update(name, fn) })
 }
 
 // UpdateAll is Update for several certificates in one synced transaction: all of
@@ -54,7 +54,7 @@ func (s *Store) UpdateAll(names []string, fn func(tx *CertificateTx) error) erro
 			return err
 		}
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitCertificates, func(c *change) error {
 		for _, name := range names {
 			if err := c.update(name, fn); err != nil {
 				return err

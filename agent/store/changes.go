@@ -122,7 +122,7 @@ func (s *Store) ClockMark() (ClockMark, error) {
 
 // SaveClockMark replaces the mark.
 func (s *Store) SaveClockMark(mark ClockMark) error {
-	return s.write(func(c *change) error { return c.putJSON(bucketMeta, []byte(metaClock), mark) })
+	return s.write(commitClockMark, func(c *change) error { return c.putJSON(bucketMeta, []byte(metaClock), mark) })
 }
 
 // SaveSyncState stores the state and forgets the removals that the coordinator
@@ -133,7 +133,7 @@ func (s *Store) SaveSyncState(state SyncState) error {
 	if state.AckedRevision > maxCounter {
 		return fmt.Errorf("acknowledged revision %d is beyond any possible one; check the coordinator", state.AckedRevision)
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitSyncState, func(c *change) error {
 		var acked [][]byte
 		cursor := c.tx.Bucket([]byte(bucketRemovals)).Cursor()
 		for key, _ := cursor.First(); key != nil && binary.BigEndian.Uint64(key) <= state.AckedRevision; key, _ = cursor.Next() {

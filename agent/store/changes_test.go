@@ -18,7 +18,7 @@ import (
 func TestChangesPages(t *testing.T) {
 	s := openTest(t, Options{})
 	const rows = 700
-	require.NoError(t, s.write(func(c *change) error { // one transaction, for speed
+	require.NoError(t, s.write(commitCertificates, func(c *change) error { // one transaction, for speed
 		for i := range rows {
 			record := &Certificate{Name: fmt.Sprintf("c-%04d", i), Deployments: map[string]Deployment{},
 				LastError: strings.Repeat("x", wire.MaxTextLen), NeedsAttention: strings.Repeat("y", wire.MaxTextLen)}

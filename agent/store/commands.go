@@ -75,7 +75,7 @@ func commands(tx *bolt.Tx) ([]Command, error) {
 // if told has their ids (the request said so), and those of which nothing was
 // begun: they were withdrawn. A command that is known stays as it was accepted.
 func (s *Store) FollowCommands(sent []wire.Command, told map[string]bool) (accepted int, err error) {
-	err = s.write(func(c *change) error {
+	err = s.write(commitCommands, func(c *change) error {
 		accepted = 0
 		wanted := make(map[string]bool, len(sent))
 		for _, command := range sent {
@@ -120,7 +120,7 @@ func (s *Store) FollowCommands(sent []wire.Command, told map[string]bool) (accep
 // it must not change. An error of fn is returned as it is and nothing is stored.
 // An unknown id, and a change of nothing, write nothing.
 func (s *Store) UpdateCommand(id string, fn func(command *Command, record *Certificate) error) error {
-	return s.write(func(c *change) error {
+	return s.write(commitCommand, func(c *change) error {
 		command, err := getJSON[Command](c.tx, bucketCommands, []byte(id))
 		if err != nil || command == nil {
 			return err

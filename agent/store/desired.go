@@ -74,7 +74,7 @@ func (s *Store) Accepted() ([]wire.Assignment, error) {
 // transaction: one that is changed to something that the host refuses is needed
 // again. Those that stay as they are are not written.
 func (s *Store) SaveAccepted(list []wire.Assignment) error {
-	return s.write(func(c *change) error {
+	return s.write(commitAccepted, func(c *change) error {
 		if c.tx.Bucket([]byte(bucketAccepted)) == nil {
 			if len(list) == 0 {
 				return nil
@@ -118,7 +118,7 @@ func (s *Store) SaveDesired(desired *wire.Desired) error {
 	if problem := desired.Validate(); problem != nil {
 		return problem
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitDesired, func(c *change) error {
 		wanted, err := loadWanted(c.tx)
 		if err != nil {
 			return err
@@ -162,7 +162,7 @@ func (c *change) replaceAssignments(bucket string, list []wire.Assignment) error
 // facts with it, once for each digest: the coordinator sends the state again and
 // again. The one in force stays.
 func (s *Store) RefuseDesired(digest, refusal string, events ...wire.Event) error {
-	return s.write(func(c *change) error {
+	return s.write(commitRefusal, func(c *change) error {
 		wanted, err := loadWanted(c.tx)
 		if err != nil {
 			return err

@@ -20,12 +20,7 @@ func (s *Store) Identity() (*Identity, error) {
 
 // SaveIdentity stores the identity; nil forgets it.
 func (s *Store) SaveIdentity(identity *Identity) error {
-	return s.write(func(c *change) error {
-		if identity == nil {
-			return c.remove(bucketMeta, []byte(metaIdentity))
-		}
-		return c.putJSON(bucketMeta, []byte(metaIdentity), identity)
-	})
+	return s.UpdateIdentity(func(*Identity) (*Identity, error) { return identity, nil })
 }
 
 // IssuerState is what SaveIssuerState was last given for that issuer; nil when
@@ -53,7 +48,7 @@ func (s *Store) SaveIssuerState(issuer string, state json.RawMessage) error {
 	if state != nil && !json.Valid(state) {
 		return fmt.Errorf("state of issuer %q is not JSON; this is a mistake in its program", issuer)
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitIssuerState, func(c *change) error {
 		key := []byte(issuer)
 		if state == nil {
 			return c.remove(bucketIssuers, key)

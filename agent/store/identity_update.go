@@ -7,7 +7,7 @@ import "github.com/certctl/certctl/shared/wire"
 // own copy, or nil, and returns what to store; nil forgets it. When fn returns
 // an error, nothing is stored and that error is returned as it is.
 func (s *Store) UpdateIdentity(fn func(current *Identity) (*Identity, error), events ...wire.Event) error {
-	return s.write(func(c *change) error {
+	return s.write(commitIdentity, func(c *change) error {
 		current, err := getJSON[Identity](c.tx, bucketMeta, []byte(metaIdentity))
 		if err != nil {
 			return err

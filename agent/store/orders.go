@@ -20,7 +20,7 @@ func (s *Store) PutOrder(order Order) error {
 	if order.Result != nil || order.Collected {
 		return fmt.Errorf("order %s: a new order has no result; store it with SetOrderResult", order.Request.ID)
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitOrder, func(c *change) error {
 		key := []byte(order.Request.ID)
 		old, err := getJSON[Order](c.tx, bucketOrders, key)
 		if err != nil {
@@ -90,7 +90,7 @@ func (s *Store) SetOrderResult(result wire.OrderResult) (known bool, err error) 
 	if err := checkResult(result); err != nil {
 		return false, err
 	}
-	err = s.write(func(c *change) error {
+	err = s.write(commitOrderResult, func(c *change) error {
 		key := []byte(result.ID)
 		order, err := getJSON[Order](c.tx, bucketOrders, key)
 		if err != nil {
@@ -147,7 +147,7 @@ func (s *Store) CollectedOrders() ([]string, error) {
 // ForgetOrders takes the mark of collection off orders, once the coordinator
 // has acknowledged it. The orders and their results stay until DeleteOrder.
 func (s *Store) ForgetOrders(ids []string) error {
-	return s.write(func(c *change) error {
+	return s.write(commitOrdersTold, func(c *change) error {
 		for _, id := range ids {
 			if err := c.remove(bucketCollected, []byte(id)); err != nil {
 				return err
@@ -160,7 +160,7 @@ func (s *Store) ForgetOrders(ids []string) error {
 // DeleteOrder deletes an order with its result; it need not be there. The mark
 // of collection stays until the coordinator has acknowledged it.
 func (s *Store) DeleteOrder(id string) error {
-	return s.write(func(c *change) error { return c.remove(bucketOrders, []byte(id)) })
+	return s.write(commitOrderDeleted, func(c *change) error { return c.remove(bucketOrders, []byte(id)) })
 }
 
 func isCollected(tx *bolt.Tx, id string) bool {

@@ -21,7 +21,7 @@ type Dropped struct {
 
 // Append puts a fact into the outbox that belongs to no change of a record.
 func (s *Store) Append(e wire.Event) error {
-	return s.write(func(c *change) error { return c.emit([]wire.Event{e}) })
+	return s.write(commitEvent, func(c *change) error { return c.emit([]wire.Event{e}) })
 }
 
 // Events returns the oldest facts in the outbox, at most limit (all if limit is
@@ -59,7 +59,7 @@ func (s *Store) AckEvents(upto uint64) error {
 	if upto > maxCounter {
 		return fmt.Errorf("acknowledged event %d is beyond any possible one; check the coordinator", upto)
 	}
-	return s.write(func(c *change) error {
+	return s.write(commitEventsAcked, func(c *change) error {
 		cursor := c.tx.Bucket([]byte(bucketEvents)).Cursor()
 		var acked []wire.Event
 		for key, value := cursor.First(); key != nil; key, value = cursor.Next() {

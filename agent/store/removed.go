@@ -23,7 +23,7 @@ type Removed struct {
 // Restore or Forget. fact, which must be quick, makes the fact that is stored
 // with it. Names without a record are passed over.
 func (s *Store) Retire(names []string, at time.Time, fact func(*Certificate) wire.Event) error {
-	return s.write(func(c *change) error {
+	return s.write(commitRetired, func(c *change) error {
 		for _, name := range names {
 			record, err := getJSON[Certificate](c.tx, bucketCertificates, []byte(name))
 			if err != nil {
@@ -75,7 +75,7 @@ func (c *change) retire(record *Certificate, at time.Time) error {
 // so are those that have a record, which is of an earlier version of the agent
 // that ran meanwhile, and newer: what was set aside stays for Forget.
 func (s *Store) Restore(names []string) error {
-	return s.write(func(c *change) error {
+	return s.write(commitRestored, func(c *change) error {
 		for _, name := range names {
 			removed, err := removedOf(c.tx, name)
 			if err != nil {
@@ -111,7 +111,7 @@ func (s *Store) Removed() ([]Removed, error) {
 // store holds of it, in one synced transaction with the facts. It returns what
 // was deleted; nil, with nothing stored, when nothing was set aside.
 func (s *Store) Forget(name string, facts ...wire.Event) (forgotten *Removed, err error) {
-	err = s.write(func(c *change) error {
+	err = s.write(commitForgotten, func(c *change) error {
 		if forgotten, err = removedOf(c.tx, name); err != nil || forgotten == nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func TestStoreStopsAfterAFailedSync(t *testing.T) {
 		path := testPath(t)
 		s := openAt(t, path, Options{})
 		put(t, s, "web", epoch, epoch)
-		s.hook = failAt(stepCommit, after, syscall.EIO)
+		s.hook = failAt(commitEvent, after, syscall.EIO)
 		require.ErrorIs(t, s.Append(eventOf("x", "")), ErrStateUnknown)
 		s.hook = nil
 		err := s.Append(eventOf("y", ""))
@@ -56,7 +56,7 @@ func TestStoreOutlivesAFullOrReadOnlyDisk(t *testing.T) {
 		s := openTest(t, Options{})
 		put(t, s, "web", epoch, epoch)
 		before := dump(t, s)
-		s.hook = failAt(stepCommit, false, cause)
+		s.hook = failAt(commitEvent, false, cause)
 		err := s.Append(eventOf("x", ""))
 		require.ErrorIs(t, err, cause)
 		require.NotErrorIs(t, err, ErrStateUnknown)

@@ -24,5 +24,5 @@ func turns(tx *bolt.Tx) (map[string]Turns, error) {
 
 // SaveTurns replaces what is stored of every issuer.
 func (s *Store) SaveTurns(all map[string]Turns) error {
-	return s.write(func(c *change) error { return c.putJSON(bucketMeta, []byte(metaTurns), all) })
+	return s.write(commitTurns, func(c *change) error { return c.putJSON(bucketMeta, []byte(metaTurns), all) })
 }

@@ -21,10 +21,10 @@ type change struct {
 }
 
 // write runs fn in the one write transaction and commits it if fn changed
-// something; otherwise nothing is written and nothing synced. An error of fn is
-// returned as it is, and nothing is stored.
-func (s *Store) write(fn func(*change) error) error {
-	dropped, err := s.writeLocked(fn)
+// something; otherwise nothing is written and nothing synced. step is of the
+// caller alone. An error of fn is returned as it is, and nothing is stored.
+func (s *Store) write(step durable.Step, fn func(*change) error) error {
+	dropped, err := s.writeLocked(step, fn)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (s *Store) write(fn func(*change) error) error {
 	return nil
 }
 
-func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
+func (s *Store) writeLocked(step durable.Step, fn func(*change) error) ([]Dropped, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unknown != nil {
@@ -63,7 +63,7 @@ func (s *Store) writeLocked(fn func(*change) error) ([]Dropped, error) {
 	if err := c.putJSON(bucketMeta, []byte(metaCounters), c.counters); err != nil {
 		return nil, err
 	}
-	if err := s.hook.Around(stepCommit, s.source.path, tx.Commit); err != nil {
+	if err := s.hook.Around(step, s.source.path, tx.Commit); err != nil {
 		return nil, s.commitError(id, err)
 	}
 	s.commits.Add(1)

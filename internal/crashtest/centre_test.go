@@ -45,7 +45,7 @@ func (w *world) enrol() {
 	require.NoError(w.t, err)
 	require.NoError(w.t, os.Chtimes(filepath.Join(w.keys("identity"), id+".key.pem"), time.Now(), time.Now()))
 	identity := c.Join(key.Public())
-	identity.KeyID = id
+	identity.KeyID, identity.NamePatterns = id, []string{"*.example.com"}
 	require.NoError(w.t, s.SaveIdentity(identity))
 	require.NoError(w.t, s.Close())
 	c.agent, c.renewAt = identity.AgentID, identity.RenewAt
@@ -73,6 +73,12 @@ func (w *world) connect(dir *keys.Dir) (*agentsync.Client, error) {
 	return agentsync.New(agentsync.Config{
 		Store: w.store, Keys: dir, Host: wire.HostReport{Hostname: "web1", OS: "linux"}, Log: slog.New(slog.DiscardHandler),
 		Dial: w.centre.network.Dial, OnResult: func(certificate string) { w.engine.Wake(certificate) },
+		OnDesired: func() {
+			select {
+			case w.desired <- struct{}{}:
+			default: // one is on its way
+			}
+		},
 	})
 }
 

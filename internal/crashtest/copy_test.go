@@ -25,6 +25,9 @@ func (w *world) cloneWith(label string, disk func(from, to string) error) *world
 	if w.centre != nil {
 		c.centre = w.centre.clone(w.t)
 	}
+	if w.platter != nil && !w.power {
+		c.unconfirmed = w.platter.unconfirmed()
+	}
 	for _, p := range w.places {
 		c.places = append(c.places, &place{id: p.id, kept: p.kept.copy(), program: p.at(w.root, c.root)})
 	}
@@ -75,6 +78,17 @@ func copyTree(from, to string) error {
 		if err := os.WriteFile(target, data, info.Mode().Perm()); err != nil {
 			return err
 		}
-		return os.Chtimes(target, info.ModTime(), info.ModTime())
+		return keepTime(target, info)
 	})
+}
+
+// keepTime gives a copy the time of the file that it is of. That of a file which
+// another part of the agent is just writing is still a real one, which lies behind
+// every virtual one: no age could be told by it.
+func keepTime(path string, info fs.FileInfo) error {
+	at := info.ModTime()
+	if now := time.Now(); at.After(now) {
+		at = now
+	}
+	return os.Chtimes(path, at, at)
 }

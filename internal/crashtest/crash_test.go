@@ -160,6 +160,10 @@ const off = 2 * time.Hour
 func (s *scenario) recover(t *testing.T, w *world, again func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w.t, w.tick = t, s.tick
+		if list := w.unconfirmed; s.power || len(list.names)+len(list.contents) > 0 {
+			w.platter = newPlatter(t, w.root)
+			w.platter.doubt(list)
+		}
 		w.pass(w.at.Sub(epoch) + off)
 		for _, p := range w.places {
 			p.mended = p.mended.Add(off) // what was broken still is

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,16 +206,90 @@ func (p *platter) holds(path string) error {
 	}
 	at := p.root
 	for name := range strings.SplitSeq(rel, string(filepath.Separator)) {
-		dir := p.entry(at).inode
+		dir, parent := p.entry(at).inode, at
 		at = filepath.Join(at, name)
-		if seen, has := p.entry(at), p.dirs[dir][name]; seen != has {
+		seen, has := p.entry(at), p.dirs[dir][name]
+		if seen != has {
 			return fmt.Errorf("%s is %+v for who looks, and %+v on the disk", at, seen, has)
 		}
+		if seen.link != "" {
+			at = filepath.Join(parent, seen.link) // those here are relative
+			if err := p.holds(at); err != nil {
+				return err
+			}
+		}
 	}
-	if e := p.entry(path); e.inode == 0 || !e.mode.IsRegular() {
+	if e := p.entry(at); e.inode == 0 || !e.mode.IsRegular() {
 		return nil
 	}
-	return p.holdsContent(path)
+	return p.holdsContent(at)
+}
+
+// holdsAll is holds for several paths, under the lock.
+func (p *platter) holdsAll(paths ...string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var problems []error
+	for _, path := range paths {
+		if path != "" {
+			problems = append(problems, p.holds(path))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// unconfirmed lists what every program sees and a power failure would undo, by
+// paths from the root: names, and contents.
+type unconfirmed struct{ names, contents []string }
+
+func (p *platter) unconfirmed() (list unconfirmed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := func(path string) {
+		e := p.entry(path)
+		rel := strings.TrimPrefix(path, p.root)
+		if e.mode.IsRegular() {
+			if p.holdsContent(path) != nil {
+				list.contents = append(list.contents, rel)
+			}
+			return
+		}
+		all := maps.Clone(p.dirs[e.inode])
+		if all == nil {
+			all = names{}
+		}
+		now := p.names(path)
+		maps.Copy(all, now)
+		for name := range all {
+			if now[name] != p.dirs[e.inode][name] {
+				list.names = append(list.names, filepath.Join(rel, name))
+			}
+		}
+	}
+	p.everyDirectory(seen)
+	return list
+}
+
+// doubt takes off the platter what was not confirmed on the one that this is a
+// copy of: a crash of the agent confirms nothing.
+func (p *platter) doubt(list unconfirmed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, rel := range list.names {
+		path := filepath.Join(p.root, rel)
+		dir := p.dirs[p.entry(filepath.Dir(path)).inode]
+		if dir == nil {
+			continue
+		}
+		if now := p.entry(path); now.inode != 0 {
+			delete(dir, filepath.Base(path))
+		} else {
+			dir[filepath.Base(path)] = entry{inode: math.MaxUint64} // what was there before
+		}
+	}
+	for _, rel := range list.contents {
+		delete(p.files, p.entry(filepath.Join(p.root, rel)).inode)
+	}
 }
 
 func (p *platter) holdsContent(path string) error {
@@ -300,7 +375,7 @@ func (p *platter) writeDir(dir uint64, to, root string, kept map[uint64]names) e
 		}
 		info, err := p.pins[e.inode].Stat()
 		if err == nil {
-			err = os.Chtimes(target, info.ModTime(), info.ModTime())
+			err = keepTime(target, info)
 		}
 		if err != nil {
 			return err

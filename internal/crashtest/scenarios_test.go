@@ -27,8 +27,9 @@ type scenario struct {
 	layouts []file.Layout
 	// fresh begins with an empty disk; otherwise one renewal is over.
 	fresh bool
-	// enrolled has a coordinator, brokered a certificate from it.
-	enrolled, brokered bool
+	// enrolled has a coordinator, brokered a certificate from it, assigned one that
+	// it defines.
+	enrolled, brokered, assigned bool
 	// early begins before the renewal is due.
 	early bool
 	// prepare happens before anything is recorded; the agent does not run.
@@ -193,6 +194,11 @@ func scenarios() []scenario {
 			name: "from the coordinator", layouts: []file.Layout{combined}, renewals: 2, act: renew, enrolled: true, brokered: true,
 		},
 		{
+			name: "defined by the coordinator", layouts: []file.Layout{combined}, fresh: true, renewals: 1,
+			enrolled: true, brokered: true, assigned: true,
+			prepare: func(w *world) { w.centre.want(wished) }, act: obey, check: requireObeyed,
+		},
+		{
 			name: "identity", layouts: []file.Layout{combined}, renewals: 1, enrolled: true, early: true,
 			prepare: func(w *world) { w.pass(time.Until(w.centre.renewAt) + time.Second) },
 			act:     func(w *world) { w.centre.renewals = 1; w.open(); w.rest(1, 24*time.Hour) },
@@ -295,7 +301,7 @@ func requireForgotten(w *world) {
 func (s *scenario) begin(w *world) {
 	w.tick = s.tick
 	if s.enrolled {
-		w.brokered = s.brokered
+		w.brokered, w.assigned = s.brokered, s.assigned
 		w.enrol()
 	}
 	if !s.fresh {

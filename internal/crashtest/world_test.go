@@ -26,6 +26,7 @@ import (
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
 	"github.com/certctl/certctl/agent/store"
+	agentsync "github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/durable"
 )
@@ -106,11 +107,13 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording atomic.Bool
-	platter   *platter     // not nil in a scenario that is recorded
-	power     bool         // fails, where otherwise the agent crashes
-	watching  bool         // observes at each step
-	held      atomic.Int64 // looks at a place that had refused a pair, before the next attempt
-	untidy    bool         // a snapshot could not be removed
+	platter   *platter // not nil where steps are held to what they promise
+	power     bool     // fails, where otherwise the agent crashes
+	// unconfirmed is what a crash has left that a power failure would not have.
+	unconfirmed unconfirmed
+	watching    bool         // observes at each step
+	untidy      bool         // a snapshot could not be removed
+	held        atomic.Int64 // looks at a place that had refused a pair, before the next attempt
 	// strike, when set, is asked before and after each step.
 	strike  func(step durable.Step, path string, done bool) error
 	commits sync.RWMutex // held while the state file is written
@@ -123,7 +126,9 @@ type world struct {
 	store    *store.Store
 	accounts *keys.Dir
 	engine   *renewal.Engine
-	ended    <-chan struct{} // closed when the engine has ended, by itself or not
+	syncer   *agentsync.Client // nil if there is no coordinator
+	desired  chan struct{}     // holds one when the coordinator wants something else
+	ended    <-chan struct{}   // closed when the engine has ended, by itself or not
 	stop     func() error
 }
 
@@ -137,8 +142,9 @@ type settings struct {
 	// reuse keeps the key from renewal to renewal.
 	reuse  bool
 	limits renewal.Limits
-	// brokered is a certificate of the coordinator.
-	brokered bool
+	// brokered is a certificate of the coordinator, and assigned one that it
+	// defines.
+	brokered, assigned bool
 }
 
 // place is a deployment and the program behind it.
@@ -205,14 +211,16 @@ func (w *world) tryOpen() (err error) {
 		dirs[i] = dir.WithHook(w.hook)
 	}
 	w.accounts = dirs[1]
+	w.desired = make(chan struct{}, 1)
 	syncer, err := w.connect(dirs[2])
 	if err != nil {
 		return err
 	}
+	w.syncer = syncer
 	for _, p := range w.places {
 		w.bench.web.host(w.sni(p), p.program)
 	}
-	list, err := w.managed(syncer)
+	list, err := w.configured()
 	if err != nil {
 		return err
 	}
@@ -228,6 +236,13 @@ func (w *world) tryOpen() (err error) {
 	if syncer != nil {
 		w.engine.OnChange(syncer.Kick)
 		parts = append(parts, syncer.Run)
+	}
+	if w.assigned {
+		if err := w.start(); err != nil {
+			cancel()
+			return err
+		}
+		parts = append(parts, w.follow)
 	}
 	done := make(chan error, len(parts))
 	ended := make(chan struct{})
@@ -255,6 +270,15 @@ func (w *world) tryOpen() (err error) {
 	})
 	w.t.Cleanup(func() { _ = w.stop() }) // of a test that failed; once is enough
 	return nil
+}
+
+// configured is what the agent manages when it starts.
+func (w *world) configured() ([]renewal.Managed, error) {
+	if !w.assigned {
+		return w.managed(w.syncer)
+	}
+	list, _, err := w.adopt()
+	return list, err
 }
 
 // keyDirectories are those of an agent.
@@ -320,7 +344,10 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 	if committing && !done {
 		w.commits.Lock()
 	}
-	w.crashPoint(step, path, done, committing)
+	if w.platter != nil {
+		w.platter.follow(step, path, done)
+	}
+	w.crashPoint(step, done, committing)
 	if w.watching {
 		w.observe(fmt.Sprintf("%s: at %s", w.label, step))
 	}
@@ -346,6 +373,11 @@ func (w *world) hookAt(p *place, step durable.Step, path string, done bool) erro
 	case done && step == "deploy/file: verify":
 		p.kept.verified(p.serving())
 	case done:
+	case step == "deploy/file: close transaction" && w.platter != nil:
+		// From here on there is no way back, and none to what comes.
+		if err := w.platter.holdsAll(p.paths.FullChain, p.paths.Key, p.paths.Combined); err != nil {
+			w.t.Errorf("%s: the deployment to %s ends, and a power failure would undo it: %v", w.label, p.id, err)
+		}
 	case step == "deploy/file: check":
 		return p.check()
 	case step == "deploy/file: reload":
@@ -363,7 +395,7 @@ func (b *bench) met(step durable.Step) {
 }
 
 // crashPoint copies the world, if a scenario is being recorded.
-func (w *world) crashPoint(step durable.Step, path string, done, committing bool) {
+func (w *world) crashPoint(step durable.Step, done, committing bool) {
 	if !w.recording.Load() {
 		return
 	}
@@ -379,9 +411,6 @@ func (w *world) crashPoint(step durable.Step, path string, done, committing bool
 	}
 	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
 	w.observe(label)
-	if w.platter != nil {
-		w.platter.follow(step, path, done)
-	}
 	if !w.power {
 		w.points.list = append(w.points.list, w.clone(label))
 		return
@@ -390,4 +419,4 @@ func (w *world) crashPoint(step durable.Step, path string, done, committing bool
 }
 
 // commits reports whether a step is a transaction of the store.
-func commits(step durable.Step) bool { return strings.HasPrefix(string(step), "store: commit") }
+func commits(step durable.Step) bool { return strings.HasPrefix(string(step), "store: commit ") }

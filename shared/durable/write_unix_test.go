@@ -12,12 +12,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/internal/crashsteps"
 )
 
 // A crash is a write that stops at some point without any cleaning up. The temporary file stays open here, as no test can
 // end its own process; Windows would not let it be removed.
 func TestWriteFileCrashAtEachStep(t *testing.T) {
 	oldContent, newContent := []byte("the old content"), bytes.Repeat([]byte("new "), 10_000)
+	met := map[Step]int{}
+	defer func() { crashsteps.Require(t, met) }()
 	for _, existed := range []bool{false, true} {
 		for _, last := range writeSteps {
 			for _, after := range []bool{false, true} {
@@ -28,6 +32,7 @@ func TestWriteFileCrashAtEachStep(t *testing.T) {
 						require.NoError(t, WriteFile(path, oldContent, 0o600))
 					}
 					crash(t, path, newContent, last, after)
+					met[last]++
 
 					left := 0
 					if last != stepCreate || after {
