@@ -25,6 +25,10 @@ var clean = tree{
 	"agent/loop_test.go":      "package agent\n\nimport \"time\"\n\nfunc pause() { time.Sleep(1) }\n",
 	"agent/other.go":          "package agent\n\ntype clock struct{}\n\nfunc (clock) Sleep() {}\n\nfunc f(time clock) { time.Sleep() }\n",
 	"agent/bound.go":          "package agent\n\nimport \"time\"\n\nfunc bound(c chan int) {\n\tx := time.NewTimer(1)\n\tdefer x.Stop()\n\tfor {\n\t\tselect {\n\t\tcase <-c:\n\t\tcase <-x.C:\n\t\t\ttime.AfterFunc(1, later)\n\t\t\treturn\n\t\t}\n\t}\n}\n\nfunc later() {}\n",
+	"agent/step.go":           "package agent\n\nimport \"os\"\n\nfunc f(h hook) { h.Around(a, b, func() error { return os.Remove(b) }) }\n",
+	"agent/step_test.go":      "package agent\n\nimport \"os\"\n\nfunc g() { os.Remove(\"x\") }\n",
+	"coordinator/x.go":        "package coordinator\n\nimport \"os\"\n\nfunc g() { os.Remove(\"x\") }\n",
+	"shared/durable/write.go": "package durable\n\nimport \"os\"\n\nfunc g(f *os.File) { f.Sync() }\n",
 	"agent/hash.go":           "package agent\n\nfunc f(h interface{ Reset(int) }) {\n\tfor {\n\t\th.Reset(1)\n\t}\n}\n",
 	"shared/backoff/wait.go":  "package backoff\n\nimport \"time\"\n\nfunc f() {\n\tfor {\n\t\t<-time.After(1)\n\t}\n}\n",
 	"shared/jitter/ticker.go": "package jitter\n\nimport \"time\"\n\nvar t = time.NewTicker(1)\n",
@@ -103,6 +107,26 @@ func TestGuards(t *testing.T) {
 			{"agent/x.go", goFile("import \"time\"\n\nfunc f() {\n\tvar x *time.Timer\n\tx = time.AfterFunc(1, func() { x.Reset(1) })\n}"), "agent/x.go:7: time.AfterFunc that starts itself again"},
 			{"agent/x.go", "package agent\n\nfunc f() {", "agent/x.go:3:"}, // not parsed is not clean
 		},
+		"guard-no-bare-writes.sh": {
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f() { os.WriteFile(\"x\", nil, 0o600) }"), "agent/x.go:5: os.WriteFile in f is no part"},
+			{"agent/x.go", goFile("import o \"os\"\n\nvar f = o.Rename"), "agent/x.go:5: os.Rename in the file itself"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f() { os.Remove(\"x\") }"), "agent/x.go:5: os.Remove"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f() { os.RemoveAll(\"x\") }"), "agent/x.go:5: os.RemoveAll"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f() { os.Create(\"x\") }"), "agent/x.go:5: os.Create"},
+			{"agent/x_windows.go", goFile("import \"os\"\n\nfunc f() { os.OpenFile(\"x\", os.O_WRONLY, 0) }"), "agent/x_windows.go:5: os.OpenFile"},
+			{"agent/x.go", goFile("import . \"os\"\n\nfunc f() { Remove(\"x\") }"), "agent/x.go:3: import . \"os\""},
+			{"agent/x.go", goFile("import \"syscall\"\n\nfunc f() { syscall.Unlink(\"x\") }"), "agent/x.go:5: syscall.Unlink"},
+			{"shared/x/x.go", goFile("import \"" + rules.Module + "/shared/durable\"\n\nfunc f() { durable.WriteFile(\"x\", nil, 0o600) }"), "shared/x/x.go:5: durable.WriteFile"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f(f *os.File) { f.Sync() }"), "agent/x.go:5: a Sync that durable.Sync"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f(h hook, f *os.File) { h.Around(a, b, func() error { return f.Sync() }) }"), "agent/x.go:5: a Sync that durable.Sync"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f(h hook, f *os.File) { h.Around(a, b, f.Sync) }"), "agent/x.go:5: a Sync that durable.Sync"},
+			{"agent/x.go", goFile("import \"os\"\n\nfunc f(h hook, g func() error) { h.Around(a, b, g); os.Remove(\"x\") }"), "agent/x.go:5: os.Remove"},
+			// What is allowed in one function is not in another, nor something else in that one.
+			{"agent/store/room.go", "package store\n\nimport \"os\"\n\nfunc other() { os.OpenFile(\"x\", os.O_WRONLY, 0) }\n", "agent/store/room.go:5: os.OpenFile in other"},
+			{"agent/store/room.go", "package store\n\nimport \"os\"\n\nfunc writeRoom() { os.Remove(\"x\") }\n", "agent/store/room.go:5: os.Remove in writeRoom"},
+			{"agent/store/room.go", "package store\n", "agent/store/room.go:1: os.OpenFile in writeRoom is allowed, and is not there"},
+			{"agent/x.go", "package agent\n\nfunc f() {", "agent/x.go:3:"}, // not parsed is not clean
+		},
 		"guard-no-secrets.sh": {
 			{"a.pem", key(""), "a.pem:1: a private key"},
 			{"testdata/a.pem", "# comment\n" + key("RSA "), "testdata/a.pem:2: a private key"},
@@ -140,10 +164,12 @@ func TestGuards(t *testing.T) {
 	}
 	scripts, err := filepath.Glob("guard-*.sh")
 	require.NoError(t, err)
-	// A guard runs it in a process of its own, which the test cache cannot see;
-	// reading the directory makes the result depend on it.
-	_, err = os.ReadDir("tickers")
-	require.NoError(t, err)
+	// A guard runs these in a process of its own, which the test cache cannot see;
+	// reading the directories makes the result depend on them.
+	for _, dir := range []string{"tickers", "writes"} {
+		_, err = os.ReadDir(dir)
+		require.NoError(t, err)
+	}
 	require.Len(t, guards, len(scripts), "each guard needs an offender here")
 
 	for guard, offenders := range guards {
@@ -202,7 +228,7 @@ func TestGuardOnAMissingTreeFails(t *testing.T) {
 func TestRunnerReportsEveryGuard(t *testing.T) {
 	output, code := run(t, "run.sh", clean.write(t))
 	assert.Zero(t, code, output)
-	assert.Contains(t, output, "run.sh: 4 guards passed\n")
+	assert.Contains(t, output, "run.sh: 5 guards passed\n")
 
 	offending := with("a.pem", key(""))
 	offending["x.md"] = "TODO\n"
@@ -211,7 +237,7 @@ func TestRunnerReportsEveryGuard(t *testing.T) {
 	assert.Contains(t, output, "a.pem:1: a private key")
 	assert.Contains(t, output, "x.md:1:")
 	assert.Contains(t, output, "guard-package-names: ok", "a failure must not hide the guards after it")
-	assert.Contains(t, output, "run.sh: 2 of 4 guards failed: guard-no-secrets guard-words\n")
+	assert.Contains(t, output, "run.sh: 2 of 5 guards failed: guard-no-secrets guard-words\n")
 }
 
 func TestRunnerWithoutGuardsFails(t *testing.T) {
