@@ -25,9 +25,6 @@ func (w *world) cloneWith(label string, disk func(from, to string) error) *world
 	if w.centre != nil {
 		c.centre = w.centre.clone(w.t)
 	}
-	if w.platter != nil && !w.power {
-		c.unconfirmed = w.platter.unconfirmed()
-	}
 	for _, p := range w.places {
 		c.places = append(c.places, &place{id: p.id, kept: p.kept.copy(), program: p.at(w.root, c.root)})
 	}

@@ -120,6 +120,11 @@ func scenarios() []scenario {
 			prepare: broken("files", reloadFails),
 			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
 		},
+		{
+			name: "first certificate, and a link that is taken back", layouts: []file.Layout{directory}, fresh: true, renewals: 1,
+			prepare: broken("directory", reloadFails),
+			act:     func(w *world) { w.open(); w.rest(1, time.Hour) },
+		},
 		{name: "renewal", layouts: []file.Layout{files, directory}, renewals: 2, act: renew, twice: true},
 		{name: "renewal, and the power fails", layouts: []file.Layout{directory, combined}, renewals: 2, act: renew, power: true},
 		{

@@ -107,8 +107,9 @@ type world struct {
 	// opened, when set, is called once, with the store before anything uses it.
 	opened    func()
 	recording atomic.Bool
-	platter   *platter // not nil where steps are held to what they promise
-	power     bool     // fails, where otherwise the agent crashes
+	platter   *platter     // not nil where steps are held to what they promise
+	power     bool         // fails, where otherwise the agent crashes
+	underWay  atomic.Int64 // steps; those that failed are still counted
 	// unconfirmed is what a crash has left that a power failure would not have.
 	unconfirmed unconfirmed
 	watching    bool         // observes at each step
@@ -344,6 +345,11 @@ func (w *world) hook(step durable.Step, path string, done bool) error {
 	if committing && !done {
 		w.commits.Lock()
 	}
+	if done {
+		w.underWay.Add(-1)
+	} else {
+		w.underWay.Add(1)
+	}
 	if w.platter != nil {
 		w.platter.follow(step, path, done)
 	}
@@ -412,10 +418,25 @@ func (w *world) crashPoint(step durable.Step, done, committing bool) {
 	label := fmt.Sprintf("%03d %s %s", len(w.points.list)+1, side, step)
 	w.observe(label)
 	if !w.power {
-		w.points.list = append(w.points.list, w.clone(label))
+		c := w.clone(label)
+		if w.platter != nil && w.alone(done) {
+			c.unconfirmed = w.platter.unconfirmed()
+		}
+		w.points.list = append(w.points.list, c)
 		return
 	}
 	w.points.list = append(w.points.list, w.powerFails(label)...)
+}
+
+// alone reports whether no other step is under way than the one that begins, if
+// one does. What is in the middle of one is not held against the next agent: it
+// cannot tell a directory that was made and not synced from any other.
+func (w *world) alone(done bool) bool {
+	others := w.underWay.Load()
+	if !done {
+		others--
+	}
+	return others == 0
 }
 
 // commits reports whether a step is a transaction of the store.

@@ -70,12 +70,15 @@ func Remove(path string) error {
 }
 
 // RemoveAll removes a file, or a directory with all that is in it, and returns nil only once that is on disk: keys that
-// were removed do not come back. A path that is not there gives no error. After an error a part of it may be gone.
+// were removed do not come back. A path that is not there, or whose directory is not, gives no error. After an error a part of it may be gone.
 func RemoveAll(path string) error {
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
-	return SyncDir(filepath.Dir(path))
+	if err := SyncDir(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // RemoveStaleTemp removes what writes into dir left behind when the machine stopped in their middle, and returns how

@@ -47,6 +47,8 @@ func TestWhatIsSynced(t *testing.T) {
 		{"move", func() error { return Rename(in("g"), in("a/g")) }, []string{"a", "."}},
 		{"remove", func() error { return Remove(in("a/g")) }, []string{"a"}},
 		{"remove all", func() error { return RemoveAll(in("a/b")) }, []string{"a"}},
+		{"remove all again", func() error { return RemoveAll(in("a/b")) }, []string{"a"}},
+		{"remove all where nothing is", func() error { return RemoveAll(in("missing/b")) }, nil},
 		{"nothing stale", func() error { _, err := RemoveStaleTemp(dir); return err }, nil},
 		{"stale", func() error {
 			if err := os.WriteFile(in(".certctl-1.tmp"), nil, 0o600); err != nil {
