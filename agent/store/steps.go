@@ -17,7 +17,7 @@ const (
 const (
 	commitCertificate  durable.Step = "store: commit certificate"
 	commitCertificates durable.Step = "store: commit certificates"
-	commitRetired      durable.Step = "store: commit certificates set aside"
+	commitRetired      durable.Step = "store: commit certificates put aside"
 	commitRestored     durable.Step = "store: commit certificates taken back"
 	commitForgotten    durable.Step = "store: commit certificate forgotten"
 	commitOrder        durable.Step = "store: commit order"
