@@ -130,7 +130,7 @@ func TestDiskFailsAtEveryDurableStep(t *testing.T) {
 					}
 					require.Greater(t, k, map[bool]int{false: 20, true: 3}[f.half], "steps")
 					if !underRace { // which tries a few steps only
-						assert.Equalf(t, f.err == syscall.EIO || s.fresh && !f.half, stops > 0,
+						assert.Equalf(t, errors.Is(f.err, syscall.EIO) || s.fresh && !f.half, stops > 0,
 							"a running agent ended, or an agent could not start, %d times: a failing disk ends one, a full or read-only one keeps it from its first start only", stops)
 					}
 				})
