@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"time"
 
@@ -170,8 +169,8 @@ func (p *program) trust(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	server := first(p.target.server, os.Getenv("CERTCTL_SERVER_URL"), chosen.Server)
-	file := first(p.target.caFile, os.Getenv("CERTCTL_CA_FILE"))
+	server := first(p.target.server, serverVariable.value(), chosen.Server)
+	file := first(p.target.caFile, caFileVariable.value())
 	roots := chosen.CA
 	if file != "" {
 		if roots, err = readSmall(file); err != nil {
@@ -212,7 +211,7 @@ func (p *program) keepRoots(roots string) (where string, err error) {
 	if err != nil {
 		return "", err
 	}
-	name := first(p.target.context, os.Getenv("CERTCTL_CONTEXT"), file.Current)
+	name := first(p.target.context, contextVariable.value(), file.Current)
 	err = changeContexts(name, func(file *contextFile) {
 		c := file.Contexts[name]
 		c.CA = roots

@@ -121,7 +121,7 @@ func (t *target) resolve() (*login, error) {
 	if err != nil {
 		return nil, err
 	}
-	if server := first(t.server, os.Getenv("CERTCTL_SERVER_URL")); server != "" {
+	if server := first(t.server, serverVariable.value()); server != "" {
 		base, err := client.ParseServer(server)
 		if err != nil {
 			return nil, err
@@ -131,7 +131,7 @@ func (t *target) resolve() (*login, error) {
 			chosen = &login{Server: base.String()}
 		}
 	}
-	if file := first(t.caFile, os.Getenv("CERTCTL_CA_FILE")); file != "" {
+	if file := first(t.caFile, caFileVariable.value()); file != "" {
 		if chosen.CA, err = readSmall(file); err != nil {
 			return nil, fmt.Errorf("CA file: %w", err)
 		}
@@ -154,7 +154,7 @@ func (t *target) resolve() (*login, error) {
 
 // stored is the context that the file has; an empty one if none is chosen.
 func (t *target) stored() (*login, error) {
-	named := first(t.context, os.Getenv("CERTCTL_CONTEXT"))
+	named := first(t.context, contextVariable.value())
 	if _, err := contextPath(); err != nil && named == "" {
 		return &login{}, nil // a script that has no home, and needs none
 	}
@@ -177,10 +177,10 @@ func (t *target) stored() (*login, error) {
 func (t *target) token() (string, error) {
 	file := t.tokenFile
 	if file == "" {
-		if text := os.Getenv("CERTCTL_TOKEN"); text != "" {
+		if text := tokenVariable.value(); text != "" {
 			return text, nil
 		}
-		file = os.Getenv("CERTCTL_TOKEN_FILE")
+		file = tokenFileVariable.value()
 	}
 	if file == "" {
 		return "", nil

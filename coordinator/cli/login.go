@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"time"
@@ -39,7 +38,7 @@ context: a file of yours that nobody else may read. The next commands use it.`,
 }
 
 func (p *program) login(cmd *cobra.Command) error {
-	server := first(p.target.server, os.Getenv("CERTCTL_SERVER_URL"))
+	server := first(p.target.server, serverVariable.value())
 	if server == "" {
 		return errors.New("flag --server is missing: give the coordinator's URL, such as https://certctl.example.com:8443")
 	}
@@ -60,7 +59,7 @@ func (p *program) login(cmd *cobra.Command) error {
 		return errors.New("flag --token-file is missing: give the file of an API token; the coordinator's first start made one in admin.token")
 	}
 	chosen := login{Server: base.String(), Token: settings.NewSecret(text)}
-	if file := first(p.target.caFile, os.Getenv("CERTCTL_CA_FILE")); file != "" {
+	if file := first(p.target.caFile, caFileVariable.value()); file != "" {
 		if chosen.CA, err = readSmall(file); err != nil {
 			return fmt.Errorf("CA file: %w", err)
 		}
@@ -170,7 +169,7 @@ func (p *program) showContext(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	name := first(append(slices.Clone(args), p.target.context, os.Getenv("CERTCTL_CONTEXT"), file.Current)...)
+	name := first(append(slices.Clone(args), p.target.context, contextVariable.value(), file.Current)...)
 	if _, ok := file.Contexts[name]; !ok {
 		return unknownContext(name)
 	}

@@ -2,7 +2,10 @@
 package docs
 
 import (
+	"slices"
+
 	agentconfig "github.com/certctl/certctl/agent/config"
+	"github.com/certctl/certctl/coordinator/cli"
 	coordinatorconfig "github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -39,5 +42,9 @@ func Configuration() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return settings.Markdown("Configuration", introduction, append(agent, coordinator...)...), nil
+	command, err := cli.Reference()
+	if err != nil {
+		return nil, err
+	}
+	return settings.Markdown("Configuration", introduction, slices.Concat(agent, coordinator, command)...), nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	agentconfig "github.com/certctl/certctl/agent/config"
+	certctl "github.com/certctl/certctl/coordinator/cli"
 	coordinatorconfig "github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
@@ -35,7 +36,7 @@ func TestEnvironmentListIsComplete(t *testing.T) {
 	coordinator, err := settings.EnvNames(&coordinatorconfig.Settings{})
 	require.NoError(t, err)
 	// Variables that are read by hand rather than through a settings struct.
-	declared := []string{cli.FileVariable, "CERTCTL_CA_FILE", "CERTCTL_CONTEXT", "CERTCTL_TOKEN", "CERTCTL_TOKEN_FILE"}
+	declared := append([]string{cli.FileVariable}, certctl.Variables()...)
 	declared = append(append(declared, agent...), coordinator...)
 	slices.Sort(declared)
 	known := slices.Sorted(slices.Values(cli.Environment))
