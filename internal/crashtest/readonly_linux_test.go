@@ -25,9 +25,9 @@ func (s *scenario) readOnly(t *testing.T, base *world) (moments int) {
 		run    func(t *testing.T, base *world, part string, k int) (reached, remounted bool)
 	}{
 		{"www", 4, s.runReadOnly},
-		{"state/keys-certificates", 8, s.runReadOnly},
-		{"state/snapshots", 8, s.runReadOnly},
-		{"state", 8, s.endReadOnly},
+		{"state/keys-certificates", 16, s.runReadOnly},
+		{"state/snapshots", 16, s.runReadOnly},
+		{"state", 16, s.endReadOnly},
 	} {
 		before := moments
 		for k := 1; ; k += part.stride {
