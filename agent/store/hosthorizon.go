@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -44,7 +45,7 @@ func (s *Store) Horizon(now time.Time) (HostHorizon, error) {
 		// has no horizon, whatever its end.
 		notSafe := make(map[string]bool, len(s.unserved.names))
 		maps.Copy(notSafe, s.unserved.names)
-		ended, err := upTo(tx, bucketExpiry, now, 0)
+		ended, err := upTo(tx, bucketExpiry, now, 0, new(atomic.Uint64))
 		if err != nil {
 			return err
 		}

@@ -59,6 +59,7 @@ type Store struct {
 	handedOut atomic.Uint64
 
 	commits atomic.Uint64
+	looked  atomic.Uint64
 
 	unserved unserved // what Horizon knows
 
