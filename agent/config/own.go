@@ -20,12 +20,14 @@ type Own struct {
 // told: whoever checks a configuration may not enter the agent's directories.
 type ownPath struct{ plain, leads, what string }
 
-func newOwnPath(path, what string) ownPath {
+func newOwnPath(path, what string) ownPath { return new(lookup).ownPath(path, what) }
+
+func (l *lookup) ownPath(path, what string) ownPath {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
 	p := ownPath{plain: path, leads: path, what: what}
-	if leads, err := Resolve(path); err == nil {
+	if leads, err := l.resolve(path); err == nil {
 		p.leads = leads
 	}
 	return p
@@ -60,16 +62,24 @@ func (s *Settings) Own(report *settings.Report) *Own {
 			add(iss.ACME.CAFile, "issuers."+name+".acme.ca_file")
 		}
 	}
-	for _, v := range report.Values() {
-		add(v.Origin.SecretFile, "the file of "+v.Path)
+	for path, file := range report.SecretFiles() {
+		add(file, "the file of "+path)
 	}
 	return own
 }
 
 // Check refuses a path to install something at that is one of the agent's own, or
 // a directory that holds such: directories are replaced as a whole.
-func (o *Own) Check(path string) error {
-	p := newOwnPath(path, "")
+func (o *Own) Check(path string) error { return o.Checker()(path) }
+
+// Checker is Own.Check for one run through many paths. It is not kept, since links
+// change.
+func (o *Own) Checker() func(path string) error {
+	var seen lookup
+	return func(path string) error { return o.check(path, seen.ownPath(path, "")) }
+}
+
+func (o *Own) check(path string, p ownPath) error {
 	for _, dir := range o.dirs {
 		if p.is(dir) || p.in(dir) {
 			return fmt.Errorf("%s is in a directory of the agent itself (%s), where nothing is installed; choose another one", path, dir.what)

@@ -8,10 +8,11 @@ import (
 )
 
 // Owners knows which certificate each file belongs to, by whatever path it is
-// reached.
+// reached. It is for one run through a configuration.
 type Owners struct {
 	owner map[string]string // by place
 	trees map[string]string // directories that belong to a deployment as a whole
+	seen  lookup
 }
 
 // NewOwners returns Owners that know of no file.
@@ -23,7 +24,7 @@ const directoryKey = "directory"
 func (o *Owners) Give(c *managed.Certificate, owner string) {
 	for i := range c.Deployments {
 		for _, p := range c.Deployments[i].Files.Paths() {
-			for _, place := range places(p.Path) {
+			for _, place := range o.seen.places(p.Path) {
 				o.owner[place] = owner
 				if p.Key == directoryKey {
 					o.trees[place] = owner
@@ -40,7 +41,7 @@ func (o *Owners) Claim(c *managed.Certificate, report func(field string, err err
 	for i := range c.Deployments {
 		for _, p := range c.Deployments[i].Files.Paths() {
 			owner := ""
-			at := places(p.Path)
+			at := o.seen.places(p.Path)
 			for _, place := range at {
 				switch taken := o.ownerOf(place, p.Key == directoryKey); {
 				case mine[place]:

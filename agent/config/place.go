@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 )
 
@@ -12,16 +13,16 @@ import (
 // with the symbolic links above it followed, and followed to its end. A directory
 // of a deployment is a link itself, which is replaced, so that all of them stand
 // for it. What cannot be followed has only the forms before that.
-func places(path string) []string {
+func (l *lookup) places(path string) []string {
 	plain := filepath.Clean(path)
 	forms := []string{plain}
 	if !filepath.IsAbs(plain) {
 		return forms
 	}
-	if parent, err := Resolve(filepath.Dir(plain)); err == nil {
+	if parent, err := l.directory(filepath.Dir(plain)); err == nil {
 		forms = append(forms, filepath.Join(parent, filepath.Base(plain)))
 	}
-	if leads, err := Resolve(plain); err == nil {
+	if leads, err := l.resolve(plain); err == nil {
 		forms = append(forms, leads)
 	}
 	for i, form := range forms {
@@ -52,6 +53,52 @@ func Resolve(path string) (string, error) {
 		}
 		rest = filepath.Join(filepath.Base(at), rest)
 	}
+}
+
+// lookup resolves many paths at one time, and each directory once: hosts have many
+// certificates in few directories. It is for one run through a configuration and
+// is not kept, since links change. Its zero value is ready.
+type lookup struct{ dirs map[string]resolved }
+
+type resolved struct {
+	leads string
+	err   error
+}
+
+// directory is Resolve, remembered.
+func (l *lookup) directory(dir string) (string, error) {
+	found, known := l.dirs[dir]
+	if !known {
+		found.leads, found.err = Resolve(dir)
+		if l.dirs == nil {
+			l.dirs = make(map[string]resolved)
+		}
+		l.dirs[dir] = found
+	}
+	return found.leads, found.err
+}
+
+// resolve is Resolve. Of a path whose last step is there and no link, or is not
+// there, all that has to be followed is its directory. Windows has several names
+// for what is there, which Resolve makes one.
+func (l *lookup) resolve(path string) (string, error) {
+	plain := filepath.Clean(path)
+	dir := filepath.Dir(plain)
+	if dir == plain || !filepath.IsAbs(plain) {
+		return Resolve(plain)
+	}
+	info, err := os.Lstat(plain)
+	switch {
+	case err == nil && (runtime.GOOS == "windows" || info.Mode()&fs.ModeSymlink != 0):
+		return Resolve(plain)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	leads, err := l.directory(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(leads, filepath.Base(plain)), nil
 }
 
 // Below reports whether path is in dir, at any depth.

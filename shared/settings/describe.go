@@ -43,7 +43,7 @@ func Describe(ptr any) ([]Setting, error) {
 	}
 	var list []Setting
 	schema.settings(func(f *field) {
-		if f.kind != sectionField && !f.holdsSections() {
+		if !f.isOrHoldsSections() {
 			list = append(list, f.describe())
 		}
 	})
@@ -64,7 +64,7 @@ func Sections(ptr any, heading, doc string) ([]Section, error) {
 func (f *field) sections(list []Section, at int) []Section {
 	var nested []*field
 	for _, child := range f.children {
-		if child.kind == sectionField || child.holdsSections() {
+		if child.isOrHoldsSections() {
 			nested = append(nested, child)
 			continue
 		}
@@ -89,6 +89,9 @@ func (f *field) sections(list []Section, at int) []Section {
 
 // holdsSections reports whether f is a list or map whose elements are sections.
 func (f *field) holdsSections() bool { return f.elem != nil && f.elem.kind == sectionField }
+
+// isOrHoldsSections reports whether f is a section, or a list or map of such.
+func (f *field) isOrHoldsSections() bool { return f.kind == sectionField || f.holdsSections() }
 
 // elementsText introduces the table of a list's or map's elements.
 func (f *field) elementsText() string {

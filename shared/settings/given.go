@@ -61,7 +61,7 @@ func (g *givenWriter) value(f *field, v reflect.Value, path string) {
 			if i > 0 {
 				g.out.WriteByte(',')
 			}
-			g.value(f.elem, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+			g.value(f.elem, v.Index(i), joinIndex(path, i))
 		}
 		g.out.WriteByte(']')
 	case mapField:

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 )
 
 const maxSecretSize = 64 << 10
@@ -59,7 +60,8 @@ func Load(dst any, options Options) (*Report, error) {
 	}
 	unread := l.problems
 	l.validate(schema, l.root, "", &unread)
-	l.report.values = l.listValues(schema, l.root, "", nil)
+	root, origins := l.root, l.report.origins // and no more of the loader is kept
+	l.report.values = sync.OnceValue(func() []Value { return valuesOf(schema, root, origins) })
 	if err := l.problems.err(); err != nil {
 		return l.report, err
 	}
@@ -138,6 +140,8 @@ func (l *loader) applyFile() {
 		l.problem("", origin, p.err)
 	}
 	if body != nil {
+		// Room for about as many settings as the text has, so that the map of a large one need not grow from nothing.
+		l.report.origins = make(map[string]Origin, len(data)/32)
 		d := decoder{loader: l}
 		d.section(l.schema, body, l.root, "")
 	}
@@ -220,12 +224,12 @@ func (l *loader) enable(f *field, v reflect.Value) reflect.Value {
 	return v.Elem()
 }
 
-// listValues lists the settings below a section with their origins.
-func (l *loader) listValues(section *field, v reflect.Value, path string, to []Value) []Value {
-	eachSetting(section, v, path, func(f *field, v reflect.Value, path string) {
-		to = append(to, Value{Path: path, Text: f.text(v), Origin: l.report.Origin(path)})
+// valuesOf lists the settings of a configuration with their origins.
+func valuesOf(schema *field, root reflect.Value, origins map[string]Origin) (list []Value) {
+	eachSetting(schema, root, "", func(f *field, v reflect.Value, path string) {
+		list = append(list, Value{Path: path, Text: f.text(v), Origin: origins[path]})
 	})
-	return to
+	return list
 }
 
 // eachSetting visits every setting of a configuration that is present: the scalars, the lists and maps of scalars, and
@@ -259,7 +263,7 @@ func eachBelow(f *field, v reflect.Value, path string, visit func(f *field, v re
 func eachElement(f *field, v reflect.Value, path string, visit func(element reflect.Value, path string)) {
 	if f.kind == listField {
 		for i := range v.Len() {
-			visit(v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+			visit(v.Index(i), joinIndex(path, i))
 		}
 		return
 	}

@@ -92,7 +92,7 @@ type Value struct {
 // goroutines.
 type Report struct {
 	origins  map[string]Origin
-	values   []Value
+	values   func() []Value // listed when they are asked for: many settings, and few who ask
 	warnings []string
 	file     string
 	fileRead bool
@@ -108,12 +108,28 @@ func (r *Report) FileRead() bool { return r.fileRead }
 func (r *Report) Warnings() []string { return r.warnings }
 
 // Values lists every setting of the final configuration with its origin, in the order of the struct.
-func (r *Report) Values() []Value { return r.values }
+func (r *Report) Values() []Value {
+	if r.values == nil {
+		return nil
+	}
+	return r.values()
+}
+
+// SecretFiles are the files that secrets were read from, by the paths of the settings.
+func (r *Report) SecretFiles() map[string]string {
+	files := make(map[string]string)
+	for path, origin := range r.origins {
+		if origin.SecretFile != "" {
+			files[path] = origin.SecretFile
+		}
+	}
+	return files
+}
 
 // Text returns the value of the setting at path in the form of the environment, "" if the configuration has none there.
 // After a failed Load it is what those sources gave that could be read, else the default.
 func (r *Report) Text(path string) string {
-	for _, v := range r.values {
+	for _, v := range r.Values() {
 		if v.Path == path {
 			return v.Text
 		}

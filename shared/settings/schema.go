@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -104,7 +105,7 @@ func (f *field) settings(visit func(*field)) {
 // single calls visit for the fields that can stand in the environment: those outside lists and maps that a text can give.
 func (f *field) single(visit func(*field)) {
 	f.settings(func(f *field) {
-		if !f.repeated && f.kind != sectionField && !f.holdsSections() {
+		if !f.repeated && !f.isOrHoldsSections() {
 			visit(f)
 		}
 	})
@@ -262,12 +263,23 @@ func (b *schemaBuilder) element(f *field, typ reflect.Type, path string) (*field
 	return elem, nil
 }
 
-var plainStep = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+// isPlainStep reports whether a key stands in a path as it is: ASCII letters, digits, "_" and "-", at least one. It is
+// asked for every setting of a configuration, several times.
+func isPlainStep(key string) bool {
+	for i := range len(key) {
+		switch c := key[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return key != ""
+}
 
 // joinPath adds a key to a dotted path; a key with other characters is quoted: labels["rack.row"].
 func joinPath(path, key string) string {
 	switch {
-	case !plainStep.MatchString(key):
+	case !isPlainStep(key):
 		return fmt.Sprintf("%s[%q]", path, key)
 	case path == "":
 		return key
@@ -275,6 +287,9 @@ func joinPath(path, key string) string {
 		return path + "." + key
 	}
 }
+
+// joinIndex adds the index of a list's element to a path.
+func joinIndex(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // below joins a path relative to root, as Validate methods give it.
 func below(root, relative string) string {

@@ -22,6 +22,9 @@ type Validator interface {
 // unread problems in them.
 func (l *loader) validate(section *field, v reflect.Value, path string, unread *collector) {
 	for _, f := range section.children {
+		if !f.isOrHoldsSections() {
+			continue
+		}
 		fv, fieldPath := v.FieldByIndex(f.index), joinPath(path, f.key)
 		switch {
 		case f.kind == sectionField && f.optional:
@@ -55,6 +58,9 @@ func (l *loader) checkRequired(section *field, v reflect.Value, path string) {
 		return
 	}
 	for _, f := range section.children {
+		if !f.required() && !f.isOrHoldsSections() {
+			continue
+		}
 		fv, fieldPath := v.FieldByIndex(f.index), joinPath(path, f.key)
 		if _, given := l.report.origins[fieldPath]; f.required() && !given {
 			l.problem(fieldPath, l.report.closest(fieldPath), f.missing(fieldPath))

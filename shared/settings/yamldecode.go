@@ -124,7 +124,7 @@ func (d *decoder) list(f *field, node ast.Node, v reflect.Value, path string) {
 	}
 	list := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
 	for i, element := range sequence.Values {
-		d.element(f.elem, element, element, list.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		d.element(f.elem, element, element, list.Index(i), joinIndex(path, i))
 	}
 	v.Set(list)
 }

@@ -88,8 +88,9 @@ func (p *parts) askForTime() {
 func (p *parts) managed() ([]renewal.Managed, error) {
 	problems := []error{p.makeIssuers()}
 	list := make([]renewal.Managed, 0, len(p.settings.Certificates))
+	mayInstall := p.ownPaths().Checker()
 	for i := range p.settings.Certificates {
-		m, err := p.certificate(&p.settings.Certificates[i], func(field string, err error) error {
+		m, err := p.certificate(&p.settings.Certificates[i], mayInstall, func(field string, err error) error {
 			return p.report.Problem(fmt.Sprintf("certificates[%d].%s", i, field), err)
 		})
 		problems = append(problems, err)
@@ -101,9 +102,10 @@ func (p *parts) managed() ([]renewal.Managed, error) {
 	return list, nil
 }
 
-// certificate turns one definition into what the engine manages; problem places
-// an error in it. Its error is all that is wrong.
-func (p *parts) certificate(c *config.Certificate, problem func(field string, err error) error) (renewal.Managed, error) {
+// certificate turns one definition into what the engine manages; mayInstall refuses
+// paths of its files, and problem places an error in it. Its error is all that is
+// wrong.
+func (p *parts) certificate(c *config.Certificate, mayInstall func(path string) error, problem func(field string, err error) error) (renewal.Managed, error) {
 	names, err := pki.ParseNames(c.Names)
 	if err != nil {
 		return renewal.Managed{}, problem("names", err)
@@ -117,7 +119,7 @@ func (p *parts) certificate(c *config.Certificate, problem func(field string, er
 	}
 	var problems []error
 	for j := range c.Deployments {
-		target, err := p.target(&c.Deployments[j], names)
+		target, err := p.target(&c.Deployments[j], names, mayInstall)
 		var configured []byte
 		if err == nil {
 			configured, err = json.Marshal(c.Deployments[j])
@@ -230,12 +232,17 @@ func readRoots(path string) (*x509.CertPool, []byte, error) {
 	return roots, text, nil
 }
 
-func (p *parts) target(d *managed.Deployment, names pki.Names) (*file.Target, error) {
+// ownPaths are where nothing is installed.
+func (p *parts) ownPaths() *config.Own {
 	if p.own == nil {
 		p.own = p.settings.Own(p.report)
 	}
+	return p.own
+}
+
+func (p *parts) target(d *managed.Deployment, names pki.Names, mayInstall func(path string) error) (*file.Target, error) {
 	for _, f := range d.Files.Paths() {
-		if err := p.own.Check(f.Path); err != nil {
+		if err := mayInstall(f.Path); err != nil {
 			return nil, fmt.Errorf("files.%s: %w", f.Key, err)
 		}
 	}

@@ -157,7 +157,7 @@ func (r *roll) brokered() []string {
 func (p *parts) assigned(list, accepted []wire.Assignment, identity *store.Identity) ([]renewal.Managed, []assignment.Verdict) {
 	made := make(map[string]renewal.Managed, len(list))
 	host := assignment.Host{Settings: p.settings, Accepted: accepted, Make: func(c *config.Certificate) error {
-		m, err := p.certificate(c, func(field string, err error) error { return fmt.Errorf("%s: %w", field, err) })
+		m, err := p.certificate(c, p.ownPaths().Check, func(field string, err error) error { return fmt.Errorf("%s: %w", field, err) })
 		if err == nil {
 			made[c.Name] = m
 		}

@@ -34,10 +34,8 @@ func (c *configuration) files(s *config.Settings, report *settings.Report) []str
 			paths[issuer.ACME.CAFile] = true
 		}
 	}
-	for _, v := range report.Values() {
-		if v.Origin.SecretFile != "" {
-			paths[v.Origin.SecretFile] = true
-		}
+	for _, file := range report.SecretFiles() {
+		paths[file] = true
 	}
 	return slices.Sorted(maps.Keys(paths))
 }
