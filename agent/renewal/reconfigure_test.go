@@ -487,7 +487,9 @@ func TestRenewRightAfterAReload(t *testing.T) {
 		assert.Empty(t, asked, "it waits")
 		w.tick()
 		require.NoError(t, <-asked)
-		assert.True(t, w.record().Forced)
+		// The tick that took the reload over may have got as far as the renewal.
+		rec := w.record()
+		assert.True(t, rec.Forced || rec.Renewals == 2, "%+v", rec)
 
 		w.reload(w.managed())
 		require.ErrorIs(t, w.e.Renew(t.Context(), "web"), ErrReloading)
