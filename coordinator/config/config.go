@@ -5,12 +5,15 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/jointoken"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -30,6 +33,8 @@ type Settings struct {
 	CA      CA      `yaml:"ca" doc:"The built-in CA. Its root and issuing CAs are made at the first start."`
 	Fleet   Fleet   `yaml:"fleet" doc:"The fleet's pace and limits."`
 	Journal Journal `yaml:"journal" doc:"The journal, which is the history while no database is configured."`
+	Cluster Cluster `yaml:"cluster" doc:"The cluster of coordinators. One node is a cluster too."`
+	Backups Backups `yaml:"backups" doc:"Snapshots of the replicated state that every node takes for its operator."`
 }
 
 // Log is how the coordinator logs.
@@ -65,6 +70,50 @@ type Fleet struct {
 type Journal struct {
 	Retention time.Duration `yaml:"retention" env:"CERTCTL_JOURNAL_RETENTION" default:"90d" min:"1h" max:"3650d" doc:"How long facts are kept. Audit facts are kept until a database has them."`
 	MaxBytes  int64         `yaml:"max_bytes" env:"CERTCTL_JOURNAL_MAX_BYTES" default:"4294967296" min:"16777216" doc:"Size limit of the journal. Above four fifths of it the coordinator warns; at it, routine facts are dropped and counted."`
+}
+
+// Cluster is how this node and the others find and judge each other.
+type Cluster struct {
+	Listen          string          `yaml:"listen" env:"CERTCTL_CLUSTER_LISTEN" default:":8444" doc:"Address, host:port, at which the other nodes of the cluster reach this one. Only nodes of the cluster get past its TLS handshake."`
+	Advertise       string          `yaml:"advertise" env:"CERTCTL_CLUSTER_ADVERTISE" default:"" doc:"Address, host:port, that this node tells the others to use. A name is looked up each time. Empty: the first of server.names or this host's name, with the port of listen."`
+	JoinToken       settings.Secret `yaml:"join_token" env:"CERTCTL_CLUSTER_JOIN_TOKEN" doc:"A token of \"certctl cluster join-token create\". A node whose data directory is empty joins that cluster with it, instead of founding one; after that it has no effect."`
+	ElectionTimeout time.Duration   `yaml:"election_timeout" env:"CERTCTL_CLUSTER_ELECTION_TIMEOUT" default:"1s" min:"100ms" max:"1m" doc:"How long nodes go without a word from the leader before they elect another. Longer for slow links between them."`
+	Stabilization   time.Duration   `yaml:"stabilization" env:"CERTCTL_CLUSTER_STABILIZATION" default:"10s" min:"1s" max:"1h" doc:"How long a new node must have been healthy before it gets a vote."`
+	MinQuorum       int             `yaml:"min_quorum" env:"CERTCTL_CLUSTER_MIN_QUORUM" default:"3" min:"1" max:"7" doc:"Number of voting nodes below which the clean-up of dead nodes removes none."`
+	DeadServerAfter time.Duration   `yaml:"dead_server_after" env:"CERTCTL_CLUSTER_DEAD_SERVER_AFTER" default:"0s" min:"0s" max:"8760h" doc:"How long a node must have been dead before the leader removes it from the cluster, if enough voting nodes are left. 0: never; remove it with \"certctl cluster remove\"."`
+}
+
+// Backups are the snapshots that a node takes by itself.
+type Backups struct {
+	Interval  time.Duration `yaml:"interval" env:"CERTCTL_BACKUP_INTERVAL" default:"6h" min:"0s" max:"8760h" doc:"How often this node writes a snapshot of the replicated state to a file, if it has changed. 0: never."`
+	Keep      int           `yaml:"keep" env:"CERTCTL_BACKUP_KEEP" default:"8" min:"1" max:"1000" doc:"How many of these files are kept."`
+	Directory string        `yaml:"directory" env:"CERTCTL_BACKUP_DIRECTORY" default:"" doc:"Where they are. Empty: backups in the data directory. Another disk is better."`
+}
+
+// BackupDirectory is where the node's own snapshots go.
+func (s *Settings) BackupDirectory() string {
+	if s.Backups.Directory != "" {
+		return s.Backups.Directory
+	}
+	return filepath.Join(s.DataDir, "backups")
+}
+
+func (c *Cluster) validate(report func(string, error)) {
+	if err := settings.CheckListen(c.Listen); err != nil {
+		report("cluster.listen", err)
+	}
+	if c.Advertise != "" {
+		host, port, err := net.SplitHostPort(c.Advertise)
+		number, portErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || portErr != nil || host == "" || number == 0 || net.ParseIP(host).IsUnspecified() {
+			report("cluster.advertise", fmt.Errorf("cannot use %q; expected an address that other nodes can reach, such as c1.example.com:8444", c.Advertise))
+		}
+	}
+	if c.JoinToken.IsSet() {
+		if _, err := jointoken.Parse(c.JoinToken.Reveal()); err != nil {
+			report("cluster.join_token", err) // which does not hold the text
+		}
+	}
 }
 
 // ServerNames are the configured names, and the one in the configured URL,
@@ -121,6 +170,10 @@ func (s *Settings) Validate(report func(string, error)) {
 		} else if _, err := pki.ParseNames([]string{u.Hostname()}); err != nil {
 			report("server.url", err)
 		}
+	}
+	s.Cluster.validate(report)
+	if dir := s.Backups.Directory; dir != "" && !filepath.IsAbs(dir) {
+		report("backups.directory", fmt.Errorf("cannot use %q; expected an absolute path", dir))
 	}
 	if err := s.CA.checkCRLURL(); err != nil {
 		report("ca.crl_url", err)

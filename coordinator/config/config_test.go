@@ -45,6 +45,12 @@ func TestMistakesAreNamed(t *testing.T) {
 		"ca: {crl_url: 'http://x/?a=b'}\n":           "ca.crl_url: cannot use",
 		"ca: {name: ''}\n":                           "expected an organization's name",
 		"journal: {max_bytes: 5}\n":                  "journal.max_bytes",
+		"cluster: {listen: c1}\n":                    "cluster.listen: cannot use \"c1\"; expected host:port",
+		"cluster: {advertise: c1}\n":                 "cluster.advertise: cannot use",
+		"cluster: {advertise: '0.0.0.0:8444'}\n":     "cluster.advertise: cannot use",
+		"cluster: {advertise: 'c1:0'}\n":             "cluster.advertise: cannot use",
+		"cluster: {join_token: ctj1.x}\n":            "cluster.join_token: not a join token",
+		"backups: {directory: x}\n":                  "backups.directory: cannot use",
 		"fleet: {sync_interval: 1m}\nfleet: {}\n":    "coordinator.yaml:2:1",
 		"fleet: {sync_target_rate: five}\nx: [1\n":   "coordinator.yaml:",
 	} {

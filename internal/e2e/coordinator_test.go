@@ -56,7 +56,7 @@ func newCoordinator(t testing.TB, settings ...string) *coordinator {
 	config := filepath.Join(home, "coordinator.yaml")
 	require.NoError(t, os.WriteFile(config, nil, 0o600))
 	env := environment(home, append([]string{
-		"CERTCTL_DATA_DIR=" + c.data, "CERTCTL_SERVER_LISTEN=" + c.address,
+		"CERTCTL_DATA_DIR=" + c.data, "CERTCTL_SERVER_LISTEN=" + c.address, "CERTCTL_CLUSTER_LISTEN=127.0.0.1:0",
 		"CERTCTL_SYNC_INTERVAL=" + syncInterval.String(),
 	}, settings...)...)
 	c.daemon = newDaemon(t, "the coordinator", "certctl-coordinator", env, "run", "--config", config)

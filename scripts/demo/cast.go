@@ -97,7 +97,7 @@ func (p *program) stop() error {
 func (c *cast) startCoordinator(ctx context.Context) error {
 	p, err := c.start("coordinator.log", c.environment(
 		"CERTCTL_DATA_DIR="+c.path("coordinator"),
-		"CERTCTL_SERVER_LISTEN="+c.server,
+		"CERTCTL_SERVER_LISTEN="+c.server, "CERTCTL_CLUSTER_LISTEN=127.0.0.1:0",
 		"CERTCTL_CA_LEAF_LIFETIME="+internalLifetime.String(),
 		"CERTCTL_SYNC_INTERVAL=2s",
 	), c.program("certctl-coordinator"), "run", "--config", c.emptyConfig())

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/daemon"
+	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/packaging/systemd"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/cli"
@@ -94,6 +96,39 @@ func (c *coordinatorCommand) runCommand() *cobra.Command {
 	}
 	service.BindRun(cmd.Flags())
 	return cmd
+}
+
+// run is the coordinator's life, from its configuration to its last goroutine.
+func (c *coordinatorCommand) run(ctx context.Context, life service.Lifecycle) error {
+	conf, err := c.load()
+	if err != nil {
+		return err
+	}
+	conf.Ready = life.Ready
+	d, err := daemon.New(ctx, conf)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx)
+}
+
+// load is everything that the configuration says.
+func (c *coordinatorCommand) load() (daemon.Config, error) {
+	conf := daemon.Config{Settings: new(config.Settings)}
+	report, err := c.source.Load(conf.Settings)
+	if err != nil {
+		return conf, err
+	}
+	if conf.Log, _, err = cli.Logger(os.Stderr, conf.Settings.Log.Level, conf.Settings.Log.Format); err != nil {
+		return conf, err
+	}
+	for _, warning := range report.Warnings() {
+		conf.Log.Warn("configuration", "warning", warning)
+	}
+	if conf.Names, err = server.NamesOf(conf.Settings.ServerNames()); err != nil {
+		return conf, report.Problem("server.names", err)
+	}
+	return conf, nil
 }
 
 // definition is the coordinator as the service manager knows it. A
