@@ -45,6 +45,9 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		if p.Status == http.StatusUnauthorized {
 			ctx.SetHeader("WWW-Authenticate", challenge)
 		}
+		for name, values := range p.GetHeaders() {
+			ctx.SetHeader(name, values[0])
+		}
 		// The error is of the connection.
 		_ = huma.WriteErr(api, ctx, p.Status, p.Detail, p)
 	}
@@ -53,15 +56,29 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		if !ok {
 			panic("api: operation " + ctx.Operation().OperationID + " has no role")
 		}
-		token, refusal := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
-		switch {
-		case refusal != nil:
-			refuse(ctx, refusal)
-		case !token.Role.Includes(role):
-			refuse(ctx, lacks(token, role))
-		default:
-			next(huma.WithValue(ctx, bearerKey{}, token))
+		judge := func() (*fleet.APIToken, *Problem) {
+			token, refusal := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
+			if refusal == nil && !token.Role.Includes(role) {
+				refusal = lacks(token, role)
+			}
+			return token, refusal
 		}
+		if _, refusal := judge(); refusal != nil {
+			refuse(ctx, refusal)
+			return
+		}
+		answer, refusal := s.fresh(ctx)
+		if refusal != nil {
+			refuse(ctx, refusal)
+			return
+		}
+		// The token may have ended in the state that the request waited for.
+		token, refusal := judge()
+		if refusal != nil {
+			refuse(ctx, refusal)
+			return
+		}
+		next(huma.WithValue(answer, bearerKey{}, token))
 	}
 }
 

@@ -63,7 +63,7 @@ func OpenAPI() ([]byte, error) {
 func extensible(document *huma.OpenAPI) {
 	requests := map[string]bool{}
 	for _, path := range document.Paths {
-		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put} {
+		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Delete} {
 			if op == nil || op.RequestBody == nil {
 				continue
 			}

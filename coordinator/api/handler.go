@@ -22,6 +22,7 @@ import (
 type Node interface {
 	State() *fleet.State
 	Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error)
+	WaitIndex(ctx context.Context, index uint64) error
 	Ready() cluster.Readiness
 	Leader() (id, address string)
 }
@@ -127,6 +128,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCA(api)
 	s.registerAudit(api)
 	extensible(api.OpenAPI())
+	describeIndex(api.OpenAPI())
 	return api
 }
 

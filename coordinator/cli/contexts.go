@@ -97,6 +97,10 @@ func (f *contextFile) write() error {
 // context.
 type target struct {
 	context, server, tokenFile, caFile string // flags; "" if not given
+	consistent                         bool   // a flag
+	// written makes what one command line reads after a change show the change,
+	// whichever node answers.
+	written client.Written
 }
 
 // connect makes the client.
@@ -105,15 +109,15 @@ func (t *target) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return chosen.client()
+	return chosen.client(&t.written, t.consistent)
 }
 
-func (l *login) client() (*client.Client, error) {
+func (l *login) client(written *client.Written, consistent bool) (*client.Client, error) {
 	token, err := apitoken.Parse(l.Token.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("API token: %w", err)
 	}
-	return client.New(client.Config{Server: l.Server, Token: token, Roots: l.CA})
+	return client.New(client.Config{Server: l.Server, Token: token, Roots: l.CA, Written: written, Consistent: consistent})
 }
 
 func (t *target) resolve() (*login, error) {

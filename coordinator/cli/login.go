@@ -65,7 +65,7 @@ func (p *program) login(cmd *cobra.Command) error {
 		}
 		chosen.CA += "\n"
 	}
-	c, err := chosen.client()
+	c, err := chosen.client(&p.target.written, p.target.consistent)
 	if err != nil {
 		return err
 	}

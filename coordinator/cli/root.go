@@ -103,6 +103,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 	flags.StringVar(&p.target.server, "server", "", "URL of the coordinator, instead of the context's")
 	flags.StringVar(&p.target.tokenFile, "token-file", "", "file with an API token, instead of the context's; - is standard input")
 	flags.StringVar(&p.target.caFile, "ca-file", "", "PEM file of the coordinator's root, instead of the context's")
+	flags.BoolVar(&p.target.consistent, "consistent", false, "read only what the leader confirms to be newest, instead of what the node that is asked knows")
 	p.output.Bind(root, flags)
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 	root.AddCommand(

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
@@ -44,13 +45,37 @@ type Config struct {
 	// Roots is PEM: the CA certificates to trust for the coordinator. Empty
 	// trusts the system's.
 	Roots string
+	// Written makes reads see earlier changes; nil makes one of the client's own.
+	Written *Written
+	// Consistent makes reads see every change that was acknowledged before, whoever
+	// made it. It needs a leader.
+	Consistent bool
+}
+
+// Written is the newest state that a client has changed: what it reads afterwards,
+// from whichever node, is at least as new. Several clients of one cluster may share
+// one. It is safe for concurrent use.
+type Written struct{ index atomic.Uint64 }
+
+// Index is the index of that state in the cluster's log, 0 if nothing was changed.
+func (w *Written) Index() uint64 { return w.index.Load() }
+
+func (w *Written) note(header http.Header) {
+	index, err := strconv.ParseUint(header.Get(resource.Index), 10, 64)
+	if err != nil {
+		return // a coordinator of an earlier version
+	}
+	for before := w.index.Load(); before < index && !w.index.CompareAndSwap(before, index); before = w.index.Load() {
+	}
 }
 
 // Client is safe for concurrent use.
 type Client struct {
-	base  *url.URL
-	token apitoken.Token
-	http  *http.Client
+	base       *url.URL
+	token      apitoken.Token
+	http       *http.Client
+	written    *Written
+	consistent bool
 }
 
 // New checks the configuration. It connects to nothing.
@@ -70,7 +95,10 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{base: base, token: c.Token, http: &http.Client{
+	if c.Written == nil {
+		c.Written = new(Written)
+	}
+	return &Client{base: base, token: c.Token, written: c.Written, consistent: c.Consistent, http: &http.Client{
 		Timeout:   requestTimeout,
 		Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment},
 		// A redirect would carry the token to somebody else.
@@ -107,7 +135,8 @@ func Path(parts ...string) string {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Do makes one request. The path is escaped, as [Path] makes it; in and out may
-// be nil. What the coordinator refuses is a *wire.Problem; no answer at all
+// be nil. A read shows what was changed before through the same [Written]. What
+// the coordinator refuses is a *wire.Problem; no answer at all
 // wraps ErrUnreachable; when ctx ends first, its error comes back.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
@@ -122,7 +151,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}
-	request.URL.RawQuery = query.Encode()
+	request.URL.RawQuery = c.fresh(method, query).Encode()
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -151,13 +180,33 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 			return fmt.Errorf("%s answered %s, which is not an answer of a coordinator; check the server's URL", c.base, response.Status)
 		}
 		return problem
-	case out == nil:
+	}
+	if method != http.MethodGet {
+		c.written.note(response.Header)
+	}
+	if out == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
 		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
 	}
 	return nil
+}
+
+// fresh adds to the query of a read how new the answer has to be.
+func (c *Client) fresh(method string, query url.Values) url.Values {
+	index := c.written.Index()
+	if method != http.MethodGet || index == 0 && !c.consistent {
+		return query
+	}
+	query = clone(query)
+	if index > 0 {
+		query.Set(resource.MinIndex, strconv.FormatUint(index, 10))
+	}
+	if c.consistent {
+		query.Set(resource.Consistent, "true")
+	}
+	return query
 }
 
 func (c *Client) unreachable(err error) error {

@@ -61,7 +61,7 @@ type Coordinator struct {
 	t     testing.TB
 	lists *revocation.Service
 	skew  atomic.Int64
-	fault atomic.Pointer[error]
+	node  *seamNode
 	http  *http.Client
 }
 
@@ -85,18 +85,42 @@ func (t *Text) String() string {
 	return t.text.String()
 }
 
-// faultyNode is the node that the API sees.
-type faultyNode struct {
+// seamNode is the node that the API sees.
+type seamNode struct {
 	*cluster.Node
-	fault *atomic.Pointer[error]
+	fault   atomic.Pointer[error]
+	waiting atomic.Pointer[func()]
+	hurried atomic.Bool
+	confirm atomic.Pointer[func(context.Context) (uint64, error)]
 }
 
 // Propose implements api.Node.
-func (n faultyNode) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
+func (n *seamNode) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
 	if err := n.fault.Swap(nil); err != nil {
 		return nil, *err
 	}
 	return n.Node.Propose(ctx, commands...)
+}
+
+// WaitIndex implements api.Node.
+func (n *seamNode) WaitIndex(ctx context.Context, index uint64) error {
+	if tell := n.waiting.Swap(nil); tell != nil {
+		(*tell)()
+	}
+	if n.hurried.Load() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 0)
+		defer cancel()
+	}
+	return n.Node.WaitIndex(ctx, index)
+}
+
+// ConsistentIndex implements api.Node.
+func (n *seamNode) ConsistentIndex(ctx context.Context) (uint64, error) {
+	if confirm := n.confirm.Load(); confirm != nil {
+		return (*confirm)(ctx)
+	}
+	return 0, cluster.ErrNotLeader
 }
 
 // Start runs a coordinator until the test's end.
@@ -133,9 +157,10 @@ func Start(t testing.TB) *Coordinator {
 	c.Admin, err = apitoken.Parse(string(text))
 	require.NoError(t, err)
 
+	c.node = &seamNode{Node: c.Node.Node}
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
-		Node: faultyNode{c.Node.Node, &c.fault}, Journal: c.Journal, Presence: agents, Pause: agents.Period,
+		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period,
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)
@@ -179,7 +204,17 @@ func (c *Coordinator) Now() time.Time { return time.Now().Add(time.Duration(c.sk
 func (c *Coordinator) Sleep(d time.Duration) { c.skew.Add(int64(d)) }
 
 // FailNext makes the API's next change fail with err before it is stored.
-func (c *Coordinator) FailNext(err error) { c.fault.Store(&err) }
+func (c *Coordinator) FailNext(err error) { c.node.fault.Store(&err) }
+
+// OnWait calls fn when the next read begins to wait for this node to be as new as
+// it asks.
+func (c *Coordinator) OnWait(fn func()) { c.node.waiting.Store(&fn) }
+
+// Hurry lets reads wait no longer for what this node does not have.
+func (c *Coordinator) Hurry() { c.node.hurried.Store(true) }
+
+// Confirm makes fn the leader's word on consistent reads.
+func (c *Coordinator) Confirm(fn func(context.Context) (uint64, error)) { c.node.confirm.Store(&fn) }
 
 // RootFile is the path of the root certificate.
 func (c *Coordinator) RootFile() string { return filepath.Join(c.Dir, server.RootFile) }

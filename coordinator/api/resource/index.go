@@ -1,0 +1,12 @@
+package resource
+
+// Index is the name of the header that tells how far the node that answered had
+// applied the cluster's log: the answer shows every change up to there. Every
+// answer that is no problem document has it; that of a change includes the change.
+const Index = "X-Certctl-Index"
+
+// The parameters of reads that say how new the answer has to be.
+const (
+	MinIndex   = "min_index"
+	Consistent = "consistent"
+)

@@ -1,0 +1,49 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/api/apitest"
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// What a client reads after a change is not older than the change, whichever
+// client of the same person asks.
+func TestReadsSeeWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	coordinator := apitest.Start(t)
+	written := new(client.Written)
+	config := client.Config{Server: coordinator.URL, Token: coordinator.Admin, Roots: roots(t, coordinator), Written: written}
+	c := connect(t, config)
+	_, err := whoami(t, c)
+	require.NoError(t, err)
+	require.Zero(t, written.Index(), "a read changes nothing")
+
+	create := resource.CreateAPIToken{Name: "x", Role: "viewer"}
+	var made resource.CreatedAPIToken
+	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens", nil, create, &made))
+	first := written.Index()
+	require.Equal(t, coordinator.State().Index(), first)
+	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens/"+made.ID+"/revoke", nil, nil, nil))
+	require.Greater(t, written.Index(), first, "an answer that nobody reads counts too")
+	require.Error(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens/none/revoke", nil, nil, nil))
+	_, err = whoami(t, connect(t, config))
+	require.NoError(t, err, "this node has it")
+
+	// So does one that asks for the newest there is, and gets it or nothing.
+	config.Consistent = true
+	c = connect(t, config)
+	coordinator.Confirm(func(context.Context) (uint64, error) { return 0, errors.New("no leader") })
+	_, err = whoami(t, c)
+	problem, refused := errors.AsType[*wire.Problem](err)
+	require.True(t, refused, err)
+	assert.Contains(t, problem.Detail, "no leader has confirmed it")
+}
