@@ -32,6 +32,14 @@ const (
 	TypeChangeCA              Type = 40
 	TypeAcknowledgeTrust      Type = 41
 	TypeNoteSharedIdentity    Type = 42
+	TypeInitClusterCA         Type = 60
+	TypeChangeClusterCA       Type = 61
+	TypeCreateJoinToken       Type = 62
+	TypeRevokeJoinToken       Type = 63
+	TypeUseJoinToken          Type = 64
+	TypeAnnounceNode          Type = 65
+	TypeForgetNode            Type = 66
+	TypeNoteRestore           Type = 67
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

@@ -36,6 +36,14 @@ const (
 	KindCampaignCancelled      Kind = "renewals.cancelled"
 	KindCertificateRevoked     Kind = "certificate.revoked"
 	KindRevocationsPublished   Kind = "crl.published"
+	KindClusterCACreated       Kind = "cluster_ca.created"
+	KindClusterCAChanged       Kind = "cluster_ca.changed"
+	KindJoinTokenCreated       Kind = "join_token.created"
+	KindJoinTokenRevoked       Kind = "join_token.revoked"
+	KindNodeJoined             Kind = "node.joined"
+	KindNodeChanged            Kind = "node.changed"
+	KindNodeRemoved            Kind = "node.removed"
+	KindStateRestored          Kind = "state.restored"
 )
 
 // Fact is something that happened, made by Apply for the journal. Index and

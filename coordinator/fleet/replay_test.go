@@ -25,97 +25,183 @@ func restore(t testingT, state *fleet.State, data []byte) {
 
 var campaigns = []string{"campaign00000001", "campaign00000002"}
 
-// randomPayload draws a command over few names, so that commands meet.
-func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
-	pick := func(label string, list ...string) string { return rapid.SampledFrom(list).Draw(t, label) }
-	agent := pick("agent", "a1", "a2", "a3")
-	tokenID := pick("token", "t1", "t2")
-	small := rapid.Uint64Range(0, 6)
-	switch rapid.IntRange(1, 27).Draw(t, "type") {
-	case 1:
+// pick draws one of a few names, so that commands meet.
+func pick(t *rapid.T, label string, list ...string) string {
+	return rapid.SampledFrom(list).Draw(t, label)
+}
+
+func anAgent(t *rapid.T) string             { return pick(t, "agent", "a1", "a2", "a3") }
+func aToken(t *rapid.T) string              { return pick(t, "token", "t1", "t2") }
+func anOrder(t *rapid.T) string             { return pick(t, "order", "o1", "o2") }
+func anAssignment(t *rapid.T) string        { return pick(t, "assignment", "as1", "as2") }
+func aCampaign(t *rapid.T) string           { return pick(t, "campaign", campaigns...) }
+func aSerial(t *rapid.T) string             { return pick(t, "serial", "1", "2") }
+func small(t *rapid.T, label string) uint64 { return rapid.Uint64Range(0, 6).Draw(t, label) }
+
+func aNode(t *rapid.T, now time.Time) fleet.ClusterNode {
+	node := clusterNode(pick(t, "node", "n1", "n2", "n3"), pick(t, "key", "k1", "k2"))
+	node.Level = uint32(small(t, "level")) // 0 is refused
+	node.Trusts = []string{pick(t, "root", "r1", "r2")}
+	node.CertificateNotAfter = now.Add(time.Duration(small(t, "days")) * 24 * time.Hour)
+	return node
+}
+
+// generators draw a command of each type.
+var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
+	fleet.TypeInitCA: func(*rapid.T, time.Time) fleet.Payload {
 		return fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}}
-	case 2:
-		p := token(tokenID)
-		p.MaxUses = uint32(rapid.IntRange(0, 2).Draw(t, "uses"))
-		return p
-	case 3:
-		return fleet.RevokeEnrollmentToken{Actor: "local", ID: tokenID}
-	case 4:
-		return enrolment(tokenID, agent)
-	case 5:
-		key := pick("key", "k1", "k2")
-		return fleet.SetPendingIdentity{AgentID: agent, Identity: identity(key, agent+key)}
-	case 6:
-		return fleet.PromoteIdentity{AgentID: agent, Fingerprint: "cert-" + agent + pick("key", "k1", "k2")}
-	case 7:
-		return fleet.RetireAgent{Actor: "local", AgentID: agent}
-	case 8:
-		return fleet.TouchAgents{Seen: []fleet.Seen{{Agent: agent, At: now}}}
-	case 9:
-		return fleet.CompleteOrder{Agent: agent, ID: pick("order", "o1", "o2"), ChainPEM: "chain", Serial: pick("serial", "1", "2"), NotAfter: now.Add(20 * time.Minute)}
-	case 10:
-		return fleet.RejectOrder{Agent: agent, ID: pick("order", "o1", "o2"), Problem: wire.Problem{Code: wire.CodeInternal, Title: "t"}}
-	case 11:
-		return fleet.CreateAPIToken{Actor: "local", ID: tokenID, Name: "n", Hash: [32]byte{byte(len(agent))}, Role: fleet.RoleViewer}
-	case 12:
-		return fleet.RevokeAPIToken{Actor: "local", ID: tokenID}
-	case 14:
-		return fleet.PutAssignment{Actor: "local", Name: pick("assignment", "as1", "as2"), Selector: pick("selector", "*", "a=b"), Template: []byte(`{}`)}
-	case 15:
-		return fleet.DeleteAssignment{Actor: "local", Name: pick("assignment", "as1", "as2")}
-	case 16:
-		return fleet.CommandAgent{Actor: "local", Agent: agent, ID: pick("command", "command1", "command2"), Kind: wire.CommandRenew, Certificate: pick("certificate", "x", "y")}
-	case 17:
-		return fleet.BeginCampaign{Actor: "local", ID: campaigns[small.Draw(t, "campaign")%2], Selector: "*", Over: time.Hour}
-	case 18:
-		return fleet.CancelCampaign{Actor: "local", ID: campaigns[small.Draw(t, "campaign")%2]}
-	case 19:
-		return fleet.RevokeCertificate{Actor: "local", Serial: pick("serial", "1", "2")}
-	case 20:
-		return fleet.PublishRevocations{ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
-	case 13:
+	},
+	fleet.TypeChangeCA: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.ChangeCA{
-			Actor: "local", Base: small.Draw(t, "base"), What: "a change", Generations: [][]byte{[]byte("signed")},
+			Actor: "local", Base: small(t, "base"), What: "a change", Generations: [][]byte{[]byte("signed")},
 			Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c2"), SealedKey: []byte("k2"), State: fleet.AuthorityPublished}},
 		}
-	case 22:
-		return fleet.NoteSharedIdentity{AgentID: agent, Remote: "192.0.2.7:4711"}
-	case 21:
-		return fleet.AcknowledgeTrust{AgentID: agent, Generation: small.Draw(t, "generation")}
-	default:
-		base := small.Draw(t, "base")
-		revision := base + small.Draw(t, "step")
-		p := fleet.SyncAgent{
-			AgentID: agent, BootID: pick("boot", "b1", "b2", "b3"), Sequence: small.Draw(t, "sequence"),
-			BaseRevision: base, Revision: revision, HeadRevision: revision,
-			Host:   &wire.HostReport{Hostname: pick("host", "h1", "h2"), StartedAt: now, SafeUntil: &now, NotSafe: rapid.IntRange(0, 2).Draw(t, "not safe")},
-			Events: []wire.Event{{Sequence: small.Draw(t, "event") + 1, At: now, Kind: wire.EventIssued}},
-			Orders: []fleet.OrderPlacement{{ID: pick("order", "o1", "o2"), Issuer: "builtin", CSR: []byte("csr"),
-				Names: pki.MustParseNames(pick("name", "www.example.com", "www.example.org", "192.0.2.1"))}},
-		}
-		for r := base + 1; r <= revision; r++ {
-			name := pick("certificate", "x", "y", "z")
-			if rapid.Bool().Draw(t, "removed") {
-				p.Removed = append(p.Removed, fleet.Removal{Name: name, Revision: r})
-			} else {
-				p.Rows = append(p.Rows, row(t, wireRow(name, r, name+".example.com", now)))
-			}
-		}
-		if rapid.Bool().Draw(t, "desired") {
-			p.DesiredDigest = pick("digest", "d1", "d2")
-			p.Reports = []wire.AssignmentReport{{Name: pick("assignment", "as1", "as2"), State: wire.AssignmentActive, Revision: small.Draw(t, "revision")}}
-			p.ReportsGone = []string{"as2"}
-			campaign := fleet.Campaign{ID: campaigns[0]}
-			p.Commands = []fleet.CommandReport{
-				{ID: pick("command", "command1", "command2"), State: wire.CommandState(pick("state", "accepted", "done", "failed")), At: now},
-				{ID: campaign.CommandID(agent, "x"), Campaign: campaign.ID, Certificate: "x", State: wire.CommandFailed, At: now},
-			}
-		}
-		if rapid.Bool().Draw(t, "collect") {
-			p.Collected = []string{"o1"}
-		}
+	},
+	fleet.TypeAcknowledgeTrust: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.AcknowledgeTrust{AgentID: anAgent(t), Generation: small(t, "generation")}
+	},
+	fleet.TypeCreateEnrollmentToken: func(t *rapid.T, _ time.Time) fleet.Payload {
+		p := token(aToken(t))
+		p.MaxUses = uint32(rapid.IntRange(0, 2).Draw(t, "uses"))
 		return p
+	},
+	fleet.TypeRevokeEnrollmentToken: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RevokeEnrollmentToken{Actor: "local", ID: aToken(t)}
+	},
+	fleet.TypeEnrollAgent: func(t *rapid.T, _ time.Time) fleet.Payload { return enrolment(aToken(t), anAgent(t)) },
+	fleet.TypeSetPendingIdentity: func(t *rapid.T, _ time.Time) fleet.Payload {
+		agent, key := anAgent(t), pick(t, "key", "k1", "k2")
+		return fleet.SetPendingIdentity{AgentID: agent, Identity: identity(key, agent+key)}
+	},
+	fleet.TypePromoteIdentity: func(t *rapid.T, _ time.Time) fleet.Payload {
+		agent := anAgent(t)
+		return fleet.PromoteIdentity{AgentID: agent, Fingerprint: "cert-" + agent + pick(t, "key", "k1", "k2")}
+	},
+	fleet.TypeNoteSharedIdentity: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.NoteSharedIdentity{AgentID: anAgent(t), Remote: "192.0.2.7:4711"}
+	},
+	fleet.TypeRetireAgent: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RetireAgent{Actor: "local", AgentID: anAgent(t)}
+	},
+	fleet.TypeTouchAgents: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.TouchAgents{Seen: []fleet.Seen{{Agent: anAgent(t), At: now}}}
+	},
+	fleet.TypeCompleteOrder: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.CompleteOrder{Agent: anAgent(t), ID: anOrder(t), ChainPEM: "chain", Serial: aSerial(t), NotAfter: now.Add(20 * time.Minute)}
+	},
+	fleet.TypeRejectOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RejectOrder{Agent: anAgent(t), ID: anOrder(t), Problem: wire.Problem{Code: wire.CodeInternal, Title: "t"}}
+	},
+	fleet.TypeCreateAPIToken: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.CreateAPIToken{Actor: "local", ID: aToken(t), Name: "n", Hash: [32]byte{byte(small(t, "hash"))}, Role: fleet.RoleViewer}
+	},
+	fleet.TypeRevokeAPIToken: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RevokeAPIToken{Actor: "local", ID: aToken(t)}
+	},
+	fleet.TypePutAssignment: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.PutAssignment{Actor: "local", Name: anAssignment(t), Selector: pick(t, "selector", "*", "a=b"), Template: []byte(`{}`)}
+	},
+	fleet.TypeDeleteAssignment: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.DeleteAssignment{Actor: "local", Name: anAssignment(t)}
+	},
+	fleet.TypeCommandAgent: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.CommandAgent{Actor: "local", Agent: anAgent(t), ID: pick(t, "command", "command1", "command2"), Kind: wire.CommandRenew, Certificate: pick(t, "certificate", "x", "y")}
+	},
+	fleet.TypeBeginCampaign: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.BeginCampaign{Actor: "local", ID: aCampaign(t), Selector: "*", Over: time.Hour}
+	},
+	fleet.TypeCancelCampaign: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.CancelCampaign{Actor: "local", ID: aCampaign(t)}
+	},
+	fleet.TypeRevokeCertificate: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RevokeCertificate{Actor: "local", Serial: aSerial(t)}
+	},
+	fleet.TypePublishRevocations: func(_ *rapid.T, now time.Time) fleet.Payload {
+		return fleet.PublishRevocations{ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
+	},
+	fleet.TypeInitClusterCA: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.InitClusterCA{Actor: "local", Authority: clusterAuthority(pick(t, "root", "r1", "r2"), fleet.AuthorityActive)}
+	},
+	fleet.TypeChangeClusterCA: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.ChangeClusterCA{Actor: "local", PrevIndex: small(t, "index"), Authorities: []fleet.ClusterAuthority{
+			clusterAuthority(pick(t, "root", "r1", "r2"), fleet.AuthorityActive),
+			clusterAuthority(pick(t, "root", "r1", "r2"), fleet.AuthorityState(pick(t, "state", "published", "retiring", "retired"))),
+		}}
+	},
+	fleet.TypeCreateJoinToken: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.CreateJoinToken{Actor: "local", ID: aToken(t), SecretHash: [32]byte{42}, ExpiresAt: now.Add(time.Hour)}
+	},
+	fleet.TypeRevokeJoinToken: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RevokeJoinToken{Actor: "local", ID: aToken(t)}
+	},
+	fleet.TypeUseJoinToken: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.UseJoinToken{ID: aToken(t), SecretHash: [32]byte{42}, Node: aNode(t, now)}
+	},
+	fleet.TypeAnnounceNode: func(t *rapid.T, now time.Time) fleet.Payload { return fleet.AnnounceNode{Node: aNode(t, now)} },
+	fleet.TypeForgetNode: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.ForgetNode{Actor: "local", ID: pick(t, "node", "n1", "n2", "n3")}
+	},
+	fleet.TypeNoteRestore: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.NoteRestore{Actor: "local", Snapshot: "file", TakenAt: now, SnapshotIndex: small(t, "index")}
+	},
+	fleet.TypeSyncAgent: func(t *rapid.T, now time.Time) fleet.Payload { return randomSync(t, now) },
+}
+
+func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
+	agent := anAgent(t)
+	base := small(t, "base")
+	revision := base + small(t, "step")
+	p := fleet.SyncAgent{
+		AgentID: agent, BootID: pick(t, "boot", "b1", "b2", "b3"), Sequence: small(t, "sequence"),
+		BaseRevision: base, Revision: revision, HeadRevision: revision,
+		Host:   &wire.HostReport{Hostname: pick(t, "host", "h1", "h2"), StartedAt: now, SafeUntil: &now, NotSafe: rapid.IntRange(0, 2).Draw(t, "not safe")},
+		Events: []wire.Event{{Sequence: small(t, "event") + 1, At: now, Kind: wire.EventIssued}},
+		Orders: []fleet.OrderPlacement{{ID: anOrder(t), Issuer: "builtin", CSR: []byte("csr"),
+			Names: pki.MustParseNames(pick(t, "name", "www.example.com", "www.example.org", "192.0.2.1"))}},
 	}
+	for r := base + 1; r <= revision; r++ {
+		name := pick(t, "certificate", "x", "y", "z")
+		if rapid.Bool().Draw(t, "removed") {
+			p.Removed = append(p.Removed, fleet.Removal{Name: name, Revision: r})
+		} else {
+			p.Rows = append(p.Rows, row(t, wireRow(name, r, name+".example.com", now)))
+		}
+	}
+	if rapid.Bool().Draw(t, "desired") {
+		p.DesiredDigest = pick(t, "digest", "d1", "d2")
+		p.Reports = []wire.AssignmentReport{{Name: anAssignment(t), State: wire.AssignmentActive, Revision: small(t, "revision")}}
+		p.ReportsGone = []string{"as2"}
+		campaign := fleet.Campaign{ID: campaigns[0]}
+		p.Commands = []fleet.CommandReport{
+			{ID: pick(t, "command", "command1", "command2"), State: wire.CommandState(pick(t, "state", "accepted", "done", "failed")), At: now},
+			{ID: campaign.CommandID(agent, "x"), Campaign: campaign.ID, Certificate: "x", State: wire.CommandFailed, At: now},
+		}
+	}
+	if rapid.Bool().Draw(t, "collect") {
+		p.Collected = []string{"o1"}
+	}
+	return p
+}
+
+// randomPayload draws a command of any type; every fourth is a sync, as most are.
+func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
+	if rapid.IntRange(0, 3).Draw(t, "sync") == 0 {
+		return randomSync(t, now)
+	}
+	return generators[rapid.SampledFrom(fleet.RegisteredTypes()).Draw(t, "type")](t, now)
+}
+
+func TestEveryTypeOfCommandIsDrawn(t *testing.T) {
+	for _, typ := range fleet.RegisteredTypes() {
+		generate := generators[typ]
+		require.NotNil(t, generate, "command type %d has no generator here: without one, nothing proves that nodes apply it alike", typ)
+		rapid.Check(t, func(rt *rapid.T) {
+			command, err := fleet.NewCommand(testTime, generate(rt, testTime))
+			require.NoError(rt, err)
+			require.Equal(rt, typ, command.Type)
+		})
+	}
+	require.Len(t, generators, len(fleet.RegisteredTypes()))
 }
 
 // TestReplay: a node that restored a snapshot in the middle and applied the
@@ -179,9 +265,7 @@ func TestARepeatedCommandChangesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		b := newBench(rt)
 		b.enroll("a1")
-		tables := []fleet.Table{fleet.TableAgents, fleet.TableCertificates, fleet.TableOrders,
-			fleet.TableEnrollmentTokens, fleet.TableAPITokens, fleet.TableCA, fleet.TablePresence, fleet.TableAssignments,
-			fleet.TableAssignmentReports, fleet.TableAgentCommands, fleet.TableCampaigns, fleet.TableIssued, fleet.TableRevocations, fleet.TableRevocationList}
+		tables := fleet.Tables()
 		command := b.command(randomPayload(rt, b.now))
 		first := b.entry(command)
 		versions := map[fleet.Table]uint64{}

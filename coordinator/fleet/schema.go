@@ -28,9 +28,13 @@ const (
 	TableIssued            Table = "issued"
 	TableRevocations       Table = "revocations"
 	TableRevocationList    Table = "revocation_list"
-	tableSeen              Table = "seen_commands"
-	tableInfos             Table = "tables"
-	tablePosition          Table = "position"
+	// The cluster's own.
+	TableClusterCA  Table = "cluster_ca"
+	TableNodes      Table = "nodes"
+	TableJoinTokens Table = "join_tokens"
+	tableSeen       Table = "seen_commands"
+	tableInfos      Table = "tables"
+	tablePosition   Table = "position"
 )
 
 const (
@@ -232,6 +236,9 @@ var schemas = []struct {
 	{TableIssued, issuedIndexes()},
 	{TableRevocations, revocationIndexes()},
 	{TableRevocationList, []index{{indexID, func(any) [][]byte { return only(key("list")) }}}},
+	{TableClusterCA, []index{{indexID, func(any) [][]byte { return only(key("ca")) }}}},
+	{TableNodes, []index{{indexID, func(r any) [][]byte { return only(key(r.(*ClusterNode).ID)) }}}},
+	{TableJoinTokens, []index{{indexID, func(r any) [][]byte { return only(key(r.(*JoinToken).ID)) }}}},
 	{tableSeen, []index{
 		{indexID, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
 		{indexOrder, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }},

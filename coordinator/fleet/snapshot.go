@@ -317,6 +317,9 @@ var recordDecoders = map[Table]func(raw []byte) (any, error){
 	TableIssued:            decodeAs[Issued],
 	TableRevocations:       decodeAs[Revocation],
 	TableRevocationList:    decodeAs[RevocationList],
+	TableClusterCA:         decodeAs[ClusterCA],
+	TableNodes:             decodeAs[ClusterNode],
+	TableJoinTokens:        decodeAs[JoinToken],
 	tableSeen:              decodeAs[seenCommand],
 	TableCertificates: func(raw []byte) (any, error) {
 		record := new(Certificate)

@@ -225,4 +225,12 @@ func init() {
 	register(1, changeCA)
 	register(1, acknowledgeTrust)
 	register(1, noteSharedIdentity)
+	register(1, initClusterCA)
+	register(1, changeClusterCA)
+	register(1, createJoinToken)
+	register(1, revokeJoinToken)
+	register(1, useJoinToken)
+	register(1, announceNode)
+	register(1, forgetNode)
+	register(1, noteRestore)
 }

@@ -1,0 +1,52 @@
+package fleet
+
+// Level counts what nodes understand: it grows with each release that adds a
+// type of command, a version of one, or a table of snapshots. A node announces
+// its own, and the leader appends no command that a member does not understand.
+//
+// Level 1 is that of the versions that did not announce any.
+const Level uint32 = 2
+
+// levels tells from which level on a type of command is understood in a version.
+// What is not listed is understood from level 1 on. testdata/levels.golden holds
+// what each level understands.
+var levels = map[Type]map[uint8]uint32{
+	TypeInitClusterCA:   {1: 2},
+	TypeChangeClusterCA: {1: 2},
+	TypeCreateJoinToken: {1: 2},
+	TypeRevokeJoinToken: {1: 2},
+	TypeUseJoinToken:    {1: 2},
+	TypeAnnounceNode:    {1: 2},
+	TypeForgetNode:      {1: 2},
+	TypeNoteRestore:     {1: 2},
+}
+
+// RequiredLevel is the level that a node needs to apply a command: that after
+// Level for one that this version does not know itself. One that may be passed
+// over needs none.
+func RequiredLevel(c Command) uint32 {
+	if c.Ignorable {
+		return 1
+	}
+	if h, ok := handlers[c.Type]; !ok || c.Version > h.version {
+		return Level + 1
+	}
+	if level, ok := levels[c.Type][c.Version]; ok {
+		return level
+	}
+	return 1
+}
+
+// LowestLevel is the lowest level of the nodes with these ids. One that has not
+// announced itself is of level 1.
+func (v *View) LowestLevel(ids []string) uint32 {
+	lowest := Level
+	for _, id := range ids {
+		level := uint32(1)
+		if node, ok := v.ClusterNode(id); ok {
+			level = node.Level
+		}
+		lowest = min(lowest, level)
+	}
+	return lowest
+}
