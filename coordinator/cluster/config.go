@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // Journal keeps the facts that applied entries made.
@@ -53,6 +54,8 @@ type Config struct {
 	TrailingEntries uint64
 	// MaxWaiting bounds the proposals that wait for their turn. 0 is 4096.
 	MaxWaiting int
+	// Hook is called around every durable step of the log. Nil in production.
+	Hook durable.Hook
 }
 
 func (c Config) withDefaults() Config {

@@ -102,8 +102,8 @@ func (c Config) bootstrap(voters []raft.Server) (err error) {
 }
 
 // openStores opens the log and the folder of snapshots, and proves that the log
-// can be read.
-func (c Config) openStores() (*raftboltdb.BoltStore, raft.SnapshotStore, error) {
+// can be read: at its ends, and wherever a start will read it.
+func (c Config) openStores() (*disk, raft.SnapshotStore, error) {
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.raftDir(), keptSnapshots, newRaftLogger(c.Log))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the snapshots in %s: %w", c.raftDir(), err)
@@ -111,13 +111,14 @@ func (c Config) openStores() (*raftboltdb.BoltStore, raft.SnapshotStore, error) 
 	if err := boltfile.Check(c.logFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
 	}
-	var store *raftboltdb.BoltStore
-	err = boltfile.Guard(func() (err error) {
-		store, err = raftboltdb.New(raftboltdb.Options{
+	store := &disk{path: c.logFile(), hook: c.Hook, log: c.Log}
+	err = boltfile.Guard(func() error {
+		file, err := raftboltdb.New(raftboltdb.Options{
 			Path:                    c.logFile(),
 			BoltOptions:             &bbolt.Options{Timeout: lockPatience},
 			MsgpackUseNewTimeFormat: true,
 		})
+		store.files = file
 		return err
 	})
 	switch {
@@ -128,32 +129,43 @@ func (c Config) openStores() (*raftboltdb.BoltStore, raft.SnapshotStore, error) 
 	case err != nil:
 		return nil, nil, fmt.Errorf("open the Raft log: %w", err)
 	}
-	if err := boltfile.Guard(func() error { return readEnds(store) }); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err), store.Close())
+	if err := boltfile.Guard(func() error { return readLog(store, snapshots) }); err != nil {
+		if !errors.Is(err, ErrLogDamaged) {
+			err = fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
+		}
+		return nil, nil, errors.Join(err, store.Close())
 	}
 	return store, snapshots, nil
 }
 
-// readEnds reads the first and the last entry of the log.
-func readEnds(store raft.LogStore) error {
+// readLog reads the first entry of the log, and all that are newer than the
+// newest snapshot: Raft reads these when it starts, and ends the program where
+// it cannot.
+func readLog(store raft.LogStore, snapshots raft.SnapshotStore) error {
 	first, err := store.FirstIndex()
 	if err != nil {
 		return err
 	}
 	last, err := store.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	list, err := snapshots.List()
 	if err != nil {
 		return err
 	}
-	for _, index := range []uint64{first, last} {
-		if index == 0 {
-			continue
-		}
+	var entry raft.Log
+	if err := store.GetLog(first, &entry); err != nil {
+		return err
+	}
+	from := first
+	if len(list) > 0 { // the newest is the first
+		from = min(max(first, list[0].Index+1), last)
+	}
+	for index := from; index <= last; index++ {
 		var entry raft.Log
 		if err := store.GetLog(index, &entry); err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
-		if entry.Index != index {
-			return fmt.Errorf("entry %d says that it is %d", index, entry.Index)
+			return err
 		}
 	}
 	return nil
@@ -198,11 +210,20 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := newNode(c, state, store)
+	store.ended = n.stopping
 	cached, err := raft.NewLogCache(logCache, store)
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log: %w", err)
 	}
-	n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshots, n.transport)
+	// Raft falls back to an older snapshot when the newest cannot be read, and
+	// panics where the log does not reach back to it.
+	err = boltfile.Guard(func() (err error) {
+		n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshots, n.transport)
+		return err
+	})
+	if errors.Is(err, boltfile.ErrDamaged) {
+		err = fmt.Errorf("%s: %w: %w", c.raftDir(), fleet.ErrSnapshotDamaged, err)
+	}
 	if err != nil {
 		// Raft only logs why a snapshot was not restored; the machine knows it.
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))

@@ -1,0 +1,145 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/history/boltfile"
+	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/durable"
+)
+
+// Durable steps of the log.
+const (
+	stepStoreLogs  durable.Step = "cluster: store log entries"
+	stepDeleteLogs durable.Step = "cluster: delete log entries"
+	stepStoreVote  durable.Step = "cluster: store term and vote"
+)
+
+var voteRetry = backoff.Policy{Initial: 50 * time.Millisecond, Max: 5 * time.Second, Multiplier: 2, Jitter: 0.2}
+
+// files is what raft-boltdb offers.
+type files interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
+}
+
+// A disk keeps the log, the term and the votes in one file. Entries carry a sum,
+// so that what the file system gives back differently is noticed, and not
+// applied.
+type disk struct {
+	files
+	path string
+	hook durable.Hook
+	log  *slog.Logger
+	// ended is closed when the node does not wait for its disk any more. Nil is
+	// a node that does not run.
+	ended <-chan struct{}
+}
+
+// StoreLog implements raft.LogStore.
+func (d *disk) StoreLog(entry *raft.Log) error { return d.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore.
+func (d *disk) StoreLogs(entries []*raft.Log) error {
+	for _, entry := range entries {
+		// An entry of another node has the sum that was made there.
+		if err := checkSum(entry); err != nil {
+			return err
+		}
+		entry.Extensions = appendSum(nil, entry)
+	}
+	return d.hook.Around(stepStoreLogs, d.path, func() error { return d.files.StoreLogs(entries) })
+}
+
+// GetLog implements raft.LogStore.
+func (d *disk) GetLog(index uint64, entry *raft.Log) error {
+	err := boltfile.Guard(func() error { return d.files.GetLog(index, entry) })
+	switch {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return err // Raft compares it
+	case err != nil:
+		return fmt.Errorf("%s: %w: entry %d: %w", d.path, ErrLogDamaged, index, err)
+	case entry.Index != index:
+		return fmt.Errorf("%s: %w: entry %d says that it is %d", d.path, ErrLogDamaged, index, entry.Index)
+	}
+	if err := checkSum(entry); err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
+	}
+	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (d *disk) DeleteRange(first, last uint64) error {
+	return d.hook.Around(stepDeleteLogs, d.path, func() error { return d.files.DeleteRange(first, last) })
+}
+
+// Set implements raft.StableStore.
+func (d *disk) Set(key, value []byte) error {
+	return d.hook.Around(stepStoreVote, d.path, func() error { return d.files.Set(key, value) })
+}
+
+// SetUint64 implements raft.StableStore. Raft ends the program when it cannot
+// store a new term, although a node that waits for room on its disk does no
+// harm: it takes part in nothing meanwhile, and the others go on.
+func (d *disk) SetUint64(key []byte, value uint64) error {
+	for attempt := 1; ; attempt++ {
+		err := d.hook.Around(stepStoreVote, d.path, func() error { return d.files.SetUint64(key, value) })
+		if err == nil || d.ended == nil {
+			return err
+		}
+		pause := voteRetry.Delay(attempt, nil)
+		d.log.Error("the term cannot be stored; this node takes part in nothing until it can, check that its disk is not full",
+			"path", d.path, "err", err, "retry_in", pause)
+		if !d.wait(pause) {
+			return err
+		}
+	}
+}
+
+// wait returns false as soon as the node does not wait any more.
+func (d *disk) wait(pause time.Duration) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-d.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return backoff.Wait(ctx, pause) == nil
+}
+
+// A sum stands in the extensions of an entry, behind a mark: versions before it
+// left them empty, and pass on what they do not know.
+const sumMark = "sum1"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendSum appends the mark and the sum of an entry.
+func appendSum(b []byte, entry *raft.Log) []byte {
+	var head [17]byte
+	binary.BigEndian.PutUint64(head[0:], entry.Index)
+	binary.BigEndian.PutUint64(head[8:], entry.Term)
+	head[16] = byte(entry.Type)
+	sum := crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, entry.Data)
+	return binary.BigEndian.AppendUint32(append(b, sumMark...), sum)
+}
+
+// checkSum compares an entry with its sum, if it has one.
+func checkSum(entry *raft.Log) error {
+	var room [len(sumMark) + 4]byte
+	if len(entry.Extensions) == 0 || string(entry.Extensions) == string(appendSum(room[:0], entry)) {
+		return nil
+	}
+	return fmt.Errorf("%w: entry %d differs from its checksum", ErrLogDamaged, entry.Index)
+}
