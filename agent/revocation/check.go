@@ -108,7 +108,7 @@ func (c *checker) ask(ctx context.Context, own bool, at string, leaf, issuer *x5
 	return readOCSP(body, leaf, issuer, c.now())
 }
 
-// silent is why a responder is left alone for now: of those that hang, ten thousand
+// silent is why a responder is left alone for a while: of those that hang, ten thousand
 // certificates would hold up all others.
 func (c *checker) silent(at string) error {
 	c.mu.Lock()
