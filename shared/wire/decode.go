@@ -15,16 +15,9 @@ import (
 // Decode reads one JSON value of at most limit bytes from r into dst. What is
 // wrong comes back as a *Problem that a server can send as it is.
 func Decode(r io.Reader, limit int64, dst any) *Problem {
-	body, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return invalid("", clip(fmt.Sprintf("the body could not be read whole: %v", err)), "send it again")
-	}
-	if int64(len(body)) > limit {
-		return &Problem{
-			Title: "Request body too large", Status: http.StatusRequestEntityTooLarge, Code: CodeBodyTooLarge,
-			Detail: fmt.Sprintf("the body is larger than %d bytes", limit),
-			Mend:   "send it in several requests",
-		}
+	body, problem := ReadBody(r, limit)
+	if problem != nil {
+		return problem
 	}
 	if err := json.Unmarshal(body, dst); err != nil {
 		var syntax *json.SyntaxError
@@ -38,6 +31,22 @@ func Decode(r io.Reader, limit int64, dst any) *Problem {
 		return invalid("", clip(fmt.Sprintf("the body does not fit: %v", err)), "")
 	}
 	return nil
+}
+
+// ReadBody reads a body of at most limit bytes whole.
+func ReadBody(r io.Reader, limit int64) ([]byte, *Problem) {
+	body, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, invalid("", clip(fmt.Sprintf("the body could not be read whole: %v", err)), "send it again")
+	}
+	if int64(len(body)) > limit {
+		return nil, &Problem{
+			Title: "Request body too large", Status: http.StatusRequestEntityTooLarge, Code: CodeBodyTooLarge,
+			Detail: fmt.Sprintf("the body is larger than %d bytes", limit),
+			Mend:   "send it in several requests",
+		}
+	}
+	return body, nil
 }
 
 // clip bounds what an answer, and the log that it goes into, repeat of a body
