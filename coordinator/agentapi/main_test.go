@@ -66,6 +66,7 @@ type world struct {
 	node    *faultyNode
 	real    *clustertest.Node
 	ca      *ca.CA
+	sealKey string // file
 	service *Service
 	server  *httptest.Server
 	skew    atomic.Int64 // of the coordinator's clock, nanoseconds
@@ -114,9 +115,9 @@ func stillWorld(t *testing.T) *world {
 
 func newSealedWorld(t *testing.T, leads bool) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, sealKey: filepath.Join(t.TempDir(), "seal.key")}
 	authority, err := ca.New(ca.Config{
-		SealKeyFile: filepath.Join(t.TempDir(), "seal.key"), Name: "Example",
+		SealKeyFile: w.sealKey, Name: "Example",
 		LeafLifetime: 30 * 24 * time.Hour, IdentityLifetime: 24 * time.Hour, Now: w.now,
 	})
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/desired"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/pass"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
@@ -34,7 +35,7 @@ type Node interface {
 	WaitIndex(ctx context.Context, index uint64) error
 }
 
-// Config of a Service. All but Reserved and Now are required.
+// Config of a Service. All but Leader, MaxPassed, Reserved and Now are required.
 type Config struct {
 	Node Node
 	CA   *ca.CA
@@ -46,6 +47,13 @@ type Config struct {
 	// SyncTargetRate is how many syncs per second the whole fleet is paced to;
 	// above zero. A fleet too large for the interval gets a longer one.
 	SyncTargetRate int
+
+	// Leader is the way to the node that leads, for the requests that it alone
+	// answers. Nil is a cluster of one: who comes while it does not lead is told to
+	// come back. MaxPassed is how many requests may be on that way at a time; 0 is
+	// pass.DefaultMaxInFlight.
+	Leader    pass.Leader
+	MaxPassed int
 
 	// Reserved are the coordinator's own names, for which no agent gets a
 	// certificate: with one it could pose as the coordinator to the others.
@@ -80,7 +88,9 @@ type Service struct {
 	rate     int
 	reserved pki.Names
 	now      func() time.Time
+	passer   *pass.Passer // nil in a cluster of one
 
+	counters  counters
 	sessions  sessions
 	presence  presence
 	planner   desired.Planner
@@ -97,8 +107,16 @@ func New(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	var passer *pass.Passer
+	if c.Leader != nil {
+		var err error
+		passer, err = pass.New(pass.Config{Leader: c.Leader, Leads: c.Node.IsLeader, MaxInFlight: c.MaxPassed, Log: c.Log})
+		if err != nil {
+			return nil, fmt.Errorf("agent interface: %w", err)
+		}
+	}
 	return &Service{
-		node: c.Node, ca: c.CA, log: c.Log, interval: c.SyncInterval, rate: c.SyncTargetRate,
+		node: c.Node, ca: c.CA, log: c.Log, interval: c.SyncInterval, rate: c.SyncTargetRate, passer: passer,
 		reserved: c.Reserved, now: c.Now, placed: make(chan struct{}, 1), patience: orderPatience,
 	}, nil
 }
@@ -138,6 +156,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, p)
 		return
 	}
+	if r = s.toLeader(w, r); r == nil {
+		return // answered by the leader
+	}
 	body, err := answer(r)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -156,6 +177,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p, defect := problem.Of(err)
+	if r.URL.Path == wire.SyncPath {
+		s.counters.refuse(p.Code)
+	}
 	attrs := []any{
 		"path", r.URL.Path, "code", p.Code, "field", p.Field, "remote", r.RemoteAddr,
 		"request_id", r.Header.Get(problem.RequestIDHeader), "err", err,

@@ -61,7 +61,7 @@ func (s *Service) sync(r *http.Request) (any, error) {
 	if err := s.promote(ctx, who); err != nil {
 		return nil, err
 	}
-	response, err := s.apply(ctx, who.id, &request)
+	response, changed, err := s.apply(ctx, who.id, &request)
 	if err != nil {
 		return nil, err
 	}
@@ -69,23 +69,25 @@ func (s *Service) sync(r *http.Request) (any, error) {
 		return nil, err
 	}
 	visit.answered(request.BootID, request.Sequence)
+	s.counters.answer(changed)
 	return response, nil
 }
 
-// apply stores what is new in a valid request, and answers it.
-func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncRequest) (*wire.SyncResponse, error) {
+// apply stores what is new in a valid request, and answers it. changed says that
+// there was anything.
+func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncRequest) (answer *wire.SyncResponse, changed bool, err error) {
 	view := s.node.State().View()
 	change, err := s.syncChange(view, agentID, request)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if refusal := view.CheckSync(change); !refusal.OK() {
-		return nil, refusal.Err()
+		return nil, false, refusal.Err()
 	}
 	outcome, settled := view.Settled(change)
 	if !settled {
 		if outcome, err = s.store(ctx, change); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		s.awaitOrders(ctx, view, agentID, outcome.Orders)
 	}
@@ -100,7 +102,7 @@ func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncR
 		ServerTime: now.UTC(), Revision: outcome.Revision, Event: outcome.Event, ResyncID: outcome.ResyncID,
 		PauseMillis: wait.Milliseconds(), Orders: results,
 		Desired: s.wanted(after, agentID, request.DesiredDigest), Commands: s.commands(after, agentID),
-	}, nil
+	}, !settled, nil
 }
 
 // syncChange is a request in the form in which it is stored.

@@ -17,6 +17,7 @@ var (
 	errNoLeader = errors.New("no leader is known")
 	errMoved    = errors.New("another node leads by now")
 	errRefused  = errors.New("the node does not lead")
+	errTooLarge = fmt.Errorf("the answer is larger than %d octets", maxAnswer)
 )
 
 // again is how a request whose way has failed looks for another one, and while it
@@ -38,8 +39,8 @@ func (p *Passer) deliver(ctx context.Context, r *http.Request, beside parcel, bo
 				p.again.Add(1)
 			}
 			answer, err := p.send(ctx, way, url, r, beside, body)
-			if err == nil {
-				return answer, nil
+			if err == nil || errors.Is(err, errTooLarge) {
+				return answer, err
 			}
 			cause = fmt.Errorf("%s: %w", url, err)
 		} else if cause == errNoLeader && p.leaderlessFor() > p.config.Election { //nolint:errorlint // not wrapped until it is another
@@ -93,7 +94,7 @@ func (p *Passer) send(ctx context.Context, way http.RoundTripper, url string, r 
 	case err != nil:
 		return nil, errors.Join(context.Cause(ctx), fmt.Errorf("the answer broke off: %w", err))
 	case len(whole) > maxAnswer:
-		return nil, fmt.Errorf("the answer is larger than %d octets", maxAnswer)
+		return nil, errTooLarge
 	}
 	return &answer{status: response.StatusCode, header: response.Header, body: whole}, nil
 }

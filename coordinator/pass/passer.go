@@ -135,6 +135,11 @@ func (p *Passer) Pass(w http.ResponseWriter, r *http.Request, maxBody int64) (he
 		here = r.Clone(r.Context())
 		here.Body = io.NopCloser(bytes.NewReader(body))
 		return here
+	case errors.Is(err, errTooLarge):
+		p.failed.Add(1)
+		p.config.Log.Error("an answer of the leader was not passed on", "path", r.URL.Path, "request_id", r.Header.Get(problem.RequestIDHeader), "err", err)
+		problem.Write(w, r, problem.New(wire.CodeInternal, "", "the answer is too large to be passed on", "look in the coordinator's log for the request_id"))
+		return nil
 	case err != nil:
 		p.failed.Add(1)
 		p.config.Log.Debug("a request was not passed on", "path", r.URL.Path, "request_id", r.Header.Get(problem.RequestIDHeader), "err", err)
