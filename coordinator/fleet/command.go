@@ -10,13 +10,19 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Bounds of log entries, in bytes. Raft's heartbeats suffer from large entries,
-// so that proposers keep to TargetEntry and [SplitSync] cuts what is larger;
-// MaxCommand and MaxEntry are what a node accepts.
+// Bounds of log entries, in bytes. Raft's heartbeats suffer from large entries, so
+// that no larger one than MaxEntry is made: [SplitSync] cuts what would be. Earlier
+// versions made larger ones, and a node reads them up to MaxReadEntry.
 const (
-	TargetEntry = 512 << 10
-	MaxCommand  = 1 << 20
-	MaxEntry    = 2 << 20
+	MaxEntry = 512 << 10
+	// TargetEntry bounds the sizes of the commands of one entry together; the rest
+	// is the entry's own.
+	TargetEntry = MaxEntry - 64
+	// MaxCommand bounds one command's payload.
+	MaxCommand   = TargetEntry - commandOverhead
+	MaxReadEntry = 2 << 20
+	// commandOverhead is the most that a command has besides its payload.
+	commandOverhead = 48
 	// MaxEntryCommands bounds the commands of one entry.
 	MaxEntryCommands = 4096
 )
@@ -78,8 +84,8 @@ func NewCommand(at time.Time, payload Payload) (Command, error) {
 	return Command{Version: handlers[typ].version, Type: typ, ID: NewID(), Time: at.UnixNano(), Payload: data}, nil
 }
 
-// Size is about what the command takes in a log entry, in bytes.
-func (c Command) Size() int { return len(c.Payload) + 48 }
+// Size is what the command takes in a log entry, in bytes, at most.
+func (c Command) Size() int { return len(c.Payload) + commandOverhead }
 
 // At is the proposer's time, in UTC.
 func (c Command) At() time.Time { return time.Unix(0, c.Time).UTC() }
@@ -134,7 +140,7 @@ func EncodeEntry(commands []Command) ([]byte, error) {
 		return nil, fmt.Errorf("encode log entry: %w", err)
 	}
 	if len(data) > MaxEntry {
-		return nil, fmt.Errorf("a log entry of %d bytes, at most %d are accepted; propose fewer commands at once", len(data), MaxEntry)
+		return nil, fmt.Errorf("a log entry of %d bytes, at most %d are made; propose fewer commands at once", len(data), MaxEntry)
 	}
 	return data, nil
 }
@@ -142,8 +148,8 @@ func EncodeEntry(commands []Command) ([]byte, error) {
 // DecodeEntry unpacks a log entry. Its errors wrap ErrUndecodable or, for an
 // entry of a later version, ErrUnknownCommand.
 func DecodeEntry(data []byte) ([]Command, error) {
-	if len(data) > MaxEntry {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", ErrUndecodable, len(data), MaxEntry)
+	if len(data) > MaxReadEntry {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", ErrUndecodable, len(data), MaxReadEntry)
 	}
 	// The version comes first, so that the frame of a later version is told
 	// from a damaged one.

@@ -35,8 +35,57 @@ func TestEntriesHaveBounds(t *testing.T) {
 	big.Description = strings.Repeat("x", fleet.MaxCommand)
 	_, err = fleet.NewCommand(testTime, big)
 	require.ErrorContains(t, err, "split it")
-	_, _, err = b.state.Apply(1, make([]byte, fleet.MaxEntry+1))
+	_, _, err = b.state.Apply(1, make([]byte, fleet.MaxReadEntry+1))
 	require.ErrorIs(t, err, fleet.ErrUndecodable)
+}
+
+// TestNoEntryIsLargerThanItsBound: commands whose sizes keep to TargetEntry fit,
+// however many they are, and what does not keep to it is refused.
+func TestNoEntryIsLargerThanItsBound(t *testing.T) {
+	require.Equal(t, 512<<10, fleet.MaxEntry)
+	for _, count := range []int{1, 2, 23, 24, 255, 256, fleet.MaxEntryCommands} {
+		commands := make([]fleet.Command, count)
+		for i := range commands {
+			size := fleet.TargetEntry / count
+			if i == 0 {
+				size = fleet.TargetEntry - (count-1)*size
+			}
+			commands[i] = fleet.Command{Version: 255, Type: 255, Ignorable: true, ID: fleet.NewID(), Time: -1 << 63, Payload: make([]byte, size)}
+			commands[i].Payload = commands[i].Payload[:2*size-commands[i].Size()]
+			require.Equal(t, size, commands[i].Size())
+		}
+		entry, err := fleet.EncodeEntry(commands)
+		require.NoError(t, err, "%d commands", count)
+		require.LessOrEqual(t, len(entry), fleet.MaxEntry)
+	}
+	largest := fleet.Command{Version: 1, Type: 1, Payload: make([]byte, fleet.MaxEntry)}
+	_, err := fleet.EncodeEntry([]fleet.Command{largest})
+	require.ErrorContains(t, err, "propose fewer commands")
+}
+
+// TestLargerEntriesOfEarlierVersionsAreRead: logs that they wrote are replayed.
+func TestLargerEntriesOfEarlierVersionsAreRead(t *testing.T) {
+	big := token("big")
+	big.Description = strings.Repeat("x", 1<<20-4096)
+	payload, err := cbor.Marshal(big)
+	require.NoError(t, err)
+	require.Greater(t, len(payload), fleet.MaxCommand)
+	type frame struct {
+		_        struct{} `cbor:",toarray"`
+		Version  uint8
+		Commands []fleet.Command
+	}
+	entry, err := cbor.Marshal(frame{Version: 1, Commands: []fleet.Command{{Version: 1, Type: fleet.TypeCreateEnrollmentToken, ID: fleet.NewID(), Payload: payload}}})
+	require.NoError(t, err)
+	require.Greater(t, len(entry), fleet.MaxEntry)
+	b := newBench(t)
+	results, _, err := b.state.Apply(1, entry)
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err())
+	stored, ok := b.view().EnrollmentToken("big")
+	require.True(t, ok)
+	assert.Equal(t, big.Description, stored.Description)
+	restore(t, newBench(t).state, snapshot(t, b.state))
 }
 
 func TestWhatCannotBeAppliedStops(t *testing.T) {
