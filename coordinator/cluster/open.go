@@ -183,6 +183,11 @@ func Open(c Config) (_ *Node, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	if _, pending, err := PendingRecovery(c.Dir); err != nil {
+		return nil, err
+	} else if pending {
+		return nil, fmt.Errorf("open %s: %w", c.raftDir(), ErrRecovering)
+	}
 	if exists, err := HasState(c.Dir); err != nil {
 		return nil, err
 	} else if !exists {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -166,6 +167,9 @@ type handler struct {
 	version uint8
 	check   func(payload []byte) error
 	apply   func(c *change, payload []byte) (Result, error)
+	// name is that of the payload's type, and read decodes one.
+	name string
+	read func(payload []byte) (any, error)
 }
 
 var handlers = map[Type]handler{}
@@ -198,6 +202,8 @@ func register[P Payload](version uint8, apply func(c *change, payload *P) Result
 			}
 			return apply(c, payload), nil
 		},
+		name: reflect.TypeFor[P]().Name(),
+		read: func(data []byte) (any, error) { return decode(data) },
 	}
 }
 
