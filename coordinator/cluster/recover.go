@@ -244,7 +244,7 @@ func (r Recovery) configuration() raft.Configuration {
 
 // copyPromises takes over the term and the vote, which this node has given to
 // others.
-func copyPromises(from, to *raftboltdb.BoltStore) error {
+func copyPromises(from, to raft.StableStore) error {
 	for _, key := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"} {
 		value, err := from.Get([]byte(key))
 		if errors.Is(err, raftboltdb.ErrKeyNotFound) {
@@ -283,7 +283,7 @@ func (m *recoveringMachine) Restore(source io.ReadCloser) error {
 type recoveryStores struct {
 	raft.SnapshotStore // of the new state
 	from               raft.SnapshotStore
-	logs               *raftboltdb.BoltStore // of the old state
+	logs               raft.LogStore // of the old state
 
 	index, term uint64 // of the snapshot that was made
 }

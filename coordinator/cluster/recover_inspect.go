@@ -117,8 +117,11 @@ func Inspect(c Config, entries int) (report *Report, state *fleet.State, err err
 		report.JournalThrough = c.Journal.Through()
 	}
 	err = boltfile.Guard(func() error { return report.readLog(logs, newest, entries) })
+	if err != nil && !errors.Is(err, ErrLogDamaged) {
+		err = fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
+		return nil, nil, err
 	}
 	state, err = c.replay(report, logs)
 	if err != nil {
@@ -128,7 +131,7 @@ func Inspect(c Config, entries int) (report *Report, state *fleet.State, err err
 }
 
 // openForReading opens the log so that nobody can write to it meanwhile.
-func (c Config) openForReading() (*raftboltdb.BoltStore, error) {
+func (c Config) openForReading() (*disk, error) {
 	if exists, err := HasState(c.Dir); err != nil {
 		return nil, err
 	} else if !exists {
@@ -139,11 +142,12 @@ func (c Config) openForReading() (*raftboltdb.BoltStore, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", c.logFile(), ErrLogDamaged, err)
 	}
-	var store *raftboltdb.BoltStore
-	err := boltfile.Guard(func() (err error) {
-		store, err = raftboltdb.New(raftboltdb.Options{
+	store := &disk{path: c.logFile(), log: c.Log}
+	err := boltfile.Guard(func() error {
+		file, err := raftboltdb.New(raftboltdb.Options{
 			Path: c.logFile(), BoltOptions: &bbolt.Options{Timeout: lockPatience, ReadOnly: true}, MsgpackUseNewTimeFormat: true,
 		})
+		store.files = file
 		return err
 	})
 	switch {
@@ -268,7 +272,7 @@ func proveSnapshot(path string, meta *storedSnapshot) error {
 }
 
 // readLog goes through the whole log once.
-func (r *Report) readLog(logs *raftboltdb.BoltStore, newest *storedSnapshot, limit int) error {
+func (r *Report) readLog(logs *disk, newest *storedSnapshot, limit int) error {
 	if term, err := logs.GetUint64([]byte("CurrentTerm")); err == nil {
 		r.CurrentTerm = term
 	} else if !errors.Is(err, raftboltdb.ErrKeyNotFound) {
@@ -386,7 +390,7 @@ func describeEntry(entry *raft.Log) EntryReport {
 
 // replay makes the state of the newest good snapshot from which the log goes on,
 // and of the log.
-func (c Config) replay(report *Report, logs *raftboltdb.BoltStore) (*fleet.State, error) {
+func (c Config) replay(report *Report, logs *disk) (*fleet.State, error) {
 	var reasons []error
 	usable := func(index uint64) bool { return report.FirstIndex == 0 || report.FirstIndex <= index+1 }
 	for _, s := range report.Snapshots {
@@ -428,7 +432,7 @@ func (c Config) restoreFile(id string) (*fleet.State, error) {
 	return state, state.Restore(file)
 }
 
-func applyLog(state *fleet.State, logs *raftboltdb.BoltStore, from, to uint64) error {
+func applyLog(state *fleet.State, logs *disk, from, to uint64) error {
 	return boltfile.Guard(func() error {
 		for index := from; index <= to; index++ {
 			var entry raft.Log
