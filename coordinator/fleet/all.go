@@ -32,7 +32,7 @@ func Tables() []Table {
 	var list []Table
 	for _, s := range schemas {
 		switch s.table {
-		case tablePosition, tableInfos, tableSeen:
+		case tablePosition, tableInfos, tableSeen, tableStaged:
 		default:
 			list = append(list, s.table)
 		}

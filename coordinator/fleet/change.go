@@ -12,10 +12,13 @@ import (
 // so far, and the first error, after which nothing more is done. Handlers see
 // the state and the command through it and nothing else.
 type change struct {
-	txn     *memdb.Txn
-	index   uint64
-	at      time.Time // of the last command
-	command ID
+	txn *memdb.Txn
+	// replaced is the database of txn, if it is not the one that the entry began
+	// with: a restore puts another in its place.
+	replaced *memdb.MemDB
+	index    uint64
+	at       time.Time // of the last command
+	command  ID
 
 	position position
 	infos    map[Table]*tableInfo // loaded on first use, stored by finish
@@ -128,14 +131,18 @@ func (c *change) audit(f Fact, detail any) {
 
 // finish stores the bookkeeping. The tables go in a fixed order, as everything
 // that changes the state does.
-func (c *change) finish() {
+func (c *change) finish() { c.flush(c.index) }
+
+// flush stores the bookkeeping as of an index.
+func (c *change) flush(index uint64) {
 	for _, s := range schemas {
 		if info := c.infos[s.table]; info != nil {
 			c.fail(c.txn.Insert(string(tableInfos), info))
 		}
 	}
-	c.position.Index = c.index
-	c.fail(c.txn.Insert(string(tablePosition), &c.position))
+	c.position.Index = index
+	stored := c.position // which is not changed any more
+	c.fail(c.txn.Insert(string(tablePosition), &stored))
 }
 
 // success is the result of a command with an outcome.

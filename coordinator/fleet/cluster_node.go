@@ -187,14 +187,19 @@ func forgetNode(c *change, p *ForgetNode) Result {
 	return Result{}
 }
 
-func noteRestore(c *change, p *NoteRestore) Result {
+// checkNote refuses what would spoil the audit trail.
+func checkNote(p *NoteRestore) Result {
 	if refusal := checkText("snapshot", p.Snapshot, 0, maxRestoreText); !refusal.OK() {
 		return refusal
 	}
 	if refusal := checkText("cluster", p.Cluster, 0, maxRestoreText); !refusal.OK() {
 		return refusal
 	}
-	if refusal := checkText("digest", p.Digest, 0, maxNodeFingerprint); !refusal.OK() {
+	return checkText("digest", p.Digest, 0, maxNodeFingerprint)
+}
+
+func noteRestore(c *change, p *NoteRestore) Result {
+	if refusal := checkNote(p); !refusal.OK() {
 		return refusal
 	}
 	detail := map[string]any{

@@ -40,6 +40,9 @@ const (
 	TypeAnnounceNode          Type = 65
 	TypeForgetNode            Type = 66
 	TypeNoteRestore           Type = 67
+	TypeStageRestore          Type = 68
+	TypeApplyRestore          Type = 69
+	TypeDropRestore           Type = 70
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

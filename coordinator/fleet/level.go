@@ -19,6 +19,9 @@ var levels = map[Type]map[uint8]uint32{
 	TypeAnnounceNode:    {1: 2},
 	TypeForgetNode:      {1: 2},
 	TypeNoteRestore:     {1: 2},
+	TypeStageRestore:    {1: 2},
+	TypeApplyRestore:    {1: 2},
+	TypeDropRestore:     {1: 2},
 }
 
 // RequiredLevel is the level that a node needs to apply a command: that after

@@ -48,6 +48,24 @@ func aNode(t *rapid.T, now time.Time) fleet.ClusterNode {
 
 // generators draw a command of each type.
 var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
+	fleet.TypeStageRestore: func(t *rapid.T, _ time.Time) fleet.Payload {
+		pieces := stagedState()
+		piece := small(t, "piece") % uint64(len(pieces)+1)
+		data := []byte("garbage")
+		if piece < uint64(len(pieces)) {
+			data = pieces[piece]
+		}
+		return fleet.StageRestore{ID: pick(t, "restore", "r1", "r2"), Piece: uint32(piece), Data: data}
+	},
+	fleet.TypeApplyRestore: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.ApplyRestore{
+			ID: pick(t, "restore", "r1", "r2"), Pieces: 1, APIToken: pick(t, "kept", "", "t1"),
+			Note: fleet.NoteRestore{Actor: "local", Snapshot: "s", TakenAt: now},
+		}
+	},
+	fleet.TypeDropRestore: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.DropRestore{ID: pick(t, "restore", "r1", "r2")}
+	},
 	fleet.TypeInitCA: func(*rapid.T, time.Time) fleet.Payload {
 		return fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}}
 	},

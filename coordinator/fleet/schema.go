@@ -32,6 +32,7 @@ const (
 	TableClusterCA  Table = "cluster_ca"
 	TableNodes      Table = "nodes"
 	TableJoinTokens Table = "join_tokens"
+	tableStaged     Table = "staged_restore"
 	tableSeen       Table = "seen_commands"
 	tableInfos      Table = "tables"
 	tablePosition   Table = "position"
@@ -239,6 +240,7 @@ var schemas = []struct {
 	{TableClusterCA, []index{{indexID, func(any) [][]byte { return only(key("ca")) }}}},
 	{TableNodes, []index{{indexID, func(r any) [][]byte { return only(key(r.(*ClusterNode).ID)) }}}},
 	{TableJoinTokens, []index{{indexID, func(r any) [][]byte { return only(key(r.(*JoinToken).ID)) }}}},
+	{tableStaged, []index{{indexID, stagedKey}}},
 	{tableSeen, []index{
 		{indexID, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
 		{indexOrder, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }},

@@ -320,6 +320,7 @@ var recordDecoders = map[Table]func(raw []byte) (any, error){
 	TableClusterCA:         decodeAs[ClusterCA],
 	TableNodes:             decodeAs[ClusterNode],
 	TableJoinTokens:        decodeAs[JoinToken],
+	tableStaged:            decodeAs[stagedPiece],
 	tableSeen:              decodeAs[seenCommand],
 	TableCertificates: func(raw []byte) (any, error) {
 		record := new(Certificate)

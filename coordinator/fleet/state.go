@@ -70,9 +70,8 @@ func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
 		return stop(err)
 	}
 
-	txn := s.db.Load().Txn(true)
-	defer txn.Abort() // does nothing after Commit
-	c := &change{txn: txn, index: index, infos: map[Table]*tableInfo{}, rememberMax: s.rememberMax}
+	c := &change{txn: s.db.Load().Txn(true), index: index, infos: map[Table]*tableInfo{}, rememberMax: s.rememberMax}
+	defer func() { c.txn.Abort() }() // does nothing after Commit
 	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
 		c.position = *stored
 	}
@@ -87,7 +86,10 @@ func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
 	if c.err != nil {
 		return stop(c.err)
 	}
-	txn.Commit()
+	c.txn.Commit()
+	if c.replaced != nil {
+		s.db.Store(c.replaced)
+	}
 	s.index.Store(index)
 	return results, c.facts, nil
 }
@@ -133,6 +135,7 @@ func (c *change) clean() {
 		}
 		c.delete(tableSeen, seen)
 	}
+	c.cleanStaged()
 	collected := c.scan(TableOrders, indexCollected, nil)
 	for range cleanPerEntry {
 		order, ok := collected.Next().(*Order)
@@ -239,4 +242,7 @@ func init() {
 	register(1, announceNode)
 	register(1, forgetNode)
 	register(1, noteRestore)
+	register(1, stageRestore)
+	register(1, applyRestore)
+	register(1, dropRestore)
 }
