@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -125,17 +126,15 @@ func TestARestoreThatIsNotWholeChangesNothing(t *testing.T) {
 	}}})
 	// So large, and so irregular, that it takes several pieces.
 	random := rand.New(rand.NewPCG(1, 1))
-	for i := range 40 {
-		noise := make([]byte, 40<<10)
+	for i := range 50 {
+		noise := make([]byte, 20<<10)
 		for k := range noise {
 			noise[k] = byte(random.Uint32())
 		}
-		other.ok(fleet.InitCA{Authorities: []fleet.Authority{{Name: "root", Certificate: noise}}})
-		other.ok(fleet.ChangeCA{Base: other.ca().ModifyIndex, What: "grow", Authorities: append(other.ca().Authorities, fleet.Authority{
-			Name: "root", Certificate: noise, State: fleet.AuthorityRetired})})
-		if i > 0 && len(other.ca().Authorities) > 22 {
-			break
-		}
+		agent := fmt.Sprintf("n%d", i)
+		other.ok(fleet.EnrollAgent{TokenID: "token", SecretHash: enrolment("token", agent).SecretHash, AgentID: agent, Identity: fleet.Identity{
+			Certificate: noise, Fingerprint: "f" + agent, PublicKeyFingerprint: "k" + agent,
+		}})
 	}
 	pieces := packed(t, snapshot(t, other.state))
 	require.Greater(t, len(pieces), 2)
@@ -188,13 +187,6 @@ func TestARestoreThatIsNotWholeChangesNothing(t *testing.T) {
 	refused := behind.do(fleet.ApplyRestore{ID: "r", Pieces: uint32(len(pieces))})
 	assert.Equal(t, wire.CodeConflict, refused.Code)
 	assert.Contains(t, refused.Mend, "one node")
-}
-
-func (b *bench) ca() *fleet.CA {
-	b.t.Helper()
-	ca, ok := b.view().CA()
-	require.True(b.t, ok)
-	return ca
 }
 
 func TestWhatWasStagedIsForgotten(t *testing.T) {
