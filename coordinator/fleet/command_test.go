@@ -183,10 +183,7 @@ func TestResultsTellRefusalsFromOutcomes(t *testing.T) {
 // fuzzState is a state with something in every table that commands look at.
 func fuzzState(f *testing.F) *bench {
 	b := newBench(f)
-	b.enroll("agent")
-	b.ok(fleet.SyncAgent{AgentID: "agent", BootID: "boot-one", Sequence: 1, Revision: 1, HeadRevision: 1,
-		Rows:   []fleet.Row{row(f, wireRow("web", 1, "www.example.com", testTime))},
-		Orders: []fleet.OrderPlacement{placement("order", "www.example.com")}})
+	b.furnish()
 	return b
 }
 
@@ -207,7 +204,9 @@ func checkApplied(t *testing.T, before, entry []byte) {
 	require.NotEmpty(t, results)
 	again, err := fleet.New()
 	require.NoError(t, err)
-	restore(t, again, snapshot(t, state))
+	whole := snapshot(t, state)
+	restore(t, again, whole)
+	require.Equal(t, whole, snapshot(t, again))
 }
 
 func FuzzApply(f *testing.F) {
@@ -227,12 +226,16 @@ func FuzzCommand(f *testing.F) {
 		commands, err := fleet.DecodeEntry(entry)
 		require.NoError(f, err)
 		for _, c := range commands {
-			f.Add(uint8(c.Type), c.Time, c.Payload)
+			f.Add(uint8(c.Type), c.Version, c.Time, c.Payload)
 		}
 	}
+	for i, typ := range fleet.RegisteredTypes() {
+		c := b.command(example(typ, i))
+		f.Add(uint8(c.Type), c.Version, c.Time, c.Payload)
+	}
 	before := snapshot(f, b.state)
-	f.Fuzz(func(t *testing.T, typ uint8, at int64, payload []byte) {
-		entry, err := fleet.EncodeEntry([]fleet.Command{{Version: 1, Type: fleet.Type(typ), ID: fleet.ID{1}, Time: at, Payload: payload}})
+	f.Fuzz(func(t *testing.T, typ, version uint8, at int64, payload []byte) {
+		entry, err := fleet.EncodeEntry([]fleet.Command{{Version: version, Type: fleet.Type(typ), ID: fleet.ID{1}, Time: at, Payload: payload}})
 		if err != nil {
 			t.Skip("too large for an entry")
 		}

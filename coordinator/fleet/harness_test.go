@@ -90,6 +90,38 @@ func (b *bench) enroll(id string) {
 	b.ok(enrolment("token", id))
 }
 
+// furnish puts something into every table, under the names that random commands
+// use.
+func (b *bench) furnish() {
+	b.t.Helper()
+	b.ok(token("t1"))
+	b.ok(fleet.InitCA{Actor: "local", Authorities: []fleet.Authority{{Name: "root", Certificate: []byte("c"), SealedKey: []byte("k")}}})
+	b.ok(fleet.CreateAPIToken{Actor: "local", ID: "t1", Name: "n", Hash: [32]byte{9}, Role: fleet.RoleViewer})
+	b.ok(fleet.PutAssignment{Actor: "local", Name: "as1", Selector: "*", Template: []byte(`{}`)})
+	b.ok(fleet.BeginCampaign{Actor: "local", ID: campaigns[0], Selector: "*", Over: time.Hour})
+	for i, agent := range []string{"a1", "a2"} {
+		b.ok(enrolment("t1", agent))
+		order := placement("o1", "www.example.com")
+		order.Issuer = "builtin"
+		b.ok(fleet.SyncAgent{
+			AgentID: agent, BootID: "b1", Sequence: 1, Revision: 1, HeadRevision: 1,
+			Rows:          []fleet.Row{row(b.t, wireRow("x", 1, "x.example.com", b.now))},
+			Orders:        []fleet.OrderPlacement{order, placement("o2", "www.example.org")},
+			DesiredDigest: "d1", Reports: []wire.AssignmentReport{{Name: "as1", State: wire.AssignmentActive, Revision: 1}},
+		})
+		b.ok(fleet.CompleteOrder{Agent: agent, ID: "o1", ChainPEM: "chain", Serial: fmt.Sprint(i + 1), NotAfter: b.now.Add(time.Hour)})
+		b.ok(fleet.CommandAgent{Actor: "local", Agent: agent, ID: "command1", Kind: wire.CommandRenew, Certificate: "x"})
+	}
+	b.ok(fleet.RevokeCertificate{Actor: "local", Serial: "1"})
+	b.ok(fleet.PublishRevocations{ThisUpdate: b.now, NextUpdate: b.now.Add(time.Hour)})
+	b.ok(fleet.InitClusterCA{Actor: "local", Authority: clusterAuthority("r1", fleet.AuthorityActive)})
+	b.ok(fleet.AnnounceNode{Node: clusterNode("n1", "k1")})
+	b.ok(fleet.CreateJoinToken{Actor: "local", ID: "t1", SecretHash: [32]byte{42}, ExpiresAt: b.now.Add(time.Hour)})
+	for _, table := range fleet.Tables() {
+		require.NotZero(b.t, b.view().Rows(table), "table %s: put something into it here", table)
+	}
+}
+
 func snapshot(t testingT, state *fleet.State) []byte {
 	t.Helper()
 	var out bytes.Buffer

@@ -16,7 +16,6 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/certctl/certctl/coordinator/fleet"
 )
@@ -53,11 +52,7 @@ func TestLevels(t *testing.T) {
 func TestTheShapeOfCommands(t *testing.T) {
 	var lines []string
 	for _, typ := range fleet.RegisteredTypes() {
-		payload := rapid.Custom(func(t *rapid.T) fleet.Payload {
-			small(t, "any") // rapid wants a draw, and some commands need none
-			return generators[typ](t, testTime)
-		}).Example(1)
-		lines = append(lines, fmt.Sprintf("%d:%d %s", typ, len(fleet.Understood(typ)), shape(reflect.TypeOf(payload), 0)))
+		lines = append(lines, fmt.Sprintf("%d:%d %s", typ, len(fleet.Understood(typ)), shape(reflect.TypeOf(example(typ, 1)), 0)))
 	}
 	golden(t, "commands.golden", "# type:version of every command, and the shape of its payload.\n"+strings.Join(lines, "\n")+"\n",
 		"the payload of a command was changed. Nodes stop at a field that they do not know: give the command the next version in state.go (and that a level of its own), "+

@@ -201,6 +201,14 @@ func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
 	return p
 }
 
+// example is one drawn command of a type, the same for the same seed.
+func example(typ fleet.Type, seed int) fleet.Payload {
+	return rapid.Custom(func(t *rapid.T) fleet.Payload {
+		small(t, "any") // rapid wants a draw, and some commands need none
+		return generators[typ](t, testTime)
+	}).Example(seed)
+}
+
 // randomPayload draws a command of any type; every fourth is a sync, as most are.
 func randomPayload(t *rapid.T, now time.Time) fleet.Payload {
 	if rapid.IntRange(0, 3).Draw(t, "sync") == 0 {
@@ -227,14 +235,25 @@ func TestEveryTypeOfCommandIsDrawn(t *testing.T) {
 // same log makes the same results and facts on both.
 func TestReplay(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		b := newBench(rt)
+		b, replayed := newBench(rt), newBench(rt).state
 		var sent []fleet.Command
 		var results [][]fleet.Result
 		var pinned *fleet.Snapshot
 		var middle []byte
 		cut := 0
+		if rapid.Bool().Draw(rt, "furnished") {
+			b.furnish()
+			for i := range b.log {
+				commands, err := fleet.DecodeEntry(b.log[i])
+				require.NoError(rt, err)
+				sent = append(sent, commands...)
+				again, _, err := replayed.Apply(uint64(i+1), b.log[i])
+				require.NoError(rt, err)
+				results = append(results, again)
+			}
+		}
 		entries := rapid.IntRange(1, 25).Draw(rt, "entries")
-		for i := range entries {
+		for range entries {
 			b.now = b.now.Add(time.Duration(rapid.IntRange(-1, 40).Draw(rt, "minutes")) * time.Minute)
 			var commands []fleet.Command
 			for range rapid.IntRange(1, 4).Draw(rt, "commands") {
@@ -247,7 +266,7 @@ func TestReplay(t *testing.T) {
 			sent = append(sent, commands...)
 			results = append(results, b.entry(commands...))
 			if pinned == nil && rapid.IntRange(0, 4).Draw(rt, "snapshot") == 0 {
-				middle, cut = snapshot(rt, b.state), i+1
+				middle, cut = snapshot(rt, b.state), len(b.log)
 				pinned = b.state.Snapshot()
 			}
 		}
@@ -271,6 +290,12 @@ func TestReplay(t *testing.T) {
 			facts = append(facts, made...)
 		}
 		require.True(rt, bytes.Equal(whole, snapshot(rt, other)), "the states differ")
+		for i := int(replayed.Index()); i < len(b.log); i++ {
+			got, _, err := replayed.Apply(uint64(i+1), b.log[i])
+			require.NoError(rt, err)
+			require.Equal(rt, results[i], got)
+		}
+		require.True(rt, bytes.Equal(whole, snapshot(rt, replayed)), "a full replay differs")
 		tail := b.facts[slices.IndexFunc(append(b.facts, fleet.Fact{Index: 1 << 60}), func(f fleet.Fact) bool { return f.Index > uint64(cut) }):]
 		require.Equal(rt, len(tail), len(facts))
 		for i := range facts {
@@ -373,9 +398,7 @@ func (w *limitedWriter) Write(p []byte) (int, error) {
 
 func FuzzRestore(f *testing.F) {
 	b := newBench(f)
-	b.enroll("agent")
-	b.ok(fleet.SyncAgent{AgentID: "agent", BootID: "boot", Sequence: 1, Revision: 1, HeadRevision: 1,
-		Rows: []fleet.Row{row(f, wireRow("web", 1, "www.example.com", testTime))}})
+	b.furnish()
 	f.Add(snapshot(f, b.state))
 	f.Add([]byte("certctl fleet\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -385,6 +408,10 @@ func FuzzRestore(f *testing.F) {
 			require.Zero(t, state.Index())
 			return
 		}
-		snapshot(t, state)
+		again, err := fleet.New()
+		require.NoError(t, err)
+		whole := snapshot(t, state)
+		restore(t, again, whole)
+		require.Equal(t, whole, snapshot(t, again))
 	})
 }
