@@ -88,6 +88,20 @@ func (c *CA) sealKey() (SealKey, error) {
 	return ReadSealKey(c.config.SealKeyFile)
 }
 
+// SealKey is the key that this node seals and unseals with. Errors wrap
+// ErrSealKeyMissing or ErrSealKeyMalformed.
+func (c *CA) SealKey() (SealKey, error) { return c.sealKey() }
+
+// EnsureSealKey is SealKey for a node that makes a new cluster: it makes the key's
+// file if that is where the key is kept and there is none yet.
+func (c *CA) EnsureSealKey() (SealKey, error) {
+	key, err := c.sealKey()
+	if errors.Is(err, ErrSealKeyMissing) {
+		return createSealKey(c.config.SealKeyFile)
+	}
+	return key, err
+}
+
 // sealKeySource says where the key comes from.
 func (c *CA) sealKeySource() string {
 	if c.given != nil {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -27,10 +26,7 @@ const (
 // key is kept and there is none yet; the file outlives a crash before the CA is
 // stored, and the next Create uses it.
 func (c *CA) Create() ([]fleet.Authority, error) {
-	key, err := c.sealKey()
-	if errors.Is(err, ErrSealKeyMissing) {
-		key, err = createSealKey(c.config.SealKeyFile)
-	}
+	key, err := c.EnsureSealKey()
 	if err != nil {
 		return nil, fmt.Errorf("create the built-in CA: %w", err)
 	}
@@ -94,12 +90,12 @@ func (f *foundry) root(rootKey crypto.Signer) (*x509.Certificate, fleet.Authorit
 		return nil, fleet.Authority{}, err
 	}
 	template := authorityTemplate(subject, 1)
-	template.NotBefore, template.NotAfter = validity(f.now, ownBackdate, RootLifetime, nil)
-	root, err := sign(template, rootKey.Public(), nil, rootKey)
+	template.NotBefore, template.NotAfter = Validity(f.now, ownBackdate, RootLifetime, nil)
+	root, err := Sign(template, rootKey.Public(), nil, rootKey)
 	if err != nil {
 		return nil, fleet.Authority{}, err
 	}
-	sealed, err := seal(f.key, rootAuthority, root, rootKey)
+	sealed, err := Seal(f.key, rootAuthority, root, rootKey)
 	return root, fleet.Authority{Name: rootAuthority, Certificate: root.Raw, SealedKey: sealed}, err
 }
 
@@ -117,15 +113,15 @@ func (f *foundry) beneath(name string, root authority) (fleet.Authority, error) 
 	if err != nil {
 		return fleet.Authority{}, err
 	}
-	sealed, err := seal(f.key, name, cert, key)
+	sealed, err := Seal(f.key, name, cert, key)
 	return fleet.Authority{Name: name, Certificate: cert.Raw, SealedKey: sealed}, err
 }
 
 // certify signs a certificate for an identity or issuing CA.
 func (f *foundry) certify(name string, subject pkix.Name, pub crypto.PublicKey, root authority) (*x509.Certificate, error) {
 	template := authorityTemplate(subject, 0, roles[name].usages...)
-	template.NotBefore, template.NotAfter = validity(f.now, ownBackdate, IssuingLifetime, root.cert)
-	return sign(template, pub, root.cert, root.key)
+	template.NotBefore, template.NotAfter = Validity(f.now, ownBackdate, IssuingLifetime, root.cert)
+	return Sign(template, pub, root.cert, root.key)
 }
 
 // roles of the CAs beneath a root.

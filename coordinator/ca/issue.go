@@ -84,8 +84,8 @@ func (c *CA) issue(template *x509.Certificate, pub crypto.PublicKey, backdate, l
 	if !now.Before(issuer.cert.NotAfter) {
 		return nil, fmt.Errorf("issue certificate: %s, on %s: %w", issuer.cert.Subject.CommonName, issuer.cert.NotAfter.Format(time.RFC3339), ErrExpired)
 	}
-	template.NotBefore, template.NotAfter = validity(now, backdate, lifetime, issuer.cert)
-	return sign(template, pub, issuer.cert, issuer.key)
+	template.NotBefore, template.NotAfter = Validity(now, backdate, lifetime, issuer.cert)
+	return Sign(template, pub, issuer.cert, issuer.key)
 }
 
 // LeafChain is a certificate of IssueLeaf with its issuer, without the root

@@ -146,11 +146,11 @@ func TestNothingElsePassesForAnIdentity(t *testing.T) {
 		template := endEntityTemplate(key.Public(), x509.ExtKeyUsageClientAuth)
 		template.Subject = pkix.Name{CommonName: "agent-1"}
 		template.URIs = uris
-		template.NotBefore, template.NotAfter = validity(noon, leafBackdate, time.Hour, by.cert)
+		template.NotBefore, template.NotAfter = Validity(noon, leafBackdate, time.Hour, by.cert)
 		if change != nil {
 			change(template)
 		}
-		cert, err := sign(template, key.Public(), by.cert, by.key)
+		cert, err := Sign(template, key.Public(), by.cert, by.key)
 		require.NoError(t, err)
 		return cert
 	}
@@ -166,8 +166,8 @@ func TestNothingElsePassesForAnIdentity(t *testing.T) {
 	selfSigned := func() *x509.Certificate {
 		template := endEntityTemplate(key.Public(), x509.ExtKeyUsageClientAuth)
 		template.URIs = uri(own + "agent-1")
-		template.NotBefore, template.NotAfter = validity(noon, leafBackdate, time.Hour, nil)
-		return issued(sign(template, key.Public(), nil, key))
+		template.NotBefore, template.NotAfter = Validity(noon, leafBackdate, time.Hour, nil)
+		return issued(Sign(template, key.Public(), nil, key))
 	}
 	for name, cert := range map[string]*x509.Certificate{
 		"a leaf":              issued(ca.IssueLeaf(pki.MustParseNames("agent-1"), key.Public(), 0)),
@@ -228,7 +228,7 @@ func TestASlowClockAcceptsTheServer(t *testing.T) {
 func TestSerialNumbers(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
-		serial := serialNumber()
+		serial := SerialNumber()
 		assert.Equal(t, 1, serial.Sign())
 		require.Len(t, serial.Bytes(), 16)
 		require.Zero(t, serial.Bytes()[0]&0x80, "16 octets on the wire too")

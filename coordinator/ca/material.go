@@ -56,14 +56,14 @@ func openMaterial(stored *fleet.CA, key SealKey) (*material, error) {
 		if a.State == fleet.AuthorityRetired {
 			r := retiredAuthority{name: a.Name, authority: authority{cert: cert}}
 			if len(a.SealedKey) > 0 {
-				if r.key, err = unseal(key, a.Name, cert, a.SealedKey); err != nil {
+				if r.key, err = Unseal(key, a.Name, cert, a.SealedKey); err != nil {
 					return nil, err
 				}
 			}
 			m.retired = append(m.retired, r)
 			continue
 		}
-		signer, err := unseal(key, a.Name, cert, a.SealedKey)
+		signer, err := Unseal(key, a.Name, cert, a.SealedKey)
 		if err != nil {
 			return nil, err
 		}

@@ -36,9 +36,9 @@ const (
 // maxCommonName is ub-common-name of RFC 5280, appendix A.1.
 const maxCommonName = 64
 
-// validity is the time from now for which a certificate is made: no longer than
+// Validity is the time from now for which a certificate is made: no longer than
 // its issuer's, for it would end with that anyway.
-func validity(now time.Time, backdate, lifetime time.Duration, issuer *x509.Certificate) (notBefore, notAfter time.Time) {
+func Validity(now time.Time, backdate, lifetime time.Duration, issuer *x509.Certificate) (notBefore, notAfter time.Time) {
 	notBefore = now.Add(-min(backdate, lifetime/10))
 	notAfter = now.Add(lifetime)
 	if issuer != nil {
@@ -53,9 +53,9 @@ func validity(now time.Time, backdate, lifetime time.Duration, issuer *x509.Cert
 	return notBefore.UTC().Truncate(time.Second), notAfter.UTC().Truncate(time.Second)
 }
 
-// serialNumber is 16 octets from the random source, positive and with no
+// SerialNumber is 16 octets from the random source, positive and with no
 // leading zero (RFC 5280, section 4.1.2.2, allows 20).
-func serialNumber() *big.Int {
+func SerialNumber() *big.Int {
 	var octets [16]byte
 	_, _ = rand.Read(octets[:])
 	octets[0] = octets[0]&0x3f | 0x40
@@ -64,7 +64,7 @@ func serialNumber() *big.Int {
 
 func authorityTemplate(name pkix.Name, pathLen int, usages ...x509.ExtKeyUsage) *x509.Certificate {
 	return &x509.Certificate{
-		SerialNumber:          serialNumber(),
+		SerialNumber:          SerialNumber(),
 		Subject:               name,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -77,7 +77,7 @@ func authorityTemplate(name pkix.Name, pathLen int, usages ...x509.ExtKeyUsage) 
 
 func endEntityTemplate(pub crypto.PublicKey, usages ...x509.ExtKeyUsage) *x509.Certificate {
 	template := &x509.Certificate{
-		SerialNumber:          serialNumber(),
+		SerialNumber:          SerialNumber(),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           usages,
@@ -105,8 +105,8 @@ func identityURI(clusterID, agentID string) *url.URL {
 	return &url.URL{Scheme: "certctl", Host: clusterID, Path: "/agent/" + agentID}
 }
 
-// sign makes a certificate. A nil issuer makes it sign itself.
-func sign(template *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+// Sign makes a certificate. A nil issuer makes it sign itself.
+func Sign(template *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
 	if issuer == nil {
 		issuer = template
 	}

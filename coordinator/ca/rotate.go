@@ -117,7 +117,7 @@ func (w *rotation) signer(state fleet.AuthorityState) (*trust.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %q: %w: %w", rootAuthority, ErrDamaged, err)
 	}
-	key, err := unseal(w.key, rootAuthority, cert, w.authorities[i].SealedKey)
+	key, err := Unseal(w.key, rootAuthority, cert, w.authorities[i].SealedKey)
 	if err != nil {
 		return nil, err
 	}

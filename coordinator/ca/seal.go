@@ -49,7 +49,9 @@ func sealContext(purpose string, cert *x509.Certificate) []byte {
 	return append(context, cert.RawSubjectPublicKeyInfo...)
 }
 
-func seal(k SealKey, purpose string, cert *x509.Certificate, key crypto.Signer) ([]byte, error) {
+// Seal encrypts the private key of cert, so that only [Unseal] with the same key
+// and purpose gets it back. A purpose names what the key may sign.
+func Seal(k SealKey, purpose string, cert *x509.Certificate, key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("seal the %s key: %w", purpose, err)
@@ -64,9 +66,9 @@ func seal(k SealKey, purpose string, cert *x509.Certificate, key crypto.Signer) 
 	return gcm.Seal(sealed, nil, der, sealContext(purpose, cert)), nil
 }
 
-// unseal returns the private key of cert. Errors wrap ErrWrongSealKey or
+// Unseal returns the private key of cert. Errors wrap ErrWrongSealKey or
 // ErrSealDamaged.
-func unseal(k SealKey, purpose string, cert *x509.Certificate, sealed []byte) (crypto.Signer, error) {
+func Unseal(k SealKey, purpose string, cert *x509.Certificate, sealed []byte) (crypto.Signer, error) {
 	if len(sealed) < sealHeader || sealed[0] != sealVersion {
 		return nil, fmt.Errorf("%s: %w", purpose, ErrSealDamaged)
 	}

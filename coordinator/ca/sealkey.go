@@ -82,11 +82,32 @@ func ReadSealKey(path string) (SealKey, error) {
 // coordinator's user can read. It is on disk once createSealKey returns.
 func createSealKey(path string) (SealKey, error) {
 	k := NewSealKey()
+	return k, writeSealKey(path, k)
+}
+
+func writeSealKey(path string, k SealKey) error {
 	own := durable.Ownership{UID: durable.Keep, GID: durable.Keep, Mode: 0o600}
 	if err := durable.WriteFileOwned(path, []byte(k.Reveal()+"\n"), own); err != nil {
-		return SealKey{}, fmt.Errorf("seal key: %w", err)
+		return fmt.Errorf("seal key: %w", err)
 	}
-	return k, nil
+	return nil
+}
+
+// KeepSealKey writes a cluster's seal key, as a node gets it that joins, to a file
+// that only the coordinator's user can read. A file that holds this key is left as
+// it is; one that holds another is never replaced, and the error wraps
+// ErrWrongSealKey.
+func KeepSealKey(path string, k SealKey) error {
+	there, err := ReadSealKey(path)
+	switch {
+	case errors.Is(err, ErrSealKeyMissing):
+		return writeSealKey(path, k)
+	case err != nil:
+		return err
+	case there != k:
+		return fmt.Errorf("%s holds %v, the cluster has %v: move the file away if no other cluster needs it: %w", path, there, k, ErrWrongSealKey)
+	}
+	return nil
 }
 
 // Reveal is the key's text, as ParseSealKey reads it.
