@@ -45,6 +45,7 @@ type Control struct {
 
 // Coordinator is how the agent talks to its coordinator.
 type Coordinator struct {
+	Servers     []string      `yaml:"servers" env:"CERTCTL_COORDINATOR_SERVERS" max:"16" example:"https://certctl.example.com:8443" doc:"Further https URLs by which the coordinator may be reached, beside those of the enrolment and the nodes of the cluster, of which the agent learns by itself. They are tried when none of the nodes answers."`
 	SyncTimeout time.Duration `yaml:"sync_timeout" env:"CERTCTL_SYNC_TIMEOUT" default:"30s" min:"1s" max:"5m" doc:"How long one sync request may take. How often the agent syncs is for the coordinator to say."`
 }
 

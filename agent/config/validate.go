@@ -43,6 +43,11 @@ func (s *Settings) Validate(report func(string, error)) {
 		}
 	}
 	s.validateTimes(report)
+	for i, text := range s.Coordinator.Servers {
+		if _, err := wire.ParseServer(text); err != nil {
+			report(fmt.Sprintf("coordinator.servers[%d]", i), err)
+		}
+	}
 	for i, dir := range s.Assignments.AllowPaths {
 		if !filepath.IsAbs(dir) {
 			report(fmt.Sprintf("assignments.allow_paths[%d]", i), fmt.Errorf("cannot use %q; expected an absolute path", dir))

@@ -128,7 +128,7 @@ func (c *Client) Subjects(ctx context.Context) ([]*renewal.Subject, error) {
 // Enroll lets the running agent exchange a token for an identity.
 func (c *Client) Enroll(ctx context.Context, request EnrollRequest) (*Enrollment, error) {
 	enrollment := new(Enrollment)
-	body := enrollBody{Server: request.Server, Token: request.Token.Reveal(), Replace: request.Replace}
+	body := enrollBody{Servers: request.Servers, Token: request.Token.Reveal(), Replace: request.Replace}
 	if err := c.call(ctx, http.MethodPost, "/v1/enroll", body, enrollment); err != nil {
 		return nil, err
 	}

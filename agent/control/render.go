@@ -188,7 +188,11 @@ func connectionLine(status *Status) string {
 	case ConnectionStarting:
 		return fmt.Sprintf("connecting (%s), last sync %s", c.Server, last)
 	case ConnectionConnected:
-		return fmt.Sprintf("connected (%s), last sync %s", c.Server, last)
+		of := ""
+		if e := status.Enrollment; e != nil && len(e.Nodes) > 1 {
+			of = fmt.Sprintf(", one of %d nodes", len(e.Nodes))
+		}
+		return fmt.Sprintf("connected (%s%s), last sync %s", c.Server, of, last)
 	case ConnectionCutOff:
 		return fmt.Sprintf("cut off since %s, last sync %s; renewals at direct issuers go on: %s", Stamp(c.CutOffSince), last, c.LastError)
 	case ConnectionRetired:

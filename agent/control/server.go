@@ -222,9 +222,10 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 // enrollBody is EnrollRequest on the socket: the one place where the token is
 // text.
 type enrollBody struct {
-	Server  string `json:"server"`
-	Token   string `json:"token"`
-	Replace bool   `json:"replace,omitempty"`
+	Server  string   `json:"server,omitempty"` // of programs that know one only
+	Servers []string `json:"servers,omitempty"`
+	Token   string   `json:"token"`
+	Replace bool     `json:"replace,omitempty"`
 }
 
 func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
@@ -240,7 +241,11 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	enrollment, err := s.cfg.Backend.Enroll(r.Context(), EnrollRequest{Server: body.Server, Token: token, Replace: body.Replace})
+	servers := body.Servers
+	if len(servers) == 0 {
+		servers = []string{body.Server}
+	}
+	enrollment, err := s.cfg.Backend.Enroll(r.Context(), EnrollRequest{Servers: servers, Token: token, Replace: body.Replace})
 	if err != nil {
 		s.fail(w, err)
 		return

@@ -184,7 +184,7 @@ func TestEnrollNeverShowsTheToken(t *testing.T) {
 	token := wire.EnrollmentToken{ID: "abc123", Secret: [32]byte{1, 2, 3}}
 	secret := strings.Split(token.Reveal(), ".")[2]
 
-	request := EnrollRequest{Server: "https://a", Token: token, Replace: true}
+	request := EnrollRequest{Servers: []string{"https://a", "https://b"}, Token: token, Replace: true}
 	enrollment, err := client.Enroll(t.Context(), request)
 	require.NoError(t, err)
 	assert.Equal(t, "agent-1", enrollment.AgentID)

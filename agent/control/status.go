@@ -45,7 +45,7 @@ type Backend interface {
 
 // EnrollRequest asks the agent to enrol. Its token prints itself redacted.
 type EnrollRequest struct {
-	Server  string // https URL
+	Servers []string // https URLs of the coordinator's nodes
 	Token   wire.EnrollmentToken
 	Replace bool // give up the present identity, if there is one
 }
@@ -109,8 +109,10 @@ type Enrollment struct {
 	AgentID string `json:"agent_id"`
 	// Replaced is the agent that this host was until it enrolled just now, which the
 	// coordinator goes on accepting until somebody retires it.
-	Replaced     string            `json:"replaced_agent_id,omitempty"`
-	Servers      []string          `json:"servers"`
+	Replaced string   `json:"replaced_agent_id,omitempty"`
+	Servers  []string `json:"servers"` // as the host was given them
+	// Nodes are the nodes of the coordinator's cluster, as it last told them.
+	Nodes        []string          `json:"nodes,omitempty"`
 	NamePatterns []string          `json:"name_patterns,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	// The identity certificate, which is not one of the managed ones.
@@ -275,7 +277,7 @@ func EnrollmentOf(identity *store.Identity, notAfter time.Time) *Enrollment {
 		return nil
 	}
 	return &Enrollment{
-		AgentID: identity.AgentID, Servers: identity.Servers, NamePatterns: identity.NamePatterns, Labels: identity.Labels,
+		AgentID: identity.AgentID, Servers: identity.Servers, Nodes: identity.Nodes, NamePatterns: identity.NamePatterns, Labels: identity.Labels,
 		IdentityNotAfter: notAfter, IdentityRenewAt: identity.RenewAt,
 	}
 }

@@ -1,27 +1,20 @@
 package enroll
 
 import (
-	"cmp"
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/store"
-	"github.com/certctl/certctl/agent/sync/call"
 	"github.com/certctl/certctl/shared/pki"
-	"github.com/certctl/certctl/shared/tlsutil"
-	"github.com/certctl/certctl/shared/trust"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -46,9 +39,10 @@ type Keys interface {
 
 // Config of one enrolment.
 type Config struct {
-	// Server is the coordinator's https URL, such as https://pki.example.com:8443.
-	Server string
-	Token  wire.EnrollmentToken
+	// Servers are the https URLs of the coordinator's nodes, such as
+	// https://pki.example.com:8443, at least one. They are tried in this order.
+	Servers []string
+	Token   wire.EnrollmentToken
 	// Replace gives up the identity that the host has, at this coordinator or
 	// another one. A retired identity needs no permission to be replaced.
 	Replace bool
@@ -79,11 +73,20 @@ func (c *Config) check() error {
 	case c.Timeout < 0:
 		return fmt.Errorf("enrol: Timeout %v is negative", c.Timeout)
 	}
-	server, err := ServerURL(c.Server)
-	if err != nil {
-		return &Error{Code: wire.CodeInvalid, Err: err}
+	if len(c.Servers) == 0 || len(c.Servers) > wire.MaxServers {
+		return &Error{Code: wire.CodeInvalid, Err: fmt.Errorf("%d servers; give 1 to %d, each as https://host:port", len(c.Servers), wire.MaxServers)}
 	}
-	c.Server = server
+	var servers []string
+	for _, text := range c.Servers {
+		server, err := wire.ParseServer(text)
+		if err != nil {
+			return &Error{Code: wire.CodeInvalid, Err: err}
+		}
+		if !slices.Contains(servers, server) {
+			servers = append(servers, server)
+		}
+	}
+	c.Servers = servers
 	return nil
 }
 
@@ -97,16 +100,16 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	log := cfg.Log.With("server", cfg.Server, "token_id", cfg.Token.ID)
+	log := cfg.Log.With("servers", cfg.Servers, "token_id", cfg.Token.ID)
 	keyID, key, err := begin(&cfg)
 	if err != nil {
 		return nil, err
 	}
 	log.Info("enrolment begins", "key_id", keyID)
-	answer, roots, err := request(ctx, &cfg, key)
+	answer, roots, err := ask(ctx, &cfg, key)
 	if err != nil {
 		log.Info("enrolment did not succeed", "err", err)
-		return nil, explain(cfg.Server, err)
+		return nil, err
 	}
 	leaf, err := CheckIdentity(answer.Chain, answer.Roots, key.Public(), cfg.now())
 	if err != nil {
@@ -117,7 +120,7 @@ func Enroll(ctx context.Context, cfg Config) (*store.Identity, error) {
 	}
 
 	identity := &store.Identity{
-		AgentID: answer.AgentID, Servers: []string{cfg.Server}, KeyID: keyID,
+		AgentID: answer.AgentID, Servers: cfg.Servers, KeyID: keyID,
 		ChainPEM: answer.Chain, RootsPEM: answer.Roots,
 		NamePatterns: answer.NamePatterns, Labels: answer.Labels,
 		RenewAt: DrawRenewAt(leaf, answer.ServerTime, rand.Float64()),
@@ -218,98 +221,4 @@ func finish(cfg *Config, keyID string, identity *store.Identity) (old []string, 
 		return identity, nil
 	})
 	return old, err
-}
-
-// request asks for the identity. roots are what is trusted for the coordinator
-// if that is not the root that the token names.
-func request(ctx context.Context, cfg *Config, key crypto.Signer) (answer *wire.EnrollResponse, roots []*x509.Certificate, err error) {
-	csr, err := IdentityCSR(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	body, err := json.Marshal(wire.EnrollRequest{
-		Protocol: wire.Protocol, Token: cfg.Token.Reveal(), CSR: csr, Host: cfg.Host, Names: cfg.Names,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("enrol: %w", err)
-	}
-	server, err := url.Parse(cfg.Server)
-	if err != nil {
-		return nil, nil, fmt.Errorf("enrol: %w", err)
-	}
-	pin := tlsutil.PinnedRoot(cfg.Token.RootPin)
-	answer, err = exchange(ctx, cfg, body, tlsutil.ClientOptions{Pin: &pin, ServerName: server.Hostname(), Time: cfg.now})
-	if !errors.Is(err, tlsutil.ErrPinMismatch) {
-		return answer, nil, err
-	}
-	// The token may be older than the coordinator's root.
-	roots, err = rootsSince(ctx, cfg, err)
-	if err != nil {
-		return nil, nil, err
-	}
-	pool := x509.NewCertPool()
-	for _, root := range roots {
-		pool.AddCert(root)
-	}
-	answer, err = exchange(ctx, cfg, body, tlsutil.ClientOptions{Roots: pool, ServerName: server.Hostname(), Time: cfg.now})
-	return answer, roots, err
-}
-
-// rootsSince follows the coordinator's signed chain from the root that the token
-// names to what is trusted now. mismatch is returned, with what came of it, when
-// there is no way.
-func rootsSince(ctx context.Context, cfg *Config, mismatch error) ([]*x509.Certificate, error) {
-	chain, err := call.Trust(ctx, nil, cfg.Server, wire.TrustPosition{}, cmp.Or(cfg.Timeout, DefaultTimeout))
-	if err != nil || len(chain) == 0 {
-		return nil, mismatch // an earlier version, or no coordinator at all
-	}
-	held, err := trust.FromPin(cfg.Token.RootPin, chain)
-	if err != nil {
-		return nil, fmt.Errorf("%w; %w", mismatch, err)
-	}
-	cfg.Log.Info("the token is older than the coordinator's root; the signed chain leads on", "trust_generation", held.Number)
-	return held.Roots, nil
-}
-
-func exchange(ctx context.Context, cfg *Config, body []byte, options tlsutil.ClientOptions) (*wire.EnrollResponse, error) {
-	config, err := tlsutil.ClientConfig(options)
-	if err != nil {
-		return nil, fmt.Errorf("enrol: %w", err)
-	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableKeepAlives: true}
-	defer transport.CloseIdleConnections()
-	var way http.RoundTripper = transport
-	if cfg.Clock != nil {
-		verify := clock.VerifyRoots(options.Roots)
-		if options.Pin != nil {
-			verify = func(chain []*x509.Certificate, host string, at time.Time) error {
-				_, err := options.Pin.Verify(chain, host, at)
-				return err
-			}
-		}
-		way = cfg.Clock.Transport(clock.Coordinator, verify, nil, transport)
-	}
-	client := &http.Client{
-		Transport: way,
-		// A redirect would carry the token to somebody else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(cfg.Timeout, DefaultTimeout))
-	defer cancel()
-	answer := new(wire.EnrollResponse)
-	result, err := call.Post(ctx, client, cfg.Server, wire.EnrollPath, body, answer)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Clock != nil {
-		cfg.Clock.Observe(clock.Coordinator, cfg.Clock.Stamp().Before(result.Took), answer.ServerTime, 0)
-	}
-	return answer, nil
-}
-
-func (c *Config) now() time.Time {
-	if c.Clock == nil {
-		return time.Now()
-	}
-	return c.Clock.Now()
 }

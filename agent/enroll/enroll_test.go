@@ -43,7 +43,7 @@ func newBench(t *testing.T) *bench {
 	b.open()
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
 	b.cfg = Config{
-		Server: b.coord.Start(), Token: b.coord.Token().EnrollmentToken, Store: b.store, Keys: b.keys,
+		Servers: []string{b.coord.Start()}, Token: b.coord.Token().EnrollmentToken, Store: b.store, Keys: b.keys,
 		Host: wire.HostReport{Hostname: "web1"}, Log: slog.New(slog.NewTextHandler(&b.log, nil)),
 	}
 	return b
@@ -82,7 +82,7 @@ func TestEnroll(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, identity, b.identity())
 	assert.Equal(t, "agent-1", identity.AgentID)
-	assert.Equal(t, []string{b.cfg.Server}, identity.Servers)
+	assert.Equal(t, b.cfg.Servers, identity.Servers)
 	assert.Equal(t, []string{"*.example.com"}, identity.NamePatterns)
 	assert.Nil(t, identity.Enrolling)
 	key, err := b.keys.Load(identity.KeyID)
@@ -98,6 +98,42 @@ func TestEnroll(t *testing.T) {
 	assert.ErrorContains(t, err, "as agent agent-1")
 	assert.ErrorContains(t, err, "--replace")
 	assert.Equal(t, identity, b.identity())
+}
+
+// With several servers the first that decides is enough, all get the same key,
+// and a refusal is not tried elsewhere.
+func TestEnrollAtOneOfSeveral(t *testing.T) {
+	b := newBench(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	nobody := "https://" + closed.Addr().String()
+	require.NoError(t, closed.Close())
+	stranger := coordinatortest.New(t).Start()
+	last := b.cfg.Servers[0]
+
+	b.cfg.Servers = []string{nobody, stranger + "/", nobody}
+	_, err = Enroll(t.Context(), b.cfg)
+	require.ErrorContains(t, err, "check the address", "the first failure is told")
+	assert.ErrorContains(t, err, nobody)
+	keys := b.keyFiles()
+
+	b.cfg.Servers = []string{nobody, stranger, last, nobody}
+	identity, err := Enroll(t.Context(), b.cfg)
+	require.NoError(t, err)
+	assert.Equal(t, []string{nobody, stranger, last}, identity.Servers)
+	assert.Equal(t, keys, b.keyFiles())
+
+	before := b.coord.Requests(wire.EnrollPath)
+	b.cfg.Servers, b.cfg.Replace, b.cfg.Token.Secret[0] = []string{last, last + "/", strings.Replace(last, "127.0.0.1", "localhost", 1)}, true, b.cfg.Token.Secret[0]+1
+	_, err = Enroll(t.Context(), b.cfg)
+	require.Error(t, err)
+	assert.Equal(t, before+1, b.coord.Requests(wire.EnrollPath))
+
+	for _, servers := range [][]string{nil, make([]string, wire.MaxServers+1)} {
+		b.cfg.Servers = servers
+		_, err = Enroll(t.Context(), b.cfg)
+		assert.ErrorContains(t, err, "1 to 16")
+	}
 }
 
 var errCrash = errors.New("the process ended here")
@@ -250,20 +286,20 @@ func TestRefusals(t *testing.T) {
 func TestStrangersAreToldNothing(t *testing.T) {
 	b := newBench(t)
 	stranger := coordinatortest.New(t)
-	b.cfg.Server = stranger.Start()
+	b.cfg.Servers = []string{stranger.Start()}
 	_, err := Enroll(t.Context(), b.cfg)
 	require.ErrorIs(t, err, tlsutil.ErrPinMismatch)
 	assert.ErrorContains(t, err, "nothing was told to it")
 	assert.Zero(t, stranger.Requests(wire.EnrollPath))
 
 	b = newBench(t)
-	b.cfg.Server = strings.Replace(b.cfg.Server, "127.0.0.1", "localhost", 1)
+	b.cfg.Servers = []string{strings.Replace(b.cfg.Servers[0], "127.0.0.1", "localhost", 1)}
 	_, err = Enroll(t.Context(), b.cfg)
 	require.ErrorContains(t, err, "use one of the names")
 
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	b.cfg.Server = "https://" + closed.Addr().String()
+	b.cfg.Servers = []string{"https://" + closed.Addr().String()}
 	require.NoError(t, closed.Close())
 	_, err = Enroll(t.Context(), b.cfg)
 	require.ErrorContains(t, err, "the coordinator runs there")
@@ -304,57 +340,12 @@ func TestBadAnswersAreNotAccepted(t *testing.T) {
 	assert.ErrorContains(t, checkAnswer(answer, wire.EnrollmentToken{}, nil), "not among them")
 }
 
-func TestServerURL(t *testing.T) {
-	for text, want := range map[string]string{
-		"https://PKI.example.com:8443/": "https://pki.example.com:8443",
-		" https://pki.example.com":      "https://pki.example.com",
-		"https://[2001:db8::1]:8443":    "https://[2001:db8::1]:8443",
-		"https://[2001:db8::1]":         "https://[2001:db8::1]",
-	} {
-		got, err := ServerURL(text)
-		require.NoError(t, err, text)
-		assert.Equal(t, want, got)
-	}
-	for text, want := range map[string]string{
-		"":                       "empty",
-		"pki.example.com":        "not a URL",
-		"pki.example.com:8443":   "not a URL",
-		"http://pki.example.com": "only https",
-		"https://":               "no host",
-		"https://a:b@host":       "no place",
-		"https://host/path":      "something after the host",
-		"https://host?x=1":       "something after the host",
-		"https://host#x":         "something after the host",
-		"https://ho st":          "not a URL",
-	} {
-		_, err := ServerURL(text)
-		require.ErrorContains(t, err, want, text)
-		assert.ErrorContains(t, err, "give it as https://host:port")
-	}
-}
-
-func FuzzServerURL(f *testing.F) {
-	for _, seed := range []string{"https://a:1", "https://[::1]:2", "http://x", "https://a%zz", "//"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		got, err := ServerURL(text)
-		if err != nil {
-			return
-		}
-		again, err := ServerURL(got)
-		if err != nil || again != got {
-			t.Fatalf("%q became %q, which becomes %q, %v", text, got, again, err)
-		}
-	})
-}
-
 func TestConfigIsChecked(t *testing.T) {
 	b := newBench(t)
 	for field, spoil := range map[string]func(*Config){
 		"Store": func(c *Config) { c.Store = nil }, "Keys": func(c *Config) { c.Keys = nil }, "Log": func(c *Config) { c.Log = nil },
 		"token": func(c *Config) { c.Token = wire.EnrollmentToken{} }, "Timeout": func(c *Config) { c.Timeout = -1 },
-		"server": func(c *Config) { c.Server = "http://x" },
+		"server": func(c *Config) { c.Servers = []string{"http://x"} },
 	} {
 		cfg := b.cfg
 		spoil(&cfg)

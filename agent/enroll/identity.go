@@ -5,10 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/certctl/certctl/shared/pki"
@@ -17,37 +14,6 @@ import (
 
 // maxAgentID bounds what is stored and shown of an agent's id.
 const maxAgentID = 128
-
-// ServerURL checks and normalises the URL of a coordinator: https, a host, and
-// nothing after it.
-func ServerURL(text string) (string, error) {
-	bad := func(why string) (string, error) {
-		return "", fmt.Errorf("server %q: %s; give it as https://host:port", text, why)
-	}
-	u, err := url.Parse(strings.TrimSpace(text))
-	switch {
-	case text == "":
-		return bad("it is empty")
-	case err != nil || u.Scheme == "" || u.Opaque != "":
-		return bad("it is not a URL")
-	case u.Scheme != "https":
-		return bad("the scheme is " + u.Scheme + ", and only https will do")
-	case u.Hostname() == "":
-		return bad("it has no host")
-	case u.User != nil:
-		return bad("a user or password has no place in it")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return bad("it has something after the host")
-	}
-	host := strings.ToLower(u.Hostname())
-	if u.Port() != "" {
-		return "https://" + net.JoinHostPort(host, u.Port()), nil
-	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return "https://" + host, nil
-}
 
 // CheckIdentity decides whether an identity that a coordinator sent may be
 // used: the first certificate of chain is for the key pub, is meant for clients

@@ -30,10 +30,10 @@ func TestATokenOfAnotherRoot(t *testing.T) {
 	b := newBench(t)
 	stranger := coordinatortest.New(t)
 	stranger.Rotate()
-	b.cfg.Server = stranger.Start()
+	b.cfg.Servers = []string{stranger.Start()}
 	_, err := Enroll(t.Context(), b.cfg)
 	require.ErrorIs(t, err, tlsutil.ErrPinMismatch)
-	assert.Equal(t, "enrol: something else than the coordinator that made this token answers at "+b.cfg.Server+
+	assert.Equal(t, "enrol: something else than the coordinator that made this token answers at "+b.cfg.Servers[0]+
 		": another coordinator, or a proxy that opens TLS; check the URL and the token; nothing was told to it", err.Error())
 	assert.Contains(t, b.log.String(), "none of its 3 generations is of the pinned root alone", "the rest is in the log")
 	assert.Zero(t, stranger.Requests(wire.EnrollPath))

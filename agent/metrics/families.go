@@ -24,6 +24,7 @@ var (
 	warnings        = family(gauge, "certctl_agent_warnings", "Findings about the host itself that a person has to look at, such as a refused assignment or a configuration on disk that is not in effect; certctl-agent status shows them.")
 	enrolled        = family(gauge, "certctl_agent_enrolled", "Whether the agent is enrolled with a coordinator.")
 	connected       = family(gauge, "certctl_agent_coordinator_connected", "Whether the last sync with the coordinator succeeded.")
+	coordinatorInfo = family(gauge, "certctl_agent_coordinator_info", "The server of the coordinator that the agent talked to last; always 1. Absent while the host is not enrolled or its agent is retired.", "server")
 	lastSync        = family(gauge, "certctl_agent_last_sync_timestamp_seconds", "When the last sync succeeded. Absent before the first one.")
 	cutOffSince     = family(gauge, "certctl_agent_cut_off_since_timestamp_seconds", "Since when syncs have failed. Absent while they succeed.")
 	identityEnd     = family(gauge, "certctl_agent_identity_not_after_timestamp_seconds", "When the agent's identity certificate expires, which it renews by itself. Absent while it is not enrolled.")

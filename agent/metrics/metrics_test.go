@@ -203,7 +203,7 @@ func TestGolden(t *testing.T) {
 	h.put("mail", 2*day, failing)
 	h.put("new", 0, func(c *store.Certificate) { c.Current, c.RenewAt = nil, time.Time{} })
 	h.put("old", 0)
-	h.link = sync.State{Standing: sync.CutOff, LastSuccess: noon.Add(-2 * day), CutOffSince: noon.Add(-day).Add(time.Millisecond), IdentityNotAfter: noon.Add(20 * day)}
+	h.link = sync.State{Standing: sync.CutOff, Server: "https://pki.example.com:8443", LastSuccess: noon.Add(-2 * day), CutOffSince: noon.Add(-day).Add(time.Millisecond), IdentityNotAfter: noon.Add(20 * day)}
 	h.clock.Skew = -90 * time.Second
 	require.NoError(t, h.store.Append(wire.Event{Kind: wire.EventStarted, At: noon}))
 
@@ -331,7 +331,7 @@ func (s spy) Changes(after uint64, limit int) (store.Changes, error) {
 
 func TestLinkAndCounters(t *testing.T) {
 	h := newHost(t)
-	h.link = sync.State{Standing: sync.Connected, LastSuccess: noon.Add(-time.Minute), IdentityNotAfter: noon.Add(day)}
+	h.link = sync.State{Standing: sync.Connected, Server: "https://pki.example.com:8443", LastSuccess: noon.Add(-time.Minute), IdentityNotAfter: noon.Add(day)}
 	h.outcomes.Expect("le")
 	h.outcomes.Count("le", renewal.OutcomeOrderFailed)
 	h.outcomes.Count("le", renewal.OutcomeOrderFailed)

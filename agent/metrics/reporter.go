@@ -160,6 +160,10 @@ func (r *Reporter) writeHost(e *exposition, f *facts) {
 	e.one(warnings, float64(f.warnings))
 	e.one(enrolled, truth(f.link.Standing != sync.NotEnrolled))
 	e.one(connected, truth(f.link.Standing == sync.Connected))
+	e.begin(coordinatorInfo)
+	if f.link.Server != "" && f.link.Standing != sync.NotEnrolled && f.link.Standing != sync.Retired {
+		e.sample(1, f.link.Server)
+	}
 	e.begin(lastSync)
 	e.moment(f.link.LastSuccess)
 	e.begin(cutOffSince)

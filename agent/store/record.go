@@ -155,8 +155,11 @@ type Deployment struct {
 
 // Identity is what the agent is to its coordinator.
 type Identity struct {
-	AgentID      string            `json:"agent_id"`
-	Servers      []string          `json:"servers"` // https URLs
+	AgentID string   `json:"agent_id"`
+	Servers []string `json:"servers"` // https URLs, as the host was given them
+	// Nodes are the https URLs of the cluster's nodes, as it last told them; see
+	// wire.CleanServers.
+	Nodes        []string          `json:"nodes,omitempty"`
 	KeyID        string            `json:"key_id"`
 	ChainPEM     string            `json:"chain_pem"`
 	RootsPEM     string            `json:"roots_pem"`

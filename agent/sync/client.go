@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ type Config struct {
 	Store *store.Store
 	// Keys holds the identity's keys.
 	Keys enroll.Keys
+	// Servers are further https URLs by which the coordinator may be reached, beside
+	// those of the enrolment.
+	Servers []string
 	// Host is what the agent says of its host; SafeUntil, NotSafe and
 	// EventsDropped are filled in from the store.
 	Host wire.HostReport
@@ -112,6 +116,14 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("sync: Timeout %v is negative; give a positive one, or 0 for %v", cfg.Timeout, DefaultTimeout)
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
+	cfg.Servers = slices.Clone(cfg.Servers)
+	for i, text := range cfg.Servers {
+		server, err := wire.ParseServer(text)
+		if err != nil {
+			return nil, fmt.Errorf("sync: Servers[%d]: %w", i, err)
+		}
+		cfg.Servers[i] = server
+	}
 	return &Client{
 		cfg: cfg, store: cfg.Store, identities: cfg.Store, log: cfg.Log, dial: cfg.Dial,
 		kick: make(chan struct{}, 1), urge: make(chan struct{}, 1),

@@ -62,8 +62,12 @@ func (c *Client) exchange(ctx context.Context) (answer *wire.SyncResponse, more 
 		c.unanswered = x
 	}
 	answer = new(wire.SyncResponse)
+	before := c.link.server()
 	result, err := c.link.post(ctx, wire.SyncPath, x.body, answer)
-	c.update(func(s *State) { s.Server = c.link.server() })
+	if now := c.link.server(); now != before {
+		c.update(func(s *State) { s.Server = now })
+		c.log.Info("another server of the coordinator is used", "server", now, "before", before, "answered", err == nil)
+	}
 	if err != nil {
 		if call.Decided(err) {
 			c.unanswered = nil
@@ -150,7 +154,7 @@ func (c *Client) compose(limit limits) (*exchange, *wire.SyncRequest, error) {
 		Protocol: wire.Protocol, BootID: c.bootID, SentAt: now.UTC(), Host: host,
 		BaseRevision: x.base, Revision: x.revision, HeadRevision: x.head, Digest: changes.Digest,
 		ResyncID: x.resyncID, Rows: changes.Rows, Removed: changes.Removed,
-		Events: events, Collected: x.collected,
+		Events: events, Collected: x.collected, ServersDigest: c.link.nodesDigest(),
 	}
 	if !now.Before(c.trustAfter) {
 		request.Trust = &c.link.trust
@@ -258,6 +262,9 @@ func (c *Client) apply(x *exchange, answer *wire.SyncResponse) (more bool, err e
 		return false, err
 	}
 	if err := c.learn(answer.Trust); err != nil {
+		return false, err
+	}
+	if err := c.befriend(answer.Servers); err != nil {
 		return false, err
 	}
 	more = c.acknowledged(x, answer)

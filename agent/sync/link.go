@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/certctl/certctl/agent/clock"
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/agent/sync/call"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/tlsutil"
 	"github.com/certctl/certctl/shared/wire"
@@ -23,7 +25,6 @@ import (
 // credential is one identity certificate with what is trusted along with it.
 type credential struct {
 	agentID  string
-	servers  []string
 	keyID    string
 	chainPEM string
 	rootsPEM string
@@ -36,8 +37,8 @@ type credential struct {
 // soon as there is one.
 func credentialOf(identity *store.Identity) credential {
 	c := credential{
-		agentID: identity.AgentID, servers: identity.Servers,
-		keyID: identity.KeyID, chainPEM: identity.ChainPEM, rootsPEM: identity.RootsPEM,
+		agentID: identity.AgentID,
+		keyID:   identity.KeyID, chainPEM: identity.ChainPEM, rootsPEM: identity.RootsPEM,
 		trust: positionOf(identity),
 	}
 	if p := identity.Pending; p != nil && p.ChainPEM != "" {
@@ -54,7 +55,7 @@ func credentialOf(identity *store.Identity) credential {
 // their number.
 func (c *credential) same(other *credential) bool {
 	return c.agentID == other.agentID && c.keyID == other.keyID && c.chainPEM == other.chainPEM &&
-		c.rootsPEM == other.rootsPEM && slices.Equal(c.servers, other.servers)
+		c.rootsPEM == other.rootsPEM
 }
 
 // link is the way to the coordinator with one credential: one connection, kept
@@ -65,10 +66,14 @@ type link struct {
 	client  *http.Client
 	base    *http.Transport // of client
 	timeout time.Duration
-	current int // index of the server that answered last
+	servers servers
+	// several says that there is more than one server, and so less patience with
+	// each.
+	several bool
+	tried   string // the last server that was tried; "" before the first
 }
 
-func newLink(cred credential, key crypto.Signer, timeout time.Duration, clk *clock.Clock, dial clock.Dial) (*link, error) {
+func newLink(cred credential, key crypto.Signer, several bool, timeout time.Duration, clk *clock.Clock, dial clock.Dial) (*link, error) {
 	chain, err := pki.ParseChainPEM([]byte(cred.chainPEM))
 	if err != nil {
 		return nil, fmt.Errorf("stored identity: chain: %w", err)
@@ -76,9 +81,6 @@ func newLink(cred credential, key crypto.Signer, timeout time.Duration, clk *clo
 	roots, err := pki.ParseChainPEM([]byte(cred.rootsPEM))
 	if err != nil {
 		return nil, fmt.Errorf("stored identity: roots: %w", err)
-	}
-	if len(cred.servers) == 0 {
-		return nil, errors.New("stored identity: it names no server")
 	}
 	pool := x509.NewCertPool()
 	for _, root := range roots {
@@ -103,12 +105,16 @@ func newLink(cred credential, key crypto.Signer, timeout time.Duration, clk *clo
 		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: config,
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
 	}
+	if several {
+		base.DialContext = quickly(dial)
+		base.TLSHandshakeTimeout, base.ResponseHeaderTimeout = handshakePatience, answerPatience
+	}
 	var way http.RoundTripper = base
 	if clk != nil {
-		way = clk.Transport(clock.Coordinator, clock.VerifyRoots(pool), dial, base)
+		way = clk.Transport(clock.Coordinator, clock.VerifyRoots(pool), base.DialContext, base)
 	}
 	return &link{
-		credential: cred, leaf: chain[0], timeout: timeout, base: base,
+		credential: cred, leaf: chain[0], several: several, timeout: timeout, base: base,
 		client: &http.Client{
 			Transport:     way,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -116,38 +122,75 @@ func newLink(cred credential, key crypto.Signer, timeout time.Duration, clk *clo
 	}, nil
 }
 
-func (l *link) server() string { return l.servers[l.current] }
+// quickly is dial for a server that may be dead while others are not.
+func quickly(dial clock.Dial) clock.Dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectPatience)
+		defer cancel()
+		return dial(ctx, network, address)
+	}
+}
+
+// server is the one that was tried last, or will be the first.
+func (l *link) server() string { return cmp.Or(l.tried, l.servers.list[l.servers.current]) }
 
 func (l *link) close() { l.base.CloseIdleConnections() }
 
 // post sends body to one server after the other, beginning with the one that
-// answered last, until one of them decides. All get the same bytes: what one of
+// answered last, until one of them decides or is too busy to: a crowd that is
+// told to wait must not become the next one's. All get the same bytes: what one of
 // them carried out without an answer, the next one recognises. Of several
-// failures one that has to do with trust is told: there is a mend for it.
+// failures one that has to do with trust is told, because there is a mend for it,
+// or else one that says when to come back.
 func (l *link) post(ctx context.Context, path string, body []byte, out any) (result call.Result, err error) {
-	var doubt error
-	for range l.servers {
+	var doubt, later error
+	order := l.servers.round(time.Now())
+	for n, i := range order {
+		if n > 0 {
+			if stopped := backoff.Wait(ctx, rand.N(scatter)); stopped != nil { //nolint:gosec // spreads load, guards nothing
+				return result, cmp.Or(doubt, later, err)
+			}
+		}
+		l.tried = l.servers.list[i]
 		result, err = l.postTo(ctx, path, body, out)
-		if lost, ok := errors.AsType[*call.LostError](err); ok && lost.StaleConnection && ctx.Err() == nil {
+		if lost, ok := errors.AsType[*call.LostError](err); ok && lost.StaleConnection && !lost.Timeout() && ctx.Err() == nil {
 			// The connection may have died while it was idle.
 			l.close()
 			result, err = l.postTo(ctx, path, body, out)
 		}
-		if call.Decided(err) || ctx.Err() != nil {
+		if call.Decided(err) || call.Overloaded(err) {
+			l.servers.answered(i, time.Now())
+			return result, err
+		}
+		if ctx.Err() != nil {
 			return result, err
 		}
 		if doubt == nil && distrusted(err) {
 			doubt = err
 		}
-		l.current = (l.current + 1) % len(l.servers)
+		if later == nil && call.RetryAfter(err) > 0 {
+			later = err
+		}
 	}
-	return result, cmp.Or(doubt, err)
+	l.servers.failed(order)
+	return result, cmp.Or(doubt, later, err)
 }
 
 func (l *link) postTo(ctx context.Context, path string, body []byte, out any) (call.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	return call.Post(ctx, l.client, l.server(), path, body, out)
+	return call.Post(ctx, l.client, l.tried, path, body, out)
+}
+
+// know takes over another list of servers.
+func (l *link) know(list []string, nodes int) {
+	if nodes == l.servers.nodes && slices.Equal(list, l.servers.list) {
+		return
+	}
+	l.servers.set(list, nodes, time.Now())
+	if !slices.Contains(list, l.tried) {
+		l.tried = ""
+	}
 }
 
 // unlink drops the connection.
@@ -166,15 +209,20 @@ func (c *Client) connect(identity *store.Identity) error {
 	c.update(func(s *State) {
 		s.AgentID, s.IdentityRenewAt, s.IdentityPending = identity.AgentID, identity.RenewAt, identity.Pending != nil
 	})
-	if c.link != nil && c.link.same(&want) {
+	list, nodes := serversOf(identity, c.cfg.Servers)
+	if len(list) == 0 {
+		return c.unusable(want, errors.New("stored identity: it names no server"))
+	}
+	if c.link != nil && c.link.same(&want) && c.link.several == (len(list) > 1) {
 		c.link.pending, c.link.trust = want.pending, want.trust
+		c.link.know(list, nodes)
 		return nil
 	}
 	key, err := c.cfg.Keys.Load(want.keyID)
 	if err != nil {
 		return c.unusable(want, fmt.Errorf("key of the identity: %w", err))
 	}
-	next, err := newLink(want, key, c.cfg.Timeout, c.cfg.Clock, c.dial)
+	next, err := newLink(want, key, len(list) > 1, c.cfg.Timeout, c.cfg.Clock, c.dial)
 	if err != nil {
 		return c.unusable(want, err)
 	}
@@ -184,6 +232,10 @@ func (c *Client) connect(identity *store.Identity) error {
 		clear(c.placed)
 		c.failures, c.renewAttempt, c.renewAfter = 0, 0, time.Time{}
 	}
+	if c.link != nil {
+		next.servers, next.tried = c.link.servers, c.link.tried
+	}
+	next.know(list, nodes)
 	c.unlink()
 	c.link = next
 	c.update(func(s *State) {

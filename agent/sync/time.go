@@ -34,8 +34,10 @@ func (c *Client) AskTime(ctx context.Context) error {
 		pool.AddCert(root)
 	}
 	var failures []error
-	for _, server := range cred.servers {
-		err := c.cfg.Clock.Probe(ctx, clock.Coordinator, server+"/", clock.VerifyRoots(pool), c.dial)
+	var known servers
+	known.list, known.nodes = serversOf(identity, c.cfg.Servers)
+	for _, i := range known.round(time.Now()) {
+		err := c.cfg.Clock.Probe(ctx, clock.Coordinator, known.list[i]+"/", clock.VerifyRoots(pool), c.dial)
 		if err == nil {
 			return nil
 		}

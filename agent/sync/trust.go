@@ -122,8 +122,12 @@ func (c *Client) catchUp(ctx context.Context, cause error) (moved bool, err erro
 		return true, nil // enrolled anew meanwhile
 	}
 	var refused error
-	for _, server := range c.link.servers {
-		chain, err := call.Trust(ctx, c.dial, server, positionOf(identity), c.cfg.Timeout)
+	timeout := c.cfg.Timeout
+	if c.link.several {
+		timeout = min(timeout, answerPatience)
+	}
+	for _, i := range c.link.servers.round(time.Now()) {
+		chain, err := call.Trust(ctx, c.dial, c.link.servers.list[i], positionOf(identity), timeout)
 		if err == nil && len(chain) > 0 {
 			moved, err = c.follow(identity, chain)
 		}

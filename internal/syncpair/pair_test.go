@@ -189,7 +189,7 @@ func (c *coordinator) enrolledWith(token wire.EnrollmentToken) *host {
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { require.NoError(c.t, h.store.Close()) })
 	identity, err := enroll.Enroll(c.t.Context(), enroll.Config{
-		Server: c.url, Token: token, Store: h.store, Keys: h.keys,
+		Servers: []string{c.url}, Token: token, Store: h.store, Keys: h.keys,
 		Host: wire.HostReport{Hostname: "web1", OS: "linux", Arch: "amd64", Version: "1.0.0"}, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(c.t, err)

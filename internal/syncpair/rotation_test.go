@@ -218,7 +218,7 @@ func TestAKeyLostInAYear(t *testing.T) {
 	assert.Contains(t, h.client.State().LastError, "enrol again with --replace")
 	stop()
 	_, err = enroll.Enroll(t.Context(), enroll.Config{
-		Server: c.url, Token: c.token(), Replace: true, Store: h.store, Keys: h.keys, Log: quiet,
+		Servers: []string{c.url}, Token: c.token(), Replace: true, Store: h.store, Keys: h.keys, Log: quiet,
 	})
 	require.NoError(t, err)
 	defer h.run()()

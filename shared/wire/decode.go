@@ -83,6 +83,8 @@ func (r *SyncRequest) Validate() *Problem {
 	case r.BaseRevision > r.Revision || r.Revision > r.HeadRevision:
 		return invalid("revision", fmt.Sprintf("expected base_revision <= revision <= head_revision, found %d, %d, %d",
 			r.BaseRevision, r.Revision, r.HeadRevision), "")
+	case !validServersDigest(r.ServersDigest):
+		return invalid("servers_digest", "expected 64 hexadecimal digits", "")
 	case r.ResyncID != "" && !validID(r.ResyncID):
 		return invalid("resync_id", "expected the id that the coordinator gave", "")
 	case len(r.Rows)+len(r.Removed) > MaxRows:

@@ -56,6 +56,10 @@ type SyncRequest struct {
 	// Trust is the generation of trust that the agent goes by. Nil is sent by
 	// agents that follow none at the moment: they are told of no new one.
 	Trust *TrustPosition `json:"trust,omitempty"`
+
+	// ServersDigest is the ServersDigest of the nodes that the agent knows. Agents
+	// that keep no such list send none, and are told of no nodes.
+	ServersDigest string `json:"servers_digest,omitempty"`
 }
 
 // HostReport is what an agent says of its host. It is stored only when it
@@ -279,4 +283,7 @@ type SyncResponse struct {
 	// Trust has the signed generations of trust that the agent lacks, oldest
 	// first; see package trust.
 	Trust [][]byte `json:"trust,omitempty"`
+	// Servers are the URLs of the cluster's nodes, each of which answers agents. It
+	// is sent only when its digest differs from ServersDigest of the request.
+	Servers []string `json:"servers,omitempty"`
 }

@@ -193,7 +193,7 @@ func enrollWith(ctx context.Context, s *config.Settings, state *localState, requ
 		}
 	}
 	identity, err := enroll.Enroll(ctx, enroll.Config{
-		Server: request.Server, Token: request.Token, Replace: request.Replace,
+		Servers: request.Servers, Token: request.Token, Replace: request.Replace,
 		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Names: enroll.Wanted(brokered),
 		Clock: state.clock, Log: log.With("part", "enroll"),
 	})

@@ -20,15 +20,20 @@ const maxTokenFile = 4 << 10
 
 func (a *agentCommand) enrollCommand() *cobra.Command {
 	var (
-		server, token, tokenFile string
-		replace                  bool
-		output                   cli.Output
+		servers          []string
+		token, tokenFile string
+		replace          bool
+		output           cli.Output
 	)
 	cmd := &cobra.Command{
 		Use:   "enroll --server URL --token-file FILE",
 		Short: "Enrol this host with a coordinator",
 		Long: `Exchanges an enrolment token for this agent's identity. The token also says which
 CA the coordinator must show, so that nothing else needs to be trusted.
+
+One node of a cluster is enough: the host learns of the others. With several, the
+enrolment succeeds while one of them does not answer, and these addresses are
+kept for a time when none of the nodes that the host has learnt of does.
 
 Works while the agent runs and while it does not. If the agent that answers on
 control.socket keeps its state elsewhere than in state_dir, nothing is done. Repeating it after a lost
@@ -42,7 +47,7 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 			if err != nil {
 				return err
 			}
-			done, err := a.enroll(cmd.Context(), control.EnrollRequest{Server: server, Token: parsed, Replace: replace})
+			done, err := a.enroll(cmd.Context(), control.EnrollRequest{Servers: servers, Token: parsed, Replace: replace})
 			if err != nil {
 				return err
 			}
@@ -62,7 +67,7 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&server, "server", "", "URL of the coordinator, such as https://certctl.example.com:8443")
+	flags.StringSliceVar(&servers, "server", nil, "URL of the coordinator, such as https://certctl.example.com:8443; may be repeated for the nodes of a cluster")
 	flags.StringVar(&token, "token", "", "enrolment token; others on this host can see it, prefer --token-file")
 	flags.StringVar(&tokenFile, "token-file", "", "file with the enrolment token; - is standard input")
 	flags.BoolVar(&replace, "replace", false, "give up the identity that this host has")

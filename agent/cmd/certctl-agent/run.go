@@ -89,7 +89,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	var inEffect *configuration
 	warnings := func() ([]string, error) { return hostWarnings(inEffect, roll, state.store) }
 	syncer, err := sync.New(sync.Config{
-		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Warnings: warnings, Timeout: s.Coordinator.SyncTimeout,
+		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Warnings: warnings, Timeout: s.Coordinator.SyncTimeout, Servers: s.Coordinator.Servers,
 		OnResult:   func(certificate string) { engine.Wake(certificate) },
 		OnDesired:  func() { roll.Changed() },
 		OnCommands: func() { commands.Wake() },

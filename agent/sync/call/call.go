@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -32,12 +33,20 @@ type LostError struct {
 	// StaleConnection is true when the request went over a connection that had
 	// been idle, which may have been dead: the next one goes over a new one.
 	StaleConnection bool
-	Err             error
+	// Status is that of an answer that was not the coordinator's; 0 without one.
+	Status int
+	Err    error
 }
 
 func (e *LostError) Error() string { return fmt.Sprintf("coordinator %s: %v", e.Server, e.Err) }
 
 func (e *LostError) Unwrap() error { return e.Err }
+
+// Timeout reports whether the time was over.
+func (e *LostError) Timeout() bool {
+	timeout, ok := errors.AsType[net.Error](e.Err)
+	return ok && timeout.Timeout()
+}
 
 // Result says when a request was on its way.
 type Result struct {
@@ -51,12 +60,13 @@ type Result struct {
 // none; everything else is a *LostError.
 func Post(ctx context.Context, client *http.Client, server, path string, body []byte, out any) (Result, error) {
 	var reused bool
+	status := 0
 	lost := func(err error) error {
 		// The URL is in the text of a url.Error once more; we name it ourselves.
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
-		return &LostError{Server: server, StaleConnection: reused, Err: err}
+		return &LostError{Server: server, StaleConnection: reused, Status: status, Err: err}
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
 	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, server+path, bytes.NewReader(body))
@@ -79,6 +89,7 @@ func Post(ctx context.Context, client *http.Client, server, path string, body []
 	case len(text) > MaxAnswer:
 		return result, lost(fmt.Errorf("the answer is larger than %d bytes", MaxAnswer))
 	case response.StatusCode != http.StatusOK:
+		status = response.StatusCode
 		return result, refusal(response, text, lost)
 	}
 	if err := json.Unmarshal(text, out); err != nil {
@@ -130,6 +141,16 @@ func RetryAfter(err error) time.Duration {
 		return delayed.after
 	}
 	return 0
+}
+
+// Overloaded reports whether the other side is there and has too much to do: the
+// next server would have no more room, and what has to be done is to wait.
+func Overloaded(err error) bool {
+	if problem, ok := errors.AsType[*wire.Problem](err); ok {
+		return problem.Code == wire.CodeOverloaded || problem.Status == http.StatusTooManyRequests
+	}
+	lost, ok := errors.AsType[*LostError](err)
+	return ok && lost.Status == http.StatusTooManyRequests
 }
 
 // Decided tells whether the coordinator decided: a lost answer, and a problem

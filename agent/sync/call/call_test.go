@@ -117,6 +117,32 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// Too much to do is not the same as not there.
+func TestOverloaded(t *testing.T) {
+	for _, c := range []struct {
+		status     int
+		code       wire.Code // "" is no problem document
+		overloaded bool
+	}{
+		{http.StatusServiceUnavailable, wire.CodeOverloaded, true}, {http.StatusServiceUnavailable, wire.CodeUnavailable, false},
+		{http.StatusTooManyRequests, "", true}, {http.StatusServiceUnavailable, "", false}, {http.StatusBadGateway, "", false},
+		{http.StatusForbidden, wire.CodeAgentRetired, false}, {http.StatusOK, "", false},
+	} {
+		_, err := post(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "9")
+			if c.code != "" {
+				w.Header().Set("Content-Type", wire.ProblemContentType)
+			}
+			w.WriteHeader(c.status)
+			_, _ = fmt.Fprintf(w, `{"code":%q}`, c.code)
+		})
+		assert.Equal(t, c.overloaded, Overloaded(err), "%+v: %v", c, err)
+		if c.overloaded {
+			assert.Equal(t, 9*time.Second, RetryAfter(err))
+		}
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

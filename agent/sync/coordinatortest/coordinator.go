@@ -73,6 +73,8 @@ type Coordinator struct {
 	Body func(body []byte)
 	// Refuse, when set, is the answer to every sync.
 	Refuse *wire.Problem
+	// Servers are the nodes that agents are told, when they know others.
+	Servers []string
 	// Raw, when set, is the body of every answer.
 	Raw []byte
 	// Reject, when set, rejects each order.

@@ -66,6 +66,9 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 	}
 	a.desired(&r, answer)
 	a.Trust, answer.Trust = r.Trust, c.missing(r.Trust)
+	if r.ServersDigest != wire.ServersDigest(wire.CleanServers(c.Servers)) {
+		answer.Servers = c.Servers
+	}
 	answer.Revision, answer.Event, answer.ResyncID = a.revision, a.event, a.resyncID
 	return answer
 }
