@@ -29,8 +29,15 @@ type change struct {
 }
 
 func (c *change) fail(err error) {
-	if c.err == nil && err != nil {
-		c.err = fmt.Errorf("%w: %w", ErrInternal, err)
+	if err != nil {
+		c.stop(fmt.Errorf("%w: %w", ErrInternal, err))
+	}
+}
+
+// stop ends the applying with one of the errors of log entries.
+func (c *change) stop(err error) {
+	if c.err == nil {
+		c.err = err
 	}
 }
 

@@ -68,6 +68,10 @@ type Payload interface {
 // that would not come out of the log again.
 func NewCommand(at time.Time, payload Payload) (Command, error) {
 	typ := payload.commandType()
+	if restore, ok := payload.(ApplyRestore); ok {
+		restore.Level = Level
+		payload = restore
+	}
 	data, err := encoder.Marshal(payload)
 	if err != nil {
 		return Command{}, fmt.Errorf("command %d: encode: %w", typ, err)

@@ -34,10 +34,17 @@ func RequiredLevel(c Command) uint32 {
 	if h, ok := handlers[c.Type]; !ok || c.Version > h.version {
 		return Level + 1
 	}
-	if level, ok := levels[c.Type][c.Version]; ok {
-		return level
+	level, ok := levels[c.Type][c.Version]
+	if !ok {
+		return 1
 	}
-	return 1
+	if c.Type == TypeApplyRestore {
+		var restore ApplyRestore
+		if decoder.Unmarshal(c.Payload, &restore) == nil {
+			level = max(level, restore.Level)
+		}
+	}
+	return level
 }
 
 // LowestLevel is the lowest level of the nodes with these ids. One that has not

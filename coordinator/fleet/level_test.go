@@ -111,6 +111,23 @@ func TestRequiredLevel(t *testing.T) {
 	assert.EqualValues(t, 1, fleet.RequiredLevel(fleet.Command{Type: 250, Version: 1, Ignorable: true}))
 }
 
+// A restore needs nodes that read what its proposer has read.
+func TestARestoreNeedsNodesOfItsProposersLevel(t *testing.T) {
+	b := newBench(t)
+	command := b.command(fleet.ApplyRestore{ID: "r", Pieces: 1})
+	assert.Equal(t, fleet.Level, fleet.RequiredLevel(command))
+	later := fleet.ApplyRestore{ID: "r", Pieces: 1, Level: fleet.Level + 1}
+	payload, err := cbor.Marshal(later)
+	require.NoError(t, err)
+	command.Payload = payload
+	assert.Equal(t, fleet.Level+1, fleet.RequiredLevel(command))
+	entry, err := fleet.EncodeEntry([]fleet.Command{command})
+	require.NoError(t, err)
+	_, _, err = b.state.Apply(1, entry)
+	require.ErrorIs(t, err, fleet.ErrUnknownCommand)
+	assert.Zero(t, b.state.Index())
+}
+
 func TestLowestLevel(t *testing.T) {
 	b := newBench(t)
 	assert.Equal(t, fleet.Level, b.view().LowestLevel(nil))

@@ -56,6 +56,10 @@ type ApplyRestore struct {
 	APIToken string `cbor:"3,keyasint,omitempty"`
 	// Note is what the audit trail says of it.
 	Note NoteRestore `cbor:"4,keyasint"`
+	// Level is that of the proposer, which has read the snapshot; NewCommand sets
+	// it. A node of a lower one may not know all that is in it, and would refuse
+	// what the others take.
+	Level uint32 `cbor:"5,keyasint"`
 }
 
 // DropRestore takes back what was staged. It is no error if there is nothing.
@@ -139,6 +143,10 @@ func applyRestore(c *change, p *ApplyRestore) Result {
 	}
 	if refusal := checkNote(&p.Note); !refusal.OK() {
 		return refusal
+	}
+	if p.Level > Level {
+		c.stop(fmt.Errorf("%w: a restore of level %d", ErrUnknownCommand, p.Level))
+		return Result{}
 	}
 	pieces := &pieceReader{change: c, id: p.ID}
 	for records := c.scan(tableStaged, indexID, key(p.ID)); records.Next() != nil; {
