@@ -95,6 +95,7 @@ type Service struct {
 	presence  presence
 	planner   desired.Planner
 	campaigns campaigns
+	nodes     nodes
 	placed    chan struct{} // an order was stored; holds one value at most
 	patience  time.Duration // of a sync, with the orders that it placed
 }

@@ -101,6 +101,7 @@ func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncR
 	return &wire.SyncResponse{
 		ServerTime: now.UTC(), Revision: outcome.Revision, Event: outcome.Event, ResyncID: outcome.ResyncID,
 		PauseMillis: wait.Milliseconds(), Orders: results,
+		Servers: s.servers(after, request.ServersDigest),
 		Desired: s.wanted(after, agentID, request.DesiredDigest), Commands: s.commands(after, agentID),
 	}, !settled, nil
 }

@@ -235,3 +235,23 @@ func TestSecretsAreShownOnce(t *testing.T) {
 		}
 	}
 }
+
+// In a cluster a host is given more than one node to enrol at.
+func TestEnrollmentOfACluster(t *testing.T) {
+	w := start(t)
+	announce := func(id, url string) {
+		w.Do(fleet.AnnounceNode{Node: fleet.ClusterNode{
+			ID: id, Address: id + ".example.com:8444", URL: url, Level: fleet.Level, KeyFingerprint: strings.Repeat("0", 64),
+		}})
+	}
+	command := func() string {
+		return post[resource.CreatedEnrollmentToken](w, enrollmentTokens, resource.CreateEnrollmentToken{}, http.StatusCreated).EnrollCommand
+	}
+	announce("self", apitest.EnrollmentURL)
+	assert.Equal(t, "certctl-agent enroll --server "+apitest.EnrollmentURL+" --token-file -", command())
+	for _, id := range []string{"a", "b", "c"} {
+		announce(id, "https://"+id+".example.com:8443")
+	}
+	assert.Equal(t, "certctl-agent enroll --server "+apitest.EnrollmentURL+
+		" --server https://a.example.com:8443 --server https://b.example.com:8443 --token-file -", command())
+}
