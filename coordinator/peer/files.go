@@ -145,7 +145,7 @@ type authorityCopy struct {
 
 type authorityJSON struct {
 	Certificate []byte `json:"certificate"`
-	SealedKey   []byte `json:"sealed_key,omitempty"`
+	SealedKey   []byte `json:"sealed_key"`
 	State       string `json:"state,omitempty"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -53,6 +54,14 @@ type resident struct {
 	view    map[string]string // what it knows of the members; nil: all there is
 	refresh func(context.Context) error
 	stop    func()
+	once    sync.Once
+	layer   raft.StreamLayer
+}
+
+// streams is the node's stream layer, always the same.
+func (r *resident) streams() raft.StreamLayer {
+	r.once.Do(func() { r.layer = r.StreamLayer() })
+	return r.layer
 }
 
 func (r *resident) look(id string) (string, bool) {

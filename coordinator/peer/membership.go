@@ -81,7 +81,7 @@ func (n *Network) askMembers(ctx context.Context) {
 			defer cancel()
 			n.counted.refreshes.Add(1)
 			if err := m.Refresh(ctx); err != nil {
-				n.refused.note(reasonRefresh, "", "see whether the other members can be reached", err)
+				n.refused.note(reasonRefresh, "", "", "see whether the other members can be reached", err)
 			}
 		}
 		if !n.start(round) {

@@ -269,7 +269,7 @@ func (n *Network) accept() error {
 			return fmt.Errorf("the peer port %s was closed: %w", n.config.Listener.Addr(), err)
 		default:
 			failures++
-			n.refused.note(reasonPort, "", "let the process have more open files, or find out who opens so many connections", err)
+			n.refused.note(reasonPort, "", "", "let the process have more open files, or find out who opens so many connections", err)
 			if backoff.Wait(n.life, acceptPolicy.Delay(failures, nil)) != nil {
 				return nil
 			}

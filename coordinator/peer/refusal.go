@@ -2,7 +2,6 @@ package peer
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -51,13 +50,18 @@ type refusal struct {
 	who    string
 }
 
-func (r *refusals) note(reason Reason, who, mend string, err error) {
+// note logs a refusal. who is the id of a node, or the host that a connection came
+// from; "" if it is about nobody.
+func (r *refusals) note(reason Reason, who, address, mend string, err error) {
 	if !r.dueNow(refusal{reason, who}) {
 		return
 	}
 	attributes := []any{"reason", string(reason)}
 	if who != "" {
 		attributes = append(attributes, "peer", who)
+	}
+	if address != "" {
+		attributes = append(attributes, "address", address)
 	}
 	if err != nil {
 		attributes = append(attributes, "err", err)
@@ -111,7 +115,7 @@ func (n *Network) refuseHandshake(raw net.Conn, err error) {
 	if reason == reasonHandshake && errors.Is(err, io.EOF) {
 		return // somebody only looked whether the port is open, as load balancers do
 	}
-	n.refused.note(reason, host(raw), mendOf(err), err)
+	n.refused.note(reason, host(raw), raw.RemoteAddr().String(), mendOf(err), err)
 }
 
 // refuse counts and logs that a node was not let in.
@@ -127,7 +131,7 @@ func (n *Network) refuse(c *conn, v verdict) {
 		return
 	}
 	n.counted.refuse(reason)
-	n.refused.note(reason, c.key.Peer, mend, fmt.Errorf("from %s", c.raw.RemoteAddr()))
+	n.refused.note(reason, c.key.Peer, c.raw.RemoteAddr().String(), mend, nil)
 }
 
 // mendOf is what to do about a failed handshake; "" if there is no advice.
