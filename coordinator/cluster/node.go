@@ -33,6 +33,7 @@ type Node struct {
 
 	queue    chan *proposal
 	inflight chan dispatched
+	gate     sync.RWMutex  // held while entries must not be handed to Raft; see moveOn
 	stopping chan struct{} // closed when Run ends: nothing is accepted any more
 
 	work        []runner.Task // of the leader; fixed once Run is called

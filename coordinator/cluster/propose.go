@@ -191,7 +191,10 @@ func (n *Node) send(batch []*proposal) {
 		finish(batch, outcome{err: err})
 		return
 	}
-	n.inflight <- dispatched{future: n.raft.Apply(entry, enqueuePatience), proposals: batch}
+	n.gate.RLock()
+	future := n.raft.Apply(entry, enqueuePatience)
+	n.gate.RUnlock()
+	n.inflight <- dispatched{future: future, proposals: batch}
 }
 
 // complete answers the proposers, entry by entry, until dispatch has ended and

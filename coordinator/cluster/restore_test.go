@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+// saved is a node's state as a restore takes it.
+func saved(t *testing.T, n *Node) Restoration {
+	t.Helper()
+	r := Restoration{Index: n.State().Index(), Now: time.Now, Note: fleet.NoteRestore{Actor: "local", Snapshot: "test"}}
+	packer, err := fleet.NewRestorePacker(func(piece []byte) error {
+		r.Pieces = append(r.Pieces, bytes.Clone(piece))
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, n.State().Snapshot().Persist(packer))
+	require.NoError(t, packer.Close())
+	return r
+}
+
+// TestARestoreOfALiveCluster: the leader is lost after the restore, and all know
+// the restored state, at an index that has only grown; the journal has no gap.
+func TestARestoreOfALiveCluster(t *testing.T) {
+	list := newSurvivors(t, 3)
+	connectAll(list...)
+	for _, s := range list {
+		s.start()
+	}
+	tokens(t, list, "one")
+	r := saved(t, leaderOf(t, list...).node)
+	tokens(t, list, "two")
+	var done int
+	r.Progress = func(n, of int) { done = n; assert.Equal(t, len(r.Pieces), of) }
+	var before uint64
+	require.Eventually(t, func() bool {
+		leader := leaderOf(t, list...).node
+		before = leader.AppliedIndex()
+		return leader.Restore(t.Context(), r) == nil
+	}, recoverPatience, time.Millisecond)
+	assert.Equal(t, len(r.Pieces), done)
+	leader := leaderOf(t, list...)
+	index := leader.node.AppliedIndex()
+	assert.Greater(t, index, before)
+	for _, s := range list {
+		require.NoError(t, s.node.WaitIndex(t.Context(), index))
+		s.has("one")
+		_, ok := s.node.State().View().EnrollmentToken("two")
+		assert.False(t, ok)
+		require.NoError(t, s.node.writer.wait(s.node.AppliedIndex()))
+		status, err := s.journal.Status()
+		require.NoError(t, err)
+		assert.Empty(t, status.Gaps, "the log went on, entry by entry")
+		assert.Equal(t, map[string]int{"one": 1, "two": 1}, createdFacts(t, s.journal), "what happened has happened")
+	}
+	leader.stop()
+	tokens(t, list, "three")
+	for _, s := range list {
+		if s.cancel != nil {
+			require.NoError(t, s.node.WaitIndex(t.Context(), leaderOf(t, list...).node.AppliedIndex()))
+			s.has("one", "three")
+		}
+	}
+	// One that was away all the time learns of it.
+	leader.connect()
+	connectAll(list...)
+	leader.start()
+	require.NoError(t, leader.node.WaitIndex(t.Context(), leaderOf(t, list...).node.AppliedIndex()))
+	leader.has("one", "three")
+	for _, s := range list {
+		s.transport.DisconnectAll() // or the last waits for those that are gone to take over
+	}
+}
+
+// TestARestoreOntoAFreshCluster: the snapshot is of a log that is far longer.
+func TestARestoreOntoAFreshCluster(t *testing.T) {
+	old := newSurvivors(t, 1)[0]
+	old.start()
+	tokens(t, []*survivor{old}, "one")
+	for range 200 {
+		command, err := fleet.NewCommand(time.Now(), fleet.DropRestore{})
+		require.NoError(t, err)
+		_, err = old.node.Propose(t.Context(), command)
+		require.NoError(t, err)
+	}
+	tokens(t, []*survivor{old}, "two")
+	r := saved(t, old.node)
+	old.stop()
+
+	// With others in the cluster it is refused, and nothing is changed.
+	three := newSurvivors(t, 3)
+	connectAll(three...)
+	for _, s := range three {
+		s.start()
+	}
+	tokens(t, three, "theirs")
+	leader := leaderOf(t, three...)
+	require.ErrorIs(t, leader.node.Restore(t.Context(), r), ErrBehindSnapshot)
+	leader.has("theirs")
+	for _, s := range three {
+		s.transport.DisconnectAll()
+	}
+
+	fresh := newSurvivors(t, 1)[0]
+	fresh.start()
+	tokens(t, []*survivor{fresh}, "replaced")
+	// Others go on proposing, and lose nothing of what is acknowledged before and
+	// after the restore.
+	stop := make(chan struct{})
+	var proposing sync.WaitGroup
+	proposing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				command, err := fleet.NewCommand(time.Now(), fleet.TouchAgents{})
+				assert.NoError(t, err)
+				_, err = fresh.node.Propose(t.Context(), command)
+				assert.NoError(t, err)
+			}
+		}
+	})
+	require.NoError(t, fresh.node.Restore(t.Context(), r))
+	close(stop)
+	proposing.Wait()
+	check := func() {
+		t.Helper()
+		fresh.has("one", "two")
+		_, ok := fresh.node.State().View().EnrollmentToken("replaced")
+		assert.False(t, ok)
+		assert.Greater(t, fresh.node.AppliedIndex(), r.Index)
+	}
+	check()
+	tokens(t, []*survivor{fresh}, "after")
+	fresh.stop()
+	// A log with a hole is inspected, and started, like any other.
+	report := fresh.inspect()
+	assert.Equal(t, report.LastIndex, report.JournalThrough)
+	fresh.start()
+	leaderOf(t, fresh)
+	check()
+	fresh.has("after")
+	fresh.stop()
+
+	// And so it can be restored again.
+	again := saved(t, fresh.node)
+	fresh.start()
+	leaderOf(t, fresh)
+	require.NoError(t, fresh.node.Restore(t.Context(), again))
+	fresh.has("one", "two", "after")
+}
+
+func TestARestoreThatFailsLeavesNothingBehind(t *testing.T) {
+	s := newSurvivors(t, 1)[0]
+	s.start()
+	tokens(t, []*survivor{s}, "one")
+	r := saved(t, s.node)
+	tokens(t, []*survivor{s}, "two")
+	r.Pieces[0][len(r.Pieces[0])/2] ^= 1
+	err := s.node.Restore(t.Context(), r)
+	require.Error(t, err)
+	s.has("one", "two")
+	var stream bytes.Buffer
+	require.NoError(t, s.node.State().Snapshot().Persist(&stream))
+	assert.NotContains(t, stream.String(), string(r.Pieces[0][:100]), "the pieces are dropped")
+}
