@@ -233,44 +233,7 @@ func cut(err error) error {
 
 // records reads all frames up to the end and stores what they hold.
 func (in *snapshotReader) records(txn *memdb.Txn) error {
-	var count uint64
-	for {
-		data, err := in.frame()
-		if err != nil {
-			return err
-		}
-		var frame snapshotRecords
-		if err := decoder.Unmarshal(data, &frame); err != nil {
-			return fmt.Errorf("%w: %w", ErrSnapshotDamaged, err)
-		}
-		count += uint64(len(frame.Records))
-		if count != frame.Count {
-			return fmt.Errorf("%w: %d records where %d are expected", ErrSnapshotDamaged, count, frame.Count)
-		}
-		if frame.Table == "" {
-			break
-		}
-		decode, known := recordDecoders[frame.Table]
-		if !known {
-			return fmt.Errorf("%w: table %.40q", ErrSnapshotNewer, frame.Table)
-		}
-		for _, raw := range frame.Records {
-			record, err := decode(raw)
-			if err != nil {
-				return fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, frame.Table, err)
-			}
-			if err := txn.Insert(string(frame.Table), record); err != nil {
-				return fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, frame.Table, err)
-			}
-		}
-	}
-	if _, err := in.r.ReadByte(); !errors.Is(err, io.EOF) {
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("%w: something follows its end", ErrSnapshotDamaged)
-	}
-	return nil
+	return in.each(func(table Table, record any) error { return txn.Insert(string(table), record) })
 }
 
 // check compares what was loaded with the snapshot's own bookkeeping.
