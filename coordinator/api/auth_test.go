@@ -99,6 +99,8 @@ var operations = []struct {
 	{"create-api-token", http.MethodPost, "/api/v1/tokens", `{"name":"x","role":"viewer"}`, fleet.RoleAdmin},
 	{"list-api-tokens", http.MethodGet, "/api/v1/tokens", "", fleet.RoleAdmin},
 	{"revoke-api-token", http.MethodPost, "/api/v1/tokens/none/revoke", "", fleet.RoleAdmin},
+	{"save-snapshot", http.MethodGet, "/api/v1/cluster/snapshot?stale=true", "", fleet.RoleAdmin},
+	{"restore-snapshot", http.MethodPut, "/api/v1/cluster/snapshot?dry_run=true", "no snapshot", fleet.RoleAdmin},
 }
 
 func TestRolesOfEveryOperation(t *testing.T) {

@@ -22,6 +22,8 @@ import (
 // Authority is the built-in CA. *ca.CA is one.
 type Authority interface {
 	ClusterID() string
+	// Check reports whether this node's seal key opens a stored CA.
+	Check(stored *fleet.CA) error
 	// ListSigners are the key ids of the issuing CAs that have a revocation list,
 	// and ListURL is where certificates say that it is, "" if they do not.
 	ListSigners() []string

@@ -41,6 +41,7 @@ func newDocument() *huma.OpenAPI {
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},
 			{Name: "CA", Description: "The built-in certificate authority and its rotation."},
+			{Name: "cluster", Description: "The nodes that keep all of this, and how they stand."},
 			{Name: "audit", Description: "The journal."},
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,6 +24,9 @@ type Node interface {
 	State() *fleet.State
 	Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error)
 	WaitIndex(ctx context.Context, index uint64) error
+	Restore(ctx context.Context, r cluster.Restoration) error
+	Status() cluster.Status
+	ID() string
 	Ready() cluster.Readiness
 	Leader() (id, address string)
 }
@@ -88,6 +92,8 @@ func (c Config) validate() error {
 type server struct {
 	Config
 	fleetCount tally
+	saving     sync.Mutex // held while a snapshot is sent
+	restoring  sync.Mutex // held while one is restored
 }
 
 // New returns the handler of /api/v1/, /openapi.json and /openapi.yaml. It
@@ -127,6 +133,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerAPITokens(api)
 	s.registerCA(api)
 	s.registerAudit(api)
+	s.registerSnapshots(api)
 	extensible(api.OpenAPI())
 	describeIndex(api.OpenAPI())
 	return api

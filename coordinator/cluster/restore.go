@@ -20,6 +20,9 @@ var ErrBehindSnapshot = errors.New("the snapshot is of a later log index than th
 // restorePatience bounds moving the log on.
 const restorePatience = 2 * time.Minute
 
+// ID is this node's name in the cluster.
+func (n *Node) ID() string { return n.config.NodeID }
+
 // Restoration is a snapshot that is to take the state's place.
 type Restoration struct {
 	// Index is the log index that the snapshot was taken at.

@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/api/apitest"
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/backup"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+const snapshotPath = "/api/v1/cluster/snapshot"
+
+func (w *world) saveSnapshot() []byte {
+	w.t.Helper()
+	a := w.ask(http.MethodGet, snapshotPath+"?stale=true", nil)
+	require.Equal(w.t, http.StatusOK, a.StatusCode, a.body)
+	assert.Equal(w.t, resource.SnapshotContentType, a.Header.Get("Content-Type"))
+	return []byte(a.body)
+}
+
+func (w *world) putSnapshot(query string, file []byte) answer {
+	w.t.Helper()
+	request, err := http.NewRequest(http.MethodPut, w.URL+snapshotPath+query, bytes.NewReader(file))
+	require.NoError(w.t, err)
+	request.Header.Set("Content-Type", resource.SnapshotContentType)
+	request.Header.Set("Authorization", "Bearer "+w.token)
+	return w.send(request)
+}
+
+func TestASnapshotIsSavedAndRestored(t *testing.T) {
+	w := start(t)
+	w.Agent("kept", "kept.example.com", nil)
+	file := w.saveSnapshot()
+	summary, err := backup.Check(bytes.NewReader(file))
+	require.NoError(t, err)
+	assert.Equal(t, w.CA.ClusterID(), summary.ClusterID)
+	assert.Equal(t, 1, summary.Rows["agents"])
+	assert.Len(t, summary.SealKeys, 1)
+	assert.NotZero(t, summary.Term)
+
+	w.Agent("lost", "lost.example.com", nil)
+	asking := w.Token(fleet.RoleAdmin, 0)
+	as := w.as(asking.Reveal())
+	dry := decode[resource.Restored](t, as.putSnapshot("?dry_run=true", file), http.StatusOK)
+	assert.True(t, dry.DryRun)
+	assert.Equal(t, summary.SHA256, dry.Snapshot.SHA256)
+	assert.Equal(t, 2, dry.Rows["agents"])
+	assert.Equal(t, 1, dry.Snapshot.Rows["agents"])
+	assert.GreaterOrEqual(t, dry.LostChanges, uint64(2))
+	_, ok := w.State().View().Agent("lost")
+	require.True(t, ok, "nothing is changed")
+
+	for _, query := range []string{"", "?confirm=", "?confirm=0123"} {
+		p := as.putSnapshot(query, file).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+		assert.Equal(t, "confirm", p.Field)
+		assert.Contains(t, p.Detail, w.CA.ClusterID())
+	}
+	before := w.State().Index()
+	done := decode[resource.Restored](t, as.putSnapshot("?confirm="+w.CA.ClusterID(), file), http.StatusOK)
+	assert.False(t, done.DryRun)
+	assert.Greater(t, done.Index, before)
+	view := w.State().View()
+	_, ok = view.Agent("kept")
+	assert.True(t, ok)
+	_, ok = view.Agent("lost")
+	assert.False(t, ok)
+	_, ok = view.APIToken(asking.ID)
+	assert.True(t, ok, "who has restored it is not locked out")
+	// The audit trail tells of it, and of all that was before.
+	require.Eventually(t, func() bool {
+		facts, _, err := w.Journal.Read(history.Query{NewestFirst: true, AuditOnly: true, Limit: 5})
+		require.NoError(t, err)
+		return len(facts) > 0 && facts[0].Kind == fleet.KindStateRestored && facts[0].Actor == "api_token:"+asking.ID
+	}, 60*time.Second, time.Millisecond)
+}
+
+func TestASnapshotThatIsNotGoodIsRefused(t *testing.T) {
+	w := start(t)
+	w.Agent("kept", "kept.example.com", nil)
+	file := w.saveSnapshot()
+	damaged := bytes.Clone(file)
+	damaged[len(damaged)/2] ^= 1
+	confirm := "?confirm=" + w.CA.ClusterID()
+	version := w.State().View().Version(fleet.TableAgents)
+	for name, content := range map[string][]byte{
+		"empty": {}, "cut short": file[:len(file)-1], "half": file[:len(file)/2], "damaged": damaged,
+		"followed by something": append(bytes.Clone(file), 'x'), "another": []byte("certctl fleet\n"),
+	} {
+		for _, query := range []string{confirm, "?dry_run=true"} {
+			p := w.putSnapshot(query, content).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+			assert.Contains(t, p.Mend, "snapshot inspect", name)
+		}
+	}
+	p := w.putSnapshot("?dry_run=true", []byte("age-encryption.org/v1\n")).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+	assert.Contains(t, p.Detail, "encrypted")
+	assert.Equal(t, version, w.State().View().Version(fleet.TableAgents))
+
+	// One that is broken off is not whole either, and others can go on.
+	request, err := http.NewRequest(http.MethodPut, w.URL+snapshotPath+confirm, io.MultiReader(bytes.NewReader(file[:len(file)/2]), brokenReader{}))
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+w.token)
+	_, err = w.HTTP().Do(request)
+	require.Error(t, err)
+	require.Eventually(t, func() bool {
+		return w.putSnapshot("?dry_run=true", file).StatusCode == http.StatusOK
+	}, 60*time.Second, 10*time.Millisecond)
+	assert.Equal(t, version, w.State().View().Version(fleet.TableAgents))
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A snapshot of another cluster names the seal key that it needs.
+func TestASnapshotOfAnotherSealKeyIsRefused(t *testing.T) {
+	w := start(t)
+	other := &world{Coordinator: apitest.Start(t), t: t}
+	other.token = other.Admin.Reveal()
+	file := other.saveSnapshot()
+	summary, err := backup.Check(bytes.NewReader(file))
+	require.NoError(t, err)
+	p := w.putSnapshot("?confirm="+w.CA.ClusterID(), file).problem(t, http.StatusConflict, wire.CodeConflict)
+	assert.Contains(t, p.Mend, summary.SealKeys[0])
+	assert.Contains(t, p.Mend, "--seal-key-file")
+	assert.NotContains(t, w.Log.String(), "is being restored")
+}
+
+// One snapshot is sent at a time, and one that is not fetched to its end is in
+// nobody's way for ever.
+func TestOneSnapshotAtATime(t *testing.T) {
+	w := start(t)
+	w.saveSnapshot()
+	var asked sync.WaitGroup
+	statuses := make(chan int, 8)
+	for range cap(statuses) {
+		asked.Go(func() {
+			a := w.ask(http.MethodGet, snapshotPath+"?stale=true", nil)
+			statuses <- a.StatusCode
+			if a.StatusCode == http.StatusOK {
+				_, err := backup.Check(strings.NewReader(a.body))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	asked.Wait()
+	close(statuses)
+	good := 0
+	for status := range statuses {
+		assert.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable}, status)
+		if status == http.StatusOK {
+			good++
+		}
+	}
+	assert.Positive(t, good)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+snapshotPath+"?stale=true", nil)
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+w.token)
+	response, err := w.HTTP().Do(request)
+	require.NoError(t, err)
+	cancel()
+	response.Body.Close()
+	require.Eventually(t, func() bool {
+		return w.ask(http.MethodGet, snapshotPath+"?stale=true", nil).StatusCode == http.StatusOK
+	}, 60*time.Second, 10*time.Millisecond)
+}
