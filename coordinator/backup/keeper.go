@@ -148,7 +148,7 @@ func (k *Keeper) look() {
 	if err != nil {
 		mend := "see what the error says, and that the directory can be written to"
 		if durable.IsFull(err) {
-			mend = "make room on this disk, or set cluster.snapshot_dir to another one"
+			mend = "make room on this disk, or keep the snapshots on another one"
 		}
 		k.config.Log.Warn("no scheduled snapshot could be taken", "dir", k.config.Dir, "err", err, "mend", mend)
 	}
