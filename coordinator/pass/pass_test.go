@@ -355,6 +355,22 @@ func TestWithoutALeader(t *testing.T) {
 	})
 }
 
+// A handler of a leader's work does for all nodes.
+func TestHandler(t *testing.T) {
+	p := newPair(t, nil)
+	p.leader("https://a", leading(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "there") }))
+	handler := p.passer.Handler(10, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }))
+	ask := func(ctx context.Context) string {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil).WithContext(ctx))
+		return w.Body.String()
+	}
+	assert.Equal(t, "there", ask(t.Context()))
+	assert.Equal(t, "here", ask(context.WithValue(t.Context(), originKey{}, "node-c")), "passed on once")
+	p.here.Store(true)
+	assert.Equal(t, "here", ask(t.Context()))
+}
+
 // Thousands that come at once while the leader stands still are refused at once,
 // but for those for whom there is room, and these have an answer in time.
 func TestABurst(t *testing.T) {

@@ -151,6 +151,20 @@ func (p *Passer) Pass(w http.ResponseWriter, r *http.Request, maxBody int64) (he
 	return nil
 }
 
+// Handler is here for the node that leads, and passes requests with bodies of at
+// most maxBody octets on from the others. One that was passed on already goes no
+// further: here says what it is to a node that does not lead.
+func (p *Passer) Handler(maxBody int64, here http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, passed := From(r.Context()); !passed && !p.config.Leads() {
+			if r = p.Pass(w, r, maxBody); r == nil {
+				return
+			}
+		}
+		here.ServeHTTP(w, r)
+	})
+}
+
 // crowded refuses a request for which there is no room. Those who are refused
 // together do not come back together.
 func (p *Passer) crowded(w http.ResponseWriter, r *http.Request) {
