@@ -40,6 +40,13 @@ type Config struct {
 	// Transport connects the nodes. Nil is for a cluster of one: nothing
 	// listens. The node closes it if it is a raft.WithClose.
 	Transport raft.Transport
+	// Peers calls the other nodes, and what they call is given to HandleCall.
+	// Nil is for a node that is alone, or whose leader is somebody else's
+	// business: it refuses what only a leader can do.
+	Peers Caller
+	// Advertise is the address at which the others reach this node; "" is the
+	// transport's. See Announce.
+	Advertise string
 
 	// ElectionTimeout is how long a node goes without a word from a leader
 	// before it stands for election; the other intervals of Raft follow from
@@ -120,9 +127,12 @@ func (c Config) raftConfig() *raft.Config {
 func (c Config) raftDir() string { return filepath.Join(c.Dir, "raft") }
 func (c Config) logFile() string { return filepath.Join(c.raftDir(), "log.db") }
 
-// address is this node's in the configuration of a cluster of one, where no one
-// ever connects to it.
+// address is this node's in the configuration. Nobody connects to one without a
+// transport.
 func (c Config) address() raft.ServerAddress {
+	if c.Advertise != "" {
+		return raft.ServerAddress(c.Advertise)
+	}
 	if c.Transport != nil {
 		return c.Transport.LocalAddr()
 	}

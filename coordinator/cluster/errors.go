@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -27,7 +28,50 @@ var (
 	ErrNotLeader = errors.New("this node does not lead the cluster")
 	// ErrTooLarge says that the commands of one proposal do not fit in one entry.
 	ErrTooLarge = errors.New("the commands are too large for one log entry; propose them in smaller parts")
+	// ErrNoMember says that no member has this id.
+	ErrNoMember = errors.New("no member of the cluster has this id; list the members")
 )
+
+// ConflictError says that the membership is not what the caller thought it was.
+// Nothing was done.
+type ConflictError struct {
+	Index uint64 // of the configuration as it is
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("the members of the cluster have changed (configuration %d now): look at them again, then repeat", e.Index)
+}
+
+// QuorumError says that a change of the membership would leave too few voters
+// that are alive. Nothing was done.
+type QuorumError struct {
+	Reason string
+}
+
+// Error implements error.
+func (e *QuorumError) Error() string { return e.Reason }
+
+// LevelError says that members do not understand a command yet. Nothing was done.
+type LevelError struct {
+	Required uint32   // see [fleet.Level]
+	Nodes    []string // ids of those that have to be upgraded
+}
+
+// Error implements error.
+func (e *LevelError) Error() string {
+	return fmt.Sprintf("not every node of the cluster understands this change (level %d) yet; upgrade these nodes, then repeat: %s",
+		e.Required, strings.Join(e.Nodes, ", "))
+}
+
+// RefusedError is what the leader refused with, for a reason that has no type of
+// its own. Nothing was done.
+type RefusedError struct {
+	Reason string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Reason }
 
 // OverloadedError says that too many proposals are waiting. Nothing was done.
 type OverloadedError struct {

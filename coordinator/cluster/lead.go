@@ -53,15 +53,21 @@ func (n *Node) term(ctx context.Context) (leading bool) {
 // govern establishes the leadership and runs its work, again and again if it
 // fails, until ctx is done.
 func (n *Node) govern(ctx context.Context) {
-	defer n.established.Store(false)
+	defer n.established.Store(0)
 	for attempt := 1; ctx.Err() == nil; attempt++ {
+		term := n.raft.CurrentTerm()
 		err := n.barrier(ctx)
+		if err == nil && n.raft.CurrentTerm() != term {
+			err = ErrNotLeader // of which term the barrier was cannot be known
+		}
 		if err == nil {
-			n.established.Store(true)
+			n.established.Store(term)
 			n.log.Info("this node leads the cluster", "node_id", n.config.NodeID)
 			began := time.Now()
 			err = runner.Run(ctx, n.work...)
-			n.established.Store(err == nil && ctx.Err() == nil)
+			if err != nil || ctx.Err() != nil {
+				n.established.Store(0)
+			}
 			if time.Since(began) > leadRetry.Max {
 				attempt = 1
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -17,9 +18,11 @@ import (
 // the writer of the journal. Raft calls Apply, Snapshot and Restore from one
 // goroutine.
 type machine struct {
-	state  *fleet.State
-	writer *journalWriter
-	log    *slog.Logger
+	state   *fleet.State
+	writer  *journalWriter
+	members *configurations
+	log     *slog.Logger
+	took    histogram // to apply an entry
 
 	mu      sync.Mutex
 	failure error         // guarded by mu; once set, nothing is applied any more
@@ -27,8 +30,8 @@ type machine struct {
 	applied chan struct{} // guarded by mu; closed and replaced at each entry, nil if nobody waits
 }
 
-func newMachine(state *fleet.State, writer *journalWriter, log *slog.Logger) *machine {
-	return &machine{state: state, writer: writer, log: log, failed: make(chan struct{})}
+func newMachine(state *fleet.State, writer *journalWriter, members *configurations, log *slog.Logger) *machine {
+	return &machine{state: state, writer: writer, members: members, log: log, failed: make(chan struct{})}
 }
 
 // An applied entry is what Apply answers to Raft, and Raft to the proposer.
@@ -43,6 +46,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 	if err := m.err(); err != nil {
 		return appliedEntry{err: err}
 	}
+	began := time.Now()
 	results, facts, err := m.state.Apply(entry.Index, entry.Data)
 	if err != nil {
 		m.fail(err)
@@ -53,8 +57,15 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.fail(err)
 		return appliedEntry{err: err}
 	}
+	m.took.add(time.Since(began))
 	m.wake()
 	return appliedEntry{results: results}
+}
+
+// StoreConfiguration implements raft.ConfigurationStore: the configuration is
+// committed.
+func (m *machine) StoreConfiguration(index uint64, configuration raft.Configuration) {
+	m.members.store(index, configuration.Servers)
 }
 
 func (m *machine) err() error {
@@ -126,6 +137,10 @@ func (m *machine) Restore(source io.ReadCloser) error {
 	if err := m.writer.restored(m.state.Index()); err != nil {
 		m.fail(err)
 		return err
+	}
+	// Raft tells of configurations in the log, and not of those in snapshots.
+	if meta := metaOf(source); meta != nil {
+		m.members.store(meta.ConfigurationIndex, meta.Configuration.Servers)
 	}
 	m.wake()
 	return nil

@@ -83,7 +83,7 @@ func testMachine(t *testing.T, journal Journal) *machine {
 	state, err := fleet.New()
 	require.NoError(t, err)
 	log := slog.New(slog.DiscardHandler)
-	return newMachine(state, newJournalWriter(journal, log), log)
+	return newMachine(state, newJournalWriter(journal, log), &configurations{}, log)
 }
 
 func tokenEntry(t *testing.T, ids ...string) []byte {

@@ -30,6 +30,17 @@ type Node struct {
 	store     io.Closer
 	machine   *machine
 	writer    *journalWriter
+	members   *configurations
+	leaders   *leaderWatch
+	stored    *histogram // how long it took to sync entries
+	snapshots raft.SnapshotStore
+	logs      raft.LogStore // as Raft reads it
+
+	reads              coalescer // of ConsistentIndex
+	verifications      coalescer // of leaderIndex
+	outgoing, incoming allowance // forwarded proposals under way
+	forwarded          forwardCounts
+	changing           chan struct{} // holds the one change of the membership under way
 
 	queue    chan *proposal
 	inflight chan dispatched
@@ -38,8 +49,10 @@ type Node struct {
 
 	work        []runner.Task // of the leader; fixed once Run is called
 	asking      questions
+	life        context.Context // ends when the node stops
+	endLife     context.CancelFunc
 	down        chan struct{} // closed when Raft has ended: it answers nothing any more
-	established atomic.Bool   // this node leads, and its work may run
+	established atomic.Uint64 // the term in which this node leads and its work may run; 0 if it does not
 	running     atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
@@ -47,14 +60,17 @@ type Node struct {
 
 func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 	writer := newJournalWriter(c.Journal, c.Log)
+	members := &configurations{}
 	n := &Node{
 		config: c, log: c.Log, transport: c.Transport, store: store,
-		machine: newMachine(state, writer, c.Log), writer: writer,
+		machine: newMachine(state, writer, members, c.Log), writer: writer, members: members,
+		leaders: newLeaderWatch(), stored: &histogram{}, changing: make(chan struct{}, 1),
 		queue:    make(chan *proposal, c.MaxWaiting),
 		inflight: make(chan dispatched, maxInflight),
 		stopping: make(chan struct{}),
 		down:     make(chan struct{}),
 	}
+	n.life, n.endLife = context.WithCancel(context.Background())
 	if n.transport == nil {
 		_, n.transport = raft.NewInmemTransport(c.address())
 	}
@@ -139,6 +155,7 @@ func (n *Node) shutdown() error {
 	defer close(n.down)
 	impatient := time.AfterFunc(closingPatience, n.writer.close)
 	defer impatient.Stop()
+	n.endLife()
 	n.asking.end()
 	return n.raft.Shutdown().Error()
 }
@@ -186,23 +203,15 @@ func (n *Node) patiently(step func() error) error {
 }
 
 func (n *Node) voters() int {
-	configuration := n.raft.GetConfiguration()
-	if configuration.Error() != nil {
-		return 0
-	}
-	voters := 0
-	for _, server := range configuration.Configuration().Servers {
-		if server.Suffrage == raft.Voter {
-			voters++
-		}
-	}
-	return voters
+	_, servers := n.configuration()
+	return len(votersOf(servers))
 }
 
 // State is the replicated state, as far as it is applied here.
 func (n *Node) State() *fleet.State { return n.machine.state }
 
-// AppliedIndex is the log index of the last entry that changed the state.
+// AppliedIndex is the log index of the last entry that changed the state. It
+// never goes back: an older state is restored through the log too.
 func (n *Node) AppliedIndex() uint64 { return n.machine.state.Index() }
 
 // WaitIndex returns when the state here has reached a log index, as another
@@ -221,7 +230,7 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 
 // IsLeader reports whether this node leads and is ready to: everything that
 // earlier leaders committed is applied. It may be out of date; see VerifyLeader.
-func (n *Node) IsLeader() bool { return n.established.Load() }
+func (n *Node) IsLeader() bool { return n.established.Load() != 0 }
 
 // Leader is the id and the address of the leader, "" if none is known.
 func (n *Node) Leader() (id, address string) {
@@ -238,6 +247,9 @@ type Readiness struct {
 	Applied     bool  // what is known to be committed is applied here
 	Journal     error // why facts cannot be written; nil if they can
 	Failure     error // why this node stopped applying; nil if it did not
+	// Member tells that this node belongs to the cluster. One that joins does not
+	// yet, and one that was removed does no more: it stays quiet, and waits.
+	Member bool
 }
 
 // Ready reports whether requests should be sent here.
@@ -249,8 +261,8 @@ func (r Readiness) Ready() bool {
 func (n *Node) Ready() Readiness {
 	address, _ := n.raft.LeaderWithID()
 	r := Readiness{
-		Running: n.running.Load(), LeaderKnown: address != "", Leading: n.established.Load(),
-		Journal: n.writer.health(), Failure: n.machine.err(),
+		Running: n.running.Load(), LeaderKnown: address != "", Leading: n.IsLeader(),
+		Journal: n.writer.health(), Failure: n.machine.err(), Member: n.isMember(),
 	}
 	select {
 	case <-n.stopping:
@@ -260,7 +272,7 @@ func (n *Node) Ready() Readiness {
 	// A leader has applied everything once its barrier has passed. A follower
 	// learns what is committed from the leader's first words.
 	commit := n.raft.CommitIndex()
-	caughtUp := n.raft.State() != raft.Leader && commit > 0 && n.raft.AppliedIndex() >= commit
+	caughtUp := n.raft.State() != raft.Leader && commit > 0 && n.AppliedIndex() >= n.lastCommand(commit)
 	r.Applied = r.Leading || caughtUp
 	return r
 }

@@ -34,39 +34,44 @@ func Bootstrap(c Config, voters []raft.Server) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	if exists, err := HasState(c.Dir); err != nil || exists {
-		return errors.Join(err, existsError(exists, c.raftDir()))
-	}
 	if len(voters) == 0 {
 		voters = []raft.Server{{ID: raft.ServerID(c.NodeID), Address: c.address()}}
+	}
+	return c.make("bootstrap", func(fresh Config) error { return fresh.bootstrap(voters) })
+}
+
+// make makes the state of a node, with fill, which is given where.
+func (c Config) make(what string, fill func(fresh Config) error) error {
+	if exists, err := HasState(c.Dir); err != nil || exists {
+		return errors.Join(err, existsError(exists, what, c.raftDir()))
 	}
 	// Made under another name and renamed when it is complete, so that a crash
 	// leaves no half of it behind.
 	fresh := c
 	fresh.Dir = filepath.Join(c.Dir, "raft.new")
 	if err := os.RemoveAll(fresh.Dir); err != nil {
-		return fmt.Errorf("bootstrap: clear away an earlier attempt: %w", err)
+		return fmt.Errorf("%s: clear away an earlier attempt: %w", what, err)
 	}
-	if err := fresh.bootstrap(voters); err != nil {
-		return errors.Join(fmt.Errorf("bootstrap: %w", err), os.RemoveAll(fresh.Dir))
+	if err := fill(fresh); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", what, err), os.RemoveAll(fresh.Dir))
 	}
 	if err := os.Rename(fresh.raftDir(), c.raftDir()); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := durable.SyncDir(c.Dir); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Remove(fresh.Dir); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
 
-func existsError(exists bool, dir string) error {
+func existsError(exists bool, what, dir string) error {
 	if !exists {
 		return nil
 	}
-	return fmt.Errorf("bootstrap %s: %w", dir, ErrStateExists)
+	return fmt.Errorf("%s %s: %w", what, dir, ErrStateExists)
 }
 
 // HasState reports whether a directory was bootstrapped.
@@ -216,14 +221,19 @@ func Open(c Config) (_ *Node, err error) {
 	}
 	n := newNode(c, state, store)
 	store.ended = n.stopping
-	cached, err := raft.NewLogCache(logCache, store)
+	n.snapshots = snapshots
+	if err := n.recallMembers(store); err != nil {
+		return nil, err
+	}
+	cached, err := raft.NewLogCache(logCache, &logStore{LogStore: store, stored: n.stored, members: n.members})
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log: %w", err)
 	}
+	n.logs = cached
 	// Raft falls back to an older snapshot when the newest cannot be read, and
 	// panics where the log does not reach back to it.
 	err = boltfile.Guard(func() (err error) {
-		n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshots, n.transport)
+		n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshotStore{snapshots}, n.transport)
 		return err
 	})
 	if errors.Is(err, boltfile.ErrDamaged) {
@@ -233,7 +243,26 @@ func Open(c Config) (_ *Node, err error) {
 		// Raft only logs why a snapshot was not restored; the machine knows it.
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
 	}
+	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
 	return n, nil
+}
+
+// recallMembers reads who belonged to the cluster when this node stopped.
+func (n *Node) recallMembers(logs raft.LogStore) error {
+	list, err := n.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list the snapshots: %w", err)
+	}
+	behind := uint64(0)
+	if len(list) > 0 {
+		behind = list[0].Index
+		n.members.store(list[0].ConfigurationIndex, list[0].Configuration.Servers)
+	}
+	if n.members.tail, err = tailConfiguration(logs, behind); err != nil {
+		return fmt.Errorf("read the Raft log: %w", err)
+	}
+	n.members.joining, err = readJoining(n.config.joiningFile())
+	return err
 }
 
 // checkJournal refuses a journal that is newer than the log: it would take the

@@ -36,6 +36,7 @@ type proposal struct {
 }
 
 type outcome struct {
+	index   uint64 // of the entry
 	results []fleet.Result
 	err     error
 }
@@ -47,17 +48,41 @@ type dispatched struct {
 }
 
 // Propose stores commands: they are replicated, applied together in one entry,
-// and durable when it returns. There is a result for each; a refusal by the
-// rules is a result, not an error.
+// and durable when it returns; what they changed is in this node's state. There
+// is a result for each; a refusal by the rules is a result, not an error.
 //
-// It tries again by itself while ctx lives and a leader may come back here.
-// Errors: *OverloadedError, ErrNotLeader, ErrStopped, ErrTooLarge or ctx's
+// A node that does not lead sends the commands to the leader. Propose tries
+// again by itself while ctx lives and a leader may be found. Errors:
+// *OverloadedError, *LevelError, ErrNotLeader, ErrStopped, ErrTooLarge or ctx's
 // error, after which nothing was done; or *UnknownOutcomeError, after which the
 // same commands may be proposed again, here or on another node.
 func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
 	if len(commands) == 0 {
 		return nil, nil
 	}
+	p, err := newProposal(commands)
+	if err != nil {
+		return nil, err
+	}
+	var results []fleet.Result
+	err = n.atLeader(ctx, func(ctx context.Context) error {
+		if err := n.understood(requiredLevel(commands)); err != nil {
+			return err
+		}
+		o := n.try(ctx, p.again())
+		results = o.results
+		return o.err
+	}, func(callCtx context.Context, id, address string) (err error) {
+		results, err = n.forward(ctx, callCtx, id, address, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func newProposal(commands []fleet.Command) (*proposal, error) {
 	size := 0
 	for _, command := range commands {
 		size += command.Size()
@@ -65,66 +90,37 @@ func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.
 	if len(commands) > fleet.MaxEntryCommands || size > fleet.MaxEntry-1024 {
 		return nil, fmt.Errorf("%d commands of %d bytes: %w", len(commands), size, ErrTooLarge)
 	}
-	var unknown error // why an earlier attempt may have succeeded
-	for attempt := 1; ; attempt++ {
-		results, err := n.try(ctx, &proposal{commands: commands, size: size, outcome: make(chan outcome, 1)})
-		if err == nil {
-			return results, nil
-		}
-		var uncertain *UnknownOutcomeError
-		if errors.As(err, &uncertain) {
-			unknown = uncertain.Err
-		}
-		if !n.worthRetrying(ctx, err) || backoff.Wait(ctx, proposeRetry.Delay(attempt, nil)) != nil {
-			if unknown != nil && uncertain == nil {
-				err = &UnknownOutcomeError{Err: unknown}
-			}
-			return nil, err
-		}
-	}
+	return &proposal{commands: commands, size: size, outcome: make(chan outcome, 1)}, nil
 }
 
-// worthRetrying reports whether this node may lead again soon.
-func (n *Node) worthRetrying(ctx context.Context, err error) bool {
-	if ctx.Err() != nil || n.machine.err() != nil {
-		return false
-	}
-	var uncertain *UnknownOutcomeError
-	if !errors.Is(err, ErrNotLeader) && !errors.As(err, &uncertain) {
-		return false
-	}
-	if errors.Is(err, ErrStopped) {
-		return false
-	}
-	// Another leader is the one to ask; without any, this node may become it.
-	_, leader := n.raft.LeaderWithID()
-	return leader == "" || string(leader) == n.config.NodeID
+// again is the same proposal for another attempt.
+func (p *proposal) again() *proposal {
+	return &proposal{commands: p.commands, size: p.size, outcome: make(chan outcome, 1)}
 }
 
-// try is one attempt.
-func (n *Node) try(ctx context.Context, p *proposal) ([]fleet.Result, error) {
+// try is one attempt, at the node that leads.
+func (n *Node) try(ctx context.Context, p *proposal) outcome {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return outcome{err: err}
 	}
 	select {
 	case <-n.stopping:
-		return nil, ErrStopped
+		return outcome{err: ErrStopped}
 	case n.queue <- p:
 	default:
-		return nil, &OverloadedError{RetryAfter: overloadPause}
+		return outcome{err: &OverloadedError{RetryAfter: overloadPause}}
 	}
 	select {
 	case o := <-p.outcome:
-		return o.results, o.err
+		return o
 	case <-ctx.Done():
-		return nil, p.abandon(ctx.Err())
+		return outcome{err: p.abandon(ctx.Err())}
 	case <-n.stopping:
 		// What Raft has is still answered, by its end at the latest.
 		if p.claimed.CompareAndSwap(false, true) {
-			return nil, ErrStopped
+			return outcome{err: ErrStopped}
 		}
-		o := <-p.outcome
-		return o.results, o.err
+		return <-p.outcome
 	}
 }
 
@@ -217,7 +213,7 @@ func (n *Node) complete() {
 		}
 		rest := applied.results
 		for _, p := range d.proposals {
-			p.outcome <- outcome{results: rest[:len(p.commands):len(p.commands)]}
+			p.outcome <- outcome{index: d.future.Index(), results: rest[:len(p.commands):len(p.commands)]}
 			rest = rest[len(p.commands):]
 		}
 	}

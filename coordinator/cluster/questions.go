@@ -33,6 +33,17 @@ func (q *questions) ask(ctx context.Context, fn func() error) error {
 	}
 }
 
+// begin runs fn on its own, as a question that several wait for. It reports
+// false after end, and does nothing then.
+func (q *questions) begin(fn func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.ended {
+		q.open.Go(fn)
+	}
+	return !q.ended
+}
+
 // end refuses further questions and waits for those under way.
 func (q *questions) end() {
 	q.mu.Lock()

@@ -213,7 +213,7 @@ func (c Config) buildRecovered(ctx context.Context, r Recovery) (err error) {
 	}()
 	defer func() { stop(); <-written }()
 
-	machine := &recoveringMachine{machine: newMachine(state, writer, c.Log)}
+	machine := &recoveringMachine{machine: newMachine(state, writer, &configurations{}, c.Log)}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(r.Servers[0].Address))
 	defer closeTransport(transport)
 	stores := &recoveryStores{SnapshotStore: snapshots, from: oldSnapshots, logs: old}

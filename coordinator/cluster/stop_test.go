@@ -64,7 +64,12 @@ func TestRunEndsWithTheMendWhenTheLogCannotBeApplied(t *testing.T) {
 	later := mustCommand(t, newToken("a"))
 	later.Type = 250
 	_, err := n.Propose(t.Context(), later)
-	require.Error(t, err)
+	var level *cluster.LevelError
+	require.ErrorAs(t, err, &level, "what a node does not understand does not get into the log")
+	assert.Equal(t, []string{"n"}, level.Nodes)
+	entry, err := fleet.EncodeEntry([]fleet.Command{later})
+	require.NoError(t, err)
+	_ = n.ApplyUnchecked(entry) // answered, or ended by the end of the node
 	err = <-ended
 	require.ErrorIs(t, err, fleet.ErrUnknownCommand)
 	require.ErrorContains(t, err, "upgrade this node")

@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// A configuration is who belongs to the cluster, as of a log entry.
+type configuration struct {
+	index   uint64 // of the entry; 0 for none
+	servers []raft.Server
+}
+
+// configurations is what this node knows of them. Raft tells the newest one of
+// its log, without its index, which a change that compares and swaps needs.
+type configurations struct {
+	mu sync.Mutex
+	// committed is the newest that is known to be committed.
+	committed configuration
+	// tail was the newest in the log when it was opened; it may never have been
+	// committed, and then a leader has it cut off.
+	tail configuration
+	// learned is the newest that another member told, for the time in which this
+	// node's log is behind.
+	learned configuration
+	// joining is what a node was told that joins, until its log has a
+	// configuration.
+	joining  []raft.Server
+	watchers []func([]raft.Server) // fixed once the node runs
+	changed  chan struct{}         // closed at the next committed one, nil if nobody waits
+}
+
+// store takes note of a committed configuration.
+func (c *configurations) store(index uint64, servers []raft.Server) {
+	servers = slices.Clone(servers)
+	c.mu.Lock()
+	if index < c.committed.index {
+		c.mu.Unlock()
+		return
+	}
+	c.committed = configuration{index: index, servers: servers}
+	if c.tail.index <= index {
+		c.tail = configuration{}
+	}
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+	c.mu.Unlock()
+	for _, watch := range c.watchers {
+		watch(slices.Clone(servers))
+	}
+}
+
+// wait returns when a configuration at least as new is committed, or ctx is done.
+func (c *configurations) wait(ctx context.Context, index uint64) {
+	for {
+		c.mu.Lock()
+		if c.committed.index >= index {
+			c.mu.Unlock()
+			return
+		}
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// cut takes note that the log was cut off from an index on.
+func (c *configurations) cut(from uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tail.index >= from {
+		c.tail = configuration{}
+	}
+}
+
+// learn takes note of what another member says, and reports whether it is news.
+func (c *configurations) learn(told configuration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if told.index <= max(c.newest().index, c.learned.index) {
+		return false
+	}
+	c.learned = told
+	return true
+}
+
+// index is that of the newest configuration of this node's own log.
+func (c *configurations) index() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.newest().index
+}
+
+func (c *configurations) newest() configuration {
+	if c.tail.index > c.committed.index {
+		return c.tail
+	}
+	return c.committed
+}
+
+// known are the members: by own, the newest configuration of this node's log, or
+// by what others have told if that is newer.
+func (c *configurations) known(own []raft.Server) []raft.Server {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.learned.index > c.newest().index:
+		return c.learned.servers
+	case len(own) == 0:
+		return c.joining
+	default:
+		return own
+	}
+}

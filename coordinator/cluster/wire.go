@@ -1,0 +1,223 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+// The calls that nodes make to each other; see [Node.HandleCall].
+const (
+	methodPropose       = "propose"
+	methodIndex         = "index"
+	methodStats         = "stats"
+	methodHealth        = "health"
+	methodConfiguration = "configuration"
+	methodAnnounce      = "announce"
+	methodAddMember     = "add_member"
+	methodRemoveMember  = "remove_member"
+	methodTransfer      = "transfer"
+)
+
+// maxCall bounds a request and an answer: an entry and what is around it.
+const maxCall = fleet.MaxEntry + 64<<10
+
+// answer is what every call is answered with: a body, or why there is none.
+type answer struct {
+	Error *callError `cbor:"1,keyasint,omitempty"`
+	Body  []byte     `cbor:"2,keyasint,omitempty"`
+}
+
+// callError is an error on its way between nodes.
+type callError struct {
+	Code       callCode `cbor:"1,keyasint"`
+	Detail     string   `cbor:"2,keyasint,omitempty"`
+	RetryAfter int64    `cbor:"3,keyasint,omitempty"` // milliseconds
+	Index      uint64   `cbor:"4,keyasint,omitempty"`
+	Level      uint32   `cbor:"5,keyasint,omitempty"`
+	Nodes      []string `cbor:"6,keyasint,omitempty"`
+}
+
+// callCode tells errors apart that the other side has to tell apart.
+type callCode string
+
+const (
+	codeNotLeader  callCode = "not_leader" // nothing was done; so it is with all but codeUnknown
+	codeUnknown    callCode = "unknown"
+	codeOverloaded callCode = "overloaded"
+	codeTooLarge   callCode = "too_large"
+	codeStopped    callCode = "stopped"
+	codeLevel      callCode = "level"
+	codeConflict   callCode = "conflict"
+	codeNoMember   callCode = "no_member"
+	codeQuorum     callCode = "quorum"
+	codeRefused    callCode = "refused"
+)
+
+// Bodies.
+type (
+	proposeRequest struct {
+		// Level is what a node needs to understand to apply the entry, in the
+		// eyes of the proposer, which may be of a later version than the leader.
+		Level uint32 `cbor:"1,keyasint"`
+		Entry []byte `cbor:"2,keyasint"`
+	}
+	proposeAnswer struct {
+		Index   uint64         `cbor:"1,keyasint"`
+		Results []fleet.Result `cbor:"2,keyasint"`
+	}
+	indexAnswer struct {
+		Index uint64 `cbor:"1,keyasint"`
+	}
+	statsAnswer struct {
+		LastTerm    uint64 `cbor:"1,keyasint"`
+		LastIndex   uint64 `cbor:"2,keyasint"`
+		LastContact int64  `cbor:"3,keyasint"` // nanoseconds since the leader was heard; negative for never
+		Version     string `cbor:"4,keyasint,omitempty"`
+		Level       uint32 `cbor:"5,keyasint"`
+	}
+	configurationAnswer struct {
+		Index   uint64       `cbor:"1,keyasint"`
+		Members []wireMember `cbor:"2,keyasint"`
+	}
+	wireMember struct {
+		ID      string `cbor:"1,keyasint"`
+		Address string `cbor:"2,keyasint"`
+		Voter   bool   `cbor:"3,keyasint,omitempty"`
+	}
+	memberRequest struct {
+		ID        string `cbor:"1,keyasint,omitempty"`
+		Address   string `cbor:"2,keyasint,omitempty"`
+		PrevIndex uint64 `cbor:"3,keyasint,omitempty"`
+	}
+)
+
+var (
+	wireEncoder = mustEncMode()
+	wireDecoder = mustDecMode()
+)
+
+func mustEncMode() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(fmt.Sprintf("cluster: encoding options: %v", err))
+	}
+	return mode
+}
+
+// Fields that are not known are passed over: a later version may send more.
+func mustDecMode() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		UTF8:             cbor.UTF8RejectInvalid,
+		MaxArrayElements: fleet.MaxEntryCommands,
+		MaxMapPairs:      64,
+		MaxNestedLevels:  8,
+	}.DecMode()
+	if err != nil {
+		panic(fmt.Sprintf("cluster: decoding options: %v", err))
+	}
+	return mode
+}
+
+// mustEncode encodes one of the bodies above, which cannot fail.
+func mustEncode(v any) []byte {
+	data, err := wireEncoder.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("cluster: encode %T: %v", v, err))
+	}
+	return data
+}
+
+func decodeCall(data []byte, v any) error {
+	if len(data) > maxCall {
+		return fmt.Errorf("a call of %d bytes between nodes, at most %d are accepted", len(data), maxCall)
+	}
+	if err := wireDecoder.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("decode a call between nodes: %w", err)
+	}
+	return nil
+}
+
+// encodeError puts an error into words that decodeError understands.
+func encodeError(err error) *callError {
+	e := &callError{Code: codeRefused, Detail: err.Error()}
+	var (
+		unknown    *UnknownOutcomeError
+		overloaded *OverloadedError
+		level      *LevelError
+		conflict   *ConflictError
+		quorum     *QuorumError
+	)
+	switch {
+	case errors.As(err, &unknown): // before what it wraps
+		e.Code, e.Detail = codeUnknown, unknown.Err.Error()
+	case errors.As(err, &overloaded):
+		e.Code, e.RetryAfter = codeOverloaded, overloaded.RetryAfter.Milliseconds()
+	case errors.As(err, &level):
+		e.Code, e.Level, e.Nodes = codeLevel, level.Required, level.Nodes
+	case errors.As(err, &conflict):
+		e.Code, e.Index = codeConflict, conflict.Index
+	case errors.As(err, &quorum):
+		e.Code, e.Detail = codeQuorum, quorum.Reason
+	case errors.Is(err, ErrNoMember):
+		e.Code = codeNoMember
+	case errors.Is(err, ErrTooLarge):
+		e.Code = codeTooLarge
+	case errors.Is(err, ErrStopped):
+		e.Code = codeStopped
+	case errors.Is(err, ErrNotLeader):
+		e.Code = codeNotLeader
+	}
+	return e
+}
+
+// decodeError is the error that encodeError was given, as far as it matters.
+func decodeError(e *callError) error {
+	switch e.Code {
+	case codeNotLeader, codeStopped: // one that stops is not the leader for long
+		return fmt.Errorf("%w: %s", ErrNotLeader, e.Detail)
+	case codeUnknown:
+		return &UnknownOutcomeError{Err: errors.New(e.Detail)}
+	case codeOverloaded:
+		return &OverloadedError{RetryAfter: time.Duration(e.RetryAfter) * time.Millisecond}
+	case codeTooLarge:
+		return ErrTooLarge
+	case codeLevel:
+		return &LevelError{Required: e.Level, Nodes: e.Nodes}
+	case codeConflict:
+		return &ConflictError{Index: e.Index}
+	case codeNoMember:
+		return ErrNoMember
+	case codeQuorum:
+		return &QuorumError{Reason: e.Detail}
+	default:
+		return &RefusedError{Reason: e.Detail}
+	}
+}
+
+func toWire(servers []raft.Server) []wireMember {
+	members := make([]wireMember, len(servers))
+	for i, s := range servers {
+		members[i] = wireMember{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter}
+	}
+	return members
+}
+
+func fromWire(members []wireMember) []raft.Server {
+	servers := make([]raft.Server, len(members))
+	for i, m := range members {
+		servers[i] = raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address), Suffrage: raft.Nonvoter}
+		if m.Voter {
+			servers[i].Suffrage = raft.Voter
+		}
+	}
+	return servers
+}
