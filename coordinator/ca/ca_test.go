@@ -276,3 +276,43 @@ func TestAuthoritiesEnd(t *testing.T) {
 	_, err = ca.IssueIdentity("agent", pub)
 	require.ErrorIs(t, err, ErrExpired)
 }
+
+// A node that joins is given the seal key; one that has another is not made to
+// forget it.
+func TestKeepSealKey(t *testing.T) {
+	key, path := NewSealKey(), filepath.Join(t.TempDir(), "seal.key")
+	require.NoError(t, KeepSealKey(path, key))
+	require.NoError(t, KeepSealKey(path, key), "again, after an answer that was lost")
+	read, err := ReadSealKey(path)
+	require.NoError(t, err)
+	assert.Equal(t, key, read)
+	if filepath.Separator == '/' {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	}
+	err = KeepSealKey(path, NewSealKey())
+	require.ErrorIs(t, err, ErrWrongSealKey)
+	require.ErrorContains(t, err, path)
+	assert.NotContains(t, err.Error(), key.Reveal())
+	read, err = ReadSealKey(path)
+	require.NoError(t, err)
+	assert.Equal(t, key, read)
+	require.ErrorIs(t, KeepSealKey(write(t, "x"), key), ErrSealKeyMalformed)
+}
+
+func TestSealKeyIsMadeOnceAndOnlyWhenAskedTo(t *testing.T) {
+	c := config(t, &clock{noon})
+	ca, err := New(c)
+	require.NoError(t, err)
+	_, err = ca.SealKey()
+	require.ErrorIs(t, err, ErrSealKeyMissing)
+	made, err := ca.EnsureSealKey()
+	require.NoError(t, err)
+	again, err := ca.EnsureSealKey()
+	require.NoError(t, err)
+	read, err := ca.SealKey()
+	require.NoError(t, err)
+	assert.Equal(t, made, again)
+	assert.Equal(t, made, read)
+}

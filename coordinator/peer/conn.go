@@ -91,8 +91,8 @@ func (n *Network) forget(c *conn) {
 // CloseExcept ends at once every connection, in either direction, whose peer is
 // not a member by the function given.
 func (n *Network) CloseExcept(member func(id string) bool) {
-	n.dropPools(member)
 	n.closeWhere(func(c *conn) bool { return !member(c.key.Peer) })
+	n.dropPools(member)
 }
 
 // CloseAll ends every connection at once.

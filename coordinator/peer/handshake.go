@@ -103,6 +103,8 @@ func (n *Network) identify(raw net.Conn) (*conn, error) {
 		ClientAuth:             tls.RequireAnyClientCert,
 		NextProtos:             spoken,
 		SessionTicketsDisabled: true,
+		// Raft sends much at a time, often after a pause.
+		DynamicRecordSizingDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			asked = hello.SupportedProtos
 			return nil, nil
@@ -225,6 +227,8 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{own.cert},
 		NextProtos:   []string{protocol},
+
+		DynamicRecordSizingDisabled: true,
 		// Nodes have ids and no host names: VerifyConnection does all of it.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {

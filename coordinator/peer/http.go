@@ -18,7 +18,7 @@ const (
 	// meets one that is just being closed.
 	idleOfServer = 3 * time.Minute
 	idleOfClient = 90 * time.Second
-	maxIdle      = 16  // connections to one node
+	maxIdle      = 128 // connections to one node that wait for a request
 	maxToPeer    = 256 // of them in all; requests beyond it wait
 )
 

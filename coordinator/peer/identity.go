@@ -187,7 +187,9 @@ func (i *Identity) open() error {
 	if _, err := roots.Unseal(i.config.SealKey); err != nil {
 		return err
 	}
-	if err := i.folder.prepare(); err != nil {
+	if err := i.folder.prepare(); durable.IsFull(err) || durable.IsReadOnly(err) {
+		i.config.Log.Warn("nothing can be written of the node's identity; it is used as it is", "err", err)
+	} else if err != nil {
 		return err
 	}
 	made := false

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,7 +243,7 @@ func TestACertificateThatCannotBeWrittenIsUsed(t *testing.T) {
 	full := false
 	c.Hook = func(step durable.Step, _ string, done bool) error {
 		if full && !done {
-			return errors.New("no space left")
+			return syscall.ENOSPC
 		}
 		return nil
 	}
@@ -259,12 +260,16 @@ func TestACertificateThatCannotBeWrittenIsUsed(t *testing.T) {
 	assert.Len(t, logged.with("could not be written"), 1)
 	good(t, identity)
 
+	opened, err := Open(c)
+	require.NoError(t, err, "nor is it a reason not to start")
+	good(t, opened)
+
 	// What it says that it trusts has to be on disk, though.
 	begun, err := clusterca.Begin(w.stored, w.seal, "test", time.Now())
 	require.NoError(t, err)
 	next := &fleet.ClusterCA{Authorities: begun.Authorities, ModifyIndex: 2}
 	_, err = identity.Adopt(next)
-	require.ErrorContains(t, err, "no space left")
+	require.ErrorIs(t, err, syscall.ENOSPC)
 	assert.Len(t, identity.Roots(), 1)
 	full = false
 	changed, err := identity.Adopt(next)
