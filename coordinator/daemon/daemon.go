@@ -1,7 +1,7 @@
 // Package daemon is the whole coordinator put together: the data directory, the
-// cluster node, what agents and operators talk to, and the order in which all of
-// it starts and stops. Tests that need a real coordinator in their own process
-// use it as the program does.
+// node of the cluster, what agents, operators and other nodes talk to, and the
+// order in which all of it starts and stops. Tests that need a real coordinator in
+// their own process use it as the program does.
 package daemon
 
 import (
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -19,14 +20,18 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/join"
 	"github.com/certctl/certctl/coordinator/metrics"
+	"github.com/certctl/certctl/coordinator/pass"
+	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/runner"
 )
 
-// Config of a Daemon. All but Ready is required.
+// Config of a Daemon. All but Ready and Faults is required.
 type Config struct {
 	Settings *config.Settings
 	// Names are those of the HTTPS server, from server.NamesOf.
@@ -34,78 +39,179 @@ type Config struct {
 	Log   *slog.Logger
 	// Ready, when set, is called once: the coordinator answers from then on.
 	Ready func()
+	// Faults is for tests alone.
+	Faults Faults
+}
+
+// Faults are the places at which tests make the world around a node fail.
+type Faults struct {
+	// Dial connects to other nodes instead of the network's own way.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Cluster changes the node's configuration before it is opened.
+	Cluster func(*cluster.Config)
 }
 
 // Daemon is one coordinator. Its methods may be called from any goroutine.
 type Daemon struct {
 	config    Config
-	listener  net.Listener
-	authority *ca.CA
-	state     *clusterState
+	log       *slog.Logger
+	listener  net.Listener // HTTPS
+	url       string
+	advertise string
+	ca        *ca.CA
+	directory *directory
+	network   *peer.Network
+	transport *cluster.Transport
+	node      *cluster.Node
 	front     *server.Server
 }
 
-// New opens the ports and the data directory and puts the parts together; at the
-// first start it makes the data directory. The caller then calls Run, or Close
-// if it will not. Errors say what to do about them.
+// New opens the ports and the data directory and puts the parts together. At the
+// first start it makes the data directory; a node that joins waits here until the
+// cluster lets it in. The caller then calls Run, or Close if it will not. Errors
+// say what to do about them.
 func New(ctx context.Context, c Config) (_ *Daemon, err error) {
+	d, peers, err := prepare(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = peers.Close()
+			d.Close()
+		}
+	}()
+	if _, err = d.directory.open(ctx); err != nil {
+		return nil, err
+	}
+	if err = d.openNode(peers); err != nil {
+		return nil, err
+	}
+	return d, d.assemble()
+}
+
+// SetUpAs is the id of the node that a data directory belongs to, "" if it was not
+// set up.
+func SetUpAs(dataDir string) (nodeID string, err error) {
+	exists, err := cluster.HasState(dataDir)
+	if err != nil || !exists {
+		return "", err
+	}
+	return nodeOf(dataDir)
+}
+
+// Joined is a node that a cluster has let in.
+type Joined struct {
+	NodeID, ClusterID string
+	Address           string // at which the other nodes reach it
+	URL               string // of its HTTPS server
+}
+
+// Join makes the data directory of a node that the cluster of its join token lets
+// in, and starts nothing.
+func Join(ctx context.Context, c Config) (*Joined, error) {
+	d, peers, err := prepare(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	defer peers.Close()
+	if _, err := d.directory.open(ctx); err != nil {
+		return nil, err
+	}
+	return &Joined{NodeID: d.NodeID(), ClusterID: d.ClusterID(), Address: d.advertise, URL: d.url}, nil
+}
+
+// prepare does what can be refused without touching any state: the ports are taken
+// before there is anything to serve.
+func prepare(ctx context.Context, c Config) (_ *Daemon, peers net.Listener, err error) {
 	if c.Settings == nil || c.Log == nil || c.Names.All.IsZero() {
-		return nil, errors.New("daemon: one of Settings, Names and Log is missing")
+		return nil, nil, errors.New("daemon: one of Settings, Names and Log is missing")
 	}
 	if c.Ready == nil {
 		c.Ready = func() {}
 	}
 	s, log := c.Settings, c.Log
 	log.Info("coordinator starts", "version", buildinfo.Version(), "data_dir", s.DataDir)
-	d := &Daemon{config: c}
+	d := &Daemon{config: c, log: log}
 	defer func() {
 		if err != nil {
 			d.Close()
 		}
 	}()
-
-	// What can be refused without touching any state comes first: the port is
-	// taken before there is anything to serve.
-	if d.listener, err = server.Listen(ctx, s.Server.Listen); err != nil {
-		return nil, err
+	if d.listener, err = server.Listen(ctx, s.Server.Listen, server.ListenSetting); err != nil {
+		return nil, nil, err
 	}
-	url := s.Server.URL
-	if url == "" { // else its host is among the names
-		url = c.Names.URL(d.listener.Addr())
+	if peers, err = server.Listen(ctx, s.Cluster.Listen, server.PeerListenSetting); err != nil {
+		return nil, nil, err
 	}
-	d.authority, err = ca.New(ca.Config{
+	d.advertise = advertised(s, c.Names, peers.Addr())
+	if d.url = s.Server.URL; d.url == "" { // else its host is among the names
+		d.url = c.Names.URL(d.listener.Addr())
+	}
+	d.ca, err = ca.New(ca.Config{
 		SealKey: s.CA.SealKey.Reveal(), SealKeyFile: filepath.Join(s.DataDir, sealKeyFile),
 		Name: s.CA.Name, LeafLifetime: s.CA.LeafLifetime, IdentityLifetime: s.CA.IdentityLifetime,
-		RevocationURL: s.CA.RevocationURL(strings.TrimSuffix(url, "/") + revocation.Prefix),
+		RevocationURL: s.CA.RevocationURL(strings.TrimSuffix(d.url, "/") + revocation.Prefix),
 	})
 	if err != nil {
-		return nil, err
+		_ = peers.Close()
+		return nil, nil, err
 	}
-	if d.state, err = openState(s, log); err != nil {
-		return nil, err
+	d.directory = &directory{settings: s, log: log, ca: d.ca, advertise: d.advertise, url: d.url}
+	return d, peers, nil
+}
+
+// openNode connects the node to the others and opens its state.
+func (d *Daemon) openNode(peers net.Listener) (err error) {
+	s, dir := d.config.Settings, d.directory
+	d.network, err = peer.New(peer.NetworkConfig{
+		Listener: peers, Advertise: d.advertise, Identity: dir.identity, Dial: d.config.Faults.Dial, Log: d.log.With("part", "peers"),
+	})
+	if err != nil {
+		return err
 	}
-	return d, d.assemble(url)
+	d.transport = cluster.NewTransport(d.network.StreamLayer(), d.log.With("part", "cluster"))
+	node := dir.raftConfig()
+	node.Transport, node.Peers = d.transport, d.network
+	node.ElectionTimeout = s.Cluster.ElectionTimeout
+	if d.config.Faults.Cluster != nil {
+		d.config.Faults.Cluster(&node)
+	}
+	if d.node, err = cluster.Open(node); err != nil {
+		return err
+	}
+	// The open log is the lock of this directory: what a killed process was
+	// writing can be nobody else's.
+	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
+		return err
+	}
+	d.network.SetMembers(members{d.node})
+	d.network.HandleCalls(d.node.HandleCall)
+	d.node.OnMembership(d.followMembership)
+	d.node.Lead("the cluster's own CA", d.leadClusterCA)
+	return nil
 }
 
 // assemble makes what answers requests.
-func (d *Daemon) assemble(url string) error {
-	s, log, node, journal := d.config.Settings, d.config.Log, d.state.node, d.state.journal
+func (d *Daemon) assemble() error {
+	s, log, node, journal := d.config.Settings, d.log, d.node, d.directory.journal
 	agents, err := agentapi.New(agentapi.Config{
-		Node: node, CA: d.authority, Log: log.With("part", "agents"),
+		Node: node, CA: d.ca, Log: log.With("part", "agents"), Leader: d.leader,
 		SyncInterval: s.Fleet.SyncInterval, SyncTargetRate: s.Fleet.SyncTargetRate, Reserved: d.config.Names.Own,
 	})
 	if err != nil {
 		return err
 	}
 	agents.Lead(node)
-	lists, err := revocation.New(revocation.Config{Node: node, CA: d.authority, Log: log.With("part", "revocation lists")})
+	lists, err := revocation.New(revocation.Config{Node: node, CA: d.ca, Log: log.With("part", "revocation lists")})
 	if err != nil {
 		return err
 	}
 	lists.Lead(node)
 	operators, err := api.New(api.Config{
 		Node: node, Journal: journal, Presence: agents, Pause: agents.Period,
-		Authority: d.authority, EnrollmentURL: url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
+		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {
 		return err
@@ -117,8 +223,19 @@ func (d *Daemon) assemble(url string) error {
 	if err != nil {
 		return err
 	}
+	admissions, err := join.NewHandler(join.HandlerConfig{Node: node, SealKey: d.sealKey, Log: log.With("part", "join")})
+	if err != nil {
+		return err
+	}
+	way, err := pass.New(pass.Config{Leader: d.leader, Leads: node.IsLeader, Log: log.With("part", "join")})
+	if err != nil {
+		return err
+	}
+	d.receive("/agent/", agents)
+	d.receive(join.Path, admissions)
 	d.front, err = server.New(server.Config{
-		Listener: d.listener, Names: d.config.Names, Node: node, CA: d.authority, Agents: agents, API: operators, Lists: lists,
+		Listener: d.listener, Names: d.config.Names, Node: node, CA: d.ca, Agents: agents, API: operators, Lists: lists,
+		Joins:    way.Handler(join.MaxRequest, admissions),
 		Metrics:  api.Guarded(node.State, time.Now, fleet.RoleViewer, figures),
 		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
 		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
@@ -126,27 +243,71 @@ func (d *Daemon) assemble(url string) error {
 	return err
 }
 
-// Address is that of the HTTPS server.
+// leader is the way to the node that leads, if that is another one.
+func (d *Daemon) leader() (way http.RoundTripper, url string, ok bool) {
+	id, address := d.node.Leader()
+	if id == "" || address == "" || id == d.directory.nodeID {
+		return nil, "", false
+	}
+	return d.network.Transport(id, address), "https://" + id, true
+}
+
+// receive answers the requests that other nodes pass on to this one.
+func (d *Daemon) receive(pattern string, handler http.Handler) {
+	from := func(ctx context.Context) (string, bool) {
+		id := peer.From(ctx)
+		return id, id != ""
+	}
+	d.network.Handle(pattern, pass.Receive(from, d.node.IsLeader, handler))
+}
+
+// Address is that of the HTTPS server, and URL the one that clients are told.
 func (d *Daemon) Address() net.Addr { return d.listener.Addr() }
 
+// URL is the one by which clients are told to reach this node.
+func (d *Daemon) URL() string { return d.url }
+
 // Node is the node of the cluster.
-func (d *Daemon) Node() *cluster.Node { return d.state.node }
+func (d *Daemon) Node() *cluster.Node { return d.node }
+
+// PeerAddress is the address that other nodes are told.
+func (d *Daemon) PeerAddress() string { return d.advertise }
+
+// NodeID is the node's name in the cluster.
+func (d *Daemon) NodeID() string { return d.directory.nodeID }
+
+// ClusterID names the cluster that the node belongs to.
+func (d *Daemon) ClusterID() string { return d.directory.identity.ClusterID() }
 
 // Run is the coordinator's life. It returns when ctx is done and everything has
 // ended, with nil, or when a part has failed.
 func (d *Daemon) Run(ctx context.Context) error {
 	defer d.Close()
-	// The node outlives the server, so that requests under way at a stop can
-	// still be answered; a node that fails ends the server.
+	// What answers ends first, so that requests under way at a stop can still be
+	// answered; then the node, which hands over the leadership; then the
+	// connections to the others, over which it does so. A part that fails ends
+	// those above it.
 	serving, stopServing := context.WithCancelCause(ctx)
 	defer stopServing(nil)
-	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopNode()
-	nodeEnded := make(chan error, 1)
+	nodeCtx, stopNode := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopNode(nil)
+	peersCtx, stopPeers := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPeers()
+
+	peersEnded, nodeEnded := make(chan error, 1), make(chan error, 1)
+	go func() {
+		err := runner.Run(peersCtx,
+			runner.Task{Name: "connections to other nodes", Run: d.network.Run},
+			runner.Task{Name: "node identity", Run: d.directory.identity.Run},
+		)
+		stopNode(err)
+		peersEnded <- err
+	}()
 	go func() {
 		err := runner.Run(nodeCtx,
-			runner.Task{Name: "cluster node", Run: d.state.node.Run},
-			runner.Task{Name: "journal", Run: d.state.journal.Run},
+			runner.Task{Name: "cluster node", Run: d.node.Run},
+			runner.Task{Name: "journal", Run: d.directory.journal.Run},
+			runner.Task{Name: "membership", Run: d.keepMembership},
 		)
 		stopServing(err)
 		nodeEnded <- err
@@ -155,18 +316,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop in the middle of the start
 	}
-	stopNode()
-	if err := errors.Join(<-nodeEnded, err); err != nil {
+	stopNode(nil)
+	nodeErr := <-nodeEnded
+	stopPeers()
+	if err := errors.Join(<-peersEnded, nodeErr, err); err != nil {
 		return err
 	}
-	d.config.Log.Info("coordinator stops")
+	d.log.Info("coordinator stops")
 	return nil
 }
 
 // serve makes what the first start has to make, and then answers until ctx is
 // done.
 func (d *Daemon) serve(ctx context.Context) error {
-	if err := server.Bootstrap(ctx, d.state.node, d.authority, d.config.Settings.DataDir, d.config.Log); err != nil {
+	if err := server.Bootstrap(ctx, d.node, d.ca, d.config.Settings.DataDir, d.log); err != nil {
 		return err
 	}
 	d.config.Ready()
@@ -178,7 +341,17 @@ func (d *Daemon) Close() {
 	if d.listener != nil {
 		_ = d.listener.Close() // closed by the server, if it ran
 	}
-	if d.state != nil {
-		d.state.close(d.config.Log)
+	if d.node != nil {
+		if err := d.node.Close(); err != nil {
+			d.log.Error("the cluster's state did not close", "err", err)
+		}
+	}
+	if d.network != nil {
+		d.network.Close()
+	}
+	if d.directory != nil && d.directory.journal != nil {
+		if err := d.directory.journal.Close(); err != nil {
+			d.log.Error("the journal did not close", "err", err)
+		}
 	}
 }

@@ -1,18 +1,24 @@
 package daemon
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/jointoken"
+	"github.com/certctl/certctl/coordinator/peer"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -20,11 +26,17 @@ var quiet = slog.New(slog.DiscardHandler)
 // settle opens a data directory and closes it again.
 func settle(t *testing.T, s *config.Settings) error {
 	t.Helper()
-	st, err := openState(s, quiet)
-	if err == nil {
-		st.close(quiet)
+	authority, err := ca.New(ca.Config{
+		SealKey: s.CA.SealKey.Reveal(), SealKeyFile: filepath.Join(s.DataDir, sealKeyFile),
+		Name: "test", LeafLifetime: time.Hour, IdentityLifetime: time.Hour,
+	})
+	require.NoError(t, err)
+	d := &directory{settings: s, log: quiet, ca: authority, advertise: "127.0.0.1:8444", url: "https://127.0.0.1:8443"}
+	if _, err := d.open(t.Context()); err != nil {
+		return err
 	}
-	return err
+	assert.NoError(t, d.journal.Close())
+	return nil
 }
 
 func newSettings(t *testing.T) *config.Settings {
@@ -45,12 +57,12 @@ func namesIn(t *testing.T, dir string) (names []string) {
 
 // Wherever a first start is cut off, the next one goes on with it.
 func TestFirstStartGoesOn(t *testing.T) {
-	order := []string{intentFile, nodeIDFile, journalFile, raftDir}
+	order := []string{intentFile, nodeIDFile, journalFile, sealKeyFile, peer.Directory, raftDir}
 	for made := range len(order) + 1 {
 		s := newSettings(t)
 		require.NoError(t, settle(t, s))
 		assert.ElementsMatch(t, order[1:], namesIn(t, s.DataDir), "the intent is gone when it is carried out")
-		require.NoError(t, os.WriteFile(filepath.Join(s.DataDir, intentFile), nil, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(s.DataDir, intentFile), []byte(founds), 0o600))
 		for _, later := range order[made:] {
 			require.NoError(t, os.RemoveAll(filepath.Join(s.DataDir, later)))
 		}
@@ -67,7 +79,7 @@ func TestLostStateIsNoFirstStart(t *testing.T) {
 			continue
 		}
 		for _, intent := range []bool{false, true} {
-			if intent && slices.Contains([]string{nodeIDFile, journalFile}, file) {
+			if intent && slices.Contains([]string{nodeIDFile, journalFile, sealKeyFile, peer.Directory}, file) {
 				continue // made by a first start itself
 			}
 			s := newSettings(t)
@@ -98,4 +110,21 @@ func TestFirstStartWithAJournalOfAnother(t *testing.T) {
 
 	require.ErrorIs(t, settle(t, s), cluster.ErrJournalAhead)
 	assert.NoDirExists(t, filepath.Join(s.DataDir, raftDir))
+}
+
+// A first start goes on as what it was: what the founding of a cluster has made is
+// of no use to a node that joins, and the other way round.
+func TestFirstStartChangesItsMind(t *testing.T) {
+	token, err := jointoken.New(&x509.Certificate{Raw: []byte("root")}, "https://127.0.0.1:1")
+	require.NoError(t, err)
+	for intent, want := range map[string]string{"": "the founding of a cluster was begun", "found\n": "the founding of a cluster was begun", "join\n": "a join was begun"} {
+		s := newSettings(t)
+		if intent != "join\n" {
+			s.Cluster.JoinToken = settings.NewSecret(token.Reveal())
+		}
+		require.NoError(t, os.Mkdir(s.DataDir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(s.DataDir, intentFile), []byte(intent), 0o600))
+		require.ErrorContains(t, settle(t, s), want)
+		assert.Equal(t, []string{intentFile}, namesIn(t, s.DataDir))
+	}
 }

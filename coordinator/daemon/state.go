@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,108 +11,238 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/join"
+	"github.com/certctl/certctl/coordinator/jointoken"
+	"github.com/certctl/certctl/coordinator/peer"
+	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/durable"
 )
 
-// clusterState is everything of the coordinator that is on disk.
-type clusterState struct {
-	journal *history.Journal
-	node    *cluster.Node
+// A directory is the data directory of a node, from its first file to its Raft
+// state.
+type directory struct {
+	settings  *config.Settings
+	log       *slog.Logger
+	ca        *ca.CA // knows where the seal key is
+	advertise string // address at which the other nodes reach this one
+	url       string // of its HTTPS server
+
+	nodeID   string
+	sealKey  ca.SealKey
+	journal  *history.Journal
+	identity *peer.Identity
 }
 
-// openState opens, and at the first start creates, the data directory.
-func openState(s *config.Settings, log *slog.Logger) (_ *clusterState, err error) {
-	if err := durable.EnsurePrivateDir(s.DataDir); err != nil {
-		return nil, err
+// open makes the directory ready for a node to run on, and at the first start
+// makes it. It returns with the journal open; the caller closes it.
+func (d *directory) open(ctx context.Context) (how beginning, err error) {
+	if err := durable.EnsurePrivateDir(d.settings.DataDir); err != nil {
+		return "", err
 	}
-	fresh, err := firstStart(s)
-	if err != nil {
-		return nil, err
+	wanted := founds
+	if d.settings.Cluster.JoinToken.IsSet() {
+		wanted = joins
 	}
-	id, err := nodeID(s)
-	if err != nil {
-		return nil, err
+	if how, err = begin(d.settings, wanted); err != nil {
+		return how, err
 	}
-	st := new(clusterState)
+	if d.nodeID, err = nodeID(d.settings); err != nil {
+		return how, err
+	}
+	if err := d.openJournal(how); err != nil {
+		return how, err
+	}
 	defer func() {
 		if err != nil {
-			st.close(log)
+			err = errors.Join(err, d.journal.Close())
+			d.journal = nil
 		}
 	}()
-	journal := history.Config{
-		Path: filepath.Join(s.DataDir, journalFile), Log: log.With("part", "journal"),
-		MaxAge: s.Journal.Retention, MaxBytes: s.Journal.MaxBytes,
+	switch how {
+	case founds:
+		err = d.found()
+	case joins:
+		err = d.join(ctx)
+	default:
+		err = d.reopen()
 	}
-	if fresh {
-		st.journal, err = history.Create(journal)
+	if err != nil || how == restarts {
+		return how, err
 	}
-	if !fresh || errors.Is(err, history.ErrExists) {
-		st.journal, err = history.Open(journal)
+	if err := durable.Remove(filepath.Join(d.settings.DataDir, intentFile)); err != nil {
+		return how, fmt.Errorf("first start: %w", err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	node := cluster.Config{Dir: s.DataDir, NodeID: id, Journal: st.journal, Log: log.With("part", "cluster")}
-	if fresh {
-		// Facts come after the Raft state: there is none yet that they could be of.
-		if through := st.journal.Through(); through > 0 {
-			return nil, fmt.Errorf("%s: the journal ends at log entry %d, and there is no log: %w", journal.Path, through, cluster.ErrJournalAhead)
-		}
-		log.Info("first start: a cluster of this node alone is made", "node_id", id)
-		if err := cluster.Bootstrap(node, nil); err != nil {
-			return nil, err
-		}
-		if err := durable.Remove(filepath.Join(s.DataDir, intentFile)); err != nil {
-			return nil, fmt.Errorf("first start: %w", err)
-		}
-	}
-	st.node, err = cluster.Open(node)
-	if err != nil {
-		return nil, err
-	}
-	// The open log is the lock of this directory: what a killed process was
-	// writing can be nobody else's.
-	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
-		return nil, err
-	}
-	return st, nil
+	return how, nil
 }
 
-// close releases what Run did not.
-func (st *clusterState) close(log *slog.Logger) {
-	if st.node != nil {
-		if err := st.node.Close(); err != nil {
-			log.Error("cluster state did not close", "err", err)
-		}
+func (d *directory) openJournal(how beginning) (err error) {
+	journal := history.Config{
+		Path: filepath.Join(d.settings.DataDir, journalFile), Log: d.log.With("part", "journal"),
+		MaxAge: d.settings.Journal.Retention, MaxBytes: d.settings.Journal.MaxBytes,
 	}
-	if st.journal != nil {
-		if err := st.journal.Close(); err != nil {
-			log.Error("journal did not close", "err", err)
-		}
+	if how != restarts {
+		d.journal, err = history.Create(journal)
 	}
+	if how == restarts || errors.Is(err, history.ErrExists) {
+		d.journal, err = history.Open(journal)
+	}
+	if err != nil || how == restarts {
+		return err
+	}
+	// Facts come after the Raft state: there is none yet that they could be of.
+	if through := d.journal.Through(); through > 0 {
+		return errors.Join(fmt.Errorf("%s: the journal ends at log entry %d, and there is no log: %w", journal.Path, through, cluster.ErrJournalAhead),
+			d.journal.Close())
+	}
+	return nil
+}
+
+// raftConfig is what Raft's state is made with. It has no transport: nothing
+// connects.
+func (d *directory) raftConfig() cluster.Config {
+	return cluster.Config{Dir: d.settings.DataDir, NodeID: d.nodeID, Journal: d.journal, Advertise: d.advertise, Log: d.log.With("part", "cluster")}
+}
+
+func (d *directory) identityConfig() peer.Config {
+	return peer.Config{Dir: d.settings.DataDir, NodeID: d.nodeID, SealKey: d.sealKey, Log: d.log.With("part", "node identity")}
+}
+
+// found makes the state of a cluster of this node alone.
+func (d *directory) found() (err error) {
+	d.log.Info("first start: a cluster of this node alone is made", "node_id", d.nodeID)
+	if d.sealKey, err = d.ca.EnsureSealKey(); err != nil {
+		return err
+	}
+	if err := d.ensureIdentity(); err != nil {
+		return err
+	}
+	return cluster.Bootstrap(d.raftConfig(), nil)
+}
+
+// reopen finds the state as an earlier start has left it.
+func (d *directory) reopen() (err error) {
+	if d.sealKey, err = d.ca.SealKey(); err != nil {
+		return fmt.Errorf("open the data directory: %w", err)
+	}
+	return d.ensureIdentity()
+}
+
+// ensureIdentity opens the node's identity. A node that has none, because it
+// founds a cluster or did so with a version that knew no other nodes, makes the
+// cluster's CA: the leader stores it when the state has none.
+func (d *directory) ensureIdentity() error {
+	exists, err := peer.Exists(d.settings.DataDir)
+	if err != nil {
+		return err
+	}
+	if exists {
+		d.identity, err = peer.Open(d.identityConfig())
+		return err
+	}
+	authority, err := clusterca.Create(d.sealKey, time.Now())
+	if err != nil {
+		return err
+	}
+	d.identity, err = peer.Create(d.identityConfig(), &fleet.ClusterCA{Authorities: []fleet.ClusterAuthority{authority}})
+	return err
+}
+
+// join asks the cluster that the token means to let this node in, and keeps what
+// it answers. Each step can be repeated: the node's key, by which the cluster
+// knows it again, is on disk before the first request.
+func (d *directory) join(ctx context.Context) error {
+	token, err := jointoken.Parse(d.settings.Cluster.JoinToken.Reveal())
+	if err != nil {
+		return err
+	}
+	public, err := peer.EnsureKey(d.identityConfig())
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return err
+	}
+	d.log.Info("first start: this node joins a cluster", "node_id", d.nodeID, "address", d.advertise, "token_id", token.ID, "servers", token.URLs)
+	admission, err := join.Ask(ctx, token, join.Node{
+		ID: d.nodeID, Address: d.advertise, URL: d.url, Version: buildinfo.Version(), Level: fleet.Level, PublicKey: der,
+	}, d.log)
+	if err != nil {
+		return err
+	}
+	if err := d.adoptSealKey(admission); err != nil {
+		return err
+	}
+	if d.identity, err = peer.Create(d.identityConfig(), &admission.ClusterCA); err != nil {
+		return err
+	}
+	var members []raft.Server
+	for _, m := range admission.Members {
+		members = append(members, raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
+	}
+	return cluster.Prepare(d.raftConfig(), members)
+}
+
+// adoptSealKey takes over the cluster's seal key, or finds it in the
+// configuration.
+func (d *directory) adoptSealKey(admission *join.Admission) (err error) {
+	switch {
+	case d.settings.CA.SealKey.IsSet():
+		if d.sealKey, err = d.ca.SealKey(); err != nil {
+			return err
+		}
+		if d.sealKey.String() != admission.SealKeyID {
+			return fmt.Errorf("ca.seal_key is %s, and the cluster has %s: configure the same key on every node", d.sealKey, admission.SealKeyID)
+		}
+		return nil
+	case admission.SealKey == nil:
+		return fmt.Errorf("the nodes of this cluster get their seal key, %s, from the configuration: "+
+			"set ca.seal_key (CERTCTL_CA_SEAL_KEY or CERTCTL_CA_SEAL_KEY_FILE) on this node too, then start it again", admission.SealKeyID)
+	}
+	d.sealKey = *admission.SealKey
+	return ca.KeepSealKey(filepath.Join(d.settings.DataDir, sealKeyFile), d.sealKey)
+}
+
+// nodeOf is the name of the node that a data directory belongs to. The error wraps
+// fs.ErrNotExist if it belongs to none.
+func nodeOf(dataDir string) (string, error) {
+	path := filepath.Join(dataDir, nodeIDFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	id := strings.TrimSpace(string(text))
+	if err := clusterca.CheckNodeID(id); err != nil {
+		return "", fmt.Errorf("%s: %w; restore it from a backup", path, err)
+	}
+	return id, nil
 }
 
 // nodeID is this node's name: the one configured, else the one that the first
 // start made. The name in the data directory counts, since Raft knows it.
 func nodeID(s *config.Settings) (string, error) {
 	path := filepath.Join(s.DataDir, nodeIDFile)
-	text, err := os.ReadFile(path)
+	id, err := nodeOf(s.DataDir)
 	if err == nil {
-		id := strings.TrimSpace(string(text))
 		if s.NodeID != "" && s.NodeID != id {
 			return "", fmt.Errorf("node_id is %q, but this data directory belongs to the node %q (%s): leave node_id out, or use an empty data directory", s.NodeID, id, path)
 		}
 		return id, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("node id: %w", err)
+		return "", err
 	}
-	id := s.NodeID
-	if id == "" {
+	if id = s.NodeID; id == "" {
 		id = "node-" + strings.ToLower(rand.Text()[:10])
 	}
 	if err := durable.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {

@@ -63,7 +63,7 @@ func (h within) RoundTrip(r *http.Request) (*http.Response, error) {
 // front is a server that is asked without its port.
 func front(t *testing.T, node Node, authority *ca.CA, agents Agents, inFlight int) *Server {
 	t.Helper()
-	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "127.0.0.1:0", ListenSetting)
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	names, err := NamesOf([]string{"pki.example.com"})

@@ -89,7 +89,7 @@ type running struct {
 // start runs a server with the CA of an existing data directory.
 func start(t *testing.T, node Node, authority *ca.CA, agents Agents, api http.Handler, change func(*Config)) *running {
 	t.Helper()
-	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "127.0.0.1:0", ListenSetting)
 	require.NoError(t, err)
 	names, err := NamesOf([]string{"pki.example.com"})
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/coordinator/join"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/shared/wire"
@@ -74,6 +75,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.reads.serve(s.api, w, r)
 	case strings.HasPrefix(path, revocation.Prefix):
 		s.downloads.serve(s.lists, w, r)
+	case path == join.Path && s.joins != nil:
+		r.Body = arrived(r.Body, join.MaxRequest)
+		s.enrolments.serve(s.joins, w, r)
 	case path == metricsPath && s.metrics != nil:
 		s.reads.serve(s.metrics, w, r)
 	case path == livePath, path == readyPath:
@@ -94,6 +98,7 @@ const (
 	KindTrust    Kind = "trust"
 	KindAPI      Kind = "api"
 	KindList     Kind = "revocation_list"
+	KindJoin     Kind = "join"
 	KindOther    Kind = "other"
 )
 
@@ -111,6 +116,8 @@ func kindOf(path string) Kind {
 		return KindAPI
 	case strings.HasPrefix(path, revocation.Prefix):
 		return KindList
+	case path == join.Path:
+		return KindJoin
 	}
 	return KindOther
 }

@@ -51,6 +51,9 @@ func without(all, some pki.Names) pki.Names {
 	return some.Missing(all)
 }
 
+// Host is the first of its names, by which other hosts know this one.
+func (n Names) Host() string { return n.public }
+
 // URL is where the server that listens on addr is reached by the first of its
 // names.
 func (n Names) URL(addr net.Addr) string {

@@ -47,7 +47,7 @@ type Agents interface {
 	Period() time.Duration
 }
 
-// Config of a Server. All but Metrics, Observe, RootFile and Now are required.
+// Config of a Server. All but Joins, Metrics, Observe, RootFile and Now are required.
 type Config struct {
 	// Listener is the port, from Listen. The server closes it.
 	Listener net.Listener
@@ -59,6 +59,9 @@ type Config struct {
 	API http.Handler
 	// Lists is the handler of the revocation lists, below revocation.Prefix.
 	Lists http.Handler
+	// Joins is the handler of join.Path, where new nodes ask to be let into the
+	// cluster; nil: none are.
+	Joins http.Handler
 	// Metrics is the handler of /metrics, which judges who may see them; nil: there
 	// are none. Observe, when set, is told of each request that was answered; it is
 	// called by any number of goroutines.
@@ -96,6 +99,7 @@ type Server struct {
 	node        Node
 	agents, api http.Handler
 	lists       http.Handler
+	joins       http.Handler // nil if there are none
 	metrics     http.Handler // nil if there are none
 	observe     func(kind Kind, status int, took time.Duration)
 	log         *slog.Logger
@@ -122,7 +126,7 @@ func New(c Config) (*Server, error) {
 			stored: func() (*fleet.CA, bool) { return c.Node.State().View().CA() },
 		},
 		node: c.Node, agents: c.Agents, api: c.API, lists: c.Lists, log: c.Log,
-		metrics: c.Metrics, observe: c.Observe,
+		joins: c.Joins, metrics: c.Metrics, observe: c.Observe,
 		enrolments: newLimit(c.MaxInFlight, short),
 		syncs:      newLimit(c.MaxInFlight, c.Agents.Period),
 		reads:      newLimit(c.MaxInFlight, short),

@@ -287,7 +287,7 @@ func TestHealth(t *testing.T) {
 }
 
 func TestASealedCACannotServe(t *testing.T) {
-	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "127.0.0.1:0", ListenSetting)
 	require.NoError(t, err)
 	names, err := NamesOf(nil)
 	require.NoError(t, err)
@@ -332,7 +332,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	first, err := Listen(t.Context(), "127.0.0.1:0")
+	first, err := Listen(t.Context(), "127.0.0.1:0", ListenSetting)
 	require.NoError(t, err)
 	defer first.Close()
 	for address, want := range map[string]string{
@@ -341,7 +341,7 @@ func TestListen(t *testing.T) {
 		"127.0.0.1":           "check the address",
 		"127.0.0.1:notaport":  "check the address",
 	} {
-		_, err := Listen(t.Context(), address)
+		_, err := Listen(t.Context(), address, ListenSetting)
 		require.ErrorContains(t, err, want)
 		assert.ErrorContains(t, err, address)
 		assert.ErrorContains(t, err, "server.listen", "it says what to set")

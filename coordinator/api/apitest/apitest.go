@@ -176,7 +176,7 @@ func Start(t testing.TB) *Coordinator {
 
 func (c *Coordinator) serve(agents server.Agents, handler http.Handler, figures *metrics.Exporter) {
 	c.t.Helper()
-	listener, err := server.Listen(context.Background(), "127.0.0.1:0")
+	listener, err := server.Listen(context.Background(), "127.0.0.1:0", server.ListenSetting)
 	require.NoError(c.t, err)
 	names, err := server.NamesOf(nil)
 	require.NoError(c.t, err)

@@ -53,11 +53,14 @@ func newRoot() *cobra.Command {
 issues certificates from its built-in CA.
 
 It needs no configuration. The first start makes the CA (root.pem in the data
-directory is its root) and an administrator's token (admin.token there).
+directory is its root) and an administrator's token (admin.token there). One node
+is enough to begin with; two more join later, with a token of "certctl cluster
+join-token create", and then any one of the three may be lost.
 
 Exit status: 0 it was asked to stop, 1 something is wrong.`,
 		Example: `  certctl-coordinator install && certctl-coordinator start
   certctl-coordinator run --set server.listen=127.0.0.1:8443
+  certctl-coordinator join --token-file /root/join-token
   certctl login --server https://localhost:8443 \
       --token-file /var/lib/certctl-coordinator/admin.token \
       --ca-file /var/lib/certctl-coordinator/root.pem`,
@@ -67,7 +70,7 @@ Exit status: 0 it was asked to stop, 1 something is wrong.`,
 	}
 	cli.FlagErrors(root)
 	c.source.Bind(root)
-	root.AddCommand(c.runCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
+	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
 	definition := func() (service.Definition, error) { return c.definition(), nil }
 	root.AddCommand(service.Commands(definition)...)
 	root.AddCommand(service.Status(definition))

@@ -1,0 +1,82 @@
+package cluster
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// streamTimeout bounds each message between nodes, and for a snapshot each
+	// piece of raft.DefaultTimeoutScale octets: a peer that has vanished is noticed
+	// after as long.
+	streamTimeout = 5 * time.Second
+	// streamPool is how many idle streams are kept to each node.
+	streamPool = 3
+)
+
+// Transport carries Raft's messages over streams between nodes.
+type Transport struct {
+	*raft.NetworkTransport
+	messages chan raft.RPC
+	closed   chan struct{}
+	once     sync.Once
+	passing  sync.WaitGroup
+}
+
+// NewTransport makes a transport. Close ends it.
+func NewTransport(streams raft.StreamLayer, log *slog.Logger) *Transport {
+	t := &Transport{
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: streams, MaxPool: streamPool, Timeout: streamTimeout, MsgpackUseNewTimeFormat: true, Logger: newRaftLogger(log),
+		}),
+		messages: make(chan raft.RPC), closed: make(chan struct{}),
+	}
+	t.passing.Go(t.pass)
+	return t
+}
+
+// Consumer implements raft.Transport.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.messages }
+
+// pass hands on what comes from the other nodes.
+func (t *Transport) pass() {
+	for {
+		select {
+		case message := <-t.NetworkTransport.Consumer():
+			t.say(message)
+		case <-t.closed:
+			return
+		}
+	}
+}
+
+func (t *Transport) say(message raft.RPC) {
+	select {
+	case t.messages <- message:
+	case <-t.closed:
+	}
+}
+
+// urge has the node stand for election at once. A node that has the only vote
+// would else wait first, for a leader that nobody else can be. The message is the
+// one by which a leader hands over.
+func (t *Transport) urge(id string, address raft.ServerAddress) {
+	t.passing.Go(func() {
+		t.say(raft.RPC{
+			Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+				ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: t.EncodePeer(raft.ServerID(id), address),
+			}},
+			RespChan: make(chan raft.RPCResponse, 1),
+		})
+	})
+}
+
+// Close implements raft.WithClose.
+func (t *Transport) Close() error {
+	t.once.Do(func() { close(t.closed) })
+	t.passing.Wait()
+	return t.NetworkTransport.Close()
+}

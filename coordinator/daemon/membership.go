@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/clusterca"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/jitter"
+)
+
+const (
+	// systemActor is whose acts the leader's own are in the journal.
+	systemActor = "system"
+	// clusterCAInterval is how often the leader looks whether the rotation of the
+	// cluster's CA can go on, and followInterval how soon a change of it reaches a
+	// node.
+	clusterCAInterval = 5 * time.Second
+	followInterval    = time.Second
+)
+
+// record is what this node says about itself to the others.
+func (d *Daemon) record() (fleet.ClusterNode, error) {
+	node := fleet.ClusterNode{Address: d.advertise, URL: d.url, Version: buildinfo.Version(), Level: fleet.Level}
+	err := d.directory.identity.Describe(&node)
+	return node, err
+}
+
+// sealKey is the node's seal key, and whether a node that joins may be given it:
+// one of the configuration is the operators' own matter.
+func (d *Daemon) sealKey() (key ca.SealKey, give bool, err error) {
+	return d.directory.sealKey, !d.config.Settings.CA.SealKey.IsSet(), nil
+}
+
+// keepMembership takes over what the replicated state says about the cluster's CA
+// and tells the others what has changed about this node, until ctx is done.
+func (d *Daemon) keepMembership(ctx context.Context) error {
+	jitter.Loop(ctx, followInterval, jitter.DefaultSchedulerJitter, d.directory.identity.Changed(), func(context.Context) {
+		d.adoptClusterCA()
+	})
+	return nil
+}
+
+// adoptClusterCA takes over a change of the cluster's CA: a new root to trust, or
+// another one that signs. Connections that were made before end.
+func (d *Daemon) adoptClusterCA() {
+	stored, ok := d.node.State().View().ClusterCA()
+	if !ok {
+		return // the leader stores it soon
+	}
+	changed, err := d.directory.identity.Adopt(stored)
+	if err != nil {
+		d.log.Error("a change of the cluster's CA was not taken over; it is tried again", "err", err)
+		return
+	}
+	if changed {
+		d.log.Info("the cluster's CA has changed", "trusted", len(stored.Authorities), "not_after", d.directory.identity.Leaf().NotAfter)
+		d.transport.CloseStreams()
+		d.network.CloseAll()
+	}
+}
+
+// followMembership ends the connections of nodes that are no members any more.
+func (d *Daemon) followMembership(members []raft.Server) {
+	present := make(map[string]bool, len(members))
+	for _, member := range members {
+		present[string(member.ID)] = true
+	}
+	d.network.CloseExcept(func(id string) bool { return present[id] })
+}
+
+// leadClusterCA stores the cluster's CA if the state has none, which it has not
+// where the cluster was founded just now or by a version that knew no other nodes,
+// and takes a rotation of it on, step by step.
+func (d *Daemon) leadClusterCA(ctx context.Context) error {
+	wake := make(chan struct{}, 1)
+	wake <- struct{}{} // look at once
+	jitter.Loop(ctx, clusterCAInterval, jitter.DefaultSchedulerJitter, wake, func(ctx context.Context) {
+		if err := d.advanceClusterCA(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("the cluster's CA was not taken on; it is tried again", "err", err)
+		}
+	})
+	return nil
+}
+
+func (d *Daemon) advanceClusterCA(ctx context.Context) error {
+	view := d.node.State().View()
+	stored, ok := view.ClusterCA()
+	if !ok {
+		own := d.directory.identity.Authority()
+		return d.propose(ctx, fleet.InitClusterCA{Actor: systemActor, Authority: own.Authorities[0]})
+	}
+	members, _ := d.node.Members()
+	ids := make([]string, len(members))
+	for i, member := range members {
+		ids[i] = member.ID
+	}
+	change, _, err := clusterca.Next(stored, view.ClusterNodes(), ids, systemActor)
+	if err != nil || change == nil {
+		return err
+	}
+	return d.propose(ctx, *change)
+}
+
+func (d *Daemon) propose(ctx context.Context, payload fleet.Payload) error {
+	command, err := fleet.NewCommand(time.Now(), payload)
+	if err != nil {
+		return err
+	}
+	results, err := d.node.Propose(ctx, command)
+	if err != nil {
+		return err
+	}
+	return results[0].Err()
+}

@@ -1,0 +1,4 @@
+package join
+
+// ReadAnswer is readAnswer for tests.
+var ReadAnswer = readAnswer
