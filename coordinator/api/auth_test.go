@@ -92,6 +92,15 @@ var operations = []struct {
 	{"show-renewals", http.MethodGet, "/api/v1/renewals/none", "", fleet.RoleViewer},
 	{"cancel-renewals", http.MethodPost, "/api/v1/renewals/none/cancel", "", fleet.RoleOperator},
 	{"revoke-certificate", http.MethodPost, "/api/v1/revocations", `{"serial":"0a","reason":"superseded"}`, fleet.RoleOperator},
+	{"list-members", http.MethodGet, "/api/v1/cluster/members", "", fleet.RoleViewer},
+	{"show-cluster-health", http.MethodGet, "/api/v1/cluster/health", "", fleet.RoleViewer},
+	{"transfer-leadership", http.MethodPost, "/api/v1/cluster/transfer", `{"to":"none"}`, fleet.RoleAdmin},
+	{"remove-member", http.MethodDelete, "/api/v1/cluster/members/none", "", fleet.RoleAdmin},
+	{"rotate-cluster-ca", http.MethodPost, "/api/v1/cluster/rotate-ca", "", fleet.RoleAdmin},
+	{"diagnose-cluster", http.MethodGet, "/api/v1/cluster/diagnosis", "", fleet.RoleAdmin},
+	{"create-join-token", http.MethodPost, "/api/v1/cluster/join-tokens", `{}`, fleet.RoleAdmin},
+	{"list-join-tokens", http.MethodGet, "/api/v1/cluster/join-tokens", "", fleet.RoleAdmin},
+	{"revoke-join-token", http.MethodDelete, "/api/v1/cluster/join-tokens/none", "", fleet.RoleAdmin},
 	{"list-audit", http.MethodGet, "/api/v1/audit", "", fleet.RoleViewer},
 	{"create-enrollment-token", http.MethodPost, "/api/v1/enrollment-tokens", `{}`, fleet.RoleOperator},
 	{"list-enrollment-tokens", http.MethodGet, "/api/v1/enrollment-tokens", "", fleet.RoleOperator},
@@ -105,6 +114,7 @@ var operations = []struct {
 
 func TestRolesOfEveryOperation(t *testing.T) {
 	w := start(t)
+	initClusterCA(w)
 	document := decodeText[openAPI](t, w.ask(http.MethodGet, "/openapi.json", nil).body)
 	declared := map[string]bool{}
 	for _, methods := range document.Paths {

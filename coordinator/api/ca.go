@@ -30,6 +30,8 @@ type Authority interface {
 	ListURL(id string) string
 	// Rotate makes the change that takes a stored CA one step on.
 	Rotate(stored *fleet.CA, r ca.Rotation) (fleet.ChangeCA, error)
+	// SealKey seals the keys of the CAs in the state.
+	SealKey() (ca.SealKey, error)
 }
 
 // maxBehind bounds the agents that are listed as being behind.

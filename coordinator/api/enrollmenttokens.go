@@ -145,22 +145,30 @@ func unreachable(listening net.Addr) string {
 
 // rootPin is the fingerprint of the root that a new agent must be shown.
 func (s *server) rootPin() (pin [32]byte, problem *Problem) {
-	notYet := unavailable("the built-in CA is not made yet")
+	root, problem := s.root()
+	if problem != nil {
+		return pin, problem
+	}
+	return wire.PinOf(root), nil
+}
+
+// root is the root that this coordinator shows to who has not been here before.
+func (s *server) root() (*x509.Certificate, *Problem) {
 	ca, ok := s.Node.State().View().CA()
 	if !ok {
-		return pin, notYet
+		return nil, unavailable("the built-in CA is not made yet")
 	}
 	i := slices.IndexFunc(ca.Authorities, func(a fleet.Authority) bool {
 		return a.Name == rootAuthority && a.State == fleet.AuthorityActive
 	})
 	if i < 0 {
-		return pin, s.fail("make an enrolment token", fmt.Errorf("the built-in CA has no authority named %q", rootAuthority))
+		return nil, s.fail("make a token", fmt.Errorf("the built-in CA has no authority named %q", rootAuthority))
 	}
 	root, err := x509.ParseCertificate(ca.Authorities[i].Certificate)
 	if err != nil {
-		return pin, s.fail("make an enrolment token", fmt.Errorf("the root of the built-in CA: %w", err))
+		return nil, s.fail("make a token", fmt.Errorf("the root of the built-in CA: %w", err))
 	}
-	return wire.PinOf(root), nil
+	return root, nil
 }
 
 // newTokenID is 16 lower-case letters and digits; it is no secret.

@@ -27,6 +27,12 @@ type Node interface {
 	Restore(ctx context.Context, r cluster.Restoration) error
 	Status() cluster.Status
 	ID() string
+	// ConsistentIndex is the index up to which a state has every change that was
+	// acknowledged before the call, by whichever node.
+	ConsistentIndex(ctx context.Context) (uint64, error)
+	Members() (members []cluster.Member, configurationIndex uint64)
+	RemoveMember(ctx context.Context, id string, prevIndex uint64) error
+	Transfer(ctx context.Context, id string) error
 	Ready() cluster.Readiness
 	Leader() (id, address string)
 }
@@ -54,6 +60,8 @@ type Config struct {
 	Pause func() time.Duration
 	// Authority is the built-in CA.
 	Authority Authority
+	// Cluster asks the members of the cluster how they stand.
+	Cluster Cluster
 	// EnrollmentURL is the https URL by which new agents reach the coordinator.
 	EnrollmentURL string
 	// Listening is the address that the coordinator's port is bound to, of which
@@ -78,6 +86,7 @@ func (c Config) validate() error {
 	require(c.Node != nil, "Node is missing")
 	require(c.Journal != nil, "Journal is missing")
 	require(c.Authority != nil, "Authority is missing")
+	require(c.Cluster != nil, "Cluster is missing")
 	require(c.Pause != nil, "Pause is missing")
 	require(c.Log != nil, "Log is missing")
 	u, err := url.Parse(c.EnrollmentURL)
@@ -94,6 +103,7 @@ type server struct {
 	fleetCount tally
 	saving     sync.Mutex // held while a snapshot is sent
 	restoring  sync.Mutex // held while one is restored
+	diagnosing sync.Mutex // held while a diagnosis is made
 }
 
 // New returns the handler of /api/v1/, /openapi.json and /openapi.yaml. It
@@ -134,6 +144,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCA(api)
 	s.registerAudit(api)
 	s.registerSnapshots(api)
+	s.registerCluster(api)
 	extensible(api.OpenAPI())
 	describeIndex(api.OpenAPI())
 	return api

@@ -11,7 +11,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
-	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -64,7 +63,7 @@ func (s *server) await(ctx context.Context, asked freshness) *Problem {
 	ctx, cancel := context.WithTimeout(ctx, freshPatience)
 	defer cancel()
 	if asked.consistent {
-		index, err := s.consistentIndex(ctx)
+		index, err := s.Node.ConsistentIndex(ctx)
 		if err != nil {
 			s.Log.Debug("a consistent read is refused", "err", err)
 			p := unavailable("this node cannot make sure that it knows every change: no leader has confirmed it")
@@ -83,17 +82,6 @@ func (s *server) await(ctx context.Context, asked freshness) *Problem {
 		return p
 	}
 	return nil
-}
-
-// consistentIndex is the index up to which a state has every change that was
-// acknowledged before the call, by whichever node.
-func (s *server) consistentIndex(ctx context.Context) (uint64, error) {
-	if node, ok := s.Node.(interface {
-		ConsistentIndex(ctx context.Context) (uint64, error)
-	}); ok {
-		return node.ConsistentIndex(ctx)
-	}
-	return 0, cluster.ErrNotLeader
 }
 
 // freshRetry is how long a client is told to wait for a node that is behind.

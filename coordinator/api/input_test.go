@@ -16,13 +16,14 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	nodestanding "github.com/certctl/certctl/coordinator/standing"
 	"github.com/certctl/certctl/shared/wire"
 )
 
 func TestNewChecksItsConfiguration(t *testing.T) {
 	_, err := New(Config{EnrollmentURL: "http://pki.example.com"})
 	require.Error(t, err)
-	for _, problem := range []string{"Node is missing", "Journal is missing", "Authority is missing", "Pause is missing", "Log is missing", `EnrollmentURL "http://pki.example.com" is not an https URL`} {
+	for _, problem := range []string{"Node is missing", "Journal is missing", "Authority is missing", "Cluster is missing", "Pause is missing", "Log is missing", `EnrollmentURL "http://pki.example.com" is not an https URL`} {
 		assert.ErrorContains(t, err, problem)
 	}
 }
@@ -30,8 +31,10 @@ func TestNewChecksItsConfiguration(t *testing.T) {
 // Without a server in front of it, the handler makes ids of requests itself.
 func TestHandlerStandsAlone(t *testing.T) {
 	node := clustertest.Start(t)
+	stands, err := nodestanding.New(nodestanding.Config{NodeID: "test", DataDir: node.Dir, Node: node, Journal: node.Journal, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
 	handler, err := New(Config{
-		Node: node, Journal: node.Journal, Pause: func() time.Duration { return time.Minute },
+		Cluster: stands, Node: node, Journal: node.Journal, Pause: func() time.Duration { return time.Minute },
 		Authority: new(ca.CA), EnrollmentURL: "https://pki.example.com", Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -136,8 +136,8 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Do makes one request. The path is escaped, as [Path] makes it; in and out may
 // be nil. A read shows what was changed before through the same [Written]. What
-// the coordinator refuses is a *wire.Problem; no answer at all
-// wraps ErrUnreachable; when ctx ends first, its error comes back.
+// the coordinator refuses is a *wire.Problem; no answer at all wraps
+// ErrUnreachable; when ctx ends first, its error comes back.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -147,7 +147,25 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 		body = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, body)
+	var text bytes.Buffer
+	if err := c.send(ctx, method, path, query, body, &text, maxAnswer); err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(text.Bytes(), out); err != nil {
+		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
+	}
+	return nil
+}
+
+// Download makes one read whose answer is no JSON, and writes the answer, of most
+// octets, to out. It fails as Do does; something may be written then.
+func (c *Client) Download(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
+	return c.send(ctx, http.MethodGet, path, query, nil, out, most)
+}
+
+// send makes one request and copies its answer, unless it is a refusal.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in io.Reader, out io.Writer, most int64) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, in)
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}
@@ -166,29 +184,28 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		return c.unreachable(err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	refusal := new(bytes.Buffer)
+	refused := response.StatusCode >= 300
+	if refused {
+		out, most = refusal, maxAnswer
+	}
+	n, err := io.Copy(out, io.LimitReader(response.Body, most+1))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
 	case err != nil:
 		return fmt.Errorf("%w: the answer broke off: %w; try again", ErrUnreachable, err)
-	case len(text) > maxAnswer:
-		return fmt.Errorf("the answer is larger than %d bytes; ask for smaller pages", maxAnswer)
-	case response.StatusCode >= 300:
+	case n > most:
+		return fmt.Errorf("the answer is larger than %d bytes; ask for less", most)
+	case refused:
 		problem := &wire.Problem{Status: response.StatusCode}
-		if err := json.Unmarshal(text, problem); err != nil || problem.Code == "" {
+		if err := json.Unmarshal(refusal.Bytes(), problem); err != nil || problem.Code == "" {
 			return fmt.Errorf("%s answered %s, which is not an answer of a coordinator; check the server's URL", c.base, response.Status)
 		}
 		return problem
 	}
 	if method != http.MethodGet {
 		c.written.note(response.Header)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
 	}
 	return nil
 }

@@ -26,9 +26,12 @@ import (
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/coordinator/standing"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/logring"
 	"github.com/certctl/certctl/shared/runner"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // Config of a Daemon. All but Ready and Faults is required.
@@ -55,7 +58,8 @@ type Faults struct {
 type Daemon struct {
 	config    Config
 	log       *slog.Logger
-	listener  net.Listener // HTTPS
+	recent    *logring.Ring // the newest lines of log
+	listener  net.Listener  // HTTPS
 	url       string
 	advertise string
 	ca        *ca.CA
@@ -131,9 +135,10 @@ func prepare(ctx context.Context, c Config) (_ *Daemon, peers net.Listener, err 
 	if c.Ready == nil {
 		c.Ready = func() {}
 	}
-	s, log := c.Settings, c.Log
+	recent := new(logring.Ring)
+	s, log := c.Settings, slog.New(recent.Tee(c.Log.Handler()))
 	log.Info("coordinator starts", "version", buildinfo.Version(), "data_dir", s.DataDir)
-	d := &Daemon{config: c, log: log}
+	d := &Daemon{config: c, log: log, recent: recent}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -209,16 +214,25 @@ func (d *Daemon) assemble() error {
 		return err
 	}
 	lists.Lead(node)
-	operators, err := api.New(api.Config{
-		Node: node, Journal: journal, Presence: agents, Pause: agents.Period,
-		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
+	figures, err := metrics.New(metrics.Config{
+		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
+		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
 	})
 	if err != nil {
 		return err
 	}
-	figures, err := metrics.New(metrics.Config{
-		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
-		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+	stands, err := standing.New(standing.Config{
+		NodeID: d.NodeID(), DataDir: s.DataDir, Node: node, Journal: journal, Peers: d.network, Log: log.With("part", "standing"),
+		Settings: func() ([]byte, error) { return settings.Effective(s) }, Metrics: figures.Text, Recent: d.recent,
+		CertificateNotAfter: func() time.Time { return d.directory.identity.Leaf().NotAfter },
+	})
+	if err != nil {
+		return err
+	}
+	d.network.Handle(standing.Prefix, stands.Handler())
+	operators, err := api.New(api.Config{
+		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: stands,
+		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {
 		return err

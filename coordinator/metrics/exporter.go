@@ -2,6 +2,8 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -57,6 +60,7 @@ type Exporter struct {
 	descs    map[*Family]*prometheus.Desc
 	counting counting
 	handler  http.Handler
+	gatherer prometheus.Gatherer
 
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
@@ -90,6 +94,7 @@ func New(c Config) (*Exporter, error) {
 			return nil, errors.Join(errors.New("metrics: two families have one name"), err)
 		}
 	}
+	e.gatherer = registry
 	e.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelError),
@@ -105,6 +110,20 @@ func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.handler.ServeHTTP(w, r)
+}
+
+// Text writes what a scrape is answered, for a person to read later.
+func (e *Exporter) Text(w io.Writer) error {
+	families, err := e.gatherer.Gather()
+	if err != nil {
+		return fmt.Errorf("gather the metrics: %w", err)
+	}
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(w, family); err != nil {
+			return fmt.Errorf("write the metrics: %w", err)
+		}
+	}
+	return nil
 }
 
 // Observe counts a request that was answered. Kind is one of a fixed set.

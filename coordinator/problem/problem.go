@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/cluster"
@@ -80,6 +82,9 @@ func Of(err error) (p *wire.Problem, defect bool) {
 	if _, ok := errors.AsType[*cluster.UnknownOutcomeError](err); ok {
 		return Later(wire.CodeUnavailable, "it is not known whether the change was stored; the same request is safe to repeat", unavailablePause), false
 	}
+	if p := membership(err); p != nil {
+		return p, false
+	}
 	switch {
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrStopped):
 		return Later(wire.CodeUnavailable, "this coordinator cannot store changes at the moment", unavailablePause), false
@@ -89,6 +94,29 @@ func Of(err error) (p *wire.Problem, defect bool) {
 		return New(wire.CodeInternal, "", "the coordinator failed to handle the request",
 			"look in the coordinator's log for the request_id, then send the request again"), true
 	}
+}
+
+// membership is the problem that a refused change of the cluster is, nil for other
+// errors.
+func membership(err error) *wire.Problem {
+	if conflict, ok := errors.AsType[*cluster.ConflictError](err); ok {
+		return New(wire.CodeConflict, "prev_index", fmt.Sprintf("the members of the cluster have changed: their configuration is %d now", conflict.Index),
+			"look at the members again, and repeat the change if it is still wanted")
+	}
+	if quorum, ok := errors.AsType[*cluster.QuorumError](err); ok {
+		return New(wire.CodeConflict, "", quorum.Reason, "bring the other members back first; \"certctl cluster health\" says which")
+	}
+	if level, ok := errors.AsType[*cluster.LevelError](err); ok {
+		return New(wire.CodeConflict, "", "not every node of the cluster understands this change yet",
+			"upgrade these nodes, then repeat it: "+strings.Join(level.Nodes, ", "))
+	}
+	if refused, ok := errors.AsType[*cluster.RefusedError](err); ok {
+		return New(wire.CodeConflict, "", refused.Reason, "see \"certctl cluster health\"")
+	}
+	if errors.Is(err, cluster.ErrNoMember) {
+		return New(wire.CodeNotFound, "", "no member of the cluster has this id", "list the members to see their ids")
+	}
+	return nil
 }
 
 // Write answers with a problem. The problem itself is not changed.

@@ -18,7 +18,7 @@ var designed = []string{
 	"agent/enroll", "agent/issuer/acme", "agent/keys", "agent/metrics", "agent/renewal", "agent/revocation", "agent/store", "agent/sync",
 	"coordinator/agentapi", "coordinator/api", "coordinator/backup", "coordinator/ca", "coordinator/cluster", "coordinator/clusterca",
 	"coordinator/desired", "coordinator/fleet", "coordinator/history", "coordinator/join", "coordinator/metrics", "coordinator/pass",
-	"coordinator/peer", "coordinator/revocation", "coordinator/server",
+	"coordinator/peer", "coordinator/revocation", "coordinator/server", "coordinator/standing",
 	"shared/durable", "shared/jitter", "shared/runner", "shared/service", "shared/tlsutil", "shared/trust",
 }
 

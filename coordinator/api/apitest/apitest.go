@@ -31,6 +31,8 @@ import (
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/coordinator/standing"
+	"github.com/certctl/certctl/shared/logring"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -40,6 +42,9 @@ const SyncInterval = time.Minute
 
 // EnrollmentURL is where agents are told to go.
 const EnrollmentURL = "https://pki.example.com:8443"
+
+// NodeID is the id of the coordinator's node.
+const NodeID = "test"
 
 // RevocationURL is what certificates say of where revocation lists are.
 const RevocationURL = "http://crl.example.com/ca"
@@ -57,6 +62,9 @@ type Coordinator struct {
 	Admin apitoken.Token
 	// Log is what the API has logged.
 	Log *Text
+	// Standing reports on the node, with Recent as its log.
+	Standing *standing.Service
+	Recent   *logring.Ring
 
 	t     testing.TB
 	lists *revocation.Service
@@ -92,6 +100,7 @@ type seamNode struct {
 	waiting atomic.Pointer[func()]
 	hurried atomic.Bool
 	confirm atomic.Pointer[func(context.Context) (uint64, error)]
+	change  atomic.Pointer[func(id string, prevIndex uint64) error]
 }
 
 // Propose implements api.Node.
@@ -120,13 +129,29 @@ func (n *seamNode) ConsistentIndex(ctx context.Context) (uint64, error) {
 	if confirm := n.confirm.Load(); confirm != nil {
 		return (*confirm)(ctx)
 	}
-	return 0, cluster.ErrNotLeader
+	return n.Node.ConsistentIndex(ctx)
+}
+
+// RemoveMember implements api.Node.
+func (n *seamNode) RemoveMember(ctx context.Context, id string, prevIndex uint64) error {
+	if change := n.change.Load(); change != nil {
+		return (*change)(id, prevIndex)
+	}
+	return n.Node.RemoveMember(ctx, id, prevIndex)
+}
+
+// Transfer implements api.Node.
+func (n *seamNode) Transfer(ctx context.Context, id string) error {
+	if change := n.change.Load(); change != nil {
+		return (*change)(id, 0)
+	}
+	return n.Node.Transfer(ctx, id)
 }
 
 // Start runs a coordinator until the test's end.
 func Start(t testing.TB) *Coordinator {
 	t.Helper()
-	c := &Coordinator{t: t, Dir: t.TempDir(), Log: new(Text)}
+	c := &Coordinator{t: t, Dir: t.TempDir(), Log: new(Text), Recent: new(logring.Ring)}
 	quiet := slog.New(slog.DiscardHandler)
 	authority, err := ca.New(ca.Config{
 		SealKeyFile: filepath.Join(c.Dir, "seal.key"), Name: "Example", LeafLifetime: time.Hour, IdentityLifetime: time.Hour,
@@ -158,9 +183,13 @@ func Start(t testing.TB) *Coordinator {
 	require.NoError(t, err)
 
 	c.node = &seamNode{Node: c.Node.Node}
+	c.Standing, err = standing.New(standing.Config{
+		NodeID: NodeID, DataDir: c.Node.Dir, Node: c.Node.Node, Journal: c.Journal, Log: quiet, Now: c.Now, Recent: c.Recent,
+	})
+	require.NoError(t, err)
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
-		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period,
+		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing,
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)
@@ -215,6 +244,9 @@ func (c *Coordinator) Hurry() { c.node.hurried.Store(true) }
 
 // Confirm makes fn the leader's word on consistent reads.
 func (c *Coordinator) Confirm(fn func(context.Context) (uint64, error)) { c.node.confirm.Store(&fn) }
+
+// OnChange makes fn what becomes of changes of the members.
+func (c *Coordinator) OnChange(fn func(id string, prevIndex uint64) error) { c.node.change.Store(&fn) }
 
 // RootFile is the path of the root certificate.
 func (c *Coordinator) RootFile() string { return filepath.Join(c.Dir, server.RootFile) }

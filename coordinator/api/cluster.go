@@ -1,0 +1,195 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/clusterca"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/problem"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// Cluster asks the members how they stand. *standing.Service is one.
+type Cluster interface {
+	Members(ctx context.Context) resource.Members
+	Health(ctx context.Context) resource.ClusterHealth
+	// Diagnose writes a gzipped tar archive for a support case.
+	Diagnose(ctx context.Context, w io.Writer) error
+}
+
+type membersDocument struct {
+	Body resource.Members
+}
+
+type clusterHealthDocument struct {
+	Body resource.ClusterHealth
+}
+
+type transferLeadership struct {
+	Body resource.TransferLeadership
+}
+
+type removeMember struct {
+	ID        string `path:"id" maxLength:"64" doc:"Id of the node."`
+	PrevIndex uint64 `query:"prev_index" doc:"configuration_index of the members that the request was made for. If they have changed since, nothing is done. Absent: whatever they are."`
+}
+
+func (s *server) registerCluster(api huma.API) {
+	const path = "/api/v1/cluster"
+	tags := []string{"cluster"}
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "list-members", Method: http.MethodGet, Path: path + "/members", Tags: tags,
+		Summary: "List the members of the cluster",
+		Description: "Each member is asked how it stands, and has three seconds to answer. The list is the view of the node that " +
+			"answers; it needs no leader.",
+	}), s.listMembers)
+	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+		OperationID: "show-cluster-health", Method: http.MethodGet, Path: path + "/health", Tags: tags,
+		Summary:     "Say whether the cluster is well, and what to do if it is not",
+		Description: "By what the members answer, as list-members asks them. The status is 200 whatever the answer is; see healthy.",
+	}), s.showClusterHealth)
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "transfer-leadership", Method: http.MethodPost, Path: path + "/transfer", Tags: tags,
+		Summary:     "Let another member lead",
+		Description: "Changes wait for a moment and are not lost. The answer is the members after it.",
+	}), s.transferLeadership)
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "remove-member", Method: http.MethodDelete, Path: path + "/members/{id}", Tags: tags,
+		Summary: "Remove a member for good",
+		Description: "The node counts for nothing any more, and the others talk to it no more. It is refused when those that remain " +
+			"could store nothing. A leader hands over first. A node that was let in and never became a member is forgotten. The answer is the members after it.",
+	}), s.removeMember)
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "rotate-cluster-ca", Method: http.MethodPost, Path: path + "/rotate-ca", Tags: tags,
+		Summary: "Begin to replace the CA of the connections between nodes",
+		Description: "A new root is published; when all members trust it, it signs; when all members have certificates of it, the old one goes. " +
+			"This goes on by itself, and show-cluster-health says how far it is.",
+	}), s.rotateClusterCA)
+	archive := &huma.Schema{Type: huma.TypeString, Format: "binary"}
+	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+		OperationID: "diagnose-cluster", Method: http.MethodGet, Path: path + "/diagnosis", Tags: tags,
+		Summary: "Make a bundle for a support case",
+		Description: "A gzipped tar archive of what every member that answers knows about itself: version, configuration without secrets, " +
+			"readiness, Raft, journal, snapshots, metrics, the newest lines of the log, goroutines. README.txt in it says which members did " +
+			"not answer. It takes half a minute at most and needs no leader. One is made at a time.",
+		Responses: map[string]*huma.Response{"200": {
+			Description: "The bundle.", Content: map[string]*huma.MediaType{diagnosisType: {Schema: archive}},
+		}},
+	}), s.diagnoseCluster)
+	s.registerJoinTokens(api)
+}
+
+const diagnosisType = "application/gzip"
+
+func (s *server) listMembers(ctx context.Context, _ *struct{}) (*membersDocument, error) {
+	return &membersDocument{Body: s.Cluster.Members(ctx)}, nil
+}
+
+func (s *server) showClusterHealth(ctx context.Context, _ *struct{}) (*clusterHealthDocument, error) {
+	return &clusterHealthDocument{Body: s.Cluster.Health(ctx)}, nil
+}
+
+// membershipPatience bounds a change of the members: an election may come in
+// between.
+const membershipPatience = 20 * time.Second
+
+func (s *server) transferLeadership(ctx context.Context, in *transferLeadership) (*membersDocument, error) {
+	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
+	defer cancel()
+	if err := s.Node.Transfer(ctx, in.Body.To); err != nil {
+		return nil, s.membershipProblem("transfer the leadership", "to", err)
+	}
+	return s.listMembers(ctx, nil)
+}
+
+// removeMember changes the configuration first: a record without a member is
+// forgotten when the request is repeated, and a member without a record would be
+// one that nobody knows anything of.
+func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDocument, error) {
+	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
+	defer cancel()
+	err := s.Node.RemoveMember(ctx, in.ID, in.PrevIndex)
+	gone := errors.Is(err, cluster.ErrNoMember)
+	if err != nil && !gone {
+		return nil, s.membershipProblem("remove a member", "id", err)
+	}
+	_, known := s.Node.State().View().ClusterNode(in.ID)
+	if gone && !known {
+		return nil, s.membershipProblem("remove a member", "id", err)
+	}
+	if known {
+		_, err := s.do(ctx, fleet.ForgetNode{Actor: actorOf(ctx), ID: in.ID})
+		if rejected, ok := errors.AsType[*Problem](err); ok && rejected.Code == wire.CodeNotFound {
+			err = nil // another one was quicker
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s.listMembers(ctx, nil)
+}
+
+// membershipProblem is the answer to a change of the members that was not made.
+func (s *server) membershipProblem(doing, field string, err error) *Problem {
+	if errors.Is(err, cluster.ErrNoMember) {
+		p := notFound("no member of the cluster has this id", "list the members to see their ids")
+		p.Field = field
+		return p
+	}
+	return s.fail(doing, err)
+}
+
+func (s *server) rotateClusterCA(ctx context.Context, _ *struct{}) (*clusterHealthDocument, error) {
+	stored, ok := s.Node.State().View().ClusterCA()
+	if !ok {
+		return nil, unavailable("the cluster's own CA is not made yet")
+	}
+	const doing = "begin the rotation of the cluster's CA"
+	key, err := s.Authority.SealKey()
+	if err != nil {
+		return nil, s.fail(doing, err)
+	}
+	change, err := clusterca.Begin(stored, key, actorOf(ctx), s.Now())
+	switch {
+	case errors.Is(err, clusterca.ErrRotation):
+		return nil, newProblem(wire.CodeConflict, "", "a rotation of the cluster's CA is under way",
+			"it goes on by itself; \"certctl cluster health\" says which nodes it waits for")
+	case err != nil:
+		return nil, s.fail(doing, err)
+	}
+	if _, err := s.do(ctx, change); err != nil {
+		return nil, err
+	}
+	return s.showClusterHealth(ctx, nil)
+}
+
+// A diagnosis is written in full before any of it is sent, so that one that breaks
+// off is not taken for a whole one.
+type diagnosis struct {
+	ContentType string `header:"Content-Type"`
+	Disposition string `header:"Content-Disposition"`
+	Body        []byte
+}
+
+func (s *server) diagnoseCluster(ctx context.Context, _ *struct{}) (*diagnosis, error) {
+	if !s.diagnosing.TryLock() {
+		return nil, &Problem{*problem.Later(wire.CodeOverloaded, "another diagnosis is being made", 10*time.Second)}
+	}
+	defer s.diagnosing.Unlock()
+	var out bytes.Buffer
+	if err := s.Cluster.Diagnose(ctx, &out); err != nil {
+		return nil, s.fail("make a diagnosis", err)
+	}
+	name := "certctl-diagnosis-" + s.Now().UTC().Format("20060102T150405Z") + ".tar.gz"
+	return &diagnosis{ContentType: diagnosisType, Disposition: fmt.Sprintf("attachment; filename=%q", name), Body: out.Bytes()}, nil
+}

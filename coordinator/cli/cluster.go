@@ -1,0 +1,285 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/jitter"
+)
+
+const (
+	clusterPath    = "/api/v1/cluster"
+	membersPath    = clusterPath + "/members"
+	healthPath     = clusterPath + "/health"
+	joinTokensPath = clusterPath + "/join-tokens"
+)
+
+func (p *program) clusterCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "cluster", Short: "The coordinator's nodes: members, health, joining, leaving, diagnosis"},
+		p.membersCommand(), p.healthCommand(), p.transferCommand(), p.removeCommand(), p.joinTokenCommand(), p.rotateClusterCACommand(), p.diagnoseCommand())
+}
+
+func (p *program) membersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "members", Aliases: []string{"list", "ls"}, Short: "List the nodes of the cluster and how they stand", Args: sharedcli.NoArgs,
+		Long: `Lists the members of the cluster, as the node that is asked sees them: it asks each of
+the others, which takes some seconds when one does not answer. It works without a
+leader.`,
+		Example: `  certctl cluster members
+  certctl cluster members --output json | jq -r '.items[] | select(.leader).url'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var m resource.Members
+			if err := p.call(cmd, get, membersPath, nil, &m); err != nil {
+				return err
+			}
+			return p.showMembers(cmd, &m)
+		},
+	}
+}
+
+func (p *program) showMembers(cmd *cobra.Command, m *resource.Members) error {
+	return p.show(cmd, m, func(out io.Writer, now time.Time) error {
+		var rows [][]string
+		for i := range m.Items {
+			one := &m.Items[i]
+			row := []string{one.ID, role(one), memberHealth(one), one.Address, one.Version, "", "", "", expiry(one.CertificateNotAfter, now), one.URL}
+			if one.Health != resource.MemberUnreachable {
+				row[5], row[6] = strconv.FormatUint(one.AppliedIndex, 10), strconv.FormatUint(one.AppliedLag, 10)
+				if !one.Leader {
+					row[7] = fmt.Sprintf("%.1f s ago", one.LeaderHeardSeconds)
+				}
+			}
+			rows = append(rows, row)
+		}
+		if err := table(out, []string{"NODE", "ROLE", "HEALTH", "ADDRESS", "VERSION", "APPLIED", "BEHIND", "LEADER HEARD", "CERTIFICATE", "URL"}, rows); err != nil {
+			return err
+		}
+		for i := range m.Items {
+			if one := &m.Items[i]; one.Reason != "" {
+				fmt.Fprintf(out, "\n%s: %s\n", plain(one.ID), plain(one.Reason))
+			}
+		}
+		_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(m.AnsweredBy), m.ConfigurationIndex)
+		return err
+	})
+}
+
+func role(m *resource.Member) string {
+	switch {
+	case m.Leader:
+		return "leader"
+	case m.Voter:
+		return "voter"
+	}
+	return "no vote yet"
+}
+
+// memberHealth says aloud what is not well.
+func memberHealth(m *resource.Member) string {
+	switch m.Health {
+	case resource.MemberHealthy:
+		return "healthy"
+	case resource.MemberBehind:
+		return "BEHIND"
+	case resource.MemberCutOff:
+		return "CUT OFF"
+	case resource.MemberFailing:
+		return "FAILING"
+	case resource.MemberUnreachable:
+		return "UNREACHABLE"
+	}
+	return string(m.Health)
+}
+
+// errUnhealthy is that the cluster has problems, which are told.
+var errUnhealthy = errors.New("the cluster is not well")
+
+func (p *program) healthCommand() *cobra.Command {
+	var watch bool
+	var every time.Duration
+	cmd := &cobra.Command{
+		Use: "health", Short: "Say whether the cluster is well, and what to do if it is not", Args: sharedcli.NoArgs,
+		Long: `Judges the cluster as the node that is asked sees it, and says of each problem what to
+do about it. It works without a leader.
+
+--watch goes on until the cluster is well, and writes a line whenever something has
+changed: wait with it between the nodes of an upgrade.
+
+Exit status: 0 the cluster is well, 1 it is not, 2 the node cannot be reached.`,
+		Example: `  certctl cluster health
+  certctl cluster health --watch
+  certctl cluster health --output json | jq -r '.problems[].mend'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return p.watchHealth(cmd, every)
+			}
+			var h resource.ClusterHealth
+			if err := p.call(cmd, get, healthPath, nil, &h); err != nil {
+				return err
+			}
+			if err := p.showHealth(cmd, &h); err != nil {
+				return err
+			}
+			return unhealthy(&h)
+		},
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on until the cluster is well")
+	cmd.Flags().DurationVar(&every, "every", 5*time.Second, "how often --watch looks")
+	return cmd
+}
+
+func unhealthy(h *resource.ClusterHealth) error {
+	if h.Healthy {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errUnhealthy, counted(len(h.Problems), "problem", "problems"))
+}
+
+func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) error {
+	return p.show(cmd, h, func(out io.Writer, _ time.Time) error {
+		word := "healthy"
+		if !h.Healthy {
+			word = "NOT HEALTHY"
+		}
+		pairs := [][2]string{
+			{"cluster", word}, {"leader", first(h.Leader, "NONE IS KNOWN")}, {"voters", votersText(h)}, {"seen from", h.AnsweredBy},
+		}
+		if r := h.CARotation; r != nil {
+			pairs = append(pairs, [2]string{"CA rotation", rotationText(r)})
+		}
+		if err := facts(out, pairs); err != nil {
+			return err
+		}
+		for _, problem := range h.Problems {
+			word := "warning"
+			if problem.Severity == resource.SeverityCritical {
+				word = "CRITICAL"
+			}
+			if _, err := fmt.Fprintf(out, "\n%s  %s\n  %s\n", word, plain(problem.Text), plain(problem.Mend)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func votersText(h *resource.ClusterHealth) string {
+	text := fmt.Sprintf("%d, of which %s; %s needed", h.Voters, counted(h.VotersWorking, "works", "work"), counted(h.Quorum, "is", "are"))
+	switch {
+	case h.VotersWorking < h.Quorum:
+		return text + ": NOTHING CAN BE STORED"
+	case h.FailureTolerance == 0:
+		return text + ": none more may fail"
+	}
+	return text + fmt.Sprintf(": %d more may fail", h.FailureTolerance)
+}
+
+func rotationText(r *resource.CARotation) string {
+	text := map[string]string{
+		"activate": "the new root is published and signs next", "retire": "the new root signs, and the old one goes next",
+	}[r.NextStep]
+	for i, w := range r.Waiting {
+		joint := "; it waits for "
+		if i > 0 {
+			joint = ", "
+		}
+		text += joint + w.Node + " (" + w.Why + ")"
+	}
+	return text
+}
+
+// watchHealth writes how the cluster is until it is well. A node that is away is
+// waited for.
+func (p *program) watchHealth(cmd *cobra.Command, every time.Duration) error {
+	if every < time.Second {
+		return fmt.Errorf("flag --every %s: expected 1s or more", every)
+	}
+	c, err := p.target.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, stop := context.WithCancelCause(cmd.Context())
+	defer stop(nil)
+	var last []resource.ClusterProblem
+	away, seen := false, false
+	done := errors.New("watched to the end")
+	look := func(ctx context.Context) {
+		var h resource.ClusterHealth
+		err := c.Do(ctx, get, healthPath, nil, nil, &h)
+		if errors.Is(err, client.ErrUnreachable) {
+			if !away {
+				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s; waiting for it\n", plain(err.Error()))
+			}
+			away = true
+			return
+		}
+		if err != nil {
+			stop(err)
+			return
+		}
+		away = false
+		if !seen || !reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
+			seen, last = true, h.Problems
+			err = p.show(cmd, h, func(out io.Writer, now time.Time) error {
+				text := "the cluster is well"
+				for i, problem := range h.Problems {
+					if i == 0 {
+						text = plain(problem.Text)
+						continue
+					}
+					text += "; " + plain(problem.Text)
+				}
+				_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), text)
+				return err
+			})
+		}
+		switch {
+		case err != nil:
+			stop(err)
+		case h.Healthy:
+			stop(done)
+		}
+	}
+	now := make(chan struct{}, 1)
+	now <- struct{}{}
+	jitter.Loop(ctx, every, jitter.DefaultSchedulerJitter, now, look)
+	if err := context.Cause(ctx); !errors.Is(err, done) {
+		return err
+	}
+	return nil
+}
+
+// kinds are the problems without their figures, which change all the time.
+func kinds(problems []resource.ClusterProblem) []string {
+	list := []string{}
+	for _, problem := range problems {
+		list = append(list, problem.Code+" "+problem.Node)
+	}
+	return list
+}
+
+// completeNodes offers the members' ids to the shell, and of which address they are.
+func (p *program) completeNodes() cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		describe := func(m resource.Member) string { return plain(m.ID) + "\t" + plain(m.Address) }
+		return offer(p, describe, func(ctx context.Context, c *client.Client) ([]resource.Member, error) {
+			var m resource.Members
+			err := c.Do(ctx, get, membersPath, nil, nil, &m)
+			return m.Items, err
+		})
+	}
+}

@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
+)
+
+func (p *program) transferCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "transfer [NODE]", Short: "Let another node lead", Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeNodes(),
+		Long: `Hands the leadership to a node, or to one that is up to date. Changes wait for a
+moment and are not lost. Do it before the leader's host is taken down; a coordinator
+that is stopped does it by itself.`,
+		Example: `  certctl cluster transfer
+  certctl cluster transfer node-k3v9q2m1xa`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var m resource.Members
+			if err := p.call(cmd, post, clusterPath+"/transfer", resource.TransferLeadership{To: first(args...)}, &m); err != nil {
+				return err
+			}
+			return p.show(cmd, m, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintf(out, "%s leads\n", plain(first(m.Leader, "no node that is known yet")))
+				return err
+			})
+		},
+	}
+}
+
+func (p *program) removeCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "remove NODE", Short: "Remove a node from the cluster for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeNodes(),
+		Long: `Takes a node out of the cluster: it counts for nothing any more, and the others talk to
+it no more. Stop it too, and clear its data directory, which holds the seal key. To
+have it back, let it join anew with an empty data directory.
+
+It is refused when those that remain could store nothing, and when the members have
+changed since they were shown.`,
+		Example: `  certctl cluster remove node-k3v9q2m1xa
+  certctl cluster remove node-k3v9q2m1xa --yes`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var m resource.Members
+			if err := p.call(cmd, get, membersPath, nil, &m); err != nil {
+				return err
+			}
+			if !yes {
+				fmt.Fprintln(cmd.ErrOrStderr(), removalText(&m, args[0]))
+				if err := confirm(cmd, yes); err != nil {
+					return err
+				}
+			}
+			prev := query("prev_index", strconv.FormatUint(m.ConfigurationIndex, 10))
+			if err := p.ask(cmd, http.MethodDelete, membersPath+client.Path(args[0]), prev, nil, &m); err != nil {
+				return err
+			}
+			return p.showMembers(cmd, &m)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}
+
+// removalText says what a removal comes to.
+func removalText(m *resource.Members, id string) string {
+	i := slices.IndexFunc(m.Items, func(one resource.Member) bool { return one.ID == id })
+	if i < 0 {
+		return fmt.Sprintf("%s is no member of the cluster; if it was let in once, it is forgotten.", plain(id))
+	}
+	voters := 0
+	for _, one := range m.Items {
+		if one.Voter && one.ID != id {
+			voters++
+		}
+	}
+	one := &m.Items[i]
+	return fmt.Sprintf("%s (%s, %s, %s) is removed from the cluster for good. %s left, of which %d may fail.",
+		plain(one.ID), plain(one.Address), role(one), memberHealth(one), counted(voters, "voter is", "voters are"), max(0, voters-1)/2)
+}
+
+func (p *program) joinTokenCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "join-token", Aliases: []string{"join-tokens"}, Short: "Tokens by which new nodes join: create, list, revoke"},
+		p.createJoinTokenCommand(), p.listJoinTokensCommand(), p.revokeJoinTokenCommand())
+}
+
+func (p *program) createJoinTokenCommand() *cobra.Command {
+	var ttl, description string
+	cmd := &cobra.Command{
+		Use: "create", Short: "Make a token by which one node joins", Args: sharedcli.NoArgs,
+		Long: `Makes a token by which one new node joins the cluster, once. Whoever has the token gets
+the seal key and all that the cluster has: hand it over as you would the seal key, and
+let it not be good for long. The token is shown once.`,
+		Example: `  certctl cluster join-token create --description c2.example.com
+  certctl cluster join-token create --ttl 15m --output json | jq -r .token`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			seconds, err := lifetime(ttl, resource.MaxJoinTokenTTL)
+			if err != nil {
+				return err
+			}
+			var made resource.CreatedJoinToken
+			if err := p.call(cmd, post, joinTokensPath, resource.CreateJoinToken{Description: description, TTLSeconds: seconds}, &made); err != nil {
+				return err
+			}
+			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
+				if err := facts(out, [][2]string{
+					{"token", made.ID}, {"good until", moment(made.ExpiresAt, now)}, {"good for", "1 node"}, {"asks", strings.Join(made.URLs, ", ")},
+				}); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(out, "\nOn the new node, with an empty data directory:\n\n  sudo CERTCTL_CLUSTER_JOIN_TOKEN=%s certctl-coordinator run\n\n"+
+					"or put it into cluster.join_token and start the service. The token is shown this once.\n", made.Token)
+				if err == nil && made.Warning != "" {
+					_, err = fmt.Fprintf(out, "\nWarning: %s\n", plain(made.Warning))
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&ttl, "ttl", "1h", "how long it is good, such as 15m, 12h, 7d")
+	cmd.Flags().StringVar(&description, "description", "", "which node it is for")
+	return cmd
+}
+
+func (p *program) listJoinTokensCommand() *cobra.Command {
+	var page listFlags
+	var state string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List join tokens, without their secrets", Args: sharedcli.NoArgs,
+		Example: `  certctl cluster join-token list --state usable`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tokens, err := list[resource.JoinToken](p, cmd, &page, joinTokensPath, query("state", state))
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for _, t := range tokens.Items {
+					rows = append(rows, []string{t.ID, string(t.State), distance(t.ExpiresAt, now), t.UsedBy, distance(t.CreatedAt, now), t.CreatedBy, t.Description})
+				}
+				return table(out, []string{"ID", "STATE", "EXPIRES", "USED BY", "CREATED", "BY", "DESCRIPTION"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	choice(cmd, &state, "state", "only tokens in this state", "usable", "used", "expired", "revoked")
+	return cmd
+}
+
+func (p *program) revokeJoinTokenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End a join token", Args: cobra.ExactArgs(1),
+		Long:              "Ends a token. A node that joined with it stays; \"certctl cluster remove\" takes it out.",
+		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66`,
+		ValidArgsFunction: completeIDs(p, joinTokensPath, func(t resource.JoinToken) string { return t.ID }),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var t resource.JoinToken
+			if err := p.call(cmd, http.MethodDelete, joinTokensPath+client.Path(args[0]), nil, &t); err != nil {
+				return err
+			}
+			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
+				_, err := fmt.Fprintf(out, "join token %s is %s\n", t.ID, t.State)
+				return err
+			})
+		},
+	}
+}
+
+func (p *program) rotateClusterCACommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "rotate-ca", Short: "Replace the CA of the connections between nodes", Args: sharedcli.NoArgs,
+		Long: `Begins to replace the root that the nodes' certificates for each other come from. The
+new root signs when all members trust it, and the old one goes when all members have
+new certificates: that goes on by itself, without a restart, and "certctl cluster
+health" says how far it is. A member that is away holds it up until it is back or
+removed. The built-in CA that hosts get certificates from is another one: "certctl ca
+rotate".`,
+		Example: `  certctl cluster rotate-ca --yes`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !yes {
+				fmt.Fprintln(cmd.ErrOrStderr(), "The CA of the connections between the cluster's nodes is replaced.")
+				if err := confirm(cmd, yes); err != nil {
+					return err
+				}
+			}
+			var h resource.ClusterHealth
+			if err := p.call(cmd, post, clusterPath+"/rotate-ca", nil, &h); err != nil {
+				return err
+			}
+			return p.showHealth(cmd, &h)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}

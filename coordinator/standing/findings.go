@@ -1,0 +1,136 @@
+package standing
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+)
+
+// findings collects problems. Each says what is wrong and what to do about it.
+type findings struct {
+	self string
+	list []resource.ClusterProblem
+}
+
+func (f *findings) add(code string, severity resource.Severity, node, text, mend string) {
+	f.list = append(f.list, resource.ClusterProblem{Code: code, Severity: severity, Node: node, Text: text, Mend: mend})
+}
+
+func (f *findings) cluster(h *resource.ClusterHealth) {
+	const critical, warning = resource.SeverityCritical, resource.SeverityWarning
+	switch {
+	case h.Voters == 0:
+		f.add(CodeNoQuorum, critical, "", "this node knows no member that votes", "wait until it has joined; if it stays so, let it join again")
+		return
+	case h.VotersWorking < h.Quorum:
+		f.add(CodeNoQuorum, critical, "",
+			fmt.Sprintf("%d of %d voters work, as seen from %s, and %d are needed: nothing can be stored", h.VotersWorking, h.Voters, f.self, h.Quorum),
+			"bring the nodes back that are missing; only if they are lost for good, recover with \"certctl-coordinator recover\" as the runbook says")
+	case h.Leader == "":
+		f.add(CodeNoLeader, critical, "", "no leader is known: nothing can be stored until one is elected",
+			"an election takes some seconds; if it stays so, look for nodes that do not reach each other")
+	case h.Voters > 1 && h.FailureTolerance == 0 && h.VotersWorking < h.Voters:
+		f.add(CodeNoMargin, critical, "",
+			fmt.Sprintf("%d of %d voters work, and %d are needed: if one more fails, nothing can be stored", h.VotersWorking, h.Voters, h.Quorum),
+			"bring the missing node back, or remove it (\"certctl cluster remove\") and let a new one join")
+	}
+	if h.Voters%2 == 0 {
+		f.add(CodeEvenVoters, warning, "",
+			fmt.Sprintf("%d voters bear the failure of as many as %d would, and there is one more that can fail", h.Voters, h.Voters-1),
+			"let one more node join, or remove one")
+	}
+}
+
+func (f *findings) member(m *resource.Member) {
+	severity := resource.SeverityWarning
+	switch m.Health {
+	case resource.MemberUnreachable:
+		f.add(CodeUnreachable, severity, m.ID, fmt.Sprintf("%s does not answer %s at %s: %s", m.ID, f.self, m.Address, m.Reason),
+			"see whether it runs, and whether its port for the cluster can be reached; if it is lost for good, remove it (\"certctl cluster remove "+m.ID+"\")")
+	case resource.MemberCutOff:
+		f.add(CodeCutOff, severity, m.ID, fmt.Sprintf("%s answers, but %s", m.ID, m.Reason),
+			"see whether it and the leader reach each other, in both directions, and compare their clocks and certificates")
+	case resource.MemberFailing:
+		f.add(CodeFailing, resource.SeverityCritical, m.ID, fmt.Sprintf("%s does not work: %s", m.ID, m.Reason),
+			"its log says more; mend the cause and start it again")
+	case resource.MemberBehind:
+		f.add(CodeBehind, severity, m.ID, fmt.Sprintf("%s is behind: %s", m.ID, m.Reason),
+			"it catches up by itself; if it does not, its disk or its connection is too slow")
+	case resource.MemberHealthy:
+		if !m.Voter {
+			f.add(CodeNoVote, severity, m.ID, fmt.Sprintf("%s has no vote yet", m.ID),
+				"wait: a node that has kept up for a while gets one by itself")
+		}
+	}
+}
+
+// node looks at what a member reports about itself.
+func (f *findings) node(a *Answer, p *picture) {
+	r, id := a.Report, a.Member.ID
+	const critical, warning = resource.SeverityCritical, resource.SeverityWarning
+	if off := a.Ahead.Abs() - a.Uncertain; off > maxClock {
+		direction := "behind"
+		if a.Ahead > 0 {
+			direction = "ahead"
+		}
+		f.add(CodeClock, warning, id, fmt.Sprintf("the clock of %s is %s %s of that of %s", id, a.Ahead.Abs().Round(100*time.Millisecond), direction, f.self),
+			"let both hosts follow the same time servers")
+	}
+	if end := r.CertificateNotAfter; !end.IsZero() && end.Sub(r.Time) < minLifetime {
+		severity, words := warning, "expires at "+end.UTC().Format(time.RFC3339)
+		if !r.Time.Before(end) {
+			severity, words = critical, "expired at "+end.UTC().Format(time.RFC3339)
+		}
+		f.add(CodeCertificate, severity, id, fmt.Sprintf("the certificate of %s for the other nodes %s, and it was not renewed", id, words),
+			"its log says why; see that it has the seal key, then restart it")
+	}
+	if d := r.Disk; d.Error == "" && d.TotalBytes > 0 && d.FreeBytes < minDisk && d.FreeBytes < d.TotalBytes/minDiskShare {
+		f.add(CodeDisk, warning, id, fmt.Sprintf("%s has %d MiB left where its data directory is", id, d.FreeBytes>>20),
+			"make room: a node that cannot write stops taking part")
+	}
+	if r.Journal.NearlyFull {
+		f.add(CodeJournal, warning, id, "the journal of "+id+" is nearly full: the oldest routine facts go",
+			"give it more room (journal.max_bytes), or keep facts for a shorter time (journal.retention)")
+	}
+	if r.BackupError != "" {
+		f.add(CodeBackup, warning, id, fmt.Sprintf("%s could not write its last local snapshot: %s", id, r.BackupError),
+			"mend the cause; \"certctl snapshot save\" takes one meanwhile")
+	}
+	if r.Raft.ConfigurationIndex > p.index {
+		f.add(CodeConfiguration, warning, id, fmt.Sprintf("%s knows newer members (%d) than %s, which answers (%d)", id, r.Raft.ConfigurationIndex, f.self, p.index),
+			"ask "+id+" instead, and see why "+f.self+" is behind")
+	}
+}
+
+// versions warns of an upgrade that is not complete.
+func (f *findings) versions(members []resource.Member) {
+	var versions []string
+	for _, m := range members {
+		if m.Version != "" && !slices.Contains(versions, m.Version) {
+			versions = append(versions, m.Version)
+		}
+	}
+	if len(versions) > 1 {
+		slices.Sort(versions)
+		f.add(CodeVersions, resource.SeverityWarning, "", "the nodes run different versions: "+list(versions),
+			"finish the upgrade: until then nothing can be changed that one of them does not understand")
+	}
+}
+
+// strangers are nodes that were let in and are no members.
+func (f *findings) strangers(p *picture) {
+	for _, id := range slices.Sorted(maps.Keys(p.nodes)) {
+		node := p.nodes[id]
+		member := slices.ContainsFunc(p.answers, func(a Answer) bool { return a.Member.ID == id })
+		if !member && p.now.Sub(node.UpdatedAt) > strangerPatience {
+			f.add(CodeStranger, resource.SeverityWarning, id, fmt.Sprintf("%s was let in and is no member", id),
+				"start it, so that it goes on joining; if it is gone, forget it (\"certctl cluster remove "+id+"\")")
+		}
+	}
+}
+
+// strangerPatience is how long a node may take from being let in to being a member.
+const strangerPatience = 5 * time.Minute
