@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/certctl/certctl/coordinator/clusterca"
 )
 
 // A conn is a connection to or from a member. It is a net.Conn that says nothing
@@ -16,6 +18,7 @@ type conn struct {
 	key      connKey
 	chain    []*x509.Certificate // of the peer
 	own      *x509.Certificate   // what this node showed
+	roots    *clusterca.Roots    // by which the peer was let in
 	since    time.Time
 	layer    *streamLayer // of a stream of Raft
 
@@ -91,14 +94,19 @@ func (n *Network) forget(c *conn) {
 // CloseExcept ends at once every connection, in either direction, whose peer is
 // not a member by the function given.
 func (n *Network) CloseExcept(member func(id string) bool) {
-	n.closeWhere(func(c *conn) bool { return !member(c.key.Peer) })
+	for peer, count := range n.closeWhere(func(c *conn) bool { return !member(c.key.Peer) }) {
+		if !n.isEnded() {
+			n.log.Info("the connections of a node were ended", "peer", peer, "connections", count)
+		}
+	}
 	n.dropPools(member)
 }
 
 // CloseAll ends every connection at once.
 func (n *Network) CloseAll() { n.CloseExcept(func(string) bool { return false }) }
 
-func (n *Network) closeWhere(condition func(*conn) bool) {
+// closeWhere ends connections, and counts them by peer.
+func (n *Network) closeWhere(condition func(*conn) bool) map[string]int {
 	n.mu.Lock()
 	var list []*conn
 	for c := range n.conns {
@@ -106,21 +114,22 @@ func (n *Network) closeWhere(condition func(*conn) bool) {
 	}
 	told := n.onClosed
 	n.mu.Unlock()
-	ownStreams := false
+	ended, ownStreams := map[string]int{}, false
 	for _, c := range list {
 		if !condition(c) {
 			continue
 		}
+		ended[c.key.Peer]++
 		ownStreams = ownStreams || c.key.Protocol == raftProtocol && !c.key.Incoming
 		n.counted.closed.Add(1)
 		c.cut()
 	}
-	if !ownStreams {
-		return
+	if ownStreams {
+		for _, fn := range told {
+			fn()
+		}
 	}
-	for _, fn := range told {
-		fn()
-	}
+	return ended
 }
 
 // sweep ends the connections that could not be opened again: those whose
@@ -128,8 +137,12 @@ func (n *Network) closeWhere(condition func(*conn) bool) {
 // the roots and not by the clock, which may be wrong today and right tomorrow; the
 // age of a connection, which no clock that is set can change, bounds it instead.
 func (n *Network) sweep() {
+	n.closeWhere(func(c *conn) bool { return n.outdated(c) || time.Since(c.since) > n.config.MaxAge })
+}
+
+// outdated reports whether a connection is by a root that has gone since. It is
+// asked of a new connection too, once the sweep can find it.
+func (n *Network) outdated(c *conn) bool {
 	roots := n.identity.current.Load().roots
-	n.closeWhere(func(c *conn) bool {
-		return roots.SignerOf(c.chain[0]) == "" || roots.SignerOf(c.own) == "" || time.Since(c.since) > n.config.MaxAge
-	})
+	return roots != c.roots && (roots.SignerOf(c.chain[0]) == "" || roots.SignerOf(c.own) == "")
 }

@@ -95,7 +95,7 @@ func (n *Network) identify(raw net.Conn) (*conn, error) {
 		return nil, err
 	}
 	own := n.identity.present()
-	c := &conn{raw: raw, network: n, own: own.leaf, since: time.Now()}
+	c := &conn{raw: raw, network: n, own: own.leaf, roots: own.roots, since: time.Now()}
 	var asked []string
 	secured := tls.Server(raw, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -139,6 +139,9 @@ var errNoProtocol = errors.New("no protocol was asked for that is spoken here")
 // over finds it there.
 func (n *Network) admit(c *conn) {
 	v := n.register(c)
+	if v == verdictAccepted && n.outdated(c) {
+		v = verdictNotReady
+	}
 	if v == verdictAccepted && !n.member(n.life, c.key.Peer) {
 		v = verdictNotMember
 	}
@@ -255,7 +258,7 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, n.explain(err)
+		return nil, n.explain(fmt.Errorf("it ended the connection before it let this node in: %w", err))
 	}
 	if v := verdict(answer[0]); v != verdictAccepted {
 		return nil, &RefusedError{Node: id, code: v}
@@ -264,16 +267,22 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 		return nil, err
 	}
 	c := &conn{
-		Conn: secured, raw: raw, network: n, own: own.leaf, chain: state.PeerCertificates, since: time.Now(),
+		Conn: secured, raw: raw, network: n, own: own.leaf, roots: own.roots, chain: state.PeerCertificates, since: time.Now(),
 		key: connKey{Peer: id, Protocol: protocol},
 	}
 	if n.register(c) != verdictAccepted {
 		return nil, net.ErrClosed
 	}
-	// Who was removed meanwhile is not found by CloseExcept before it is registered.
-	if !n.known(id) {
+	// What has happened meanwhile did not find it before it was registered.
+	switch {
+	case !n.known(id):
+		err = ErrNotMember
+	case n.outdated(c):
+		err = fmt.Errorf("the root was rotated meanwhile: %w", ErrUnavailable)
+	}
+	if err != nil {
 		c.Close()
-		return nil, ErrNotMember
+		return nil, err
 	}
 	return c, nil
 }

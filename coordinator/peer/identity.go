@@ -192,11 +192,11 @@ func (i *Identity) open() error {
 	} else if err != nil {
 		return err
 	}
-	made := false
-	if i.key, made, err = i.folder.ensureKey(); err != nil {
+	key, made, err := i.folder.ensureKey()
+	if err != nil {
 		return err
 	}
-	if made {
+	if i.key = key; made {
 		i.config.Log.Warn("the node's key was missing, and another one was made", "file", i.folder.path(keyFile))
 	}
 	leaf, err := i.folder.certificate()

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -28,7 +27,6 @@ type town struct {
 	t      testing.TB
 	seal   ca.SealKey
 	stored *fleet.ClusterCA
-	tune   func(*NetworkConfig)
 
 	mu      sync.Mutex
 	members map[string]string // address by id
@@ -100,7 +98,7 @@ func (r *resident) Refresh(ctx context.Context) error {
 }
 
 func (w *town) config(id string) Config {
-	return Config{Dir: w.t.TempDir(), NodeID: id, SealKey: w.seal, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return Config{Dir: w.t.TempDir(), NodeID: id, SealKey: w.seal, Log: slog.New(slog.DiscardHandler)}
 }
 
 // settle makes a node, a member or not, that does not run yet.

@@ -214,9 +214,6 @@ func (n *Network) Run(ctx context.Context) error {
 	n.tasks.Wait()
 	n.users.Wait()
 	n.server.conns.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
 	return err
 }
 
@@ -234,6 +231,12 @@ func (n *Network) close() {
 	n.CloseAll()
 	n.server.close()
 	n.dropPools(func(string) bool { return false })
+}
+
+func (n *Network) isEnded() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ended
 }
 
 // start runs a part on a goroutine that Run waits for; false if it is too late.
@@ -263,16 +266,14 @@ func (n *Network) accept() error {
 			if !n.start(func() { n.greet(pending) }) {
 				raw.Close()
 			}
-		case n.life.Err() != nil:
+		case n.isEnded():
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("the peer port %s was closed: %w", n.config.Listener.Addr(), err)
 		default:
 			failures++
 			n.refused.note(reasonPort, "", "", "let the process have more open files, or find out who opens so many connections", err)
-			if backoff.Wait(n.life, acceptPolicy.Delay(failures, nil)) != nil {
-				return nil
-			}
+			_ = backoff.Wait(n.life, acceptPolicy.Delay(failures, nil)) // the port is closed then, too
 		}
 	}
 }

@@ -89,3 +89,37 @@ func TestCallsGoOnThroughRenewalsAndARotation(t *testing.T) {
 	counts.Report(t, "peer-calls-through-rotation", int(made.Load()), "calls between nodes through two rotations of the root")
 	t.Logf("%d calls, %d failed, %d connections ended, %d rotations", made.Load(), failed.Load(), closed, rotations)
 }
+
+// meddling does something when it is asked about a member for the second time:
+// when a connection is made already, and not given to anybody yet.
+type meddling struct {
+	*resident
+	asked  int
+	meddle func()
+}
+
+func (m *meddling) Member(id string) bool {
+	if m.asked++; m.asked == 2 {
+		m.meddle()
+	}
+	return m.resident.Member(id)
+}
+
+// A connection that is being made while its root goes, or its peer, does not slip
+// through.
+func TestAConnectionThatIsBeingMadeIsNotForgotten(t *testing.T) {
+	w := newTown(t)
+	a, b := w.member("a"), w.member("b")
+	a.SetMembers(&meddling{resident: a, meddle: func() {
+		w.rotate([]*Identity{a.identity, b.identity}, func() {})
+	}})
+	_, err := a.ask(b)
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorIs(t, err, ErrNotSent)
+	a.SetMembers(&meddling{resident: a, meddle: func() { w.leave("b") }})
+	_, err = a.ask(b)
+	require.ErrorIs(t, err, ErrNotMember)
+	w.join(b)
+	_, err = a.ask(b)
+	require.NoError(t, err)
+}
