@@ -244,7 +244,17 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
 	}
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
+	if transport, ok := n.transport.(*Transport); ok && n.decidesAlone() {
+		transport.urge(c.NodeID, c.address())
+	}
 	return n, nil
+}
+
+// decidesAlone reports whether this node has the only vote.
+func (n *Node) decidesAlone() bool {
+	_, servers := n.configuration()
+	voters := votersOf(servers)
+	return len(voters) == 1 && string(voters[0].ID) == n.config.NodeID
 }
 
 // recallMembers reads who belonged to the cluster when this node stopped.

@@ -57,7 +57,7 @@ set ca.seal_key, or CERTCTL_CA_SEAL_KEY_FILE, to it.`,
   CERTCTL_CA_SEAL_KEY_FILE=/root/old-seal.key certctl-coordinator init`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conf, err := c.load()
+			conf, err := c.loadQuietly()
 			if err != nil {
 				return err
 			}
@@ -74,6 +74,19 @@ set ca.seal_key, or CERTCTL_CA_SEAL_KEY_FILE, to it.`,
 	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
+
+// loadQuietly is load for a verb that ends with a page for people: of the log they
+// get to see what may need them, unless they set the level themselves.
+func (c *coordinatorCommand) loadQuietly() (daemon.Config, error) {
+	conf, err := c.load()
+	if err == nil && conf.Settings.Log.Level == defaultLogLevel {
+		conf.Log, _, err = cli.Logger(os.Stderr, "warn", conf.Settings.Log.Format)
+	}
+	return conf, err
+}
+
+// defaultLogLevel is that of the setting log.level.
+const defaultLogLevel = "info"
 
 // found runs the node until it answers for the first time.
 func found(ctx context.Context, conf daemon.Config) (*setUp, error) {
@@ -127,7 +140,7 @@ nothing, and says so.`,
   CERTCTL_CLUSTER_JOIN_TOKEN_FILE=/run/secrets/join certctl-coordinator run`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conf, err := c.load()
+			conf, err := c.loadQuietly()
 			if err != nil {
 				return err
 			}
