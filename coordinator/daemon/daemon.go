@@ -360,6 +360,12 @@ func (d *Daemon) Close() {
 			d.log.Error("the cluster's state did not close", "err", err)
 		}
 	}
+	if d.transport != nil {
+		// Or it would complain of the streams that end below it.
+		if err := d.transport.Close(); err != nil {
+			d.log.Error("the transport did not close", "err", err)
+		}
+	}
 	if d.network != nil {
 		d.network.Close()
 	}

@@ -146,7 +146,9 @@ func (d *directory) ensureIdentity() error {
 		return err
 	}
 	if exists {
-		d.identity, err = peer.Open(d.identityConfig())
+		if d.identity, err = peer.Open(d.identityConfig()); errors.Is(err, ca.ErrWrongSealKey) {
+			return fmt.Errorf("%s: %w", d.sealKeySource(), err)
+		}
 		return err
 	}
 	authority, err := clusterca.Create(d.sealKey, time.Now())
@@ -155,6 +157,14 @@ func (d *directory) ensureIdentity() error {
 	}
 	d.identity, err = peer.Create(d.identityConfig(), &fleet.ClusterCA{Authorities: []fleet.ClusterAuthority{authority}})
 	return err
+}
+
+// sealKeySource says where the seal key comes from.
+func (d *directory) sealKeySource() string {
+	if d.settings.CA.SealKey.IsSet() {
+		return "ca.seal_key"
+	}
+	return filepath.Join(d.settings.DataDir, sealKeyFile)
 }
 
 // join asks the cluster that the token means to let this node in, and keeps what

@@ -181,7 +181,7 @@ func TestBadStarts(t *testing.T) {
 		{name: "overwritten Raft log", words: []string{"raft/log.db", "damaged"}, spoil: spoilFile(in("raft", "log.db"), overwriteHead)},
 		{name: "truncated Raft log", words: []string{"raft/log.db", "damaged"}, spoil: spoilFile(in("raft", "log.db"), truncate)},
 		{name: "no Raft log", words: []string{"raft/log.db", "missing", "restore the whole directory from a backup"}, spoil: moveAway("raft/log.db")},
-		{name: "no Raft state", words: []string{"raft missing", "there are journal.db, node-id, seal.key, root.pem, admin.token", "move the directory away"}, spoil: moveAway("raft")},
+		{name: "no Raft state", words: []string{"raft missing", "there are journal.db, node-id, seal.key, cluster, root.pem, admin.token", "move the directory away"}, spoil: moveAway("raft")},
 		{name: "no Raft state and no journal", words: []string{"raft, journal.db missing", "restore the whole directory from a backup"}, spoil: moveAway("raft", "journal.db")},
 		{name: "no journal", words: []string{"journal.db missing", "restore the whole directory from a backup"}, spoil: moveAway("journal.db")},
 		{name: "no node id", words: []string{"node-id missing"}, spoil: moveAway("node-id")},
