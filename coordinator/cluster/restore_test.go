@@ -26,6 +26,25 @@ func saved(t *testing.T, n *Node) Restoration {
 	return r
 }
 
+// announce lets the nodes say what they understand: no entry of a later level is
+// made before they have.
+func announce(t *testing.T, list []*survivor) {
+	t.Helper()
+	var commands []fleet.Command
+	for _, s := range list {
+		command, err := fleet.NewCommand(time.Now(), fleet.AnnounceNode{Node: fleet.ClusterNode{
+			ID: s.config.NodeID, Address: string(s.transport.LocalAddr()), Level: fleet.Level,
+		}})
+		require.NoError(t, err)
+		commands = append(commands, command)
+	}
+	entry, err := fleet.EncodeEntry(commands)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return leaderOf(t, list...).node.raft.Apply(entry, recoverPatience).Error() == nil
+	}, recoverPatience, time.Millisecond)
+}
+
 // TestARestoreOfALiveCluster: the leader is lost after the restore, and all know
 // the restored state, at an index that has only grown; the journal has no gap.
 func TestARestoreOfALiveCluster(t *testing.T) {
@@ -34,17 +53,20 @@ func TestARestoreOfALiveCluster(t *testing.T) {
 	for _, s := range list {
 		s.start()
 	}
+	announce(t, list)
 	tokens(t, list, "one")
 	r := saved(t, leaderOf(t, list...).node)
 	tokens(t, list, "two")
 	var done int
 	r.Progress = func(n, of int) { done = n; assert.Equal(t, len(r.Pieces), of) }
 	var before uint64
+	var err error
 	require.Eventually(t, func() bool {
 		leader := leaderOf(t, list...).node
 		before = leader.AppliedIndex()
-		return leader.Restore(t.Context(), r) == nil
-	}, recoverPatience, time.Millisecond)
+		err = leader.Restore(t.Context(), r)
+		return err == nil
+	}, recoverPatience, time.Millisecond, "%v", err)
 	assert.Equal(t, len(r.Pieces), done)
 	leader := leaderOf(t, list...)
 	index := leader.node.AppliedIndex()
