@@ -60,8 +60,18 @@ func (d *disk) StoreLogs(entries []*raft.Log) error {
 	return d.hook.Around(stepStoreLogs, d.path, func() error { return d.files.StoreLogs(entries) })
 }
 
-// GetLog implements raft.LogStore.
+// GetLog implements raft.LogStore. While the node runs, an entry that is damaged
+// counts as gone: Raft gives a follower that needs it a snapshot instead.
 func (d *disk) GetLog(index uint64, entry *raft.Log) error {
+	err := d.get(index, entry)
+	if d.ended != nil && errors.Is(err, ErrLogDamaged) {
+		d.log.Error("an entry of the Raft log is damaged; who needs it gets a snapshot instead", "path", d.path, "index", index, "err", err)
+		return raft.ErrLogNotFound
+	}
+	return err
+}
+
+func (d *disk) get(index uint64, entry *raft.Log) error {
 	err := boltfile.Guard(func() error { return d.files.GetLog(index, entry) })
 	switch {
 	case errors.Is(err, raft.ErrLogNotFound):

@@ -141,6 +141,13 @@ func TestASnapshotThatIsCutShort(t *testing.T) {
 		n := clustertest.Restart(t, dir)
 		assert.Len(t, n.State().View().EnrollmentTokens(), 2)
 	})
+	t.Run("and so is the one before", func(t *testing.T) {
+		dir := copyDir(t, n.Dir)
+		for _, file := range snapshotsOf(dir) {
+			cut(t, file)
+		}
+		require.ErrorIs(t, openAgain(t, dir, nil), fleet.ErrSnapshotDamaged)
+	})
 	t.Run("the log does not", func(t *testing.T) {
 		dir := copyDir(t, n.Dir)
 		cut(t, snapshotsOf(dir)[1])

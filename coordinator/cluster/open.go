@@ -236,7 +236,7 @@ func Open(c Config) (_ *Node, err error) {
 		n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshotStore{snapshots}, n.transport)
 		return err
 	})
-	if errors.Is(err, boltfile.ErrDamaged) {
+	if err != nil && (errors.Is(err, boltfile.ErrDamaged) || newestDamaged(snapshots)) {
 		err = fmt.Errorf("%s: %w: %w", c.raftDir(), fleet.ErrSnapshotDamaged, err)
 	}
 	if err != nil {
@@ -273,6 +273,21 @@ func (n *Node) recallMembers(logs raft.LogStore) error {
 	}
 	n.members.joining, err = readJoining(n.config.joiningFile())
 	return err
+}
+
+// newestDamaged reports whether the newest snapshot cannot be read, or is not
+// what was written: the store compares it with a checksum.
+func newestDamaged(snapshots raft.SnapshotStore) bool {
+	list, err := snapshots.List()
+	if err != nil || len(list) == 0 {
+		return false
+	}
+	_, content, err := snapshots.Open(list[0].ID)
+	if err != nil {
+		return true
+	}
+	_ = content.Close() // it was only read
+	return false
 }
 
 // checkJournal refuses a journal that is newer than the log: it would take the
