@@ -86,7 +86,7 @@ func newBench(t testing.TB, seed uint64) *bench {
 func (m *member) config(journal cluster.Journal, transport raft.Transport) cluster.Config {
 	return cluster.Config{
 		Dir: m.dir, NodeID: m.id, Journal: journal, Log: slog.New(&watcher{leads: m.bench.leads, node: m.id}),
-		Transport: transport, ElectionTimeout: electionTimeout, Hook: m.disk.hook,
+		Transport: transport, Peers: &calls{bench: m.bench, from: m.id}, ElectionTimeout: electionTimeout, Hook: m.disk.hook,
 		// The log is cut often, so that a node that was away needs a snapshot.
 		SnapshotEntries: 200, SnapshotInterval: 300 * time.Millisecond, TrailingEntries: 300,
 	}
@@ -222,6 +222,32 @@ func (b *bench) caughtUp() {
 		require.NoError(b.t, node.WaitIndex(ctx, index), m.id)
 		b.eventually(ctx, m.id+" is ready", func() bool { return node.Ready().Ready() })
 	}
+}
+
+// calls are those of one node to the others, over the same links as Raft's.
+type calls struct {
+	bench *bench
+	from  string
+}
+
+// Call implements cluster.Caller.
+func (c *calls) Call(ctx context.Context, id, _, method string, request []byte) ([]byte, error) {
+	network := c.bench.network
+	if !network.plugged(id) || !network.plugged(c.from) || !network.link(c.from, id).pass(ctx, network.draw) {
+		return nil, fmt.Errorf("call %s: it is not reached", id)
+	}
+	for _, m := range c.bench.members {
+		node := m.node.Load()
+		if m.id != id || node == nil {
+			continue
+		}
+		answer, err := node.HandleCall(ctx, c.from, method, request)
+		if err != nil || !network.link(id, c.from).pass(ctx, network.draw) || !network.plugged(id) || !network.plugged(c.from) {
+			return nil, errors.Join(err, fmt.Errorf("call %s: no answer", id))
+		}
+		return answer, nil
+	}
+	return nil, fmt.Errorf("call %s: it is down", id)
 }
 
 // faultyDisk is the disk of one node.
