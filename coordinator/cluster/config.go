@@ -47,10 +47,14 @@ type Config struct {
 	// Advertise is the address at which the others reach this node; "" is the
 	// transport's. See Announce.
 	Advertise string
+	// Record is what this node says about itself, without its id, address and
+	// level, which are known here. Nil announces the address alone.
+	Record func() (fleet.ClusterNode, error)
 
-	// ElectionTimeout is how long a node goes without a word from a leader
+	// ElectionTimeout is about how long a node goes without a word from a leader
 	// before it stands for election; the other intervals of Raft follow from
-	// it. 0 is 1 s, or 100 ms for a node alone, which waits for nobody.
+	// it. 0 is 1 s, or 100 ms for a node without a transport, which waits for
+	// nobody.
 	ElectionTimeout time.Duration
 	// SnapshotEntries and SnapshotInterval say when the log is cut: every so
 	// often, if it has grown by so many entries. 0 is 8192 and 2 min.
@@ -59,6 +63,13 @@ type Config struct {
 	// TrailingEntries stay in the log behind a snapshot, for followers that are
 	// a little behind. 0 is 10240.
 	TrailingEntries uint64
+	// Stabilization is how long a new member must be healthy before it is given
+	// the vote. 0 is 10 s.
+	Stabilization time.Duration
+	// DeadServerAfter is how long a member may not answer before the leader
+	// removes it, as long as MinQuorum voters remain. 0 is never; MinQuorum 0 is 3.
+	DeadServerAfter time.Duration
+	MinQuorum       uint
 	// MaxWaiting bounds the proposals that wait for their turn. 0 is 4096.
 	MaxWaiting int
 	// Hook is called around every durable step of the log. Nil in production.
@@ -81,6 +92,12 @@ func (c Config) withDefaults() Config {
 	if c.TrailingEntries == 0 {
 		c.TrailingEntries = 10_240
 	}
+	if c.Stabilization == 0 {
+		c.Stabilization = 10 * time.Second
+	}
+	if c.MinQuorum == 0 {
+		c.MinQuorum = 3
+	}
 	if c.MaxWaiting == 0 {
 		c.MaxWaiting = 4096
 	}
@@ -99,6 +116,9 @@ func (c Config) validate() error {
 	require(c.Journal != nil, "Journal is missing")
 	require(c.Log != nil, "Log is missing")
 	require(c.ElectionTimeout >= 20*time.Millisecond, fmt.Sprintf("ElectionTimeout %v is below 20 ms", c.ElectionTimeout))
+	require(c.Stabilization > 0, fmt.Sprintf("Stabilization %v is not positive", c.Stabilization))
+	require(c.DeadServerAfter == 0 || c.DeadServerAfter >= 10*c.ElectionTimeout,
+		fmt.Sprintf("DeadServerAfter %v is below ten election timeouts, which are %v", c.DeadServerAfter, 10*c.ElectionTimeout))
 	require(c.SnapshotInterval >= 5*time.Millisecond, fmt.Sprintf("SnapshotInterval %v is below 5 ms", c.SnapshotInterval))
 	require(c.MaxWaiting > 0, fmt.Sprintf("MaxWaiting %d is not positive", c.MaxWaiting))
 	if err := errors.Join(problems...); err != nil {
@@ -110,14 +130,24 @@ func (c Config) validate() error {
 func (c Config) raftConfig() *raft.Config {
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(c.NodeID)
-	config.HeartbeatTimeout = c.ElectionTimeout
-	config.ElectionTimeout = c.ElectionTimeout
-	config.LeaderLeaseTimeout = c.ElectionTimeout / 2
+	// Raft looks for a leader's word every one to two heartbeat timeouts, and gives
+	// an election as long. With a half of it a node stands for election after one
+	// half to one and a half of what was configured, and two that got in each
+	// other's way still have a leader within two and a half.
+	config.HeartbeatTimeout = c.ElectionTimeout / 2
+	config.ElectionTimeout = c.ElectionTimeout / 2
+	// A leader that hears of no majority for as long steps down. No read trusts
+	// this lease, so that it need not be shorter.
+	config.LeaderLeaseTimeout = config.HeartbeatTimeout
 	config.CommitTimeout = min(50*time.Millisecond, c.ElectionTimeout/4)
 	config.SnapshotInterval = c.SnapshotInterval
 	config.SnapshotThreshold = c.SnapshotEntries
 	config.TrailingLogs = c.TrailingEntries
-	config.MaxAppendEntries = 512
+	// What one message may hold is bounded by this alone: 16 MiB of the largest
+	// entries, which a follower has to take and sync within the transport's
+	// timeout.
+	config.MaxAppendEntries = 32
+	config.ShutdownOnRemove = false // see DESIGN.md: the node runs on
 	config.NoSnapshotRestoreOnStart = false
 	config.NoLegacyTelemetry = true
 	config.Logger = newRaftLogger(c.Log)

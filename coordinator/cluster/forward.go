@@ -159,7 +159,7 @@ func (n *Node) accept(ctx context.Context, request []byte) (*proposeAnswer, erro
 	if n.raft.State() != raft.Leader {
 		return nil, ErrNotLeader
 	}
-	if err := n.understood(max(body.Level, requiredLevel(commands))); err != nil {
+	if err := n.understood(ctx, max(body.Level, requiredLevel(commands))); err != nil {
 		return nil, err
 	}
 	o := n.try(ctx, p)
@@ -200,15 +200,20 @@ func (n *Node) handle(ctx context.Context, from, method string, request []byte) 
 	case methodIndex:
 		index, err := n.leaderIndex(ctx)
 		return indexAnswer{Index: index}, err
+	case methodHealth:
+		return n.ownHealth()
 	case methodStats:
 		return n.ownStats(), nil
 	case methodConfiguration:
 		index, servers := n.configuration()
 		return configurationAnswer{Index: index, Members: toWire(servers)}, nil
-	case methodAddMember, methodRemoveMember, methodTransfer:
+	case methodAddMember, methodRemoveMember, methodTransfer, methodAnnounce:
 		var body memberRequest
 		if err := decodeCall(request, &body); err != nil {
 			return nil, err
+		}
+		if method == methodAnnounce && body.ID != from {
+			return nil, fmt.Errorf("node %s announces the address of node %s", from, body.ID)
 		}
 		return nil, n.change(ctx, method, body)
 	default:

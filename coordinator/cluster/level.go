@@ -1,6 +1,10 @@
 package cluster
 
 import (
+	"context"
+
+	"github.com/hashicorp/raft"
+
 	"github.com/certctl/certctl/coordinator/fleet"
 )
 
@@ -14,27 +18,45 @@ func requiredLevel(commands []fleet.Command) uint32 {
 }
 
 // understood refuses what a member would stop at: the first entry that it does
-// not understand. One that has not announced itself counts as of the first level.
-func (n *Node) understood(required uint32) error {
+// not understand. What a member said last counts, to this leader or in its record.
+// One that seems to be behind is asked; if it does not answer either, it is.
+func (n *Node) understood(ctx context.Context, required uint32) error {
 	if required <= 1 {
 		return nil
 	}
-	view := n.State().View()
-	var behind []string
 	_, servers := n.configuration()
-	for _, server := range servers {
+	behind := n.behind(servers, required)
+	if len(behind) == 0 {
+		return nil
+	}
+	answers := n.probe(ctx, behind)
+	var ids []string
+	for _, s := range behind {
+		if answers[s.ID].Level < required {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return &LevelError{Required: required, Nodes: ids}
+}
+
+// behind are the members that do not understand a level, as far as is known.
+func (n *Node) behind(servers []raft.Server, required uint32) (behind []raft.Server) {
+	view := n.State().View()
+	for _, s := range servers {
 		level := uint32(1)
-		if id := string(server.ID); id == n.config.NodeID {
+		if id := string(s.ID); id == n.config.NodeID {
 			level = fleet.Level
+		} else if said := n.pilot.level(s.ID); said > 0 {
+			level = said
 		} else if node, ok := view.ClusterNode(id); ok {
 			level = node.Level
 		}
 		if level < required {
-			behind = append(behind, string(server.ID))
+			behind = append(behind, s)
 		}
 	}
-	if len(behind) > 0 {
-		return &LevelError{Required: required, Nodes: behind}
-	}
-	return nil
+	return behind
 }

@@ -136,6 +136,11 @@ func (n *Node) change(ctx context.Context, method string, request memberRequest)
 	switch method {
 	case methodAddMember:
 		return n.add(ctx, index, servers, request)
+	case methodAnnounce: // who was removed does not come back by itself
+		if serverOf(servers, request.ID) == nil {
+			return ErrNoMember
+		}
+		return n.add(ctx, index, servers, request)
 	case methodRemoveMember:
 		return n.remove(ctx, index, servers, request.ID)
 	default:
@@ -181,9 +186,14 @@ func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, 
 		}
 		return fmt.Errorf("%w any more: it has handed over to be removed", ErrNotLeader)
 	}
-	return n.reconfigure(ctx, index, func(prev uint64) raft.IndexFuture {
+	err := n.reconfigure(ctx, index, func(prev uint64) raft.IndexFuture {
 		return n.raft.RemoveServer(raft.ServerID(id), prev, changePatience)
 	})
+	if err == nil {
+		n.log.Info("a member was removed", "node_id", id)
+		n.forget(ctx, id)
+	}
+	return err
 }
 
 // reconfigure makes one change and waits until it is committed and known here.
@@ -238,6 +248,9 @@ func (n *Node) quorumWithout(ctx context.Context, servers []raft.Server, id stri
 func (n *Node) handOver(ctx context.Context, servers []raft.Server, id string) error {
 	if id == n.config.NodeID {
 		return nil
+	}
+	if id == "" && n.config.Peers == nil {
+		return n.asking.ask(ctx, func() error { return raftError(n.raft.LeadershipTransfer().Error()) })
 	}
 	if id == "" {
 		voters := slices.DeleteFunc(votersOf(servers), func(s raft.Server) bool { return string(s.ID) == n.config.NodeID })

@@ -41,6 +41,7 @@ type Node struct {
 	outgoing, incoming allowance // forwarded proposals under way
 	forwarded          forwardCounts
 	changing           chan struct{} // holds the one change of the membership under way
+	pilot              *pilot
 
 	queue    chan *proposal
 	inflight chan dispatched
@@ -70,6 +71,8 @@ func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 		stopping: make(chan struct{}),
 		down:     make(chan struct{}),
 	}
+	n.pilot = newPilot(n)
+	n.work = []runner.Task{{Name: "autopilot", Run: n.pilot.run}, {Name: "records of members", Run: n.keepRecords}}
 	n.life, n.endLife = context.WithCancel(context.Background())
 	if n.transport == nil {
 		_, n.transport = raft.NewInmemTransport(c.address())
@@ -179,8 +182,9 @@ func wrap(what string, err error) error {
 
 // farewell makes the stop easy on the others and the next start quick.
 func (n *Node) farewell() {
-	if n.raft.State() == raft.Leader && n.voters() > 1 {
-		if err := n.patiently(func() error { return n.raft.LeadershipTransfer().Error() }); err != nil {
+	_, servers := n.configuration()
+	if n.raft.State() == raft.Leader && len(votersOf(servers)) > 1 {
+		if err := n.patiently(func() error { return n.handOver(n.life, servers, "") }); err != nil {
 			n.log.Warn("the leadership was not handed over; the others elect a leader", "err", err)
 		}
 	}
@@ -200,11 +204,6 @@ func (n *Node) patiently(step func() error) error {
 		n.writer.close()
 	}
 	return err
-}
-
-func (n *Node) voters() int {
-	_, servers := n.configuration()
-	return len(votersOf(servers))
 }
 
 // State is the replicated state, as far as it is applied here.

@@ -66,7 +66,7 @@ func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.
 	}
 	var results []fleet.Result
 	err = n.atLeader(ctx, func(ctx context.Context) error {
-		if err := n.understood(requiredLevel(commands)); err != nil {
+		if err := n.understood(ctx, requiredLevel(commands)); err != nil {
 			return err
 		}
 		o := n.try(ctx, p.again())

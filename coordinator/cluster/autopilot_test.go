@@ -1,0 +1,104 @@
+package cluster_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+func quick(c *cluster.Config) { c.Stabilization = 200 * time.Millisecond }
+
+func (m *mesh) voters() (ids []string) {
+	members, _ := m.leader().Members()
+	for _, member := range members {
+		if member.Voter {
+			ids = append(ids, member.ID)
+		}
+	}
+	return ids
+}
+
+func TestAStableMemberIsPromoted(t *testing.T) {
+	m := newMesh(t, 1, quick)
+	for _, id := range []string{"a", "b"} {
+		n := m.join(id, id)
+		require.NoError(t, m.leader().AddMember(t.Context(), id, id, 0))
+		require.Eventually(t, func() bool { return n.Status().Voter }, testPatience, 5*time.Millisecond)
+	}
+	assert.ElementsMatch(t, []string{"n0", "a", "b"}, m.voters())
+
+	// A member that nobody can reach stays without a vote.
+	require.NoError(t, m.leader().AddMember(t.Context(), "silent", "silent", 0))
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+	defer cancel()
+	var health *cluster.Health
+	require.Eventually(t, func() bool {
+		var err error
+		health, err = m.follower().Health(ctx)
+		return assert.NoError(t, err) && len(health.Members) == 4 && health.FailureTolerance == 1 && health.Members[0].Healthy && health.Members[1].Healthy &&
+			health.Members[2].Healthy && time.Since(health.Members[3].StableSince) > time.Second
+	}, testPatience, 20*time.Millisecond)
+	silent := health.Members[3]
+	assert.Equal(t, "silent", silent.ID)
+	assert.False(t, silent.Healthy)
+	assert.False(t, silent.Voter)
+	assert.Zero(t, silent.LastSeen)
+	assert.False(t, health.Healthy)
+	assert.Equal(t, m.leader().id, health.Leader)
+	for _, member := range health.Members[:3] {
+		assert.True(t, member.Voter)
+		assert.Equal(t, fleet.Level, member.Level)
+		assert.NotZero(t, member.LastSeen)
+		assert.GreaterOrEqual(t, member.LastContact, time.Duration(0))
+	}
+}
+
+func TestDeadMembersAreRemovedAsFarAsTheQuorumAllows(t *testing.T) {
+	m := newMesh(t, 5, func(c *cluster.Config) {
+		quick(c)
+		c.ElectionTimeout = 500 * time.Millisecond
+		c.DeadServerAfter, c.MinQuorum = 5*time.Second, 3
+	})
+	ctx := t.Context()
+	leader := m.leader()
+	// Its record goes with it.
+	m.do(leader, fleet.AnnounceNode{Node: fleet.ClusterNode{ID: "n0", Address: "n0", Level: fleet.Level}})
+	var lost []*meshNode
+	for _, n := range m.all() {
+		if n != leader && len(lost) < 3 {
+			lost = append(lost, n)
+		}
+	}
+	m.isolate(lost[0], lost[1])
+	require.Eventually(t, func() bool { return len(m.ids()) == 3 }, testPatience, 20*time.Millisecond)
+	assert.NotContains(t, m.ids(), lost[0].id)
+	assert.NotContains(t, m.ids(), lost[1].id)
+
+	// With three it stays: neither below the least number nor without a majority.
+	m.isolate(lost[2])
+	require.Eventually(t, func() bool {
+		health, err := leader.Health(ctx)
+		if err != nil {
+			return false
+		}
+		for _, member := range health.Members {
+			if member.ID == lost[2].id && !member.Healthy && time.Since(member.StableSince) > 7*time.Second {
+				return true
+			}
+		}
+		return false
+	}, testPatience, 20*time.Millisecond)
+	assert.Len(t, m.ids(), 3)
+	require.True(t, m.do(leader, newToken("goes on")).OK())
+	for _, n := range lost[:2] {
+		if n.id == "n0" {
+			require.Eventually(t, func() bool { _, ok := leader.State().View().ClusterNode("n0"); return !ok }, testPatience, time.Millisecond)
+		}
+	}
+}
