@@ -179,7 +179,8 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	d.transport = cluster.NewTransport(d.network.StreamLayer(), d.log.With("part", "cluster"))
 	node := dir.raftConfig()
 	node.Transport, node.Peers = d.transport, d.network
-	node.ElectionTimeout = s.Cluster.ElectionTimeout
+	node.Record, node.ElectionTimeout, node.Stabilization = d.record, s.Cluster.ElectionTimeout, s.Cluster.Stabilization
+	node.DeadServerAfter, node.MinQuorum = s.Cluster.DeadServerAfter, uint(s.Cluster.MinQuorum) // 1 to 7
 	if d.config.Faults.Cluster != nil {
 		d.config.Faults.Cluster(&node)
 	}
@@ -191,7 +192,7 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
 		return err
 	}
-	d.network.SetMembers(members{d.node})
+	d.network.SetMembers(d.node)
 	d.network.HandleCalls(d.node.HandleCall)
 	d.node.OnMembership(d.followMembership)
 	d.node.Lead("the cluster's own CA", d.leadClusterCA)

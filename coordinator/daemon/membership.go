@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -21,6 +23,8 @@ const (
 	// node.
 	clusterCAInterval = 5 * time.Second
 	followInterval    = time.Second
+	// announcePatience bounds one attempt to tell the others about this node.
+	announcePatience = 15 * time.Second
 )
 
 // record is what this node says about itself to the others.
@@ -39,10 +43,21 @@ func (d *Daemon) sealKey() (key ca.SealKey, give bool, err error) {
 // keepMembership takes over what the replicated state says about the cluster's CA
 // and tells the others what has changed about this node, until ctx is done.
 func (d *Daemon) keepMembership(ctx context.Context) error {
-	jitter.Loop(ctx, followInterval, jitter.DefaultSchedulerJitter, d.directory.identity.Changed(), func(context.Context) {
+	jitter.Loop(ctx, followInterval, jitter.DefaultSchedulerJitter, d.directory.identity.Changed(), func(ctx context.Context) {
 		d.adoptClusterCA()
+		d.announce(ctx)
 	})
 	return nil
+}
+
+// announce tells the others what has changed about this node. A node that is no
+// member has nothing to say; what does not get through now does so later.
+func (d *Daemon) announce(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, announcePatience)
+	defer cancel()
+	if err := d.node.Announce(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, cluster.ErrNoMember) {
+		d.log.Warn("the others were not told what has changed about this node; it is tried again", "err", err)
+	}
 }
 
 // adoptClusterCA takes over a change of the cluster's CA: a new root to trust, or
