@@ -75,15 +75,15 @@ func (CommandAgent) commandType() Type { return TypeCommandAgent }
 
 func agentCommandIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { a := r.(*AgentCommand); return only(key(a.Agent, a.ID)) }},
-		{indexCampaign, func(r any) [][]byte {
+		{name: indexID, keys: func(r any) [][]byte { a := r.(*AgentCommand); return only(key(a.Agent, a.ID)) }},
+		{name: indexCampaign, keys: func(r any) [][]byte {
 			a := r.(*AgentCommand)
 			if a.Campaign == "" {
 				return nil
 			}
 			return only(key(a.Campaign, a.Agent, a.ID))
 		}},
-		{indexDone, func(r any) [][]byte {
+		{name: indexDone, keys: func(r any) [][]byte {
 			a := r.(*AgentCommand)
 			if !a.State.Final() {
 				return nil

@@ -78,8 +78,8 @@ func assignmentReportKey(r *AssignmentReport) []byte { return key(r.Agent, r.Nam
 
 func assignmentReportIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { return only(assignmentReportKey(r.(*AssignmentReport))) }},
-		{indexName, func(r any) [][]byte { a := r.(*AssignmentReport); return only(key(a.Name, a.Agent)) }},
+		{name: indexID, keys: func(r any) [][]byte { return only(assignmentReportKey(r.(*AssignmentReport))) }},
+		{name: indexName, keys: func(r any) [][]byte { a := r.(*AssignmentReport); return only(key(a.Name, a.Agent)) }, whole: true},
 	}
 }
 

@@ -5,20 +5,17 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
+	"github.com/certctl/certctl/coordinator/fleet/tables"
 )
 
 // A change is one log entry being applied: a write transaction, the facts made
 // so far, and the first error, after which nothing more is done. Handlers see
 // the state and the command through it and nothing else.
 type change struct {
-	txn *memdb.Txn
-	// replaced is the database of txn, if it is not the one that the entry began
-	// with: a restore puts another in its place.
-	replaced *memdb.MemDB
-	index    uint64
-	at       time.Time // of the last command
-	command  ID
+	txn     *tables.Txn
+	index   uint64
+	at      time.Time // of the last command
+	command ID
 
 	position position
 	infos    map[Table]*tableInfo // loaded on first use, stored by finish
@@ -41,42 +38,22 @@ func (c *change) stop(err error) {
 	}
 }
 
-func (c *change) first(table Table, index string, k []byte) any {
-	record, err := c.txn.First(string(table), index, k)
-	c.fail(err)
-	return record
-}
-
 // scan lists the records whose key in the index begins with prefix. The list is
 // that of the moment: what the caller changes while it goes through does not
 // show. A nil prefix is all.
-func (c *change) scan(table Table, index string, prefix []byte) memdb.ResultIterator {
-	args := []any{prefix}
-	if prefix == nil {
-		args = nil
-	}
-	records, err := c.txn.Get(string(table), index, args...)
-	if err != nil {
-		c.fail(err)
-		return noRecords{}
-	}
-	return records
+func (c *change) scan(table Table, index string, prefix []byte) *tables.Iterator {
+	return c.txn.Scan(string(table), index, prefix)
 }
 
-type noRecords struct{}
-
-func (noRecords) WatchCh() <-chan struct{} { return nil }
-func (noRecords) Next() any                { return nil }
-
-// find is a typed first; nil if there is none.
+// find is the record with a key; nil if there is none.
 func find[T any](c *change, table Table, index string, k []byte) *T {
-	record, _ := c.first(table, index, k).(*T)
+	record, _ := c.txn.First(string(table), index, k).(*T)
 	return record
 }
 
 // findPrefix is the first record whose key begins with prefix; nil if there is none.
 func findPrefix[T any](c *change, table Table, index string, prefix []byte) *T {
-	record, _ := c.scan(table, index, prefix).Next().(*T)
+	record, _ := c.txn.FirstPrefix(string(table), index, prefix).(*T)
 	return record
 }
 

@@ -21,9 +21,7 @@ func (s *State) KeepCluster(live *View, apiToken string, index uint64) error {
 	if index <= s.Index() || index <= live.Index() {
 		return fmt.Errorf("fleet state: the restored state cannot have the index %d: the snapshot is of %d, the cluster at %d", index, s.Index(), live.Index())
 	}
-	txn := s.db.Load().Txn(true)
-	defer txn.Abort()
-	c := &change{txn: txn, index: index, infos: map[Table]*tableInfo{}}
+	c := &change{txn: s.db.Load().Write(), index: index, infos: map[Table]*tableInfo{}}
 	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
 		c.position = *stored
 	}
@@ -52,7 +50,7 @@ func (s *State) KeepCluster(live *View, apiToken string, index uint64) error {
 	if c.err != nil {
 		return fmt.Errorf("fleet state: keep the cluster's own tables: %w", c.err)
 	}
-	txn.Commit()
+	s.db.Store(c.txn.Commit())
 	s.index.Store(index)
 	return nil
 }

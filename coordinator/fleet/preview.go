@@ -6,10 +6,8 @@ import "fmt"
 // changes nothing, and holds up no one: what is refused need not enter the log.
 // The answer may be out of date when the command is applied.
 func (s *State) Preview(command Command) (Result, error) {
-	// A copy on write of the tables, which is thrown away.
-	txn := s.db.Load().Snapshot().Txn(true)
-	defer txn.Abort()
-	c := &change{txn: txn, index: s.index.Load() + 1, infos: map[Table]*tableInfo{}}
+	// What it writes is its own, and is thrown away.
+	c := &change{txn: s.db.Load().Write(), index: s.index.Load() + 1, infos: map[Table]*tableInfo{}}
 	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
 		c.position = *stored
 	}

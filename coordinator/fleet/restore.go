@@ -191,9 +191,7 @@ func unpackState(r io.Reader) (*State, error) {
 
 // replace goes on with another state, which is the caller's own.
 func (c *change) replace(state *State) {
-	c.txn.Abort()
-	c.replaced = state.db.Load()
-	c.txn = c.replaced.Txn(true)
+	c.txn = state.db.Load().Write()
 	c.infos = map[Table]*tableInfo{}
 	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
 		c.position = *stored

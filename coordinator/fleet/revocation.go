@@ -77,16 +77,16 @@ func (PublishRevocations) commandType() Type { return TypePublishRevocations }
 
 func revocationIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { return only(key(r.(*Revocation).Serial)) }},
-		{indexNotAfter, func(r any) [][]byte { x := r.(*Revocation); return only(key(x.NotAfter, x.Serial)) }},
+		{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*Revocation).Serial)) }},
+		{name: indexNotAfter, keys: func(r any) [][]byte { x := r.(*Revocation); return only(key(x.NotAfter, x.Serial)) }},
 	}
 }
 
 func issuedIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { return only(key(r.(*Issued).Serial)) }},
-		{indexAgent, func(r any) [][]byte { x := r.(*Issued); return only(key(x.Agent, x.Serial)) }},
-		{indexNotAfter, func(r any) [][]byte { x := r.(*Issued); return only(key(x.NotAfter, x.Serial)) }},
+		{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*Issued).Serial)) }},
+		{name: indexAgent, keys: func(r any) [][]byte { x := r.(*Issued); return only(key(x.Agent, x.Serial)) }},
+		{name: indexNotAfter, keys: func(r any) [][]byte { x := r.(*Issued); return only(key(x.NotAfter, x.Serial)) }},
 	}
 }
 

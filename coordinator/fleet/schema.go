@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
+	"github.com/certctl/certctl/coordinator/fleet/tables"
 )
 
 // Table names one table of the state.
@@ -58,36 +58,16 @@ const (
 	indexCollected   = "collected" // collected orders by the time of their collection
 )
 
-// An index is a memdb index whose keys this package builds itself: a prefix by
-// which records are looked up, followed by the record's id, so that keys are
-// unique and sort the same on every node. That makes any index good for keyset
-// pagination.
+// An index is keys that this package builds itself: a prefix by which records are
+// looked up, followed by the record's id, so that keys are unique and sort the
+// same on every node. That makes any index good for keyset pagination.
 type index struct {
 	name string
 	// keys of a record; none leaves it out of the index.
 	keys func(record any) [][]byte
+	// whole keys do not end with the record's id, and are unique nevertheless.
+	whole bool
 }
-
-// FromObject implements memdb.MultiIndexer.
-func (x index) FromObject(record any) (bool, [][]byte, error) {
-	keys := x.keys(record)
-	return len(keys) > 0, keys, nil
-}
-
-// FromArgs implements memdb.Indexer: the argument is the key itself.
-func (x index) FromArgs(args ...any) ([]byte, error) {
-	if len(args) != 1 {
-		return nil, fmt.Errorf("index %s takes one key", x.name)
-	}
-	k, ok := args[0].([]byte)
-	if !ok {
-		return nil, fmt.Errorf("index %s takes a key, not a %T", x.name, args[0])
-	}
-	return k, nil
-}
-
-// PrefixFromArgs implements memdb.PrefixIndexer.
-func (x index) PrefixFromArgs(args ...any) ([]byte, error) { return x.FromArgs(args...) }
 
 // key joins parts to a key that sorts by the first part, then the second, and
 // so on, whatever octets they hold: strings are escaped and terminated.
@@ -137,8 +117,8 @@ func identities(a *Agent) []*Identity {
 
 func agentIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { return only(agentKey(r.(*Agent))) }},
-		{indexIdentity, func(r any) [][]byte {
+		{name: indexID, keys: func(r any) [][]byte { return only(agentKey(r.(*Agent))) }},
+		{name: indexIdentity, keys: func(r any) [][]byte {
 			a := r.(*Agent)
 			var keys [][]byte
 			for _, identity := range identities(a) {
@@ -146,17 +126,17 @@ func agentIndexes() []index {
 			}
 			return keys
 		}},
-		{indexPublicKey, func(r any) [][]byte {
+		{name: indexPublicKey, keys: func(r any) [][]byte {
 			a := r.(*Agent)
 			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
 		}},
-		{indexHorizon, horizonKeys},
+		{name: indexHorizon, keys: horizonKeys},
 	}
 }
 
 func certificateIndexes() []index {
 	column := func(name string, value func(Columns) string) index {
-		return index{name, func(r any) [][]byte {
+		return index{name: name, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			v := value(c.Columns)
 			if v == "" {
@@ -166,26 +146,26 @@ func certificateIndexes() []index {
 		}}
 	}
 	return []index{
-		{indexID, func(r any) [][]byte { return only(certificateKey(r.(*Certificate))) }},
+		{name: indexID, keys: func(r any) [][]byte { return only(certificateKey(r.(*Certificate))) }},
 		column(indexState, func(c Columns) string { return string(c.State) }),
 		column(indexIssuer, func(c Columns) string { return c.Issuer }),
 		column(indexFingerprint, func(c Columns) string { return c.Fingerprint }),
 		column(indexSerial, func(c Columns) string { return c.Serial }),
-		{indexAttention, func(r any) [][]byte {
+		{name: indexAttention, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			if !c.Columns.Attention {
 				return nil
 			}
 			return only(certificateKey(c))
 		}},
-		{indexNotAfter, func(r any) [][]byte {
+		{name: indexNotAfter, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			if c.Columns.NotAfter.IsZero() {
 				return nil
 			}
 			return only(key(c.Columns.NotAfter, c.Agent, c.Name))
 		}},
-		{indexName, func(r any) [][]byte {
+		{name: indexName, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			keys := make([][]byte, 0, len(c.Columns.Names))
 			for _, name := range c.Columns.Names {
@@ -198,12 +178,12 @@ func certificateIndexes() []index {
 
 func orderIndexes() []index {
 	return []index{
-		{indexID, func(r any) [][]byte { return only(orderKey(r.(*Order))) }},
-		{indexState, func(r any) [][]byte {
+		{name: indexID, keys: func(r any) [][]byte { return only(orderKey(r.(*Order))) }},
+		{name: indexState, keys: func(r any) [][]byte {
 			o := r.(*Order)
 			return only(key(string(o.State), o.PlacedAt, o.Agent, o.ID))
 		}},
-		{indexCollected, func(r any) [][]byte {
+		{name: indexCollected, keys: func(r any) [][]byte {
 			o := r.(*Order)
 			if o.State != OrderCollected {
 				return nil
@@ -218,58 +198,43 @@ var schemas = []struct {
 	table   Table
 	indexes []index
 }{
-	{tablePosition, []index{{indexID, func(any) [][]byte { return only(key("position")) }}}},
-	{tableInfos, []index{{indexID, func(r any) [][]byte { return only(key(string(r.(*tableInfo).Table))) }}}},
-	{TableCA, []index{{indexID, func(any) [][]byte { return only(key("ca")) }}}},
-	{TableEnrollmentTokens, []index{{indexID, func(r any) [][]byte { return only(key(r.(*EnrollmentToken).ID)) }}}},
+	{tablePosition, []index{{name: indexID, keys: func(any) [][]byte { return only(key("position")) }}}},
+	{tableInfos, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(string(r.(*tableInfo).Table))) }}}},
+	{TableCA, []index{{name: indexID, keys: func(any) [][]byte { return only(key("ca")) }}}},
+	{TableEnrollmentTokens, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*EnrollmentToken).ID)) }}}},
 	{TableAPITokens, []index{
-		{indexID, func(r any) [][]byte { return only(key(r.(*APIToken).ID)) }},
-		{indexHash, func(r any) [][]byte { t := r.(*APIToken); return only(key(t.Hash[:])) }},
+		{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*APIToken).ID)) }},
+		{name: indexHash, keys: func(r any) [][]byte { t := r.(*APIToken); return only(key(t.Hash[:])) }, whole: true},
 	}},
 	{TableAgents, agentIndexes()},
-	{TablePresence, []index{{indexID, func(r any) [][]byte { return only(key(r.(*presence).Agent)) }}}},
+	{TablePresence, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*presence).Agent)) }}}},
 	{TableCertificates, certificateIndexes()},
 	{TableOrders, orderIndexes()},
-	{TableAssignments, []index{{indexID, func(r any) [][]byte { return only(key(r.(*Assignment).Name)) }}}},
+	{TableAssignments, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*Assignment).Name)) }}}},
 	{TableAssignmentReports, assignmentReportIndexes()},
-	{TableCampaigns, []index{{indexID, func(r any) [][]byte { return only(key(r.(*Campaign).ID)) }}}},
+	{TableCampaigns, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*Campaign).ID)) }}}},
 	{TableAgentCommands, agentCommandIndexes()},
 	{TableIssued, issuedIndexes()},
 	{TableRevocations, revocationIndexes()},
-	{TableRevocationList, []index{{indexID, func(any) [][]byte { return only(key("list")) }}}},
-	{TableClusterCA, []index{{indexID, func(any) [][]byte { return only(key("ca")) }}}},
-	{TableNodes, []index{{indexID, func(r any) [][]byte { return only(key(r.(*ClusterNode).ID)) }}}},
-	{TableJoinTokens, []index{{indexID, func(r any) [][]byte { return only(key(r.(*JoinToken).ID)) }}}},
-	{tableStaged, []index{{indexID, stagedKey}}},
+	{TableRevocationList, []index{{name: indexID, keys: func(any) [][]byte { return only(key("list")) }}}},
+	{TableClusterCA, []index{{name: indexID, keys: func(any) [][]byte { return only(key("ca")) }}}},
+	{TableNodes, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*ClusterNode).ID)) }}}},
+	{TableJoinTokens, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*JoinToken).ID)) }}}},
+	{tableStaged, []index{{name: indexID, keys: stagedKey}}},
 	{tableSeen, []index{
-		{indexID, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
-		{indexOrder, func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }},
+		{name: indexID, keys: func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.ID[:])) }},
+		{name: indexOrder, keys: func(r any) [][]byte { s := r.(*seenCommand); return only(key(s.Index, s.Ordinal)) }, whole: true},
 	}},
 }
 
-func newDatabase() (*memdb.MemDB, error) {
-	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
+func newDatabase() *tables.Tables {
+	var all tables.Schema
 	for _, s := range schemas {
-		table := &memdb.TableSchema{Name: string(s.table), Indexes: map[string]*memdb.IndexSchema{}}
+		table := tables.Table{Name: string(s.table)}
 		for _, x := range s.indexes {
-			var indexer memdb.Indexer = x
-			if x.name == indexID {
-				indexer = idIndex{x}
-			}
-			table.Indexes[x.name] = &memdb.IndexSchema{
-				Name: x.name, Unique: true, AllowMissing: x.name != indexID, Indexer: indexer,
-			}
+			table.Indexes = append(table.Indexes, tables.Index{Name: x.name, Keys: x.keys, Whole: x.whole})
 		}
-		schema.Tables[string(s.table)] = table
+		all = append(all, table)
 	}
-	return memdb.NewMemDB(schema)
-}
-
-// idIndex is an index with exactly one key, as memdb wants it for "id".
-type idIndex struct{ index }
-
-// FromObject implements memdb.SingleIndexer.
-func (x idIndex) FromObject(record any) (bool, []byte, error) {
-	keys := x.keys(record)
-	return true, keys[0], nil
+	return tables.New(all)
 }

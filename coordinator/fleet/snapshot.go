@@ -9,7 +9,8 @@ import (
 	"io"
 
 	"github.com/fxamacker/cbor/v2"
-	"github.com/hashicorp/go-memdb"
+
+	"github.com/certctl/certctl/coordinator/fleet/tables"
 )
 
 // A snapshot is a stream: the magic, then frames of a length, a CRC-32C and a
@@ -47,7 +48,7 @@ type snapshotRecords struct {
 // Snapshot is a picture of the state, pinned when it was taken at no cost. It
 // may be persisted while the state goes on.
 type Snapshot struct {
-	txn   *memdb.Txn
+	txn   *tables.Txn
 	index uint64
 }
 
@@ -66,10 +67,7 @@ func (s *Snapshot) Persist(w io.Writer) error {
 	out.raw([]byte(snapshotMagic))
 	out.frame(snapshotHeader{Version: snapshotVersion, Index: s.index})
 	for _, schema := range schemas {
-		records, err := s.txn.Get(string(schema.table), indexID)
-		if err != nil {
-			return fmt.Errorf("fleet snapshot: table %s: %w", schema.table, err)
-		}
+		records := s.txn.Scan(string(schema.table), indexID, nil)
 		for record := records.Next(); record != nil && out.err == nil; record = records.Next() {
 			out.record(schema.table, record)
 		}
@@ -138,12 +136,8 @@ func (o *snapshotWriter) raw(data []byte) {
 // have; new views show the new state. On an error the state is unchanged; it
 // wraps ErrSnapshotDamaged, ErrSnapshotNewer or the reader's error.
 func (s *State) Restore(r io.Reader) error {
-	db, err := newDatabase()
-	if err != nil {
-		return fmt.Errorf("fleet state: tables: %w", err)
-	}
 	in := &snapshotReader{r: bufio.NewReaderSize(r, 64<<10)}
-	index, err := in.load(db)
+	db, index, err := in.load()
 	if err != nil {
 		return fmt.Errorf("fleet snapshot: %w", err)
 	}
@@ -156,29 +150,28 @@ type snapshotReader struct {
 	r *bufio.Reader
 }
 
-func (in *snapshotReader) load(db *memdb.MemDB) (uint64, error) {
+func (in *snapshotReader) load() (*tables.Tables, uint64, error) {
 	magic := make([]byte, len(snapshotMagic))
 	if _, err := io.ReadFull(in.r, magic); err != nil {
-		return 0, cut(err)
+		return nil, 0, cut(err)
 	}
 	if string(magic) != snapshotMagic {
-		return 0, fmt.Errorf("%w: it does not begin like one", ErrSnapshotDamaged)
+		return nil, 0, fmt.Errorf("%w: it does not begin like one", ErrSnapshotDamaged)
 	}
 	header, err := in.header()
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	txn := db.Txn(true)
-	defer txn.Abort()
+	txn := newDatabase().Write()
 	if err := in.records(txn); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	view := &View{txn: txn}
+	db := txn.Commit()
+	view := &View{txn: db.Read()}
 	if err := view.check(header.Index); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	txn.Commit()
-	return header.Index, nil
+	return db, header.Index, nil
 }
 
 func (in *snapshotReader) header() (snapshotHeader, error) {
@@ -232,7 +225,7 @@ func cut(err error) error {
 }
 
 // records reads all frames up to the end and stores what they hold.
-func (in *snapshotReader) records(txn *memdb.Txn) error {
+func (in *snapshotReader) records(txn *tables.Txn) error {
 	return in.each(func(table Table, record any) error { return txn.Insert(string(table), record) })
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
+	"github.com/certctl/certctl/coordinator/fleet/tables"
 )
 
 // What is remembered of commands: a proposer that could not know the outcome
@@ -31,7 +31,7 @@ const cleanPerEntry = 256
 // called at any time by any number of goroutines, but a Snapshot is of a known
 // index only when taken by the goroutine that applies.
 type State struct {
-	db    atomic.Pointer[memdb.MemDB]
+	db    atomic.Pointer[tables.Tables]
 	index atomic.Uint64
 	// rememberMax is the constant, but in tests that cannot wait for so many.
 	rememberMax int
@@ -39,12 +39,8 @@ type State struct {
 
 // New is the empty state, at index 0.
 func New() (*State, error) {
-	db, err := newDatabase()
-	if err != nil {
-		return nil, fmt.Errorf("fleet state: tables: %w", err)
-	}
 	s := &State{rememberMax: rememberMax}
-	s.db.Store(db)
+	s.db.Store(newDatabase())
 	return s, nil
 }
 
@@ -70,8 +66,7 @@ func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
 		return stop(err)
 	}
 
-	c := &change{txn: s.db.Load().Txn(true), index: index, infos: map[Table]*tableInfo{}, rememberMax: s.rememberMax}
-	defer func() { c.txn.Abort() }() // does nothing after Commit
+	c := &change{txn: s.db.Load().Write(), index: index, infos: map[Table]*tableInfo{}, rememberMax: s.rememberMax}
 	if stored := find[position](c, tablePosition, indexID, key("position")); stored != nil {
 		c.position = *stored
 	}
@@ -86,10 +81,7 @@ func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
 	if c.err != nil {
 		return stop(c.err)
 	}
-	c.txn.Commit()
-	if c.replaced != nil {
-		s.db.Store(c.replaced)
-	}
+	s.db.Store(c.txn.Commit())
 	s.index.Store(index)
 	return results, c.facts, nil
 }

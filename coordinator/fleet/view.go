@@ -1,50 +1,36 @@
 package fleet
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
+	"github.com/certctl/certctl/coordinator/fleet/tables"
 )
 
 // View is the state at one moment. It stays as it is while the state goes on,
 // is safe for concurrent use, and needs no closing. What it returns is shared
 // and must not be changed.
 type View struct {
-	txn *memdb.Txn
+	txn *tables.Txn
 }
 
 // View is the state as it is now.
-func (s *State) View() *View { return &View{txn: s.db.Load().Txn(false)} }
+func (s *State) View() *View { return &View{txn: s.db.Load().Read()} }
 
 // get is the first record whose key in an index begins with prefix.
 func get[T any](v *View, table Table, index string, prefix []byte) (*T, bool) {
-	record, ok := v.scan(table, index, prefix).Next().(*T)
+	record, ok := v.txn.FirstPrefix(string(table), index, prefix).(*T)
 	return record, ok
 }
 
-func (v *View) scan(table Table, index string, prefix []byte) memdb.ResultIterator {
-	args := []any{prefix}
-	if prefix == nil {
-		args = nil
-	}
-	records, err := v.txn.Get(string(table), index, args...)
-	if err != nil {
-		// The tables and indexes are constants of this package.
-		panic(fmt.Sprintf("fleet: read %s by %s: %v", table, index, err))
-	}
-	return records
+func (v *View) scan(table Table, index string, prefix []byte) *tables.Iterator {
+	return v.txn.Scan(string(table), index, prefix)
 }
 
-func (v *View) scanFrom(table Table, index string, from []byte) memdb.ResultIterator {
-	records, err := v.txn.LowerBound(string(table), index, from)
-	if err != nil {
-		panic(fmt.Sprintf("fleet: read %s by %s: %v", table, index, err))
-	}
-	return records
+func (v *View) scanFrom(table Table, index string, from []byte) *tables.Iterator {
+	return v.txn.ScanFrom(string(table), index, from)
 }
 
-func collect[T any](records memdb.ResultIterator) []*T {
+func collect[T any](records *tables.Iterator) []*T {
 	var list []*T
 	for record := records.Next(); record != nil; record = records.Next() {
 		list = append(list, record.(*T)) // a table holds one type
