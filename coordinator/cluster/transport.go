@@ -15,6 +15,11 @@ const (
 	streamTimeout = 5 * time.Second
 	// streamPool is how many idle streams are kept to each node.
 	streamPool = 3
+	// streamEntries is how many messages with entries are under way to a node. More
+	// than one makes Raft send them through a pipeline that waits for ever when the
+	// node refuses one, say because its disk is full: the leader goes on with its
+	// heartbeats, and sends that node nothing more until it is started anew.
+	streamEntries = 1
 )
 
 // Transport carries Raft's messages over streams between nodes.
@@ -30,7 +35,8 @@ type Transport struct {
 func NewTransport(streams raft.StreamLayer, log *slog.Logger) *Transport {
 	t := &Transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: streams, MaxPool: streamPool, Timeout: streamTimeout, MsgpackUseNewTimeFormat: true, Logger: newRaftLogger(log),
+			Stream: streams, MaxPool: streamPool, Timeout: streamTimeout, MaxRPCsInFlight: streamEntries,
+			MsgpackUseNewTimeFormat: true, Logger: newRaftLogger(log),
 		}),
 		messages: make(chan raft.RPC), closed: make(chan struct{}),
 	}
