@@ -173,10 +173,16 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	return c.exchange(ctx, c.http, request, out, most)
+}
+
+// exchange sends a request as this client and copies its answer, unless it is a
+// refusal.
+func (c *Client) exchange(ctx context.Context, by *http.Client, request *http.Request, out io.Writer, most int64) error {
 	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "certctl/"+buildinfo.Version())
-	response, err := c.http.Do(request)
+	response, err := by.Do(request)
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
 	}
@@ -204,7 +210,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		}
 		return problem
 	}
-	if method != http.MethodGet {
+	if request.Method != http.MethodGet {
 		c.written.note(response.Header)
 	}
 	return nil

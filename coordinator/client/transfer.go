@@ -1,0 +1,115 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+const (
+	// stallPatience is how long a transfer may stand still.
+	stallPatience = 2 * time.Minute
+	// workPatience is how long the coordinator may work on what it was sent.
+	workPatience = 35 * time.Minute
+)
+
+// ErrStalled says that a transfer stood still.
+var ErrStalled = errors.New("the transfer stands still")
+
+// Fetch is Download for an answer that may take any time, as long as it goes on.
+func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
+	ctx, watch := watched(ctx)
+	defer watch.end()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+path, nil)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	request.URL.RawQuery = c.fresh(http.MethodGet, query).Encode()
+	return watch.explain(ctx, c.exchange(ctx, c.patient(), request, watchedWriter{watch, out}, most))
+}
+
+// Send makes one change whose content is a stream, and reads the answer into out.
+// It may take any time, as long as it goes on; then the coordinator has half an
+// hour to work on it. It fails as Do does.
+func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
+	ctx, watch := watched(ctx)
+	defer watch.end()
+	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, watchedReader{watch, in})
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	request.URL.RawQuery = query.Encode()
+	request.Header.Set("Content-Type", contentType)
+	var text bytes.Buffer
+	if err := watch.explain(ctx, c.exchange(ctx, c.patient(), request, &text, maxAnswer)); err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(text.Bytes(), out); err != nil {
+		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
+	}
+	return nil
+}
+
+// patient is the client without a limit for a whole request.
+func (c *Client) patient() *http.Client {
+	patient := *c.http
+	patient.Timeout = 0
+	return &patient
+}
+
+// A watch ends a context when nothing happens.
+type watch struct {
+	timer *time.Timer
+	end   func()
+}
+
+func watched(ctx context.Context) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watch{timer: time.AfterFunc(stallPatience, func() { cancel(ErrStalled) })}
+	w.end = func() {
+		w.timer.Stop()
+		cancel(nil)
+	}
+	return ctx, w
+}
+
+// explain puts the reason in place of what it led to.
+func (w *watch) explain(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), ErrStalled) {
+		return fmt.Errorf("%w: %w; try again", ErrUnreachable, ErrStalled)
+	}
+	return err
+}
+
+type watchedWriter struct {
+	watch *watch
+	w     io.Writer
+}
+
+// Write implements io.Writer.
+func (w watchedWriter) Write(b []byte) (int, error) {
+	w.watch.timer.Reset(stallPatience)
+	return w.w.Write(b)
+}
+
+type watchedReader struct {
+	watch *watch
+	r     io.Reader
+}
+
+// Read implements io.Reader.
+func (r watchedReader) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	patience := stallPatience
+	if err != nil {
+		patience = workPatience // all is sent
+	}
+	r.watch.timer.Reset(patience)
+	return n, err
+}
