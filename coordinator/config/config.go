@@ -87,7 +87,7 @@ type Cluster struct {
 type Backups struct {
 	Interval  time.Duration `yaml:"interval" env:"CERTCTL_BACKUP_INTERVAL" default:"6h" min:"0s" max:"8760h" doc:"How often this node writes a snapshot of the replicated state to a file, if it has changed. 0: never."`
 	Keep      int           `yaml:"keep" env:"CERTCTL_BACKUP_KEEP" default:"8" min:"1" max:"1000" doc:"How many of these files are kept."`
-	Directory string        `yaml:"directory" env:"CERTCTL_BACKUP_DIRECTORY" default:"" doc:"Where they are. Empty: backups in the data directory. Another disk is better."`
+	Directory string        `yaml:"directory" env:"CERTCTL_BACKUP_DIRECTORY" default:"" doc:"Where they are. Empty: backups in the data directory. Another disk is better; under systemd the unit needs ReadWritePaths= for it, in a drop-in."`
 }
 
 // BackupDirectory is where the node's own snapshots go.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/agentapi"
 	"github.com/certctl/certctl/coordinator/api"
+	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
@@ -67,6 +68,7 @@ type Daemon struct {
 	network   *peer.Network
 	transport *cluster.Transport
 	node      *cluster.Node
+	backups   *backup.Keeper // nil if none are wanted
 	front     *server.Server
 }
 
@@ -222,10 +224,18 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
+	if s.Backups.Interval > 0 {
+		d.backups, err = backup.New(backup.Config{
+			Node: node, NodeID: d.NodeID(), Dir: s.BackupDirectory(), Interval: s.Backups.Interval, Keep: s.Backups.Keep, Log: log.With("part", "backups"),
+		})
+		if err != nil {
+			return err
+		}
+	}
 	stands, err := standing.New(standing.Config{
 		NodeID: d.NodeID(), DataDir: s.DataDir, Node: node, Journal: journal, Peers: d.network, Log: log.With("part", "standing"),
 		Settings: func() ([]byte, error) { return settings.Effective(s) }, Metrics: figures.Text, Recent: d.recent,
-		CertificateNotAfter: func() time.Time { return d.directory.identity.Leaf().NotAfter },
+		CertificateNotAfter: func() time.Time { return d.directory.identity.Leaf().NotAfter }, Backups: d.newestBackup,
 	})
 	if err != nil {
 		return err
@@ -323,6 +333,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			runner.Task{Name: "cluster node", Run: d.node.Run},
 			runner.Task{Name: "journal", Run: d.directory.journal.Run},
 			runner.Task{Name: "membership", Run: d.keepMembership},
+			runner.Task{Name: "backups", Run: d.keepBackups},
 		)
 		stopServing(err)
 		nodeEnded <- err
@@ -339,6 +350,27 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	d.log.Info("coordinator stops")
 	return nil
+}
+
+// keepBackups writes snapshots of the state to files, if that is wanted.
+func (d *Daemon) keepBackups(ctx context.Context) error {
+	if d.backups == nil {
+		return nil
+	}
+	return d.backups.Run(ctx)
+}
+
+// newestBackup is the newest snapshot that the node wrote by itself, and why the
+// last attempt to write one failed.
+func (d *Daemon) newestBackup() ([]standing.SnapshotFile, error) {
+	if d.backups == nil {
+		return nil, nil
+	}
+	status := d.backups.Status()
+	if status.Newest == "" {
+		return nil, status.Err
+	}
+	return []standing.SnapshotFile{{Name: filepath.Base(status.Newest), Index: status.Index, Size: status.Size, At: status.Time}}, status.Err
 }
 
 // serve makes what the first start has to make, and then answers until ctx is

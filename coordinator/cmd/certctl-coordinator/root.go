@@ -12,6 +12,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/daemon"
+	"github.com/certctl/certctl/coordinator/recovery"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/packaging/systemd"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -70,7 +71,7 @@ Exit status: 0 it was asked to stop, 1 something is wrong.`,
 	}
 	cli.FlagErrors(root)
 	c.source.Bind(root)
-	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
+	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), recovery.Command(&c.source), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
 	definition := func() (service.Definition, error) { return c.definition(), nil }
 	root.AddCommand(service.Commands(definition)...)
 	root.AddCommand(service.Status(definition))
