@@ -78,6 +78,8 @@ func (r *resident) look(id string) (string, bool) {
 func (r *resident) Member(id string) bool { _, ok := r.look(id); return ok }
 
 func (r *resident) At(address string) (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.town.mu.Lock()
 	defer r.town.mu.Unlock()
 	for id, at := range r.town.members {

@@ -183,3 +183,70 @@ func (w *town) rotate(identities []*Identity, each func()) {
 		take(*change)
 	}
 }
+
+// A node that was removed is out: its streams end, and its wish to be elected, as
+// it has not heard of the removal, reaches nobody.
+func TestRaftGoesOnWithoutARemovedNode(t *testing.T) {
+	w := newTown(t)
+	all := w.voters("a", "b", "c")
+	commit(t, all, "first")
+	agree(t, all, "first")
+	var removed *voter
+	var rest []*voter
+	require.Eventually(t, func() bool {
+		rest = nil
+		for _, v := range all {
+			if v.raft.State() == raft.Leader {
+				rest = append(rest, v)
+			}
+		}
+		return len(rest) == 1
+	}, patience, 10*time.Millisecond)
+	for _, v := range all {
+		switch {
+		case v == rest[0]:
+		case removed == nil:
+			removed = v
+		default:
+			rest = append(rest, v)
+		}
+	}
+	id := removed.identity.ID()
+	removed.mu.Lock()
+	removed.view = map[string]string{} // it hears of nothing any more
+	for _, v := range all {
+		removed.view[v.identity.ID()] = v.address
+	}
+	removed.mu.Unlock()
+	w.leave(id)
+	for _, v := range rest {
+		v.CloseExcept(v.Member)
+	}
+	require.Eventually(t, func() bool {
+		for _, v := range rest {
+			if v.raft.State() == raft.Leader && v.raft.RemoveServer(raft.ServerID(id), 0, 10*time.Second).Error() == nil {
+				return true
+			}
+		}
+		return false
+	}, patience, 10*time.Millisecond)
+	commit(t, rest, "without it")
+	agree(t, rest, "without it")
+	require.Eventually(t, func() bool { return removed.raft.State() == raft.Candidate }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		for _, v := range rest {
+			if v.Stats().Refused[reasonNotMember] < 3 {
+				return false
+			}
+		}
+		return true
+	}, patience, 10*time.Millisecond, "it comes again and again")
+	commit(t, rest, "undisturbed")
+	agree(t, rest, "undisturbed")
+	for _, v := range rest {
+		for kind := range v.Stats().Connections {
+			assert.NotEqual(t, id, kind.Peer)
+		}
+	}
+	assert.NotContains(t, removed.machine.all(), "without it")
+}
