@@ -27,11 +27,12 @@ type journalWriter struct {
 	mu      sync.Mutex
 	changed *sync.Cond // something below has changed
 	facts   []fleet.Fact
-	through uint64 // newest applied index; facts holds what is not in the journal of it
-	flushed uint64 // newest index that the journal has
-	wanted  uint64 // somebody waits for flushed to reach this index
-	err     error  // of the last attempt to write; nil when it went well
-	closed  bool   // nothing is accepted any more, and nobody waits
+	since   time.Time // the first of facts was applied, or the write before it ended
+	through uint64    // newest applied index; facts holds what is not in the journal of it
+	flushed uint64    // newest index that the journal has
+	wanted  uint64    // somebody waits for flushed to reach this index
+	err     error     // of the last attempt to write; nil when it went well
+	closed  bool      // nothing is accepted any more, and nobody waits
 }
 
 func newJournalWriter(journal Journal, log *slog.Logger) *journalWriter {
@@ -57,6 +58,9 @@ func (w *journalWriter) add(index uint64, facts []fleet.Fact) error {
 	}
 	w.through = index
 	if len(facts) > 0 {
+		if len(w.facts) == 0 {
+			w.since = time.Now()
+		}
 		w.facts = append(w.facts, facts...)
 		w.changed.Broadcast()
 	}
@@ -156,8 +160,26 @@ func (w *journalWriter) settle(through uint64, written int, err error) {
 	if err == nil {
 		w.facts = append([]fleet.Fact(nil), w.facts[written:]...)
 		w.flushed = through
+		w.since = time.Now()
 	}
 	w.changed.Broadcast()
+}
+
+// JournalLag is what is applied and not in the journal yet: a crash would take it
+// from the log again.
+type JournalLag struct {
+	Entries uint64        // of the log, up to the newest with facts that wait
+	Facts   int           // that wait
+	Since   time.Duration // for which the oldest of them have waited
+}
+
+func (w *journalWriter) lag() JournalLag {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.facts) == 0 {
+		return JournalLag{}
+	}
+	return JournalLag{Entries: w.through - w.flushed, Facts: len(w.facts), Since: time.Since(w.since)}
 }
 
 func (w *journalWriter) close() {

@@ -133,12 +133,14 @@ func TestTheJournalWriterRetriesUntilItCanAndLosesNothing(t *testing.T) {
 		synctest.Wait()
 		require.Error(t, m.writer.health())
 		<-time.After(time.Minute) // fake: the writer goes on trying
+		assert.Equal(t, JournalLag{Entries: 10, Facts: 10, Since: time.Minute}, m.writer.lag())
 		journal.set(nil, errors.New("stored, and the answer was lost"))
 		<-time.After(time.Minute)
 		synctest.Wait()
 		require.NoError(t, m.writer.health())
 		assert.Equal(t, 10, journal.count(), "each fact once, although one step was repeated")
 		require.NoError(t, m.writer.wait(10))
+		assert.Zero(t, m.writer.lag())
 		cancel()
 		<-ended
 	})

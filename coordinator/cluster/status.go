@@ -34,6 +34,7 @@ type Status struct {
 	Apply         Histogram
 	Store         Histogram // to sync new entries in the log, one call for all that came together
 	Forwarded     Forwarded
+	Journal       JournalLag
 	// ReadQuestions counts what consistent reads asked: one question for all that
 	// waited for it.
 	ReadQuestions uint64
@@ -46,7 +47,7 @@ func (n *Node) Status() Status {
 		Leader: n.raft.State() == raft.Leader, LeaderID: leader, Term: n.raft.CurrentTerm(),
 		CommitIndex: n.raft.CommitIndex(), AppliedIndex: n.raft.AppliedIndex(), LastIndex: n.raft.LastIndex(),
 		Waiting: len(n.queue), WaitingMax: cap(n.queue), InFlight: len(n.inflight),
-		Apply: n.machine.took.read(), Store: n.stored.read(), Forwarded: n.forwarded.read(),
+		Apply: n.machine.took.read(), Store: n.stored.read(), Forwarded: n.forwarded.read(), Journal: n.writer.lag(),
 		ReadQuestions: n.reads.asked() + n.verifications.asked(),
 	}
 	s.Elections, s.LeaderChanges = n.leaders.counts()

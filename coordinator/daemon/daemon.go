@@ -217,13 +217,7 @@ func (d *Daemon) assemble() error {
 		return err
 	}
 	lists.Lead(node)
-	figures, err := metrics.New(metrics.Config{
-		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
-		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
-	})
-	if err != nil {
-		return err
-	}
+	var backups func() backup.Status
 	if s.Backups.Interval > 0 {
 		d.backups, err = backup.New(backup.Config{
 			Node: node, NodeID: d.NodeID(), Dir: s.BackupDirectory(), Interval: s.Backups.Interval, Keep: s.Backups.Keep, Log: log.With("part", "backups"),
@@ -231,11 +225,20 @@ func (d *Daemon) assemble() error {
 		if err != nil {
 			return err
 		}
+		backups = d.backups.Status
+	}
+	figures, err := metrics.New(metrics.Config{
+		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
+		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+		Peers:  d.network.Stats, Certificate: d.certificateEnd, Agents: agents.Counts, DataDir: s.DataDir, Backups: backups,
+	})
+	if err != nil {
+		return err
 	}
 	stands, err := standing.New(standing.Config{
 		NodeID: d.NodeID(), DataDir: s.DataDir, Node: node, Journal: journal, Peers: d.network, Log: log.With("part", "standing"),
 		Settings: func() ([]byte, error) { return settings.Effective(s) }, Metrics: figures.Text, Recent: d.recent,
-		CertificateNotAfter: func() time.Time { return d.directory.identity.Leaf().NotAfter }, Backups: d.newestBackup,
+		CertificateNotAfter: d.certificateEnd, Backups: d.newestBackup,
 	})
 	if err != nil {
 		return err
@@ -285,6 +288,9 @@ func (d *Daemon) receive(pattern string, handler http.Handler) {
 	}
 	d.network.Handle(pattern, pass.Receive(from, d.node.IsLeader, handler))
 }
+
+// certificateEnd is the end of the certificate that other nodes are shown.
+func (d *Daemon) certificateEnd() time.Time { return d.directory.identity.Leaf().NotAfter }
 
 // Address is that of the HTTPS server, and URL the one that clients are told.
 func (d *Daemon) Address() net.Addr { return d.listener.Addr() }

@@ -14,9 +14,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/certctl/certctl/coordinator/agentapi"
+	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/shared/buildinfo"
 )
 
@@ -28,6 +31,7 @@ type Node interface {
 	State() *fleet.State
 	Ready() cluster.Readiness
 	Status() cluster.Status
+	Members() (members []cluster.Member, configurationIndex uint64)
 }
 
 // Journal is where the facts are; *history.Journal is one.
@@ -40,7 +44,8 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config of an Exporter. All but Now and Keep are required.
+// Config of an Exporter. Those up to Log are required; a part of the coordinator
+// that there is not has no metrics.
 type Config struct {
 	Node     Node
 	Journal  Journal
@@ -48,7 +53,19 @@ type Config struct {
 	// CutOff says whether an agent that was last heard of at a time is cut off.
 	CutOff func(seen, now time.Time) bool
 	Log    *slog.Logger
-	Now    func() time.Time // nil is time.Now
+
+	// Peers are the connections to other nodes, and Certificate the end of the
+	// certificate that is shown to them.
+	Peers       func() peer.Stats
+	Certificate func() time.Time
+	// Agents is what became of the agents' requests.
+	Agents func() agentapi.Counts
+	// Backups is how the node's own snapshot files stand.
+	Backups func() backup.Status
+	// DataDir is where the room on the disk matters.
+	DataDir string
+
+	Now func() time.Time // nil is time.Now
 	// Keep is how long a count of the fleet is good that took so long; nil limits
 	// what counting costs.
 	Keep func(took time.Duration) time.Duration
@@ -114,16 +131,16 @@ func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Text writes what a scrape is answered, for a person to read later.
 func (e *Exporter) Text(w io.Writer) error {
-	families, err := e.gatherer.Gather()
+	families, err := e.gatherer.Gather() // what could be had is there in any case
 	if err != nil {
-		return fmt.Errorf("gather the metrics: %w", err)
+		err = fmt.Errorf("gather the metrics: %w", err)
 	}
 	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(w, family); err != nil {
-			return fmt.Errorf("write the metrics: %w", err)
+		if _, failure := expfmt.MetricFamilyToText(w, family); failure != nil {
+			return errors.Join(err, fmt.Errorf("write the metrics: %w", failure))
 		}
 	}
-	return nil
+	return err
 }
 
 // Observe counts a request that was answered. Kind is one of a fixed set.
@@ -153,7 +170,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	build := buildinfo.Get()
 	send(buildInfo, 1, build.Version, build.Commit, build.GoVersion, build.Platform)
-	c.node(send)
+	status := c.cfg.Node.Status()
+	c.node(send, &status)
+	c.raft(out, send, &status)
+	c.parts(send)
+	send(journalLag, float64(status.Journal.Entries))
+	send(journalLagTime, status.Journal.Since.Seconds())
 	if err := c.journal(send); err != nil {
 		out <- prometheus.NewInvalidMetric(c.descs[journalBytes], err)
 	}
@@ -162,8 +184,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 type send func(f *Family, value float64, labels ...string)
 
-func (c collector) node(send send) {
-	readiness, status := c.cfg.Node.Ready(), c.cfg.Node.Status()
+func (c collector) node(send send, status *cluster.Status) {
+	readiness := c.cfg.Node.Ready()
 	send(ready, truth(readiness.Ready()))
 	send(raftLeader, truth(status.Leader))
 	send(raftLeaderKnown, truth(readiness.LeaderKnown))

@@ -31,11 +31,48 @@ var (
 	raftSnapshot    = family(gauge, "certctl_raft_snapshot_index", "Newest entry of the log that the newest snapshot covers.")
 	raftContact     = family(gauge, "certctl_raft_leader_contact_timestamp_seconds", "When this node last heard of the leader. Absent on the leader.")
 
+	raftVoter         = family(gauge, "certctl_raft_voter", "Whether this node has a vote.")
+	raftMembers       = family(gauge, "certctl_raft_members", "Members of the cluster as this node knows them: voters, and joining ones without a vote yet.", "role")
+	raftElections     = family(counter, "certctl_raft_elections_total", "How often this node stood for election.")
+	raftLeaderChanges = family(counter, "certctl_raft_leader_changes_total", "How often another node than before led, as this node saw it.")
+	raftWaiting       = family(gauge, "certctl_raft_waiting_proposals", "Changes that wait for their turn on this node.")
+	raftWaitingMax    = family(gauge, "certctl_raft_waiting_proposals_limit", "Waiting changes beyond which more are refused as overload.")
+	raftInFlight      = family(gauge, "certctl_raft_inflight_entries", "Entries that Raft was given on this node and that are not applied yet.")
+	raftForwarded     = family(counter, "certctl_raft_forwarded_proposals_total", "Changes that this node sent to the leader, by outcome, each attempt by itself. unknown is where the leader did not answer; it is repeated.", "outcome")
+	raftQuestions     = family(counter, "certctl_raft_consistency_checks_total", "Questions to the leader, or to a majority, that consistent reads asked; reads at the same moment share one.")
+	raftApply         = family(histogram, "certctl_raft_apply_duration_seconds", "Applying one entry to the tables.")
+	raftStore         = family(histogram, "certctl_raft_store_duration_seconds", "Writing new entries to the log and syncing it, one step for all that came together.")
+	raftSnapshotAt    = family(gauge, "certctl_raft_snapshot_timestamp_seconds", "When the newest snapshot of the log was taken. Absent without one.")
+	raftSnapshotBytes = family(gauge, "certctl_raft_snapshot_bytes", "Size of the newest snapshot of the log.")
+
+	nodeCertificate = family(gauge, "certctl_node_certificate_not_after_timestamp_seconds", "End of the certificate that this node shows to the others. It is renewed when two thirds of its life are over.")
+	peerConnections = family(gauge, "certctl_peer_connections", "Connections to other nodes, by protocol and direction.", "protocol", "direction")
+	peerNodes       = family(gauge, "certctl_peer_nodes", "Other nodes that this one has a connection with.")
+	peerAttempts    = family(counter, "certctl_peer_connection_attempts_total", "Connections that this node made to others, by outcome.", "outcome")
+	peerAccepted    = family(counter, "certctl_peer_connections_accepted_total", "Connections that other nodes made to this one.")
+	peerRefused     = family(counter, "certctl_peer_connections_refused_total", "Connections that were refused, by reason.", "reason")
+	peerEnded       = family(counter, "certctl_peer_connections_ended_total", "Connections that were ended because the node is no member any more, or for a new certificate.")
+
+	syncs       = family(counter, "certctl_syncs_total", "Syncs of agents at this node by outcome: accepted and unchanged were answered as the leader, the others are codes of refusals.", "outcome")
+	passed      = family(counter, "certctl_passed_requests_total", "Requests of agents that this node passed to the leader, by outcome: answered, failed for want of a leader, refused for want of room.", "outcome")
+	passedAgain = family(counter, "certctl_passed_requests_repeated_total", "Requests that were passed once more, after a change of the leader or of the connection.")
+
+	backupAt       = family(gauge, "certctl_backup_timestamp_seconds", "When the newest good snapshot file of this node was taken. Absent without one, and where they are off.")
+	backupBytes    = family(gauge, "certctl_backup_bytes", "Size of the newest good snapshot file.")
+	backupFiles    = family(gauge, "certctl_backup_files", "Snapshot files of this node, by whether they can be read to the end.", "state")
+	backupFailures = family(counter, "certctl_backup_failures_total", "Attempts to write a snapshot file that failed.")
+	backupFailing  = family(gauge, "certctl_backup_failing", "Whether the last attempt to write a snapshot file failed.")
+
+	diskFree  = family(gauge, "certctl_data_dir_free_bytes", "Room where the data directory is.")
+	diskTotal = family(gauge, "certctl_data_dir_size_bytes", "Size of the file system where the data directory is.")
+
 	tableRows = family(gauge, "certctl_table_rows", "Records of the replicated state.", "table")
 
 	journalFacts   = family(gauge, "certctl_journal_facts", "Facts in the journal.", "class")
 	journalBytes   = family(gauge, "certctl_journal_bytes", "Size of the routine facts in the journal.")
 	journalLimit   = family(gauge, "certctl_journal_limit_bytes", "Size at which routine facts are dropped.")
+	journalLag     = family(gauge, "certctl_journal_lag_entries", "Entries of the log that are applied and whose facts are not in the journal yet.")
+	journalLagTime = family(gauge, "certctl_journal_lag_seconds", "For how long the oldest fact that is not in the journal has waited.")
 	journalDropped = family(counter, "certctl_journal_dropped_facts_total", "Routine facts that were dropped for want of room.")
 
 	fleetAgents       = family(gauge, "certctl_fleet_agents", "Agents: connected and cut_off are the active ones.", "state")
@@ -75,7 +112,7 @@ func Families() []Family {
 func descriptions() map[*Family]*prometheus.Desc {
 	list := make(map[*Family]*prometheus.Desc, len(all))
 	for _, f := range all {
-		if f != requests && f != durations {
+		if f != requests && f != durations { // which count by themselves
 			list[f] = prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
 		}
 	}

@@ -25,12 +25,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/certctl/certctl/coordinator/agentapi"
 	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/coordinator/metrics"
+	"github.com/certctl/certctl/coordinator/pass"
+	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -228,7 +232,8 @@ func TestGolden(t *testing.T) {
 	parsed := families(t, text)
 	var out strings.Builder
 	for _, f := range metrics.Families() {
-		if f.Name == "certctl_raft_leader_contact_timestamp_seconds" { // of followers
+		if f.Name == "certctl_raft_leader_contact_timestamp_seconds" || // of followers
+			strings.HasPrefix(f.Name, "certctl_raft_snapshot_") && parsed[f.Name] == nil { // after some thousand entries
 			fmt.Fprintf(&out, "%s %s %s\n\t%s\n", f.Kind, f.Name, strings.Join(f.Labels, ","), f.Help)
 			continue
 		}
@@ -274,9 +279,12 @@ type stand struct {
 	journal error
 }
 
-func (s *stand) State() *fleet.State             { return s.state }
-func (s *stand) Ready() cluster.Readiness        { return cluster.Readiness{} }
-func (s *stand) Status() cluster.Status          { return s.status }
+func (s *stand) State() *fleet.State      { return s.state }
+func (s *stand) Ready() cluster.Readiness { return cluster.Readiness{} }
+func (s *stand) Status() cluster.Status   { return s.status }
+func (s *stand) Members() ([]cluster.Member, uint64) {
+	return []cluster.Member{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c"}}, 1
+}
 func (*stand) LastSeen(string) (time.Time, bool) { return time.Time{}, false }
 
 type standJournal struct{ *stand }
@@ -319,6 +327,86 @@ func TestAFollowerAndAFailure(t *testing.T) {
 	assert.Equal(t, http.StatusInternalServerError, answer(e, http.MethodGet).Code)
 	_, err = metrics.New(metrics.Config{Node: node})
 	assert.ErrorContains(t, err, "is missing")
+}
+
+// What a node of a cluster tells about the cluster.
+func TestClusterFigures(t *testing.T) {
+	state, err := fleet.New()
+	require.NoError(t, err)
+	taken := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	status := cluster.Status{
+		Voter: true, Elections: 3, LeaderChanges: 2, Waiting: 4, WaitingMax: 4096, InFlight: 5, ReadQuestions: 6,
+		SnapshotIndex: 5, SnapshotTaken: taken, SnapshotSize: 77, Journal: cluster.JournalLag{Entries: 8, Facts: 9, Since: 1500 * time.Millisecond},
+		Forwarded: cluster.Forwarded{Stored: 10, Unknown: 11, NotLeader: 12, Overloaded: 13, Refused: 14},
+		Apply:     cluster.Histogram{Count: 3, Sum: time.Second, Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{1, 3}},
+		Store:     cluster.Histogram{Count: 2, Sum: time.Second, Bounds: []time.Duration{time.Millisecond}, Counts: []uint64{1}},
+	}
+	node := &stand{state: state, status: status}
+	backups := backup.Status{Newest: "f", Time: taken, Size: 5, Good: 2, Bad: 1, Failures: 4, Err: errors.New("full")}
+	config := metrics.Config{
+		Node: node, Journal: standJournal{node}, Presence: node, Log: slog.New(slog.DiscardHandler),
+		CutOff: func(time.Time, time.Time) bool { return false }, DataDir: t.TempDir(),
+		Certificate: func() time.Time { return taken },
+		Peers: func() peer.Stats {
+			return peer.Stats{
+				Connections: map[peer.ConnectionKind]int{
+					{Peer: "b", Protocol: "raft", Incoming: true}: 1, {Peer: "c", Protocol: "raft", Incoming: true}: 2, {Peer: "c", Protocol: "raft"}: 3, {Peer: "d", Protocol: "peer"}: 0,
+				},
+				Accepted: 20, Dialled: 30, Failed: 10, Closed: 4, Refused: map[peer.Reason]uint64{"expired": 2},
+			}
+		},
+		Agents: func() agentapi.Counts {
+			return agentapi.Counts{Accepted: 1, Unchanged: 2, Refused: map[wire.Code]uint64{wire.CodeOverloaded: 3}, Passed: pass.Counts{Answered: 4, Failed: 5, Refused: 6, Again: 7}}
+		},
+		Backups: func() backup.Status { return backups },
+	}
+	e, err := metrics.New(config)
+	require.NoError(t, err)
+	got := values(t, answer(e, http.MethodGet).Body.String())
+	for name, want := range map[string]float64{
+		"certctl_raft_voter": 1, "certctl_raft_members{role=voter}": 2, "certctl_raft_members{role=joining}": 1,
+		"certctl_raft_elections_total": 3, "certctl_raft_leader_changes_total": 2, "certctl_raft_waiting_proposals": 4,
+		"certctl_raft_waiting_proposals_limit": 4096, "certctl_raft_inflight_entries": 5, "certctl_raft_consistency_checks_total": 6,
+		"certctl_raft_snapshot_timestamp_seconds": float64(taken.Unix()), "certctl_raft_snapshot_bytes": 77,
+		"certctl_journal_lag_entries": 8, "certctl_journal_lag_seconds": 1.5,
+		"certctl_raft_forwarded_proposals_total{outcome=stored}": 10, "certctl_raft_forwarded_proposals_total{outcome=unknown}": 11,
+		"certctl_raft_forwarded_proposals_total{outcome=not_leader}": 12, "certctl_raft_forwarded_proposals_total{outcome=overloaded}": 13,
+		"certctl_raft_forwarded_proposals_total{outcome=refused}": 14, "certctl_raft_apply_duration_seconds": 3, "certctl_raft_store_duration_seconds": 2,
+		"certctl_node_certificate_not_after_timestamp_seconds": float64(taken.Unix()),
+		"certctl_peer_connections{direction=in,protocol=raft}": 3, "certctl_peer_connections{direction=out,protocol=raft}": 3, "certctl_peer_nodes": 2,
+		"certctl_peer_connection_attempts_total{outcome=connected}": 20, "certctl_peer_connection_attempts_total{outcome=failed}": 10,
+		"certctl_peer_connections_accepted_total": 20, "certctl_peer_connections_refused_total{reason=expired}": 2, "certctl_peer_connections_ended_total": 4,
+		"certctl_syncs_total{outcome=accepted}": 1, "certctl_syncs_total{outcome=unchanged}": 2, "certctl_syncs_total{outcome=overloaded}": 3,
+		"certctl_passed_requests_total{outcome=answered}": 4, "certctl_passed_requests_total{outcome=failed}": 5,
+		"certctl_passed_requests_total{outcome=refused}": 6, "certctl_passed_requests_repeated_total": 7,
+		"certctl_backup_timestamp_seconds": float64(taken.Unix()), "certctl_backup_bytes": 5, "certctl_backup_files{state=good}": 2,
+		"certctl_backup_files{state=bad}": 1, "certctl_backup_failures_total": 4, "certctl_backup_failing": 1,
+	} {
+		require.Contains(t, got, name)
+		assert.InDelta(t, want, got[name], 0.001, name)
+	}
+	assert.Positive(t, got["certctl_data_dir_free_bytes"])
+	assert.Greater(t, got["certctl_data_dir_size_bytes"], got["certctl_data_dir_free_bytes"])
+	var text strings.Builder
+	require.NoError(t, e.Text(&text))
+	assert.Equal(t, got["certctl_raft_voter"], values(t, text.String())["certctl_raft_voter"])
+
+	// What there is none of is not told.
+	backups, node.status = backup.Status{}, cluster.Status{}
+	config.Peers, config.Agents, config.Certificate, config.DataDir = nil, nil, nil, ""
+	e, err = metrics.New(config)
+	require.NoError(t, err)
+	got = values(t, answer(e, http.MethodGet).Body.String())
+	for _, name := range []string{
+		"certctl_backup_timestamp_seconds", "certctl_raft_snapshot_timestamp_seconds", "certctl_peer_nodes", "certctl_syncs_total{outcome=accepted}",
+		"certctl_node_certificate_not_after_timestamp_seconds", "certctl_data_dir_free_bytes",
+	} {
+		assert.NotContains(t, got, name)
+	}
+	node.journal = errors.New("disk on fire")
+	text.Reset()
+	require.ErrorContains(t, e.Text(&text), "disk on fire")
+	assert.Contains(t, text.String(), "certctl_raft_voter", "what could be had is there")
 }
 
 // large is a state with so many agents, each with two certificates.

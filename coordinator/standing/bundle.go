@@ -69,7 +69,7 @@ func (s *Service) part() []file {
 			body, err = m.make()
 		}
 		if err != nil {
-			body = []byte("not available: " + err.Error() + "\n")
+			body = fmt.Appendf(body, "not available: %v\n", err)
 		}
 		files = append(files, file{m.name, bounded(body)})
 	}

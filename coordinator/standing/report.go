@@ -15,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/buildinfo"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // A Report is what a node says about itself. Nodes of other versions read it: what
@@ -169,7 +170,7 @@ func (s *Service) journalReport() JournalReport {
 }
 
 func diskReport(dir string) DiskReport {
-	free, total, err := room(dir)
+	free, total, err := durable.Room(dir)
 	return DiskReport{FreeBytes: free, TotalBytes: total, Error: text(err)}
 }
 

@@ -75,6 +75,48 @@ Where only the coordinator is scraped, the same of the whole fleet:
     max(certctl_fleet_agents{state="cut_off"}) > 0
 
 "certctl agents list" and "certctl certificates list" say which they are.
+
+## Rules for a cluster of coordinators
+
+Scrape every node. "certctl cluster health" says the same at the moment, and of each problem what to do about it.
+
+    groups:
+      - name: certctl-cluster
+        rules:
+          - alert: NoLeader
+            expr: sum(certctl_raft_leader) == 0 or absent(certctl_raft_leader)
+            for: 1m
+            annotations:
+              summary: No coordinator leads. Hosts go on by themselves; nothing can be enrolled, ordered or changed.
+          - alert: NoQuorumMargin
+            expr: sum(certctl_coordinator_ready) <= scalar(max(certctl_raft_members{role="voter"})) / 2 + 1 and on() max(certctl_raft_members{role="voter"}) > 1
+            for: 5m
+            annotations:
+              summary: If one more coordinator fails, or one has already, nothing can be stored; bring the missing ones back.
+          - alert: FollowerLags
+            expr: scalar(max(certctl_raft_commit_index)) - certctl_raft_applied_index > 5000
+            for: 5m
+            annotations:
+              summary: This coordinator does not keep up; its disk or its connection is too slow.
+          - alert: BackupTooOld
+            expr: time() - certctl_backup_timestamp_seconds > 86400 or certctl_backup_failing == 1
+            for: 15m
+            annotations:
+              summary: This coordinator has not written a snapshot file for a day, or could not; its log says why.
+          - alert: NodeCertificateNotRenewed
+            expr: certctl_node_certificate_not_after_timestamp_seconds - time() < 7 * 86400
+            annotations:
+              summary: This coordinator does not renew the certificate that it shows to the others; its log says why.
+          - alert: DiskNearlyFull
+            expr: certctl_data_dir_free_bytes < 0.05 * certctl_data_dir_size_bytes
+            for: 15m
+            annotations:
+              summary: The disk with this coordinator's data directory is nearly full.
+
+Slow disks show first in ` + "`certctl_raft_store_duration_seconds`" + `, and overload in ` + "`certctl_raft_waiting_proposals`" + `:
+
+    histogram_quantile(0.99, sum by (le) (rate(certctl_raft_store_duration_seconds_bucket[5m]))) > 0.1
+    certctl_raft_waiting_proposals > 0.5 * certctl_raft_waiting_proposals_limit
 `
 
 // Metrics is docs/reference/metrics.md.

@@ -4,6 +4,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 )
 
@@ -15,3 +16,14 @@ func IsFull(err error) bool {
 
 // IsReadOnly reports whether err says that the file system is mounted read-only.
 func IsReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+// Room is how many octets can be written yet to the file system of a directory, and
+// how many it has in all.
+func Room(dir string) (free, total uint64, err error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, 0, fmt.Errorf("look for room in %s: %w", dir, err)
+	}
+	size := uint64(s.Bsize)                                      //nolint:gosec,unconvert // positive; its type depends on the system
+	return uint64(s.Bavail) * size, uint64(s.Blocks) * size, nil //nolint:gosec,unconvert // as above
+}

@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/windows"
 )
@@ -15,3 +16,15 @@ func IsFull(err error) bool {
 
 // IsReadOnly reports whether err says that the medium is write-protected.
 func IsReadOnly(err error) bool { return errors.Is(err, windows.ERROR_WRITE_PROTECT) }
+
+// Room is how many octets can be written yet to the volume of a directory, and how many it has in all.
+func Room(dir string) (free, total uint64, err error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err == nil {
+		err = windows.GetDiskFreeSpaceEx(path, &free, &total, nil)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("look for room in %s: %w", dir, err)
+	}
+	return free, total, nil
+}

@@ -24,11 +24,13 @@ import (
 	"github.com/certctl/certctl/coordinator/agentapi"
 	"github.com/certctl/certctl/coordinator/api"
 	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/metrics"
+	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/coordinator/standing"
@@ -196,7 +198,13 @@ func Start(t testing.TB) *Coordinator {
 	figures, err := metrics.New(metrics.Config{
 		Node: c.Node.Node, Journal: c.Journal, Presence: agents, Log: quiet, Now: c.Now,
 		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
-		Keep:   afresh,
+		Keep:   afresh, Agents: agents.Counts, DataDir: c.Node.Dir,
+		// Of other nodes, and of files, this coordinator has none.
+		Peers: func() peer.Stats {
+			return peer.Stats{Connections: map[peer.ConnectionKind]int{{Peer: "other", Protocol: "certctl-raft/1"}: 2}, Refused: map[peer.Reason]uint64{"not_member": 1}}
+		},
+		Certificate: func() time.Time { return c.Now().Add(30 * 24 * time.Hour) },
+		Backups:     func() backup.Status { return backup.Status{Newest: "some", Time: c.Now(), Size: 1, Good: 1} },
 	})
 	require.NoError(t, err)
 	c.serve(agents, handler, figures)
