@@ -54,14 +54,9 @@ func (s *stored) serve() *served {
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	pool := x509.NewCertPool()
-	require.True(t, pool.AppendCertsFromPEM([]byte(s.text(s.data, "root.pem"))))
 	_, port, err := net.SplitHostPort(d.Address().String())
 	require.NoError(t, err)
-	c := &served{stored: s, url: "https://localhost:" + port, http: &http.Client{
-		Timeout:   patience,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true},
-	}}
+	c := &served{stored: s, url: "https://localhost:" + port, http: s.client()}
 	c.stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-ended)
@@ -80,6 +75,26 @@ func (s *stored) serve() *served {
 		return status == http.StatusOK
 	}, patience, 50*time.Millisecond)
 	return c
+}
+
+// client trusts the root that the earlier coordinator made.
+func (s *stored) client() *http.Client {
+	s.t.Helper()
+	pool := x509.NewCertPool()
+	require.True(s.t, pool.AppendCertsFromPEM([]byte(s.text(s.data, "root.pem"))))
+	return &http.Client{
+		Timeout:   patience,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true},
+	}
+}
+
+// skipIfOver skips what needs the CA in a stored directory, when that has ended.
+func (s *stored) skipIfOver() {
+	for _, authority := range s.authority().Authorities {
+		if time.Now().After(authority.NotAfter) {
+			s.t.Skipf("the CA in it ended at %v: make the archive anew from the same version (see testdata/README.md)", authority.NotAfter)
+		}
+	}
 }
 
 // try makes one request, with a token unless it is "".
@@ -140,11 +155,7 @@ func (c *served) enroll(token string) string {
 // that time, signs with the CA of that time, writes, and starts again.
 func TestStoredDirectoryIsServed(t *testing.T) {
 	eachStored(t, func(s *stored) {
-		for _, authority := range s.authority().Authorities {
-			if time.Now().After(authority.NotAfter) {
-				t.Skipf("the CA in it ended at %v: make the archive anew from the same version (see testdata/README.md)", authority.NotAfter)
-			}
-		}
+		s.skipIfOver()
 		admin, viewer := s.text(s.data, "admin.token"), s.text(s.expected, "viewer.token")
 		c := s.serve()
 		var agents resource.Page[resource.Agent]
