@@ -61,6 +61,17 @@ web / ü      in 39 days  in 10 days  le      in service
 `, out.String())
 }
 
+// Of a cluster the node is shown that answers at present.
+func TestTheNodeIsShown(t *testing.T) {
+	s := sample(noon)
+	s.Enrollment.Nodes = []string{"https://a", "https://b", "https://c"}
+	s.Coordinator.Server = "https://b"
+	var out bytes.Buffer
+	_, err := Render(&out, s)
+	require.NoError(t, err)
+	assert.Contains(t, out.String(), "coordinator: connected (https://b, one of 3 nodes), last sync 20 seconds ago\n")
+}
+
 func TestWhatNeedsAttention(t *testing.T) {
 	for want, c := range map[string]struct {
 		spoil func(*Status, *Certificate)

@@ -85,6 +85,7 @@ type Client struct {
 	placed     map[string]bool // orders that the coordinator has confirmed in this run
 	turn       string          // last confirmed order that was repeated
 	ackedEvent uint64
+	answeredBy string // the server that answered the last sync
 
 	began        time.Time // of the last round
 	failures     int       // in a row

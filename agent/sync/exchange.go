@@ -62,11 +62,14 @@ func (c *Client) exchange(ctx context.Context) (answer *wire.SyncResponse, more 
 		c.unanswered = x
 	}
 	answer = new(wire.SyncResponse)
-	before := c.link.server()
 	result, err := c.link.post(ctx, wire.SyncPath, x.body, answer)
-	if now := c.link.server(); now != before {
-		c.update(func(s *State) { s.Server = now })
-		c.log.Info("another server of the coordinator is used", "server", now, "before", before, "answered", err == nil)
+	server := c.link.server()
+	c.update(func(s *State) { s.Server = server })
+	if err == nil && c.answeredBy != server {
+		if c.answeredBy != "" {
+			c.log.Info("another server of the coordinator is used", "server", server, "before", c.answeredBy)
+		}
+		c.answeredBy = server
 	}
 	if err != nil {
 		if call.Decided(err) {
