@@ -205,7 +205,7 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 func (d *Daemon) assemble() error {
 	s, log, node, journal := d.config.Settings, d.log, d.node, d.directory.journal
 	agents, err := agentapi.New(agentapi.Config{
-		Node: node, CA: d.ca, Log: log.With("part", "agents"), Leader: d.leader,
+		Node: node, CA: d.ca, Log: log.With("part", "agents"), Leader: d.leader, MaxPassed: 2 * s.Fleet.MaxInFlight,
 		SyncInterval: s.Fleet.SyncInterval, SyncTargetRate: s.Fleet.SyncTargetRate, Reserved: d.config.Names.Own,
 	})
 	if err != nil {
@@ -259,8 +259,6 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
-	d.receive("/agent/", agents)
-	d.receive(join.Path, admissions)
 	d.front, err = server.New(server.Config{
 		Listener: d.listener, Names: d.config.Names, Node: node, CA: d.ca, Agents: agents, API: operators, Lists: lists,
 		Joins:    way.Handler(join.MaxRequest, admissions),
@@ -268,7 +266,14 @@ func (d *Daemon) assemble() error {
 		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
 		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// What other nodes pass on takes the places of the server too: the leader's
+	// limits are the cluster's.
+	d.receive("/agent/", d.front)
+	d.receive(join.Path, d.front)
+	return nil
 }
 
 // leader is the way to the node that leads, if that is another one.
