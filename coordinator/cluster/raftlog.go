@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -45,10 +46,11 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 }
 
 // nothingWrong recognises what Raft calls an error and is none: a snapshot was
-// asked for, and the last one still holds everything.
+// asked for, and the last one still holds everything; or a stream has ended that
+// this node closed itself.
 func nothingWrong(args []any) bool {
 	for _, arg := range args {
-		if err, ok := arg.(error); ok && errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		if err, ok := arg.(error); ok && (errors.Is(err, raft.ErrNothingNewToSnapshot) || errors.Is(err, net.ErrClosed)) {
 			return true
 		}
 	}
