@@ -1,13 +1,18 @@
 package daemon_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/daemon"
 	"github.com/certctl/certctl/coordinator/daemon/daemontest"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -18,6 +23,7 @@ const patience = 2 * time.Minute
 // Three nodes: the founder, one that joins and one more. Each of them stores and
 // reads, and any one of them may stop.
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := daemontest.Start(t, 3, nil)
 	for _, n := range c.Nodes {
 		n.Do(fleet.CreateEnrollmentToken{ID: "from" + n.ID, SecretHash: [32]byte{1}, ExpiresAt: time.Now().Add(time.Hour)})
@@ -52,6 +58,7 @@ func TestThreeNodes(t *testing.T) {
 
 // A node that comes back on another port tells the others.
 func TestANodeMoves(t *testing.T) {
+	t.Parallel()
 	c := daemontest.Start(t, 3, nil)
 	for _, n := range []*daemontest.Node{c.Leader(), c.Nodes[2]} {
 		n.Stop()
@@ -74,6 +81,7 @@ func TestANodeMoves(t *testing.T) {
 
 // The verb join makes the directory, and the node that starts on it is a member.
 func TestJoinApartFromTheFirstStart(t *testing.T) {
+	t.Parallel()
 	c := daemontest.Start(t, 1, nil)
 	n := daemontest.NewNode(t, "node2", daemontest.Options{})
 	there, err := daemon.SetUpAs(n.Settings.DataDir)
@@ -88,4 +96,55 @@ func TestJoinApartFromTheFirstStart(t *testing.T) {
 	n.Start()
 	c.Nodes = append(c.Nodes, n)
 	c.AwaitVoters(2)
+}
+
+// The root of the connections between nodes is replaced while they work, node by
+// node, without a restart; a node that was away meanwhile gets back in.
+func TestTheRootBetweenNodesIsReplaced(t *testing.T) {
+	t.Parallel()
+	c := daemontest.Start(t, 3, nil)
+	away := c.Nodes[2]
+	if away == c.Leader() {
+		away = c.Nodes[1]
+	}
+	leader := c.Leader()
+	stored, ok := leader.Node().State().View().ClusterCA()
+	require.True(t, ok)
+	key, err := ca.ReadSealKey(filepath.Join(leader.Settings.DataDir, "seal.key"))
+	require.NoError(t, err)
+	change, err := clusterca.Begin(stored, key, "test", time.Now())
+	require.NoError(t, err)
+	published := change.Authorities[1]
+	away.Stop()
+	leader.Do(change)
+
+	// While a member has not heard of it, the new root does not sign.
+	writes := 0
+	require.Never(t, func() bool {
+		c.Leader().Do(fleet.CreateEnrollmentToken{ID: fmt.Sprintf("during%d", writes), SecretHash: [32]byte{1}, ExpiresAt: time.Now().Add(time.Hour)})
+		writes++
+		now, _ := c.Leader().Node().State().View().ClusterCA()
+		return bytes.Equal(now.Authorities[0].Certificate, published.Certificate)
+	}, 6*time.Second, 100*time.Millisecond)
+
+	away.Start()
+	require.Eventually(t, func() bool {
+		c.Leader().Do(fleet.CreateEnrollmentToken{ID: fmt.Sprintf("during%d", writes), SecretHash: [32]byte{1}, ExpiresAt: time.Now().Add(time.Hour)})
+		writes++
+		view := c.Leader().Node().State().View()
+		now, ok := view.ClusterCA()
+		if !ok || len(now.Authorities) != 1 || !bytes.Equal(now.Authorities[0].Certificate, published.Certificate) {
+			return false
+		}
+		for _, record := range view.ClusterNodes() {
+			if record.Signer != published.Fingerprint() {
+				return false
+			}
+		}
+		return true
+	}, patience, 100*time.Millisecond, "the rotation ends by itself")
+	c.AwaitEqual()
+	away.Stop()
+	away.Start()
+	c.AwaitEqual()
 }

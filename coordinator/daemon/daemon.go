@@ -197,6 +197,7 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	d.network.SetMembers(d.node)
 	d.network.HandleCalls(d.node.HandleCall)
 	d.node.OnMembership(d.followMembership)
+	d.network.OnClosed(d.transport.CloseStreams)
 	d.node.Lead("the cluster's own CA", d.leadClusterCA)
 	return nil
 }

@@ -61,7 +61,8 @@ func (d *Daemon) announce(ctx context.Context) {
 }
 
 // adoptClusterCA takes over a change of the cluster's CA: a new root to trust, or
-// another one that signs. Connections that were made before end.
+// another one that signs. The network ends the connections that no trusted root
+// vouches for any more.
 func (d *Daemon) adoptClusterCA() {
 	stored, ok := d.node.State().View().ClusterCA()
 	if !ok {
@@ -74,23 +75,16 @@ func (d *Daemon) adoptClusterCA() {
 	}
 	if changed {
 		d.log.Info("the cluster's CA has changed", "trusted", len(stored.Authorities), "not_after", d.directory.identity.Leaf().NotAfter)
-		d.transport.CloseStreams()
-		d.network.CloseAll()
 	}
 }
 
-// followMembership ends the connections of nodes that are no members any more.
-func (d *Daemon) followMembership(members []raft.Server) {
-	present := make(map[string]bool, len(members))
-	for _, member := range members {
-		present[string(member.ID)] = true
-	}
-	d.network.CloseExcept(func(id string) bool { return present[id] })
-}
+// followMembership ends the connections of nodes that are no members any more, by
+// the newest that is known: what is committed here may be older.
+func (d *Daemon) followMembership([]raft.Server) { d.network.CloseExcept(d.node.Member) }
 
 // leadClusterCA stores the cluster's CA if the state has none, which it has not
-// where the cluster was founded just now or by a version that knew no other nodes,
-// and takes a rotation of it on, step by step.
+// where the cluster was founded just now or by a version that knew no other nodes.
+// It begins a rotation in the last year of the root, and takes one on, step by step.
 func (d *Daemon) leadClusterCA(ctx context.Context) error {
 	wake := make(chan struct{}, 1)
 	wake <- struct{}{} // look at once
@@ -108,6 +102,17 @@ func (d *Daemon) advanceClusterCA(ctx context.Context) error {
 	if !ok {
 		own := d.directory.identity.Authority()
 		return d.propose(ctx, fleet.InitClusterCA{Actor: systemActor, Authority: own.Authorities[0]})
+	}
+	roots, err := clusterca.Parse(stored)
+	if err != nil {
+		return err
+	}
+	if now := time.Now(); len(stored.Authorities) == 1 && roots.Due(now) {
+		change, err := clusterca.Begin(stored, d.directory.sealKey, systemActor, now)
+		if err != nil {
+			return err
+		}
+		return d.propose(ctx, change)
 	}
 	members, _ := d.node.Members()
 	ids := make([]string, len(members))

@@ -118,8 +118,7 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 		return nil, problem.New(wire.CodeInvalid, "node.version", fmt.Sprintf("the new node runs %s, which is older than this cluster", record.Version),
 			"install the version of the other nodes on the new one")
 	}
-	stored, ok := h.Node.State().View().ClusterCA()
-	if !ok {
+	if _, ok := h.Node.State().View().ClusterCA(); !ok {
 		return nil, problem.Later(wire.CodeUnavailable, "the cluster has no CA of its own yet", 2*time.Second)
 	}
 	key, give, err := h.SealKey()
@@ -143,6 +142,11 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 		return nil, err
 	}
 	h.Log.Info("a node joins the cluster", "node_id", record.ID, "address", record.Address, "token_id", token.ID, "repeated", joined.Repeated)
+	// As it is now that the node is a member: a rotation waits for it from here on.
+	stored, ok := h.Node.State().View().ClusterCA()
+	if !ok {
+		return nil, problem.Later(wire.CodeUnavailable, "the state was replaced meanwhile", 2*time.Second)
+	}
 	granted := &answer{Protocol: protocol, ModifyIndex: stored.ModifyIndex, SealID: key.String(), Members: members}
 	for _, a := range stored.Authorities {
 		granted.Authorities = append(granted.Authorities, authority{Certificate: a.Certificate, SealedKey: a.SealedKey, State: a.State})
