@@ -40,7 +40,7 @@ func startTrio(t testing.TB, settings ...string) *trio {
 			own = append(own, "CERTCTL_CLUSTER_JOIN_TOKEN="+made.Token)
 		}
 		c := newCoordinator(t, own...)
-		c.name = fmt.Sprintf("node%d", i+1)
+		c.name, c.env = fmt.Sprintf("node%d", i+1), append(c.env, "CERTCTL_SERVER_URL="+c.url())
 		if i > 0 {
 			c.token, c.http = all.nodes[0].token, all.nodes[0].http // the cluster's
 		}
