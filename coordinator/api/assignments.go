@@ -267,7 +267,14 @@ func (s *server) deleteAssignment(ctx context.Context, in *deleteAssignment) (*a
 	view := s.Node.State().View()
 	stored, ok := view.Assignment(in.AssignmentName)
 	if !ok {
-		return nil, noAssignment(in.AssignmentName)
+		// This node may not have heard of it yet.
+		if p := s.await(ctx, freshness{consistent: true}); p != nil {
+			return nil, p
+		}
+		view = s.Node.State().View()
+		if stored, ok = view.Assignment(in.AssignmentName); !ok {
+			return nil, noAssignment(in.AssignmentName)
+		}
 	}
 	command := fleet.DeleteAssignment{Actor: actorOf(ctx), Name: in.AssignmentName}
 	if in.Revision != 0 {

@@ -108,6 +108,10 @@ func (c *coordinator) connect() error {
 
 // try makes one request. An answer that is not a success is a *wire.Problem.
 func (c *coordinator) try(method, path string, body, into any) error {
+	return c.tryFor(context.Background(), method, path, body, into)
+}
+
+func (c *coordinator) tryFor(ctx context.Context, method, path string, body, into any) error {
 	var reader io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -116,7 +120,7 @@ func (c *coordinator) try(method, path string, body, into any) error {
 		}
 		reader = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(context.Background(), method, c.url()+path, reader)
+	req, err := http.NewRequestWithContext(ctx, method, c.url()+path, reader)
 	if err != nil {
 		return err
 	}

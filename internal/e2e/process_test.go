@@ -76,11 +76,25 @@ type output struct {
 	mu    sync.Mutex
 	text  []byte
 	total int
+	// line, set before the program runs, is given each line.
+	line func([]byte)
+	rest []byte // of the last line
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.line != nil {
+		o.rest = append(o.rest, p...)
+		for {
+			line, rest, ended := bytes.Cut(o.rest, []byte("\n"))
+			if !ended {
+				break
+			}
+			o.line(line)
+			o.rest = bytes.Clone(rest)
+		}
+	}
 	o.text = append(o.text, p...)
 	o.total += len(p)
 	if len(o.text) > 10*tailSize {
