@@ -221,18 +221,18 @@ func TestScale(t *testing.T) {
 	t.Logf("a snapshot is written and synced in %v: %.0f MiB", written, mib(uint64(info.Size())))
 
 	want := state.View().Version(fleet.Tables()...)
-	state, f.state = nil, nil
+	f.state = nil // the last that holds it
 	runtime.GC()
 	file, err = os.Open(path)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, file.Close()) }()
-	state, err = fleet.New()
+	restored, err := fleet.New()
 	require.NoError(t, err)
 	began = now()
-	require.NoError(t, state.Restore(bufio.NewReaderSize(file, 1<<20)))
+	require.NoError(t, restored.Restore(bufio.NewReaderSize(file, 1<<20)))
 	t.Logf("it is restored in %v; %.0f MiB of heap then", began.took(), mib(heap()))
-	require.Equal(t, want, state.View().Version(fleet.Tables()...))
-	require.Equal(t, rows, state.View().Rows(fleet.TableCertificates))
+	require.Equal(t, want, restored.View().Version(fleet.Tables()...))
+	require.Equal(t, rows, restored.View().Rows(fleet.TableCertificates))
 }
 
 func mib(octets uint64) float64 { return float64(octets) / (1 << 20) }

@@ -224,9 +224,61 @@ func cut(err error) error {
 	return err
 }
 
-// records reads all frames up to the end and stores what they hold.
+// loaded is a record on its way from a snapshot into the tables.
+type loaded struct {
+	table  Table
+	record any
+}
+
+// Records are handed on in batches, of which so many wait.
+const (
+	loadBatch   = 256
+	loadWaiting = 8
+)
+
+var errLoadStopped = errors.New("the records are not wanted any more")
+
+// records reads all frames up to the end and stores what they hold. Reading and
+// decoding goes on beside the storing, which takes as long: a node that starts
+// has nothing else to do.
 func (in *snapshotReader) records(txn *tables.Txn) error {
-	return in.each(func(table Table, record any) error { return txn.Insert(string(table), record) })
+	batches, stop := make(chan []loaded, loadWaiting), make(chan struct{})
+	var readErr error // valid once batches is closed
+	go func() {
+		defer close(batches)
+		var batch []loaded
+		send := func() error {
+			select {
+			case batches <- batch:
+				batch = make([]loaded, 0, loadBatch)
+				return nil
+			case <-stop:
+				return errLoadStopped
+			}
+		}
+		readErr = in.each(func(table Table, record any) error {
+			if batch = append(batch, loaded{table, record}); len(batch) < loadBatch {
+				return nil
+			}
+			return send()
+		})
+		if readErr == nil {
+			readErr = send()
+		}
+	}()
+	var err error
+	for batch := range batches {
+		for i := 0; i < len(batch) && err == nil; i++ {
+			if err = txn.Insert(string(batch[i].table), batch[i].record); err != nil {
+				err = fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, batch[i].table, err)
+				close(stop)
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return readErr
 }
 
 // check compares what was loaded with the snapshot's own bookkeeping.
