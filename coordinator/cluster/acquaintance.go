@@ -8,7 +8,14 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/peer"
+	"github.com/certctl/certctl/shared/jitter"
 )
+
+// watchElections is how many election timeouts are between two looks at whether
+// this node is still a member.
+const watchElections = 5
 
 // acquaintances are the members as far as this node has heard: by its own log,
 // or by what another member told that knew more.
@@ -33,13 +40,19 @@ func (n *Node) At(address string) (id string, ok bool) {
 // Refresh asks the members that are known for the present ones: this node's log
 // may be old. One answer is enough; the newest counts.
 func (n *Node) Refresh(ctx context.Context) error {
+	_, _, err := n.refresh(ctx)
+	return err
+}
+
+// refresh also tells how many members answered, and how many let this node in no
+// more.
+func (n *Node) refresh(ctx context.Context) (answered, refused int, err error) {
 	if n.config.Peers == nil {
-		return nil
+		return 0, 0, nil
 	}
 	var (
 		mu       sync.Mutex
 		wg       sync.WaitGroup
-		answered bool
 		failures []error
 	)
 	for _, s := range n.acquaintances() {
@@ -51,17 +64,41 @@ func (n *Node) Refresh(ctx context.Context) error {
 			err := n.call(ctx, string(s.ID), string(s.Address), methodConfiguration, nil, &body)
 			mu.Lock()
 			defer mu.Unlock()
+			switch {
+			case err == nil:
+				answered++
+				n.members.learn(configuration{index: body.Index, servers: fromWire(body.Members)})
+			case errors.Is(err, peer.ErrNotMember):
+				refused++
+			}
 			if err != nil {
 				failures = append(failures, err)
-				return
 			}
-			answered = true
-			n.members.learn(configuration{index: body.Index, servers: fromWire(body.Members)})
 		})
 	}
 	wg.Wait()
-	if !answered && len(failures) > 0 {
-		return fmt.Errorf("no member tells who the members are: %w", errors.Join(failures...))
+	if answered == 0 && len(failures) > 0 {
+		return answered, refused, fmt.Errorf("no member tells who the members are: %w", errors.Join(failures...))
 	}
-	return nil
+	return answered, refused, nil
+}
+
+// watchMembership finds out whether a node that hears of no leader was removed:
+// the entry that says so need not have reached it, and nobody sends it any more.
+func (n *Node) watchMembership(ctx context.Context) {
+	jitter.Loop(ctx, watchElections*n.config.ElectionTimeout, jitter.DefaultSchedulerJitter, nil, func(ctx context.Context) {
+		before := n.isMember()
+		if id, _ := n.Leader(); id != "" || n.config.Peers == nil {
+			n.expelled.Store(false)
+		} else {
+			ctx, cancel := context.WithTimeout(ctx, probePatience)
+			defer cancel()
+			answered, refused, _ := n.refresh(ctx) // nobody may be there, and that is no news
+			n.expelled.Store(answered == 0 && refused > 0)
+		}
+		if before && !n.isMember() {
+			n.log.Warn("this node was removed from the cluster and does nothing any more: stop it; to let it join again, empty its data directory first",
+				"node_id", n.config.NodeID)
+		}
+	})
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -45,22 +44,10 @@ func TestANodeAnnouncesItself(t *testing.T) {
 	require.NoError(t, err, "garbage is answered")
 }
 
-// unpipelined does not let Raft send on without an answer. Raft reads a member's
-// address without its lock when it logs that such a pipeline broke, and writes it
-// when the address changes.
-type unpipelined struct{ *raft.InmemTransport }
-
-func (unpipelined) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
-}
-
 // A node comes back at another address: the leader dials the old one, so that the
 // node has to find it.
 func TestANodeComesBackAtAnotherAddress(t *testing.T) {
-	m := newMesh(t, 3, func(c *cluster.Config) {
-		quick(c)
-		c.Transport = unpipelined{c.Transport.(*raft.InmemTransport)}
-	})
+	m := newMesh(t, 3, quick)
 	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
 	defer cancel()
 	n := m.follower()

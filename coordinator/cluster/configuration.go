@@ -110,6 +110,14 @@ func (c *configurations) newest() configuration {
 	return c.committed
 }
 
+// without reports whether others have told of a configuration that is newer than
+// those of this node's log, and that a node is not in.
+func (c *configurations) without(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.learned.index > c.newest().index && serverOf(c.learned.servers, id) == nil
+}
+
 // known are the members: by own, the newest configuration of this node's log, or
 // by what others have told if that is newer.
 func (c *configurations) known(own []raft.Server) []raft.Server {

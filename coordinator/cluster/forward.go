@@ -9,11 +9,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/shared/backoff"
 )
 
-// Caller calls another node of the cluster and returns its answer. An error
-// means that there is none: the other node may have done what it was asked for.
+// Caller calls another node of the cluster and returns its answer; a
+// *peer.Network is one. An error means that there is none: the other node may
+// have done what it was asked for, unless the error wraps peer.ErrNotSent.
 type Caller interface {
 	Call(ctx context.Context, id, address, method string, request []byte) ([]byte, error)
 }
@@ -66,7 +68,12 @@ func (n *Node) attempt(ctx context.Context, here func(context.Context) error, th
 	defer cancel()
 	callCtx, cancelLate := context.WithTimeout(callCtx, callPatience)
 	defer cancelLate()
-	return there(callCtx, id, address)
+	err := there(callCtx, id, address)
+	if err != nil && ctx.Err() == nil && callCtx.Err() != nil && errors.Is(err, callCtx.Err()) {
+		// It was this attempt that was given up.
+		return &UnknownOutcomeError{Err: fmt.Errorf("node %s did not answer: %w", id, err)}
+	}
+	return err
 }
 
 // worthRetrying reports whether another attempt may go better.
@@ -93,6 +100,9 @@ func (n *Node) worthRetrying(ctx context.Context, err error) bool {
 // when it does not answer, the outcome is unknown.
 func (n *Node) call(ctx context.Context, id, address, method string, request []byte, body any) error {
 	data, err := n.config.Peers.Call(ctx, id, address, method, request)
+	if errors.Is(err, peer.ErrNotSent) {
+		return fmt.Errorf("%w, and node %s cannot be reached: %w", ErrNotLeader, id, err)
+	}
 	if err != nil {
 		return &UnknownOutcomeError{Err: fmt.Errorf("call node %s: %w", id, err)}
 	}

@@ -66,8 +66,10 @@ func (n *Node) configuration() (uint64, []raft.Server) {
 	return index, servers
 }
 
+// isMember goes by this node's log, unless others have told that it was removed.
 func (n *Node) isMember() bool {
-	return serverOf(n.raft.GetConfiguration().Configuration().Servers, n.config.NodeID) != nil
+	id := n.config.NodeID
+	return serverOf(n.raft.GetConfiguration().Configuration().Servers, id) != nil && !n.members.without(id) && !n.expelled.Load()
 }
 
 // AddMember makes a node a member, without a vote until it is promoted. For one

@@ -135,10 +135,30 @@ func TestTheLeaderIsRemovedAndHandsOver(t *testing.T) {
 	require.Eventually(t, func() bool { return !target.Ready().Member }, testPatience, time.Millisecond)
 
 	// The removed one neither leads nor disturbs, though it runs and reaches all.
-	term := next.Status().Term
-	require.Never(t, func() bool { return target.IsLeader() || next.Status().Term != term || !next.IsLeader() },
+	elections := target.Status().Elections
+	require.Never(t, func() bool { return target.IsLeader() || target.Status().Elections != elections },
 		3*time.Second, 50*time.Millisecond)
+	next = m.leader(target)
 	require.True(t, m.do(next, newToken("after")).OK())
+}
+
+// The log need not have told a node that it was removed.
+func TestANodeFindsOutThatItWasRemoved(t *testing.T) {
+	for name, strict := range map[string]bool{"from the others": false, "because nobody lets it in": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t, 3, func(c *cluster.Config) { c.ElectionTimeout = 300 * time.Millisecond })
+			m.mu.Lock()
+			m.strict = strict
+			m.mu.Unlock()
+			n := m.follower()
+			m.isolate(n)
+			require.NoError(t, m.leader(n).RemoveMember(t.Context(), n.id, 0))
+			assert.True(t, n.Ready().Member, "it cannot know yet")
+			m.heal()
+			require.Eventually(t, func() bool { return !n.Ready().Member }, testPatience, 5*time.Millisecond)
+			require.True(t, m.do(m.leader(n), newToken("after")).OK(), "and disturbs nobody")
+		})
+	}
 }
 
 func TestCommittedConfigurationsAreTold(t *testing.T) {

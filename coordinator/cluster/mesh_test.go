@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/peer"
 )
 
 // mesh is a cluster in this process whose nodes reach each other, for Raft and
@@ -32,8 +33,21 @@ type mesh struct {
 	nodes map[string]*meshNode
 	cut   map[string]bool // ids of those that are cut off
 	calls map[string]int  // by method
+	// hung is the id of a node that answers no call and closes no connection; gaveUp
+	// is why those who called it stopped waiting.
+	hung   string
+	gaveUp []error
+	// strict lets nobody call whom the other side does not know as a member.
+	strict bool
 	// lose, when it is set, decides whether the answer to a call gets lost.
 	lose func(method string) bool
+}
+
+// unpipelined does not let Raft send on without an answer, like [cluster.Transport].
+type unpipelined struct{ *raft.InmemTransport }
+
+func (unpipelined) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
 type meshNode struct {
@@ -88,7 +102,7 @@ func (m *mesh) start(id, address, dir string, found func(cluster.Config) error) 
 	n.journal, err = open(history.Config{Path: filepath.Join(dir, "journal.db"), Log: slog.New(slog.DiscardHandler)})
 	require.NoError(m.t, err)
 	config := cluster.Config{
-		Dir: dir, NodeID: id, Journal: n.journal, Log: slog.New(slog.DiscardHandler), Transport: n.transport,
+		Dir: dir, NodeID: id, Journal: n.journal, Log: slog.New(slog.DiscardHandler), Transport: unpipelined{n.transport},
 		ElectionTimeout: time.Second, Peers: n, Advertise: address,
 	}
 	m.tweak(&config)
@@ -172,11 +186,24 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	m.mu.Lock()
 	m.calls[method]++
 	target := m.nodes[id]
+	if m.hung == id {
+		m.mu.Unlock()
+		<-ctx.Done()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if method == "propose" || method == "index" {
+			m.gaveUp = append(m.gaveUp, ctx.Err())
+		}
+		return nil, ctx.Err()
+	}
 	reachable := target != nil && !m.cut[n.id] && !m.cut[id] && !target.stopped.Load() && string(target.transport.LocalAddr()) == address
-	lose := m.lose
+	lose, strict := m.lose, m.strict
 	m.mu.Unlock()
 	if !reachable {
-		return nil, errUnreachable
+		return nil, fmt.Errorf("%w: %w", errUnreachable, peer.ErrNotSent)
+	}
+	if strict && !target.Member(n.id) {
+		return nil, fmt.Errorf("%w: %w", peer.ErrNotMember, peer.ErrNotSent)
 	}
 	type answer struct {
 		body []byte

@@ -42,6 +42,7 @@ type Node struct {
 	forwarded          forwardCounts
 	changing           chan struct{} // holds the one change of the membership under way
 	pilot              *pilot
+	expelled           atomic.Bool // the members that can be reached do not let this node in
 
 	queue    chan *proposal
 	inflight chan dispatched
@@ -117,6 +118,7 @@ func (n *Node) Run(ctx context.Context) error {
 	proposals.Go(func() { n.dispatch(proposalCtx) })
 	proposals.Go(n.complete)
 	leading.Go(func() { n.lead(leadCtx) })
+	leading.Go(func() { n.watchMembership(leadCtx) })
 
 	var failure error
 	select {
