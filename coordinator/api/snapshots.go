@@ -270,7 +270,7 @@ func sealedOtherwise(err error, summary snapshotfile.Summary) *Problem {
 		return invalid("", "the built-in CA in the snapshot cannot be used: "+err.Error(), mendFile)
 	}
 	return newProblem(wire.CodeConflict, "", err.Error(), fmt.Sprintf(
-		"found a cluster with the seal key that the snapshot needs (%s): \"certctl-coordinator init --seal-key-file OLD\" on an empty data directory, and restore it there", listed(summary.SealKeys)))
+		"found a cluster with the seal key that the snapshot needs (%s), with CERTCTL_CA_SEAL_KEY_FILE and \"certctl-coordinator init\" on an empty data directory, and restore it there", listed(summary.SealKeys)))
 }
 
 func listed(ids []string) string {

@@ -134,7 +134,7 @@ func TestASnapshotOfAnotherSealKeyIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	p := w.putSnapshot("?confirm="+w.CA.ClusterID(), file).problem(t, http.StatusConflict, wire.CodeConflict)
 	assert.Contains(t, p.Mend, summary.SealKeys[0])
-	assert.Contains(t, p.Mend, "--seal-key-file")
+	assert.Contains(t, p.Mend, "CERTCTL_CA_SEAL_KEY_FILE")
 	assert.NotContains(t, w.Log.String(), "is being restored")
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/server"
@@ -49,6 +50,12 @@ var errIncomplete = errors.New("this is the data directory of a coordinator and 
 // goes on as what it was. A directory that has lost what the CA and the fleet are
 // kept in is refused as it is: a new CA in its place would cut off every host.
 func begin(s *config.Settings, wanted beginning) (beginning, error) {
+	// In the middle of a recovery the Raft state may be under another name.
+	if _, pending, err := cluster.PendingRecovery(s.DataDir); err != nil {
+		return "", err
+	} else if pending {
+		return "", fmt.Errorf("data directory %s: %w", s.DataDir, cluster.ErrRecovering)
+	}
 	there, err := present(s.DataDir)
 	if err != nil {
 		return "", err
