@@ -24,6 +24,8 @@ type Authority interface {
 	ClusterID() string
 	// Check reports whether this node's seal key opens a stored CA.
 	Check(stored *fleet.CA) error
+	// Served is the ModifyIndex of the newest CA that the server shows.
+	Served() uint64
 	// ListSigners are the key ids of the issuing CAs that have a revocation list,
 	// and ListURL is where certificates say that it is, "" if they do not.
 	ListSigners() []string

@@ -19,6 +19,7 @@ import (
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/coordinator/snapshotfile"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -29,6 +30,8 @@ const (
 	snapshotStall = time.Minute
 	// restorePatience bounds what a restore may take once the file is here.
 	restorePatience = 30 * time.Minute
+	// servedPatience bounds the wait for this node's server to follow a restore.
+	servedPatience = 15 * time.Second
 )
 
 type getSnapshot struct {
@@ -187,10 +190,30 @@ func (s *server) restoreSnapshot(ctx context.Context, in *putSnapshot) (*restore
 	if err != nil {
 		return nil, s.fail(doing, err)
 	}
+	s.awaitServed(ctx)
 	out.Body.Index = s.Node.State().Index()
 	s.Log.Warn("a snapshot was restored", "actor", actorOf(ctx), "snapshot_index", staged.summary.Index, "index", out.Body.Index, "duration", s.Now().Sub(begin))
 	return out, nil
 }
+
+// awaitServed returns when this node's server shows the restored CA, so that who
+// has restored it can trust the new root from then on.
+func (s *server) awaitServed(ctx context.Context) {
+	stored, ok := s.Node.State().View().CA()
+	if !ok {
+		return // somebody has restored something else meanwhile
+	}
+	ctx, cancel := context.WithTimeout(ctx, servedPatience)
+	defer cancel()
+	for attempt := 1; s.Authority.Served() < stored.ModifyIndex; attempt++ {
+		if err := backoff.Wait(ctx, servedPoll.Delay(attempt, nil)); err != nil {
+			s.Log.Warn("the server does not show the restored CA yet", "err", err)
+			return
+		}
+	}
+}
+
+var servedPoll = backoff.Policy{Initial: 10 * time.Millisecond, Max: 200 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2}
 
 // stagedSnapshot is a file that was read to its end and found good.
 type stagedSnapshot struct {

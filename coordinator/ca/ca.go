@@ -49,6 +49,7 @@ type CA struct {
 	given    *SealKey // from Config.SealKey
 	material atomic.Pointer[material]
 	unsealed chan struct{} // closed by the first Unseal that succeeds
+	served   atomic.Uint64 // see NoteServed
 }
 
 // New checks the configuration and makes a sealed CA.

@@ -56,3 +56,11 @@ func SealKeyIDs(stored *fleet.CA) []string {
 	}
 	return ids
 }
+
+// NoteServed notes that the server's certificate and the root file are of a
+// stored CA: whoever connects from now on meets this one.
+func (c *CA) NoteServed(stored *fleet.CA) { c.served.Store(stored.ModifyIndex) }
+
+// Served is the ModifyIndex of the CA that NoteServed was told of last; 0 if it
+// never was.
+func (c *CA) Served() uint64 { return c.served.Load() }

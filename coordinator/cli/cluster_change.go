@@ -95,13 +95,14 @@ func (p *program) joinTokenCommand() *cobra.Command {
 
 func (p *program) createJoinTokenCommand() *cobra.Command {
 	var ttl, description string
+	var quiet bool
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a token by which one node joins", Args: sharedcli.NoArgs,
 		Long: `Makes a token by which one new node joins the cluster, once. Whoever has the token gets
 the seal key and all that the cluster has: hand it over as you would the seal key, and
 let it not be good for long. The token is shown once.`,
 		Example: `  certctl cluster join-token create --description c2.example.com
-  certctl cluster join-token create --ttl 15m --output json | jq -r .token`,
+  certctl cluster join-token create --ttl 15m --quiet > c2.token`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			seconds, err := lifetime(ttl, resource.MaxJoinTokenTTL)
 			if err != nil {
@@ -112,6 +113,10 @@ let it not be good for long. The token is shown once.`,
 				return err
 			}
 			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
+				if quiet {
+					_, err := fmt.Fprintln(out, made.Token)
+					return err
+				}
 				if err := facts(out, [][2]string{
 					{"token", made.ID}, {"good until", moment(made.ExpiresAt, now)}, {"good for", "1 node"}, {"asks", strings.Join(made.URLs, ", ")},
 				}); err != nil {
@@ -128,6 +133,7 @@ let it not be good for long. The token is shown once.`,
 	}
 	cmd.Flags().StringVar(&ttl, "ttl", "1h", "how long it is good, such as 15m, 12h, 7d")
 	cmd.Flags().StringVar(&description, "description", "", "which node it is for")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the token and nothing else")
 	return cmd
 }
 

@@ -122,5 +122,6 @@ func (c *certificate) adopt() error {
 		return err
 	}
 	c.outdated = false
+	c.ca.NoteServed(stored)
 	return nil
 }
