@@ -28,7 +28,9 @@ const (
 const (
 	connectPatience   = 3 * time.Second
 	handshakePatience = 4 * time.Second
-	answerPatience    = 10 * time.Second // from when the request is sent
+	// answerPatience counts from when the request is sent. A node takes five seconds
+	// at most to find out that its leader does not answer.
+	answerPatience = 7 * time.Second
 )
 
 // servers are where the coordinator may be reached: the nodes of the cluster as
