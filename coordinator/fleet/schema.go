@@ -2,7 +2,7 @@ package fleet
 
 import (
 	"encoding/binary"
-	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/fleet/tables"
@@ -72,17 +72,25 @@ type index struct {
 // key joins parts to a key that sorts by the first part, then the second, and
 // so on, whatever octets they hold: strings are escaped and terminated.
 func key(parts ...any) []byte {
-	var k []byte
+	size := 0
 	for _, part := range parts {
 		switch p := part.(type) {
 		case string:
-			for i := range len(p) {
-				k = append(k, p[i])
-				if p[i] == 0 {
-					k = append(k, 0xff)
-				}
+			size += len(p) + 2
+		case []byte:
+			size += len(p)
+		default:
+			size += 12 // the longest
+		}
+	}
+	k := make([]byte, 0, size)
+	for _, part := range parts {
+		switch p := part.(type) {
+		case string:
+			if strings.IndexByte(p, 0) >= 0 {
+				p = strings.ReplaceAll(p, "\x00", "\x00\xff")
 			}
-			k = append(k, 0, 1)
+			k = append(append(k, p...), 0, 1)
 		case uint64:
 			k = binary.BigEndian.AppendUint64(k, p)
 		case uint32:
@@ -94,7 +102,8 @@ func key(parts ...any) []byte {
 		case []byte:
 			k = append(k, p...)
 		default:
-			panic(fmt.Sprintf("fleet: a %T cannot be part of a key", part))
+			// Without the value, which would then be put on the heap at each call.
+			panic("fleet: a value of a type that cannot be part of a key")
 		}
 	}
 	return k
