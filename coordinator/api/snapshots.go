@@ -98,16 +98,21 @@ func (s *server) sendSnapshot(answer huma.Context, pinned *fleet.Snapshot) {
 	answer.SetHeader("Content-Type", resource.SnapshotContentType)
 	answer.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="certctl-%d.snapshot"`, pinned.Index()))
 	answer.SetStatus(http.StatusOK)
-	out := &patientWriter{w: answer.BodyWriter(), stall: snapshotStall}
-	if w, ok := out.w.(http.ResponseWriter); ok {
-		out.control = http.NewResponseController(w)
-	}
+	out := &patientWriter{w: answer.BodyWriter(), control: controlOf(answer), stall: snapshotStall}
 	summary, err := backup.Write(out, pinned, s.Node.ID(), s.Node.Status().Term, s.Now())
 	if err != nil {
 		s.Log.Warn("a snapshot was not sent to its end", "err", err)
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
 	s.Log.Info("sent a snapshot", "index", summary.Index, "size", summary.Size)
+}
+
+// controlOf sets the deadlines of a request's connection, nil if it has none.
+func controlOf(request huma.Context) *http.ResponseController {
+	if w, ok := request.BodyWriter().(http.ResponseWriter); ok {
+		return http.NewResponseController(w)
+	}
+	return nil
 }
 
 // patientWriter gives each write its own time, however long all of them take.
@@ -130,12 +135,17 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 type patientReader struct {
 	r       io.Reader
 	request huma.Context
+	control *http.ResponseController // nil: the answer has the server's time
 	stall   time.Duration
 }
 
 // Read implements io.Reader.
 func (p *patientReader) Read(b []byte) (int, error) {
 	_ = p.request.SetReadDeadline(time.Now().Add(p.stall))
+	if p.control != nil {
+		// The time for the answer counts from the request's beginning otherwise.
+		_ = p.control.SetWriteDeadline(time.Now().Add(2 * p.stall))
+	}
 	return p.r.Read(b)
 }
 
@@ -169,6 +179,10 @@ func (s *server) restoreSnapshot(ctx context.Context, in *putSnapshot) (*restore
 	}
 	if in.DryRun {
 		return out, nil
+	}
+	if control := controlOf(in.request); control != nil {
+		// The answer comes when all is done, which may take longer than answers do.
+		_ = control.SetWriteDeadline(time.Now().Add(restorePatience + servedPatience + snapshotStall))
 	}
 	// The client's patience, not its presence: what is begun is best finished.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restorePatience)
@@ -224,7 +238,8 @@ type stagedSnapshot struct {
 // readSnapshot reads the whole file into a state of its own, so that nothing is
 // left to find out when the cluster's is replaced.
 func (s *server) readSnapshot(in *putSnapshot) (*stagedSnapshot, *Problem, error) {
-	body := &io.LimitedReader{R: &patientReader{r: in.request.BodyReader(), request: in.request, stall: snapshotStall}, N: maxSnapshotFile}
+	arriving := &patientReader{r: in.request.BodyReader(), request: in.request, control: controlOf(in.request), stall: snapshotStall}
+	body := &io.LimitedReader{R: arriving, N: maxSnapshotFile}
 	file, err := snapshotfile.Open(body)
 	if err != nil {
 		return nil, refusedSnapshot(err, body), nil

@@ -17,8 +17,12 @@ import (
 var ErrBehindSnapshot = errors.New("the snapshot is of a later log index than this cluster's log, which only a cluster of one node can move on: " +
 	"restore it to a cluster of one, and let the others join afterwards")
 
-// restorePatience bounds moving the log on.
-const restorePatience = 2 * time.Minute
+const (
+	// restorePatience bounds moving the log on.
+	restorePatience = 2 * time.Minute
+	// dropPatience bounds taking back what was staged, which is only a courtesy.
+	dropPatience = time.Second
+)
 
 // ID is this node's name in the cluster.
 func (n *Node) ID() string { return n.config.NodeID }
@@ -62,7 +66,7 @@ func (n *Node) Restore(ctx context.Context, r Restoration) error {
 		return nil
 	}
 	// What is left behind is in the way of nobody, and goes by itself.
-	drop, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingPatience)
+	drop, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropPatience)
 	defer cancel()
 	if dropErr := n.restoreStep(drop, r, fleet.DropRestore{ID: id}); dropErr != nil {
 		n.log.Warn("the pieces of a restore that failed were not dropped; they go by themselves after some hours", "err", dropErr)

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -193,4 +195,80 @@ func TestARestoreThatFailsLeavesNothingBehind(t *testing.T) {
 	var stream bytes.Buffer
 	require.NoError(t, s.node.State().Snapshot().Persist(&stream))
 	assert.NotContains(t, stream.String(), string(r.Pieces[0][:100]), "the pieces are dropped")
+}
+
+// TestALeaderLostInARestore: wherever the leader is lost, all nodes have the same
+// state afterwards, the one of before or the restored one, and what is repeated
+// ends in the restored one.
+func TestALeaderLostInARestore(t *testing.T) {
+	list := newSurvivors(t, 3)
+	connectAll(list...)
+	for _, s := range list {
+		s.start()
+	}
+	announce(t, list)
+	tokens(t, list, "one")
+	r := saved(t, leaderOf(t, list...).node)
+	tokens(t, list, "two")
+	// Any parts of the stream are as good.
+	whole := r.Pieces[0]
+	require.Len(t, r.Pieces, 1)
+	r.Pieces = [][]byte{whole[:len(whole)/3], whole[len(whole)/3 : len(whole)/2], whole[len(whole)/2:]}
+
+	for lostAt := 1; lostAt <= len(r.Pieces); lostAt++ {
+		leader := leaderOf(t, list...)
+		interrupted := r
+		ctx, cancel := context.WithTimeout(t.Context(), recoverPatience)
+		interrupted.Progress = func(done, _ int) {
+			if done == lostAt {
+				for _, s := range list {
+					if s != leader {
+						leader.transport.Disconnect(s.transport.LocalAddr())
+						s.transport.Disconnect(leader.transport.LocalAddr())
+					}
+				}
+				time.AfterFunc(2*time.Second, cancel) // as long as it takes to notice
+			}
+		}
+		err := leader.node.Restore(ctx, interrupted)
+		cancel()
+		require.Error(t, err, "nobody has confirmed it")
+		var others []*survivor
+		for _, s := range list {
+			if s != leader {
+				others = append(others, s)
+			}
+		}
+		leaderOf(t, others...).has("one", "two")
+		connectAll(list...)
+		tokens(t, list, fmt.Sprintf("after%d", lostAt))
+		same(t, list)
+	}
+	require.Eventually(t, func() bool { return leaderOf(t, list...).node.Restore(t.Context(), r) == nil }, recoverPatience, time.Millisecond)
+	same(t, list)
+	for _, s := range list {
+		s.has("one")
+		_, ok := s.node.State().View().EnrollmentToken("two")
+		assert.False(t, ok)
+		s.transport.DisconnectAll()
+	}
+}
+
+// same compares the states of all nodes, byte for byte.
+func same(t *testing.T, list []*survivor) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var first []byte
+		for _, s := range list {
+			var stream bytes.Buffer
+			require.NoError(t, s.node.State().Snapshot().Persist(&stream))
+			if first == nil {
+				first = stream.Bytes()
+			}
+			if !bytes.Equal(first, stream.Bytes()) {
+				return false
+			}
+		}
+		return true
+	}, recoverPatience, 10*time.Millisecond, "the states differ")
 }

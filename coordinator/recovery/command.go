@@ -243,8 +243,9 @@ func (n *node) recover(ctx context.Context, address string, dry, yes bool) (*out
 }
 
 func (n *node) run(ctx context.Context, plan cluster.Recovery) (err error) {
+	// What another user made here, the coordinator could not open.
 	if err := durable.CheckPrivateDir(n.settings.DataDir); err != nil {
-		return err
+		return fmt.Errorf("run this as the user that the coordinator runs as: %w", err)
 	}
 	journal, err := n.openJournal()
 	if err != nil {
