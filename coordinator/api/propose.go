@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 )
 
@@ -14,7 +17,12 @@ func (s *server) do(ctx context.Context, payload fleet.Payload) (fleet.Result, e
 	if err != nil {
 		return fleet.Result{}, s.fail("make a command", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, changePatience)
+	defer cancel()
 	results, err := s.Node.Propose(ctx, command)
+	if p := s.leaderless(err); p != nil {
+		return fleet.Result{}, p
+	}
 	if err != nil {
 		return fleet.Result{}, s.fail("store a change", err)
 	}
@@ -22,6 +30,27 @@ func (s *server) do(ctx context.Context, payload fleet.Payload) (fleet.Result, e
 		return fleet.Result{}, s.fail("store a change", fmt.Errorf("%d results for one command", len(results)))
 	}
 	return results[0], s.refusal(results[0].Err())
+}
+
+// changePatience is how long a change waits for a leader: longer than an election
+// takes, and shorter than clients wait.
+const changePatience = 15 * time.Second
+
+// leaderless is the answer to a change that was not stored because there is nobody
+// to store it; nil if there is another reason.
+func (s *server) leaderless(err error) *Problem {
+	if !errors.Is(err, cluster.ErrNotLeader) && !errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	if _, unknown := errors.AsType[*cluster.UnknownOutcomeError](err); unknown {
+		return nil
+	}
+	if id, _ := s.Node.Leader(); id != "" {
+		return nil
+	}
+	p := unavailable("nothing was changed: the cluster has no leader at the moment")
+	p.Mend = "send the request again after the pause; if it stays so, \"certctl cluster health\" says what is wrong"
+	return p
 }
 
 func (s *server) refusal(err error) error {

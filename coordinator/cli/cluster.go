@@ -93,6 +93,8 @@ func memberHealth(m *resource.Member) string {
 		return "BEHIND"
 	case resource.MemberCutOff:
 		return "CUT OFF"
+	case resource.MemberLeaderless:
+		return "NO LEADER"
 	case resource.MemberFailing:
 		return "FAILING"
 	case resource.MemberUnreachable:

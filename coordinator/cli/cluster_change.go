@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,10 +25,19 @@ func (p *program) transferCommand() *cobra.Command {
 moment and are not lost. Do it before the leader's host is taken down; a coordinator
 that is stopped does it by itself.`,
 		Example: `  certctl cluster transfer
+  certctl cluster transfer c2.example.com
   certctl cluster transfer node-k3v9q2m1xa`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var wish resource.TransferLeadership
+			if len(args) > 0 {
+				var shown resource.Members
+				if err := p.call(cmd, get, membersPath, nil, &shown); err != nil {
+					return err
+				}
+				wish.To = memberID(&shown, args[0])
+			}
 			var m resource.Members
-			if err := p.call(cmd, post, clusterPath+"/transfer", resource.TransferLeadership{To: first(args...)}, &m); err != nil {
+			if err := p.call(cmd, post, clusterPath+"/transfer", wish, &m); err != nil {
 				return err
 			}
 			return p.show(cmd, m, func(out io.Writer, _ time.Time) error {
@@ -35,6 +46,27 @@ that is stopped does it by itself.`,
 			})
 		},
 	}
+}
+
+// memberID is the id of the member that a text names: by its id, its address, or the
+// host in either of its addresses. A text that names none, or several, is taken for
+// an id.
+func memberID(m *resource.Members, text string) string {
+	var found []string
+	for _, one := range m.Items {
+		if one.ID == text {
+			return text
+		}
+		host, _, _ := net.SplitHostPort(one.Address)
+		server, err := url.Parse(one.URL)
+		if text == one.Address || text == host || err == nil && (text == one.URL || text == server.Hostname()) {
+			found = append(found, one.ID)
+		}
+	}
+	if len(found) == 1 {
+		return found[0]
+	}
+	return text
 }
 
 func (p *program) removeCommand() *cobra.Command {
@@ -47,24 +79,25 @@ have it back, let it join anew with an empty data directory.
 
 It is refused when those that remain could store nothing, and when the members have
 changed since they were shown.`,
-		Example: `  certctl cluster remove node-k3v9q2m1xa
+		Example: `  certctl cluster remove c3.example.com
   certctl cluster remove node-k3v9q2m1xa --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var m resource.Members
-			if err := p.call(cmd, get, membersPath, nil, &m); err != nil {
+			var shown, left resource.Members
+			if err := p.call(cmd, get, membersPath, nil, &shown); err != nil {
 				return err
 			}
+			id := memberID(&shown, args[0])
 			if !yes {
-				fmt.Fprintln(cmd.ErrOrStderr(), removalText(&m, args[0]))
+				fmt.Fprintln(cmd.ErrOrStderr(), removalText(&shown, id))
 				if err := confirm(cmd, yes); err != nil {
 					return err
 				}
 			}
-			prev := query("prev_index", strconv.FormatUint(m.ConfigurationIndex, 10))
-			if err := p.ask(cmd, http.MethodDelete, membersPath+client.Path(args[0]), prev, nil, &m); err != nil {
+			prev := query("prev_index", strconv.FormatUint(shown.ConfigurationIndex, 10))
+			if err := p.ask(cmd, http.MethodDelete, membersPath+client.Path(id), prev, nil, &left); err != nil {
 				return err
 			}
-			return p.showMembers(cmd, &m)
+			return p.showMembers(cmd, &left)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
@@ -102,7 +135,8 @@ func (p *program) createJoinTokenCommand() *cobra.Command {
 the seal key and all that the cluster has: hand it over as you would the seal key, and
 let it not be good for long. The token is shown once.`,
 		Example: `  certctl cluster join-token create --description c2.example.com
-  certctl cluster join-token create --ttl 15m --quiet > c2.token`,
+  certctl cluster join-token create --quiet | ssh c2 certctl-coordinator join --token-file -
+  certctl cluster join-token create --ttl 15m --output json | jq -r .token`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			seconds, err := lifetime(ttl, resource.MaxJoinTokenTTL)
 			if err != nil {
@@ -122,8 +156,9 @@ let it not be good for long. The token is shown once.`,
 				}); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(out, "\nOn the new node, with an empty data directory:\n\n  sudo CERTCTL_CLUSTER_JOIN_TOKEN=%s certctl-coordinator run\n\n"+
-					"or put it into cluster.join_token and start the service. The token is shown this once.\n", made.Token)
+				// Not as an argument, which others on the host would see.
+				_, err := fmt.Fprintf(out, "\nOn the new node, with an empty data directory:\n\n  echo %s | sudo certctl-coordinator join --token-file -\n\n"+
+					"Then start it. The token is shown this once.\n", made.Token)
 				if err == nil && made.Warning != "" {
 					_, err = fmt.Fprintf(out, "\nWarning: %s\n", plain(made.Warning))
 				}

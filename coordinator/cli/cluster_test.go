@@ -105,11 +105,25 @@ func TestClusterChanges(t *testing.T) {
 	assert.Contains(t, p.fails(1, "cluster", "transfer", "c9"), "no member of the cluster has this id")
 }
 
+func TestMembersGoByTheirNames(t *testing.T) {
+	m := &resource.Members{Items: []resource.Member{
+		{ID: "a", Address: "c1.example.com:8444", URL: "https://api1.example.com:8443"}, {ID: "b", Address: "c2.example.com:8444", URL: "https://api2.example.com"},
+		{ID: "d", Address: "10.0.0.9:8444", URL: "https://shared.example.com"}, {ID: "e", Address: "10.0.0.10:8444", URL: "https://shared.example.com"},
+		{ID: "c1.example.com:8444"}, {ID: "f", Address: "[2001:db8::1]:8444"},
+	}}
+	for text, want := range map[string]string{
+		"a": "a", "c2.example.com": "b", "c2.example.com:8444": "b", "api1.example.com": "a", "https://api2.example.com": "b", "10.0.0.9": "d",
+		"2001:db8::1": "f", "shared.example.com": "shared.example.com", "c1.example.com:8444": "c1.example.com:8444", "none": "none", "": "",
+	} {
+		assert.Equal(t, want, memberID(m, text), text)
+	}
+}
+
 func TestJoinTokenCommands(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)
 	said := p.does("cluster", "join-token", "create", "--ttl", "15m", "--description", "c2")
-	_, rest, found := strings.Cut(said, "CERTCTL_CLUSTER_JOIN_TOKEN=")
+	_, rest, found := strings.Cut(said, "  echo ")
 	require.True(t, found, said)
 	token, err := jointoken.Parse(strings.Fields(rest)[0])
 	require.NoError(t, err)
@@ -124,6 +138,10 @@ func TestJoinTokenCommands(t *testing.T) {
 	made := reads[resource.CreatedJoinToken](p, "cluster", "join-token", "create")
 	_, err = jointoken.Parse(made.Token)
 	require.NoError(t, err)
+	quiet := p.does("cluster", "join-token", "create", "--quiet")
+	token, err = jointoken.Parse(quiet)
+	require.NoError(t, err)
+	assert.Equal(t, token.Reveal()+"\n", quiet)
 	assert.Contains(t, p.fails(1, "cluster", "join-token", "create", "--ttl", "8d"), `flag --ttl "8d": expected at most 7 days`)
 	assert.Contains(t, p.fails(1, "cluster", "join-token", "revoke", "none"), "there is no join token with this id")
 }

@@ -228,5 +228,7 @@ func (c *nodes) withoutLeader(t *testing.T, stays, goes *daemontest.Node) {
 	assert.Contains(t, said, "no leader has confirmed it")
 	assert.Contains(t, said, "certctl cluster health")
 
+	said = c.fails(1, "api-token", "create", "--name", "x", "--role", "viewer", "--context", stays.ID)
+	assert.Contains(t, said, "nothing was changed: the cluster has no leader at the moment")
 	assert.Contains(t, c.does("cluster", "diagnose", "--file", filepath.Join(c.home, "no-leader.tar.gz"), "--context", stays.ID), stays.ID)
 }

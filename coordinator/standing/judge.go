@@ -109,7 +109,7 @@ func (p *picture) members() resource.Members {
 			m.URL, m.Version, m.Level = node.URL, node.Version, node.Level
 			m.CertificateNotAfter, m.JoinedAt = node.CertificateNotAfter.UTC(), node.JoinedAt.UTC()
 		}
-		m.Health, m.Reason = healthOf(&a, newest)
+		m.Health, m.Reason = healthOf(&a, out.Leader, newest)
 		if r := a.Report; r != nil {
 			m.Version, m.Level = r.Version, r.Level
 			m.AppliedIndex = r.Raft.AppliedIndex
@@ -128,7 +128,7 @@ func (p *picture) members() resource.Members {
 	return out
 }
 
-func healthOf(a *Answer, newest uint64) (resource.MemberHealth, string) {
+func healthOf(a *Answer, leader string, newest uint64) (resource.MemberHealth, string) {
 	r := a.Report
 	switch {
 	case r == nil:
@@ -137,6 +137,8 @@ func healthOf(a *Answer, newest uint64) (resource.MemberHealth, string) {
 		return resource.MemberFailing, r.Readiness.Failure
 	case r.Readiness.Journal != "":
 		return resource.MemberFailing, "its journal cannot be written: " + r.Readiness.Journal
+	case r.silence() > maxSilence && leader == "":
+		return resource.MemberLeaderless, "there is no leader that it could hear"
 	case r.silence() > maxSilence:
 		return resource.MemberCutOff, fmt.Sprintf("it has heard no leader for %s", r.silence().Round(time.Second))
 	case newest > r.Raft.AppliedIndex && newest-r.Raft.AppliedIndex > maxLag:
@@ -147,9 +149,10 @@ func healthOf(a *Answer, newest uint64) (resource.MemberHealth, string) {
 	return resource.MemberHealthy, ""
 }
 
-// works says whether a voter counts: one that is behind does.
+// works says whether a voter counts: one that is behind does, and one that waits
+// for a leader.
 func works(h resource.MemberHealth) bool {
-	return h == resource.MemberHealthy || h == resource.MemberBehind
+	return h == resource.MemberHealthy || h == resource.MemberBehind || h == resource.MemberLeaderless
 }
 
 // health judges the cluster as a whole.

@@ -80,11 +80,11 @@ func TestProblems(t *testing.T) {
 			p.lose(1)
 			p.lose(2)
 			p.answers[0].Report.Raft.Elected, p.answers[0].Report.Raft.Leader, p.answers[0].Report.Raft.SilenceSeconds = false, "", 60
-		}, []string{"no_quorum critical ", "cut_off warning a", "unreachable warning b", "unreachable warning c"}, 0, 0},
+		}, []string{"no_quorum critical ", "unreachable warning b", "unreachable warning c"}, 1, 0},
 		"nobody leads": {3, func(p *picture) {
 			for _, a := range p.answers {
 				a.Report.Raft.Elected, a.Report.Raft.Leader = false, ""
-				a.Report.Raft.SilenceSeconds = 3
+				a.Report.Raft.SilenceSeconds = 30
 			}
 		}, []string{"no_leader critical "}, 3, 1},
 		"one hears no leader": {3, func(p *picture) { p.answers[1].Report.Raft.SilenceSeconds = 60 },

@@ -9,7 +9,8 @@ type MemberHealth string
 const (
 	MemberHealthy     MemberHealth = "healthy"
 	MemberBehind      MemberHealth = "behind"      // it answers, and has not applied what others have
-	MemberCutOff      MemberHealth = "cut_off"     // it answers, and hears no leader
+	MemberCutOff      MemberHealth = "cut_off"     // it answers, and does not hear the leader
+	MemberLeaderless  MemberHealth = "leaderless"  // it answers, and there is no leader to hear
 	MemberFailing     MemberHealth = "failing"     // it answers, and cannot work
 	MemberUnreachable MemberHealth = "unreachable" // it does not answer the node that was asked
 )
@@ -23,7 +24,7 @@ type Member struct {
 	Level   uint32       `json:"level" doc:"Which changes it understands. No change is made that a member does not understand; 1 is that of a node that has not said."`
 	Voter   bool         `json:"voter" doc:"Whether it counts for elections and for what is stored. A new node gets its vote when it has kept up for a while."`
 	Leader  bool         `json:"leader"`
-	Health  MemberHealth `json:"health" enum:"healthy,behind,cut_off,failing,unreachable" doc:"As seen from the node that answers."`
+	Health  MemberHealth `json:"health" enum:"healthy,behind,cut_off,leaderless,failing,unreachable" doc:"As seen from the node that answers."`
 	Reason  string       `json:"reason,omitempty" doc:"Why it is not healthy."`
 	// Of a member that answers.
 	LeaderHeardSeconds  float64   `json:"leader_heard_seconds,omitempty" doc:"Since it last heard of the leader. Absent for the leader itself."`
