@@ -4,16 +4,13 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
-	mathrand "math/rand/v2"
-	"net"
-	"net/http"
+	"math/rand/v2"
+	"path/filepath"
 	"slices"
-	"sync"
+	gosync "sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,311 +19,229 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/agent/control"
-	agentcall "github.com/certctl/certctl/agent/sync/call"
+	"github.com/certctl/certctl/agent/enroll"
+	"github.com/certctl/certctl/agent/keys"
+	"github.com/certctl/certctl/agent/store"
+	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/internal/counts"
-	"github.com/certctl/certctl/shared/pki"
-	"github.com/certctl/certctl/shared/tlsutil"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
 )
 
-// reporter is a host of which nothing is real but what it says: it reports one
-// fact after the other, each until it is acknowledged, and goes from server to
-// server as an agent does.
-type reporter struct {
-	t       testing.TB
-	client  *http.Client
-	base    *http.Transport
-	servers []string
-	id      string
-	boot    string
-	at      int    // of servers
-	told    uint64 // facts
-
-	mu   sync.Mutex
-	acks []ack
+// member is the real sync of an agent, with its store, that always has something
+// new to say.
+type member struct {
+	t      testing.TB
+	id     string
+	store  *store.Store
+	client *sync.Client
+	facts  int
+	done   gosync.WaitGroup
 }
 
-// ack is an acknowledged fact.
-type ack struct {
-	sent, answered time.Time // of the attempt that succeeded
-}
-
-func newReporter(c *trio, first int) *reporter {
-	c.t.Helper()
-	key, err := pki.GenerateKey(pki.ECDSAP256)
-	require.NoError(c.t, err)
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	require.NoError(c.t, err)
-	token, err := wire.ParseEnrollmentToken(c.nodes[first].newToken().Token)
-	require.NoError(c.t, err)
-	body, err := json.Marshal(wire.EnrollRequest{
-		Protocol: wire.Protocol, Token: token.Reveal(), CSR: csr, Host: wire.HostReport{Hostname: fmt.Sprintf("reporter%d", first)},
+// newMember enrols an agent that is given one node.
+func newMember(t testing.TB, c *cluster, node int) *member {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := keys.OpenDir(filepath.Join(dir, "keys"))
+	require.NoError(t, err)
+	m := &member{t: t}
+	m.store, err = store.Open(filepath.Join(dir, "state", "state.db"), store.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, m.store.Close()) })
+	token, err := wire.ParseEnrollmentToken(c.nodes[node].newToken().Token)
+	require.NoError(t, err)
+	report := wire.HostReport{Hostname: fmt.Sprintf("member%d", node)}
+	identity, err := enroll.Enroll(t.Context(), enroll.Config{
+		Servers: []string{c.nodes[node].url()}, Token: token, Store: m.store, Keys: key, Host: report, Log: slog.New(slog.DiscardHandler),
 	})
-	require.NoError(c.t, err)
-	r := &reporter{t: c.t, servers: c.urls(), at: first, boot: rand.Text()}
-	var enrolled wire.EnrollResponse
-	pin := tlsutil.PinnedRoot(token.RootPin)
-	r.connect(tlsutil.ClientOptions{Pin: &pin, ServerName: "127.0.0.1"})
-	_, err = agentcall.Post(c.t.Context(), r.client, r.servers[first], wire.EnrollPath, body, &enrolled)
-	require.NoError(c.t, err)
-	r.base.CloseIdleConnections()
-
-	chain, err := pki.ParseChainPEM([]byte(enrolled.Chain))
-	require.NoError(c.t, err)
-	roots := x509.NewCertPool()
-	require.True(c.t, roots.AppendCertsFromPEM([]byte(enrolled.Roots)))
-	source := new(tlsutil.CertSource)
-	require.NoError(c.t, source.Set(chain, key))
-	r.connect(tlsutil.ClientOptions{Roots: roots, Source: source})
-	c.t.Cleanup(r.base.CloseIdleConnections)
-	r.id = enrolled.AgentID
-	return r
+	require.NoError(t, err)
+	m.id = identity.AgentID
+	m.client, err = sync.New(sync.Config{Store: m.store, Keys: key, Host: report, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	return m
 }
 
-func (r *reporter) connect(options tlsutil.ClientOptions) {
-	r.t.Helper()
-	config, err := tlsutil.ClientConfig(options)
-	require.NoError(r.t, err)
-	r.base = &http.Transport{
-		TLSClientConfig: config, DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 4 * time.Second, ResponseHeaderTimeout: 7 * time.Second,
-		MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute,
-	}
-	r.client = &http.Client{Transport: r.base}
-}
-
-// report reports facts until ctx is done.
-func (r *reporter) report(ctx context.Context) {
-	for ctx.Err() == nil {
-		r.told++
-		for ctx.Err() == nil && !r.tell(ctx) {
-			pause(ctx, time.Duration(20+mathrand.IntN(80))*time.Millisecond)
-		}
-		pause(ctx, time.Duration(5+mathrand.IntN(20))*time.Millisecond)
-	}
-}
-
-// tell asks each server once to store the newest fact.
-func (r *reporter) tell(ctx context.Context) (acknowledged bool) {
-	body, err := json.Marshal(wire.SyncRequest{
-		Protocol: wire.Protocol, BootID: r.boot, Sequence: r.told, SentAt: time.Now(), Host: wire.HostReport{Hostname: "reporter"},
-		Events: []wire.Event{{Sequence: r.told, At: time.Now(), Kind: wire.EventIssued, Certificate: fmt.Sprintf("fact%d", r.told)}},
-	})
-	if err != nil {
-		panic(err)
-	}
-	for range r.servers {
-		var answer wire.SyncResponse
-		sent := time.Now()
-		_, err := agentcall.Post(ctx, r.client, r.servers[r.at], wire.SyncPath, body, &answer)
-		if err == nil {
-			if answer.Event != r.told {
-				r.t.Errorf("the answer acknowledges fact %d of %d", answer.Event, r.told)
+// run syncs, and has a new fact five times a second, until ctx is done.
+func (m *member) run(ctx context.Context) {
+	m.done.Go(func() { assert.NoError(m.t, m.client.Run(ctx)) })
+	m.done.Go(func() {
+		for ctx.Err() == nil {
+			m.facts++
+			err := m.store.Append(wire.Event{Kind: wire.EventIssued, Certificate: fmt.Sprintf("fact%d", m.facts)})
+			if !assert.NoError(m.t, err) {
+				return
 			}
-			r.mu.Lock()
-			r.acks = append(r.acks, ack{sent: sent, answered: time.Now()})
-			r.mu.Unlock()
-			return true
+			m.client.Kick()
+			pause(ctx, 200*time.Millisecond)
 		}
-		if ctx.Err() != nil || agentcall.Overloaded(err) {
-			return false
-		}
-		if agentcall.Decided(err) {
-			r.t.Errorf("a sync was refused: %v", err)
-			return false
-		}
-		r.at = (r.at + 1) % len(r.servers)
-	}
-	return false
+	})
 }
 
-// after is when the first fact was acknowledged by a leader that came after a
-// moment; zero if none was. What is answered at once to a request that was sent
-// before may be the old leader's last word.
-func (r *reporter) after(moment time.Time) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(r.acks, moment, func(a ack, m time.Time) int { return a.answered.Compare(m) })
-	for _, a := range r.acks[i:] {
-		if !a.sent.Before(moment) || a.answered.Sub(moment) > 100*time.Millisecond {
-			return a.answered
+// syncedSince is when an exchange succeeded that began after a moment, or that
+// ended so long after it that no leader of before has answered.
+func (m *member) syncedSince(moment time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	const lastWord = 100 * time.Millisecond
+	for {
+		if at := m.client.State().LastSuccess; at.Sub(moment) > lastWord {
+			return at, nil
+		}
+		if err := backoff.Wait(ctx, 2*time.Millisecond); err != nil {
+			return time.Time{}, fmt.Errorf("%s: %+v: %w", m.id, m.client.State(), err)
 		}
 	}
-	return time.Time{}
+}
+
+// strike has members sync, and strikes the leader so many times, which is mended
+// when each of them has synced anew. It returns how long that took, for each.
+func (c *cluster) strike(members []*member, times int, strike func(leader *coordinator) (mend func())) (took []time.Duration) {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	for _, m := range members {
+		m.run(ctx)
+	}
+	synced := func(since time.Time, each func(at time.Time)) {
+		c.t.Helper()
+		for _, m := range members {
+			at, err := m.syncedSince(since)
+			require.NoError(c.t, err)
+			each(at)
+		}
+	}
+	for range times {
+		leader := c.nodes[c.leader()]
+		synced(time.Now(), func(time.Time) {})
+		pause(ctx, rand.N(time.Second))
+		struck := time.Now()
+		mend := strike(leader)
+		synced(time.Now(), func(at time.Time) { took = append(took, at.Sub(struck)) })
+		mend()
+	}
+	c.leader()
+	for _, node := range c.nodes {
+		node.awaitServing()
+	}
+	cancel()
+	for _, m := range members {
+		m.done.Wait()
+	}
+	return took
+}
+
+// settle lets members say the rest, and finds everything that they ever had to
+// say once on every node.
+func (c *cluster) settle(members []*member) (facts, lost, twice int) {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	for _, m := range members {
+		m.done.Go(func() { assert.NoError(m.t, m.client.Run(ctx)) })
+		m.client.Kick()
+		await(c.t, 2*time.Minute, "all is said", func() error {
+			waiting, err := m.store.Events(1)
+			if err == nil && len(waiting) > 0 {
+				err = fmt.Errorf("%s has more to say: %+v", m.id, m.client.State())
+			}
+			return err
+		})
+	}
+	cancel()
+	for _, m := range members {
+		m.done.Wait()
+		facts += m.facts
+	}
+	seen := map[string]int{} // by agent and fact
+	for _, event := range c.equal() {
+		if event.Kind == string(wire.EventIssued) {
+			seen[event.AgentID+event.Object]++
+		}
+	}
+	for _, m := range members {
+		for fact := range m.facts {
+			switch n := seen[fmt.Sprintf("%sfact%d", m.id, fact+1)]; {
+			case n == 0:
+				lost++
+			case n > 1:
+				twice++
+			}
+		}
+	}
+	assert.Zero(c.t, lost, "facts that are not there")
+	assert.Zero(c.t, twice, "facts that are there more than once")
+	return facts, lost, twice
 }
 
 // quantile is the smallest value that so large a part of a sorted list does not
 // exceed.
 func quantile(sorted []time.Duration, part float64) time.Duration {
-	return sorted[max(0, int(math.Ceil(part*float64(len(sorted))))-1)]
+	return sorted[max(0, int(math.Ceil(part*float64(len(sorted))))-1)].Round(time.Millisecond)
 }
 
-func spreadOf(list []time.Duration) string {
-	slices.Sort(list)
-	round := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
-	return fmt.Sprintf("p50 %v, p99 %v, longest %v, of %d", round(quantile(list, 0.5)), round(quantile(list, 0.99)), round(list[len(list)-1]), len(list))
-}
-
-// strikes has hosts report facts to all three nodes, and strikes the leader so
-// many times, which is mended when each host has had its next fact acknowledged.
-// It returns how long that took, for the first one and for each one, from the
-// moment when the leader was struck.
-func (c *trio) strikes(reporters []*reporter, times int, strike func(leader *coordinator) (mend func())) (first, each []time.Duration) {
-	c.t.Helper()
-	ctx, cancel := context.WithCancel(c.t.Context())
-	defer cancel()
-	var reporting sync.WaitGroup
-	for _, r := range reporters {
-		reporting.Go(func() { r.report(ctx) })
-	}
-	acknowledged := func(since time.Time) {
-		c.t.Helper()
-		for _, r := range reporters {
-			await(c.t, 2*time.Minute, "facts are acknowledged", func() error {
-				if r.after(since).IsZero() {
-					return fmt.Errorf("none of %s", r.id)
-				}
-				return nil
-			})
-		}
-	}
-	for range times {
-		c.awaitWhole()
-		leader := c.leader()
-		acknowledged(time.Now())
-		pause(ctx, time.Duration(mathrand.IntN(500))*time.Millisecond)
-		struck := time.Now()
-		mend := strike(leader)
-		down := time.Now()
-		acknowledged(down)
-		soonest := time.Duration(math.MaxInt64)
-		for _, r := range reporters {
-			took := r.after(down).Sub(struck)
-			each, soonest = append(each, took), min(soonest, took)
-		}
-		first = append(first, soonest)
-		mend()
-	}
-	c.awaitWhole()
-	cancel()
-	reporting.Wait()
-	return first, each
-}
-
-// check finds each acknowledged fact once on every node.
-func (c *trio) check(reporters []*reporter) (acknowledged, lost, twice int) {
-	c.t.Helper()
-	for _, n := range c.nodes {
-		acknowledged = 0
-		for _, r := range reporters {
-			acks := len(r.acks)
-			acknowledged += acks
-			seen := map[string]int{}
-			await(c.t, time.Minute, n.name+" has the facts", func() error {
-				clear(seen)
-				for _, event := range n.facts(r.id) {
-					seen[event.Object]++
-				}
-				for i := range acks {
-					if seen[fmt.Sprintf("fact%d", i+1)] == 0 {
-						return fmt.Errorf("fact %d is missing", i+1)
-					}
-				}
-				return nil
-			})
-			for i := range acks {
-				switch n := seen[fmt.Sprintf("fact%d", i+1)]; {
-				case n == 0:
-					lost++
-				case n > 1:
-					twice++
-				}
-			}
-		}
-	}
-	assert.Zero(c.t, lost, "acknowledged facts lost")
-	assert.Zero(c.t, twice, "facts stored twice")
-	return acknowledged, lost, twice
-}
-
-// The leader is killed again and again while hosts report facts to all three
-// nodes. How long that keeps a host from its next acknowledged fact is measured;
-// every acknowledged fact is there once in the end, on every node; and a real agent
-// that was given one node, which is among those that die, has gone on all the time.
+// The leader is killed, and stands still, again and again while agents sync that
+// were given one node each. How long that keeps an agent from its next sync is
+// measured: its own pace, which is a second at most here, is in that. Everything
+// that the agents had to say is on every node once in the end; and one that runs
+// as a process goes on and says which node it talks to.
 func TestKillLeader(t *testing.T) {
 	if !soaking() {
 		t.Parallel() // a soak measures time
 	}
-	kills := times(4, 150)
-	c := startTrio(t)
+	c := startCluster(t, "CERTCTL_SYNC_INTERVAL=1s")
 	a := newAgent(t, "an agent", section{"certificates": []section{certificate("www", "coordinator", "www.example.com")}})
 	a.enroll(c.nodes[0], "*.example.com")
 	a.startAndAwait()
 	a.awaitSettled(2 * time.Minute)
-	reporters := c.reporters()
-	first, each := c.strikes(reporters, kills, func(leader *coordinator) func() {
+	var members []*member
+	for i := range c.nodes {
+		members = append(members, newMember(t, c, i))
+	}
+
+	kills, stops := times(3, 100), times(1, 30)
+	killed := c.strike(members, kills, func(leader *coordinator) func() {
 		leader.kill()
 		return leader.start
 	})
-	t.Logf("from kill -9 of the leader to the next acknowledged sync of any host: %s", spreadOf(first))
-	t.Logf("from kill -9 of the leader to the next acknowledged sync of each host: %s", spreadOf(each))
-	a.goesOn(c)
-	acknowledged, lost, twice := c.check(reporters)
-	counts.Report(t, "leader-kills", kills, "times that the leader of three processes was killed while hosts reported facts")
-	counts.Report(t, "leader-kills-facts", acknowledged, "facts acknowledged around these kills")
-	counts.Report(t, "leader-kills-facts-lost", lost, "of them, or that a node lacks")
-	counts.Report(t, "leader-kills-facts-twice", twice, "of them, or that a node has twice")
-	counts.Report(t, "leader-kills-p50-ms", int(quantile(each, 0.5).Milliseconds()), "half of the hosts had their next fact acknowledged so soon after the kill")
-	counts.Report(t, "leader-kills-p99-ms", int(quantile(each, 0.99).Milliseconds()), "99 of 100 hosts had")
-}
-
-// The leader stands still, with its connections open and its port answering, until
-// the others have done without it. Hosts that talk to it go elsewhere, and it comes
-// back as one of them.
-func TestKillLeaderByStandstill(t *testing.T) {
-	if !soaking() {
-		t.Parallel()
-	}
-	c := startTrio(t)
-	reporters := c.reporters()
-	stops := times(2, 50)
-	first, each := c.strikes(reporters, stops, func(leader *coordinator) func() {
+	stopped := c.strike(members, stops, func(leader *coordinator) func() {
 		leader.signal(syscall.SIGSTOP)
 		return func() { leader.signal(syscall.SIGCONT) }
 	})
-	t.Logf("from SIGSTOP of the leader to the next acknowledged sync of any host: %s", spreadOf(first))
-	t.Logf("from SIGSTOP of the leader to the next acknowledged sync of each host: %s", spreadOf(each))
-	acknowledged, lost, twice := c.check(reporters)
-	counts.Report(t, "leader-standstills", stops, "times that the leader of three processes stood still while hosts reported facts")
-	counts.Report(t, "leader-standstills-facts", acknowledged, "facts acknowledged around them")
-	counts.Report(t, "leader-standstills-facts-lost", lost, "of them, or that a node lacks")
-	counts.Report(t, "leader-standstills-facts-twice", twice, "of them, or that a node has twice")
-}
-
-// reporters are one host for each node.
-func (c *trio) reporters() (list []*reporter) {
-	for i := range c.nodes {
-		list = append(list, newReporter(c, i))
+	for what, took := range map[string][]time.Duration{"kill -9": killed, "SIGSTOP": stopped} {
+		slices.Sort(took)
+		t.Logf("from %s of the leader to the next sync of each agent: p50 %v, p99 %v, longest %v, of %d",
+			what, quantile(took, 0.5), quantile(took, 0.99), quantile(took, 1), len(took))
 	}
-	return list
+	a.goesOn(c)
+	facts, lost, twice := c.settle(members)
+	counts.Report(t, "agents-leaders-killed", kills, fmt.Sprintf("kill -9 of the leader while agents sync; p50 %d ms, p99 %d ms to the next sync of each",
+		quantile(killed, 0.5).Milliseconds(), quantile(killed, 0.99).Milliseconds()))
+	counts.Report(t, "agents-leaders-stopped", stops, "times that it stood still instead")
+	counts.Report(t, "agents-facts-lost", lost, fmt.Sprintf("of %d facts of agents, those that a node lacks", facts))
+	counts.Report(t, "agents-facts-twice", twice, "facts of agents that the nodes have more than once")
 }
 
 // goesOn requires that an agent knows all nodes, talks to one of them, and renews
 // a certificate there.
-func (a *agent) goesOn(c *trio) {
+func (a *agent) goesOn(c *cluster) {
 	a.t.Helper()
+	var urls []string
+	for _, node := range c.nodes {
+		urls = append(urls, node.url())
+	}
 	var status *control.Status
 	await(a.t, 2*time.Minute, a.name+" is connected", func() (err error) {
 		if status, err = a.tryStatus(); err != nil {
 			return err
 		}
-		if status.Coordinator.State != control.ConnectionConnected || len(status.Enrollment.Nodes) != len(c.nodes) {
+		if status.Coordinator.State != control.ConnectionConnected || len(status.Enrollment.Nodes) != len(urls) {
 			return fmt.Errorf("it is %+v, and knows %v", status.Coordinator, status.Enrollment.Nodes)
 		}
 		return nil
 	})
-	assert.Equal(a.t, []string{c.nodes[0].url()}, status.Enrollment.Servers)
-	assert.Contains(a.t, c.urls(), status.Coordinator.Server)
+	assert.Equal(a.t, urls[:1], status.Enrollment.Servers)
+	assert.ElementsMatch(a.t, urls, status.Enrollment.Nodes)
+	assert.Contains(a.t, urls, status.Coordinator.Server)
 	before, err := a.certificate("www")
 	require.NoError(a.t, err)
 	require.Zero(a.t, a.call("renew", "www").status)
