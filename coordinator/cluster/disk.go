@@ -23,7 +23,7 @@ const (
 	stepStoreVote  durable.Step = "cluster: store term and vote"
 )
 
-var voteRetry = backoff.Policy{Initial: 50 * time.Millisecond, Max: 5 * time.Second, Multiplier: 2, Jitter: 0.2}
+var voteRetry = backoff.Policy{Initial: 50 * time.Millisecond, Max: time.Second, Multiplier: 2, Jitter: 0.2}
 
 // files is what raft-boltdb offers.
 type files interface {
@@ -101,17 +101,16 @@ func (d *disk) Set(key, value []byte) error {
 // store a new term, although a node that waits for room on its disk does no
 // harm: it takes part in nothing meanwhile, and the others go on.
 func (d *disk) SetUint64(key []byte, value uint64) error {
+	last := d.ended == nil
 	for attempt := 1; ; attempt++ {
 		err := d.hook.Around(stepStoreVote, d.path, func() error { return d.files.SetUint64(key, value) })
-		if err == nil || d.ended == nil {
+		if err == nil || last {
 			return err
 		}
 		pause := voteRetry.Delay(attempt, nil)
 		d.log.Error("the term cannot be stored; this node takes part in nothing until it can, check that its disk is not full",
 			"path", d.path, "err", err, "retry_in", pause)
-		if !d.wait(pause) {
-			return err
-		}
+		last = !d.wait(pause)
 	}
 }
 

@@ -2,20 +2,15 @@ package clusterfaults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/cluster"
@@ -33,20 +28,42 @@ const (
 // bench is a cluster of three in this process, on real files and sockets.
 type bench struct {
 	t       testing.TB
+	form    form
 	random  *rand.Rand // of the one goroutine that injects faults
 	network *network
 	members []*member
 	leads   *leads
 	ledger  *ledger
 	loads   int // that were begun
-	voters  []raft.Server
+}
+
+// form is what the nodes of a bench are made of.
+type form interface {
+	// found makes the cluster, and starts its nodes.
+	found(b *bench)
+	// open opens what is in a member's directory.
+	open(m *member) (*opened, error)
+	// replace starts a node with an empty directory in the place of a member
+	// that is down.
+	replace(m *member)
+	// dir is where a member's folder "raft" is.
+	dir(m *member) string
+	// orders reports whether nobody but the clients completes orders.
+	orders() bool
+}
+
+// opened is a node that is ready to run.
+type opened struct {
+	node    *cluster.Node
+	journal *history.Journal
+	// run returns when everything has ended.
+	run func(context.Context) error
 }
 
 // member is one node, which may be down.
 type member struct {
 	bench *bench
 	id    string
-	dir   string
 	disk  *faultyDisk
 	// clock is how far this node's clock is ahead, in nanoseconds.
 	clock atomic.Int64
@@ -58,12 +75,13 @@ type member struct {
 	failure error // valid once ended is closed
 }
 
-func newBench(t testing.TB, seed uint64) *bench {
-	b := &bench{t: t, random: rand.New(rand.NewPCG(seed, 0)), network: newNetwork(rand.New(rand.NewPCG(seed, 1))), leads: newLeads(), ledger: newLedger()}
+func newBench(t testing.TB, seed uint64, form form) *bench {
+	b := &bench{
+		t: t, form: form, random: rand.New(rand.NewPCG(seed, 0)), network: newNetwork(rand.New(rand.NewPCG(seed, 1))),
+		leads: newLeads(), ledger: newLedger(),
+	}
 	for i := range 3 {
-		id := fmt.Sprintf("node%d", i)
-		b.members = append(b.members, &member{bench: b, id: id, dir: filepath.Join(t.TempDir(), id), disk: &faultyDisk{}})
-		b.voters = append(b.voters, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+		b.members = append(b.members, &member{bench: b, id: fmt.Sprintf("node%d", i), disk: &faultyDisk{}})
 	}
 	t.Cleanup(func() {
 		for _, m := range b.members {
@@ -75,63 +93,36 @@ func newBench(t testing.TB, seed uint64) *bench {
 			}
 		}
 	})
-	for _, m := range b.members {
-		require.NoError(t, os.Mkdir(m.dir, 0o700))
-		m.found()
-		require.NoError(t, m.start())
-	}
+	form.found(b)
 	return b
 }
 
-func (m *member) config(journal cluster.Journal, transport raft.Transport) cluster.Config {
-	return cluster.Config{
-		Dir: m.dir, NodeID: m.id, Journal: journal, Log: slog.New(&watcher{leads: m.bench.leads, node: m.id}),
-		Transport: transport, Peers: &calls{bench: m.bench, from: m.id}, ElectionTimeout: electionTimeout, Hook: m.disk.hook,
-		// The log is cut often, so that a node that was away needs a snapshot.
-		SnapshotEntries: 200, SnapshotInterval: 300 * time.Millisecond, TrailingEntries: 300,
-	}
+// configure adds to a node's configuration what faults need.
+func (m *member) configure(c *cluster.Config) {
+	c.Journal = &faultyJournal{Journal: c.Journal, disk: m.disk}
+	c.Hook = m.disk.hook
+	c.ElectionTimeout = electionTimeout
+	// The log is cut often, so that a node that was away needs a snapshot.
+	c.SnapshotEntries, c.SnapshotInterval, c.TrailingEntries = 200, 300*time.Millisecond, 300
 }
 
-// found makes the first state of a node.
-func (m *member) found() {
-	m.bench.t.Helper()
-	journal, err := history.Create(m.journalConfig())
-	require.NoError(m.bench.t, err)
-	defer func() { require.NoError(m.bench.t, journal.Close()) }()
-	_, transport := raft.NewInmemTransport(raft.ServerAddress(m.id))
-	require.NoError(m.bench.t, cluster.Bootstrap(m.config(journal, transport), m.bench.voters))
-}
-
-func (m *member) journalConfig() history.Config {
-	return history.Config{Path: filepath.Join(m.dir, "journal.db"), Log: slog.New(slog.DiscardHandler)}
-}
+// log is where a node writes what it does.
+func (m *member) log() *slog.Logger { return slog.New(&watcher{leads: m.bench.leads, node: m.id}) }
 
 // start runs the node on what is in its directory. It returns an error when the
 // node refuses that.
 func (m *member) start() error {
-	journal, err := history.Open(m.journalConfig())
+	o, err := m.bench.form.open(m)
 	if err != nil {
 		return err
 	}
-	listener, err := m.bench.network.listen(m.id)
-	require.NoError(m.bench.t, err)
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:  &streams{Listener: listener, network: m.bench.network, node: m.id},
-		MaxPool: 3, Timeout: 2 * electionTimeout, Logger: hclog.NewNullLogger(),
-		MaxRPCsInFlight: 1, // a pipeline of Raft's can block for good when a follower refuses an entry
-	})
-	node, err := cluster.Open(m.config(&faultyJournal{Journal: journal, disk: m.disk}, transport))
-	if err != nil {
-		m.bench.network.unplug(m.id)
-		return errors.Join(err, transport.Close(), journal.Close())
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m.journal, m.cancel, m.ended = journal, cancel, make(chan struct{})
-	go func() {
-		defer close(m.ended)
-		m.failure = node.Run(ctx)
-	}()
-	m.node.Store(node)
+	m.journal, m.cancel, m.ended = o.journal, cancel, make(chan struct{})
+	go func(ended chan struct{}) {
+		defer close(ended)
+		m.failure = o.run(ctx)
+	}(m.ended)
+	m.node.Store(o.node)
 	return nil
 }
 
@@ -143,13 +134,11 @@ func (m *member) stop() {
 	select {
 	case <-m.ended:
 	case <-time.After(patience):
-		stacks := make([]byte, 1<<20)
-		m.bench.t.Logf("%s", stacks[:runtime.Stack(stacks, true)])
+		m.bench.tell()
 		require.FailNow(m.bench.t, "the node does not end", m.id)
 	}
 	require.NoError(m.bench.t, m.failure, m.id)
 	m.bench.network.unplug(m.id)
-	require.NoError(m.bench.t, m.journal.Close())
 }
 
 // crash ends the node without a word to the others.
@@ -203,6 +192,7 @@ func (b *bench) eventually(ctx context.Context, what string, ok func() bool) {
 	b.t.Helper()
 	for !ok() {
 		if ctx.Err() != nil {
+			b.tell()
 			require.FailNow(b.t, "not in time: "+what)
 		}
 		pause(ctx, 2*time.Millisecond)
@@ -224,30 +214,18 @@ func (b *bench) caughtUp() {
 	}
 }
 
-// calls are those of one node to the others, over the same links as Raft's.
-type calls struct {
-	bench *bench
-	from  string
-}
-
-// Call implements cluster.Caller.
-func (c *calls) Call(ctx context.Context, id, _, method string, request []byte) ([]byte, error) {
-	network := c.bench.network
-	if !network.plugged(id) || !network.plugged(c.from) || !network.link(c.from, id).pass(ctx, network.draw) {
-		return nil, fmt.Errorf("call %s: it is not reached", id)
-	}
-	for _, m := range c.bench.members {
-		node := m.node.Load()
-		if m.id != id || node == nil {
-			continue
+// tell logs where the nodes stand, and what everything waits for.
+func (b *bench) tell() {
+	for _, m := range b.members {
+		if node := m.node.Load(); node != nil {
+			leader, _ := node.Leader()
+			b.t.Logf("%s: leader %q, %+v, %+v", m.id, leader, node.Status(), node.Ready())
+		} else {
+			b.t.Logf("%s is down", m.id)
 		}
-		answer, err := node.HandleCall(ctx, c.from, method, request)
-		if err != nil || !network.link(id, c.from).pass(ctx, network.draw) || !network.plugged(id) || !network.plugged(c.from) {
-			return nil, errors.Join(err, fmt.Errorf("call %s: no answer", id))
-		}
-		return answer, nil
 	}
-	return nil, fmt.Errorf("call %s: it is down", id)
+	stacks := make([]byte, 4<<20)
+	b.t.Logf("%s", stacks[:runtime.Stack(stacks, true)])
 }
 
 // faultyDisk is the disk of one node.

@@ -10,14 +10,24 @@ import (
 // happened twice, all nodes are equal, no term had two leaders, and there is an
 // order of all operations that explains every answer.
 func TestFaults(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, seedOf(t), &nodes{root: t.TempDir()})
+	proveFaults(b, times(1, 20), "cluster-faults")
+}
+
+func seedOf(t testing.TB) uint64 {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	b := newBench(t, seed)
+	return seed
+}
+
+// proveFaults lets all faults happen some times, and counts under a name.
+func proveFaults(b *bench, rounds int, name string) {
 	all := faults()
 	injected := 0
 	var sum findings
-	for round := range times(1, 20) {
-		l := startLoad(b, 6, seed+uint64(round))
+	for range rounds {
+		l := startLoad(b, 6, b.random.Uint64())
 		for _, i := range b.random.Perm(len(all)) {
 			l.progress(3)
 			end := l.history.Note(all[i].name)
@@ -25,14 +35,14 @@ func TestFaults(t *testing.T) {
 			all[i].inject(b, l)
 			end()
 			injected++
-			t.Logf("%s: %v", all[i].name, time.Since(began).Round(time.Millisecond))
+			b.t.Logf("%s: %v", all[i].name, time.Since(began).Round(time.Millisecond))
 		}
 		l.progress(3)
 		l.end()
 		sum.add(b.verify(l))
-		if t.Failed() {
+		if b.t.Failed() {
 			return
 		}
 	}
-	sum.report(b, "cluster-faults", injected, "faults of nodes, disks, networks and clocks that a cluster of three met under load")
+	sum.report(b, name, injected, "faults of nodes, disks, networks and clocks that a cluster of three met under load")
 }

@@ -169,15 +169,15 @@ func faults() []fault {
 			m := b.others(b.leader())[0]
 			m.stop()
 			old := filepath.Join(b.t.TempDir(), "old")
-			require.NoError(b.t, os.CopyFS(old, os.DirFS(m.dir)))
+			require.NoError(b.t, copyTree(b.form.dir(m), old))
 			b.restart(m)
 			l.progress(20)
 			// It has forgotten what it promised: the others stand in for it, and
 			// they only can while none of them is gone too.
 			b.caughtUp()
 			m.stop()
-			require.NoError(b.t, os.RemoveAll(m.dir))
-			require.NoError(b.t, os.Rename(old, m.dir))
+			require.NoError(b.t, os.RemoveAll(b.form.dir(m)))
+			require.NoError(b.t, os.Rename(old, b.form.dir(m)))
 			b.leader()
 			b.restart(m)
 			b.caughtUp()
@@ -189,7 +189,7 @@ func faults() []fault {
 			if snapshots := b.snapshots(m); len(snapshots) > 0 {
 				require.NoError(b.t, os.RemoveAll(filepath.Dir(snapshots[len(snapshots)-1])))
 			}
-			b.spoil(filepath.Join(m.dir, "raft", "log.db"), l.name)
+			b.spoil(filepath.Join(b.form.dir(m), "raft", "log.db"), l.name)
 			b.restartOrReplace(m)
 		}},
 		{"a follower's snapshot is cut short", func(b *bench, _ *load) {
@@ -223,7 +223,7 @@ func (b *bench) struck(m *member) {
 
 // snapshots are the states in the snapshots of a node, the oldest first.
 func (b *bench) snapshots(m *member) []string {
-	files, err := filepath.Glob(filepath.Join(m.dir, "raft", "snapshots", "*", "state.bin"))
+	files, err := filepath.Glob(filepath.Join(b.form.dir(m), "raft", "snapshots", "*", "state.bin"))
 	require.NoError(b.t, err)
 	return files
 }
@@ -253,10 +253,8 @@ func (b *bench) restartOrReplace(m *member) {
 	if err != nil {
 		refused := errors.Is(err, cluster.ErrLogDamaged) || errors.Is(err, fleet.ErrSnapshotDamaged)
 		require.Truef(b.t, refused, "%s was refused for another reason: %v", m.id, err)
-		require.NoError(b.t, emptyDir(m.dir))
 		b.leader()
-		m.found()
-		b.restart(m)
+		b.form.replace(m)
 	}
 	b.caughtUp()
 }
@@ -272,4 +270,29 @@ func emptyDir(dir string) error {
 		}
 	}
 	return nil
+}
+
+// copyTree copies files with their modes.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return os.Mkdir(filepath.Join(to, name), info.Mode().Perm())
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, name), data, info.Mode().Perm())
+	})
 }

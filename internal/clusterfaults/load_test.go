@@ -112,7 +112,7 @@ func (c *client) work(ctx context.Context) {
 		switch pick := c.random.IntN(100); {
 		case pick < 35:
 			c.workOnToken()
-		case pick < 70:
+		case pick < 70 && c.load.bench.form.orders():
 			c.workOnOrder()
 		default:
 			c.workOnAssignment()

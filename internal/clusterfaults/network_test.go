@@ -19,13 +19,13 @@ import (
 type network struct {
 	mu        sync.Mutex
 	random    *rand.Rand
-	listeners map[string]net.Listener
+	addresses map[string]string // of those that are reached
 	links     map[[2]string]*link
 	conns     map[*conn]bool
 }
 
 func newNetwork(random *rand.Rand) *network {
-	return &network{random: random, listeners: map[string]net.Listener{}, links: map[[2]string]*link{}, conns: map[*conn]bool{}}
+	return &network{random: random, addresses: map[string]string{}, links: map[[2]string]*link{}, conns: map[*conn]bool{}}
 }
 
 // link is one direction between two nodes.
@@ -113,24 +113,27 @@ func (l *link) pass(ctx context.Context, draw func() float64) bool {
 	}
 }
 
-// listen makes a node reachable.
+// listen makes a node reachable, at a port that is new.
 func (n *network) listen(node string) (net.Listener, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
+	if err == nil {
+		n.plug(node, l.Addr().String())
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.listeners[node] = l
-	return l, nil
+	return l, err
 }
 
-// unplug breaks all connections of a node, and lets nobody reach it before it
-// listens again.
+// plug makes a node reachable.
+func (n *network) plug(node, address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addresses[node] = address
+}
+
+// unplug breaks all connections of a node, and lets nobody reach it before it is
+// plugged in again.
 func (n *network) unplug(node string) {
 	n.mu.Lock()
-	listener := n.listeners[node]
-	delete(n.listeners, node)
+	delete(n.addresses, node)
 	var broken []*conn
 	for c := range n.conns {
 		if c.from == node || c.to == node {
@@ -138,9 +141,6 @@ func (n *network) unplug(node string) {
 		}
 	}
 	n.mu.Unlock()
-	if listener != nil {
-		listener.Close()
-	}
 	for _, c := range broken {
 		c.Close()
 	}
@@ -150,22 +150,20 @@ func (n *network) unplug(node string) {
 func (n *network) plugged(node string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.listeners[node] != nil
+	return n.addresses[node] != ""
 }
 
-func (n *network) dial(from, to string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
+func (n *network) dial(ctx context.Context, from, to string) (net.Conn, error) {
 	n.mu.Lock()
-	listener, plugged := n.listeners[to], n.listeners[from] != nil
+	address, plugged := n.addresses[to], n.addresses[from] != ""
 	n.mu.Unlock()
-	if listener == nil || !plugged {
+	if address == "" || !plugged {
 		return nil, fmt.Errorf("dial %s: nobody listens", to)
 	}
 	if !n.link(from, to).pass(ctx, n.draw) || !n.link(to, from).pass(ctx, n.draw) {
 		return nil, fmt.Errorf("dial %s: no answer", to)
 	}
-	inner, err := (&net.Dialer{}).DialContext(ctx, "tcp", listener.Addr().String())
+	inner, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +272,9 @@ type streams struct {
 func (s *streams) Addr() net.Addr { return address(s.node) }
 
 func (s *streams) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.network.dial(s.node, string(to), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.network.dial(ctx, s.node, string(to))
 }
 
 // address is a node's name.
