@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -52,7 +53,8 @@ func saysTheSame(a, b *fleet.ClusterNode) bool {
 
 // announceAddress has the configuration give this node's present address. A
 // leader that dials the old one cannot be heard here: so all members that are
-// known are asked, one of which leads.
+// known are told. The one that leads changes the configuration; the others dial
+// the new address from then on, so that there can be a leader if there is none.
 func (n *Node) announceAddress(ctx context.Context) error {
 	request := memberRequest{ID: n.config.NodeID, Address: string(n.config.address())}
 	for attempt := 1; ; attempt++ {
@@ -78,17 +80,36 @@ func (n *Node) offerAddress(ctx context.Context, servers []raft.Server, request 
 	if n.raft.State() == raft.Leader {
 		return n.change(ctx, methodAnnounce, request)
 	}
-	err := error(ErrNotLeader)
+	if n.config.Peers == nil {
+		return ErrNotLeader
+	}
+	var (
+		mu   sync.Mutex
+		wg   sync.WaitGroup
+		done bool
+		last = error(ErrNotLeader)
+	)
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
 	for _, s := range servers {
-		if string(s.ID) == n.config.NodeID || n.config.Peers == nil {
+		if string(s.ID) == n.config.NodeID {
 			continue
 		}
-		callCtx, cancel := context.WithTimeout(ctx, callPatience)
-		err = n.call(callCtx, string(s.ID), string(s.Address), methodAnnounce, mustEncode(request), nil)
-		cancel()
-		if err == nil {
-			return nil
-		}
+		wg.Go(func() {
+			err := n.call(ctx, string(s.ID), string(s.Address), methodAnnounce, mustEncode(request), nil)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				last = err
+				return
+			}
+			done = true
+			cancel() // the leader has done it
+		})
 	}
-	return err
+	wg.Wait()
+	if done {
+		return nil
+	}
+	return last
 }

@@ -28,7 +28,11 @@ type configurations struct {
 	learned configuration
 	// joining is what a node was told that joins, until its log has a
 	// configuration.
-	joining  []raft.Server
+	joining []raft.Server
+	// moved is where members say that they are now, until the next configuration:
+	// without a leader the configuration cannot follow, and without reaching them
+	// there may be no leader.
+	moved    map[raft.ServerID]raft.ServerAddress
 	watchers []func([]raft.Server) // fixed once the node runs
 	changed  chan struct{}         // closed at the next committed one, nil if nobody waits
 }
@@ -41,8 +45,12 @@ func (c *configurations) store(index uint64, servers []raft.Server) {
 		c.mu.Unlock()
 		return
 	}
+	if index > c.committed.index {
+		clear(c.moved)
+	}
 	c.committed = configuration{index: index, servers: servers}
-	if c.tail.index <= index {
+	replayed := index < c.tail.index // at the start, on the way to what was known before
+	if !replayed {
 		c.tail = configuration{}
 	}
 	if c.changed != nil {
@@ -50,6 +58,9 @@ func (c *configurations) store(index uint64, servers []raft.Server) {
 		c.changed = nil
 	}
 	c.mu.Unlock()
+	if replayed {
+		return
+	}
 	for _, watch := range c.watchers {
 		watch(slices.Clone(servers))
 	}
@@ -74,6 +85,25 @@ func (c *configurations) wait(ctx context.Context, index uint64) {
 			return
 		}
 	}
+}
+
+// move takes note of where a member says that it is.
+func (c *configurations) move(id raft.ServerID, address raft.ServerAddress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.moved == nil {
+		c.moved = map[raft.ServerID]raft.ServerAddress{}
+	}
+	c.moved[id] = address
+}
+
+// movedTo is where a member says that it is, if that is not what the
+// configuration has.
+func (c *configurations) movedTo(id raft.ServerID) (raft.ServerAddress, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	address, ok := c.moved[id]
+	return address, ok
 }
 
 // cut takes note that the log was cut off from an index on.
@@ -125,10 +155,18 @@ func (c *configurations) known(own []raft.Server) []raft.Server {
 	defer c.mu.Unlock()
 	switch {
 	case c.learned.index > c.newest().index:
-		return c.learned.servers
+		own = c.learned.servers
 	case len(own) == 0:
-		return c.joining
-	default:
+		own = c.joining
+	}
+	if len(c.moved) == 0 {
 		return own
 	}
+	own = slices.Clone(own)
+	for i, s := range own {
+		if address, ok := c.moved[s.ID]; ok {
+			own[i].Address = address
+		}
+	}
+	return own
 }

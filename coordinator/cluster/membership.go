@@ -122,6 +122,9 @@ func (n *Node) changeMembers(ctx context.Context, method string, request memberR
 // change makes one change of the membership, on the node that leads. There is
 // one at a time.
 func (n *Node) change(ctx context.Context, method string, request memberRequest) error {
+	if method == methodAnnounce && n.Member(request.ID) {
+		n.members.move(raft.ServerID(request.ID), raft.ServerAddress(request.Address))
+	}
 	select {
 	case n.changing <- struct{}{}:
 	case <-ctx.Done():
@@ -142,6 +145,7 @@ func (n *Node) change(ctx context.Context, method string, request memberRequest)
 		if serverOf(servers, request.ID) == nil {
 			return ErrNoMember
 		}
+		n.log.Info("a member has another address", "node_id", request.ID, "address", request.Address)
 		return n.add(ctx, index, servers, request)
 	case methodRemoveMember:
 		return n.remove(ctx, index, servers, request.ID)

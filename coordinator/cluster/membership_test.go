@@ -19,7 +19,7 @@ func (m *mesh) join(id, address string) *meshNode {
 	m.t.Helper()
 	var members []raft.Server
 	for _, n := range m.all() {
-		members = append(members, raft.Server{ID: raft.ServerID(n.id), Address: n.transport.LocalAddr()})
+		members = append(members, raft.Server{ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.address)})
 	}
 	return m.start(id, address, m.t.TempDir(), func(c cluster.Config) error { return cluster.Prepare(c, members) })
 }

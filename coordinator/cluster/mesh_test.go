@@ -54,6 +54,7 @@ type meshNode struct {
 	*cluster.Node
 	mesh      *mesh
 	id, dir   string
+	address   string
 	transport *raft.InmemTransport
 	journal   *history.Journal
 	cancel    context.CancelFunc
@@ -73,7 +74,7 @@ func openMesh(t *testing.T, voters int, tweak func(*cluster.Config), opened func
 	if tweak == nil {
 		tweak = func(*cluster.Config) {}
 	}
-	m := &mesh{t: t, tweak: tweak, opened: opened, nodes: map[string]*meshNode{}, cut: map[string]bool{}, calls: map[string]int{}}
+	m := emptyMesh(t, tweak, opened)
 	var servers []raft.Server
 	for i := range voters {
 		servers = append(servers, raft.Server{ID: raft.ServerID(nodeID(i)), Address: raft.ServerAddress(nodeID(i))})
@@ -85,13 +86,17 @@ func openMesh(t *testing.T, voters int, tweak func(*cluster.Config), opened func
 	return m
 }
 
+func emptyMesh(t *testing.T, tweak func(*cluster.Config), opened func(n *meshNode)) *mesh {
+	return &mesh{t: t, tweak: tweak, opened: opened, nodes: map[string]*meshNode{}, cut: map[string]bool{}, calls: map[string]int{}}
+}
+
 func nodeID(i int) string { return fmt.Sprintf("n%d", i) }
 
 // start runs a node on a directory, whose state found has to make if there is
 // none.
 func (m *mesh) start(id, address, dir string, found func(cluster.Config) error) *meshNode {
 	m.t.Helper()
-	n := &meshNode{mesh: m, id: id, dir: dir, ended: make(chan struct{})}
+	n := &meshNode{mesh: m, id: id, address: address, dir: dir, ended: make(chan struct{})}
 	_, n.transport = raft.NewInmemTransportWithTimeout(raft.ServerAddress(address), 300*time.Millisecond)
 	exists, err := cluster.HasState(dir)
 	require.NoError(m.t, err)
@@ -196,7 +201,7 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 		}
 		return nil, ctx.Err()
 	}
-	reachable := target != nil && !m.cut[n.id] && !m.cut[id] && !target.stopped.Load() && string(target.transport.LocalAddr()) == address
+	reachable := target != nil && !m.cut[n.id] && !m.cut[id] && !target.stopped.Load() && target.address == address
 	lose, strict := m.lose, m.strict
 	m.mu.Unlock()
 	if !reachable {

@@ -230,6 +230,10 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("open the Raft log: %w", err)
 	}
 	n.logs = cached
+	if transport, ok := n.transport.(*Transport); ok {
+		moved := n.members.movedTo
+		transport.moved.Store(&moved)
+	}
 	// Raft falls back to an older snapshot when the newest cannot be read, and
 	// panics where the log does not reach back to it.
 	err = boltfile.Guard(func() (err error) {

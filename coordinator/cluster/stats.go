@@ -49,8 +49,12 @@ func (n *Node) probe(ctx context.Context, servers []raft.Server) map[raft.Server
 			continue
 		}
 		wg.Go(func() {
+			address := s.Address
+			if moved, ok := n.members.movedTo(s.ID); ok {
+				address = moved
+			}
 			var stats statsAnswer
-			if n.call(ctx, string(s.ID), string(s.Address), methodStats, nil, &stats) != nil {
+			if n.call(ctx, string(s.ID), string(address), methodStats, nil, &stats) != nil {
 				return
 			}
 			mu.Lock()

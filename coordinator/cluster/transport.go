@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +31,9 @@ type Transport struct {
 	closed   chan struct{}
 	once     sync.Once
 	passing  sync.WaitGroup
+	// moved gives the address of a member that has told of another one than Raft's
+	// configuration has; nil before a node uses the transport.
+	moved atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
 }
 
 // NewTransport makes a transport. Close ends it.
@@ -42,6 +47,41 @@ func NewTransport(streams raft.StreamLayer, log *slog.Logger) *Transport {
 	}
 	t.passing.Go(t.pass)
 	return t
+}
+
+// to is where a member is reached.
+func (t *Transport) to(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
+	if moved := t.moved.Load(); moved != nil {
+		if address, ok := (*moved)(id); ok {
+			return address
+		}
+	}
+	return target
+}
+
+// AppendEntries implements raft.Transport.
+func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.NetworkTransport.AppendEntries(id, t.to(id, target), args, resp)
+}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, t.to(id, target), args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, t.to(id, target), args, resp)
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, t.to(id, target), args, resp, data)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *Transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, t.to(id, target), args, resp)
 }
 
 // Consumer implements raft.Transport.
