@@ -86,8 +86,10 @@ func (n *Node) refresh(ctx context.Context) (answered, refused int, err error) {
 // watchMembership finds out whether a node that hears of no leader was removed:
 // the entry that says so need not have reached it, and nobody sends it any more.
 func (n *Node) watchMembership(ctx context.Context) {
+	// One that has yet to hear from the cluster was not removed; one that starts
+	// again after it was is told again.
+	member := len(n.members.joining) == 0 || n.isMember()
 	jitter.Loop(ctx, watchElections*n.config.ElectionTimeout, jitter.DefaultSchedulerJitter, nil, func(ctx context.Context) {
-		before := n.isMember()
 		if id, _ := n.Leader(); id != "" || n.config.Peers == nil {
 			n.expelled.Store(false)
 		} else {
@@ -96,7 +98,8 @@ func (n *Node) watchMembership(ctx context.Context) {
 			answered, refused, _ := n.refresh(ctx) // nobody may be there, and that is no news
 			n.expelled.Store(answered == 0 && refused > 0)
 		}
-		if before && !n.isMember() {
+		was := member
+		if member = n.isMember(); was && !member {
 			n.log.Warn("this node was removed from the cluster and does nothing any more: stop it; to let it join again, empty its data directory first",
 				"node_id", n.config.NodeID)
 		}
