@@ -39,6 +39,32 @@ func (c *coordinator) verb(args ...string) result {
 	return call(c.t, c.env, "certctl-coordinator", append(args, "--config", filepath.Join(c.home, "coordinator.yaml"))...)
 }
 
+// awaitWhole waits until each node works, has its vote and answers.
+func awaitWhole(c *cluster) {
+	c.t.Helper()
+	await(c.t, 3*time.Minute, "all nodes work", func() error {
+		m, err := c.members()
+		if err != nil {
+			return err
+		}
+		working := 0
+		for _, member := range m.Items {
+			if member.Voter && member.Health == resource.MemberHealthy {
+				working++
+			}
+		}
+		if working != len(c.nodes) || m.Leader == "" {
+			return fmt.Errorf("%d of %d members work and vote: %+v", working, len(m.Items), m.Items)
+		}
+		for _, n := range c.nodes {
+			if err := n.connect(); err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
+			}
+		}
+		return nil
+	})
+}
+
 type setUpOutput struct {
 	NodeID    string `json:"node_id"`
 	ClusterID string `json:"cluster_id"`
@@ -94,8 +120,8 @@ func TestClusterByTheCommandLine(t *testing.T) {
 	third := trusting(clusterNode(t, "c3", "CERTCTL_CLUSTER_JOIN_TOKEN="+token()))
 	third.start()
 	third.awaitServing()
-	all := &trio{t: t, nodes: []*coordinator{first, second, third}}
-	all.awaitWhole()
+	all := &cluster{t: t, nodes: []*coordinator{first, second, third}}
+	awaitWhole(all)
 	assert.Zero(t, o.call("cluster", "health").status)
 
 	// A token is good for one node.
@@ -118,7 +144,7 @@ func TestClusterByTheCommandLine(t *testing.T) {
 		})
 		assert.Equal(t, 1, o.call("cluster", "health", "--server", other.url()).status, "somebody has to look at it")
 		gone.start()
-		all.awaitWhole()
+		awaitWhole(all)
 	}
 
 	// A node moves.
@@ -140,7 +166,7 @@ func TestClusterByTheCommandLine(t *testing.T) {
 		}
 		return fmt.Errorf("%+v", members.Items)
 	})
-	all.awaitWhole()
+	awaitWhole(all)
 
 	// The third is removed. It says so, answers nothing that it should not, and does
 	// not disturb the others; with an emptied directory it comes in again.
@@ -163,7 +189,7 @@ func TestClusterByTheCommandLine(t *testing.T) {
 	third.name = "c3b"
 	third.start()
 	third.awaitServing()
-	all.awaitWhole()
+	awaitWhole(all)
 
 	// The leadership is handed over by request.
 	was := all.leader()
