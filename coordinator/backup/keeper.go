@@ -138,9 +138,9 @@ func (k *Keeper) look() {
 	err := k.survey()
 	if err == nil {
 		status := k.Status()
-		age, any := status.Age(k.config.Now())
+		age, taken := status.Age(k.config.Now())
 		// What was taken by a clock that is ahead is not waited for.
-		if due := !any || age >= k.config.Interval || status.Time.After(k.config.Now()); !due {
+		if due := !taken || age >= k.config.Interval || status.Time.After(k.config.Now()); !due {
 			return
 		}
 		_, err = k.Take()

@@ -215,7 +215,7 @@ func (c Config) buildRecovered(ctx context.Context, r Recovery) (err error) {
 
 	machine := &recoveringMachine{machine: newMachine(state, writer, &configurations{}, c.Log)}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(r.Servers[0].Address))
-	defer closeTransport(transport)
+	defer func() { err = errors.Join(err, closeTransport(transport)) }()
 	stores := &recoveryStores{SnapshotStore: snapshots, from: oldSnapshots, logs: old}
 	err = boltfile.Guard(func() error {
 		return raft.RecoverCluster(c.raftConfig(), machine, stores, store, stores, transport, r.configuration())
