@@ -56,7 +56,7 @@ func (s *Service) admit(w http.ResponseWriter, r *http.Request) (leave func(), e
 	if err != nil {
 		// Where this cannot be set, the server's own limit holds.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangerPatience))
-		return leave, nil
+		return leave, nil //nolint:nilerr // the leader may know better
 	}
 	visit, err := s.sessions.arrive(who.id)
 	if err != nil {
