@@ -206,9 +206,10 @@ func TestLongChains(t *testing.T) {
 		"one": {[]*x509.Certificate{short}, 1}, "five": {[]*x509.Certificate{short, short, short, short, short}, maxCertificates},
 		"a large issuer": {[]*x509.Certificate{short, long}, 1},
 	} {
-		beside, err := parcelOf(&http.Request{RemoteAddr: "192.0.2.1:1", TLS: &tls.ConnectionState{PeerCertificates: c.chain}})
+		beside, err := parcelOf(&http.Request{RemoteAddr: "a pipe", TLS: &tls.ConnectionState{PeerCertificates: c.chain}})
 		require.NoError(t, err, name)
 		assert.Len(t, beside.certificates, c.want, name)
+		assert.Equal(t, "0.0.0.0:0", beside.remote.String())
 	}
 	p := newPair(t, nil)
 	w := httptest.NewRecorder()

@@ -47,14 +47,13 @@ type parcel struct {
 }
 
 // parcelOf is what the leader has to know of a client. Of a chain that is too
-// long it takes what fits: the leaf is what counts.
+// long it takes what fits: the leaf is what counts. Its error is errCertificates.
 func parcelOf(r *http.Request) (parcel, error) {
 	var p parcel
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return p, fmt.Errorf("the client's address: %w", err)
+	var err error
+	if p.remote, err = netip.ParseAddrPort(r.RemoteAddr); err != nil {
+		p.remote = netip.AddrPortFrom(netip.IPv4Unspecified(), 0) // not one of a network
 	}
-	p.remote = remote
 	if r.TLS == nil {
 		return p, nil
 	}
