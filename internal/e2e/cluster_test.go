@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -22,14 +23,21 @@ import (
 
 // cluster is coordinators that belong together, each a process of its own.
 type cluster struct {
-	t     testing.TB
-	nodes []*coordinator
+	t       testing.TB
+	program string // that nodes run when they are added
+	nodes   []*coordinator
 }
 
 // startCluster starts three and waits until each has a vote.
 func startCluster(t testing.TB, settings ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t}
+	return startClusterOf(t, filepath.Join(binDir, "certctl-coordinator"), settings...)
+}
+
+// startClusterOf is startCluster with another program.
+func startClusterOf(t testing.TB, program string, settings ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, program: program}
 	for i := range 3 {
 		c.add(i, settings...)
 	}
@@ -66,7 +74,7 @@ func (c *cluster) add(i int, settings ...string) {
 	}
 	node := newCoordinator(c.t, settings...)
 	node.env = append(node.env, "CERTCTL_SERVER_URL="+node.url())
-	node.name = fmt.Sprintf("node%d", i)
+	node.name, node.path = fmt.Sprintf("node%d", i), c.program
 	if i > 0 {
 		node.http, node.token = c.nodes[0].http, c.nodes[0].token
 	}
