@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -106,10 +107,35 @@ const membershipPatience = 20 * time.Second
 func (s *server) transferLeadership(ctx context.Context, in *transferLeadership) (*membersDocument, error) {
 	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
 	defer cancel()
+	before, _ := s.Node.Leader()
 	if err := s.Node.Transfer(ctx, in.Body.To); err != nil {
 		return nil, s.membershipProblem("transfer the leadership", "to", err)
 	}
+	if in.Body.To != before {
+		s.awaitLeader(ctx, in.Body.To, before)
+	}
 	return s.listMembers(ctx, nil)
+}
+
+// followPatience bounds how long the answer to a transfer waits for word of the
+// new leader, which comes with its first message.
+const followPatience = 3 * time.Second
+
+var followRetry = backoff.Policy{Initial: 5 * time.Millisecond, Max: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.5}
+
+// awaitLeader returns when this node has heard of the leader that somebody wished
+// for, or of another one than before if to is "".
+func (s *server) awaitLeader(ctx context.Context, to, before string) {
+	ctx, cancel := context.WithTimeout(ctx, followPatience)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		if id, _ := s.Node.Leader(); id == to || to == "" && id != "" && id != before {
+			return
+		}
+		if backoff.Wait(ctx, followRetry.Delay(attempt, nil)) != nil {
+			return // the answer tells what is known
+		}
+	}
 }
 
 // removeMember changes the configuration first: a record without a member is

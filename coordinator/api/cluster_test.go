@@ -69,11 +69,11 @@ func TestChangesOfTheMembers(t *testing.T) {
 	})
 	remove := func(path string) answer { return w.ask(http.MethodDelete, "/api/v1/cluster/members/"+path, nil) }
 
-	decode[resource.Members](t, w.ask(http.MethodPost, "/api/v1/cluster/transfer", map[string]string{"to": "b"}), http.StatusOK)
+	decode[resource.Members](t, w.ask(http.MethodPost, "/api/v1/cluster/transfer", map[string]string{"to": apitest.NodeID}), http.StatusOK)
 	decode[resource.Members](t, w.ask(http.MethodPost, "/api/v1/cluster/transfer", map[string]string{}), http.StatusOK)
 	announce(w, "c", "")
 	decode[resource.Members](t, remove("c?prev_index=7"), http.StatusOK)
-	assert.Equal(t, []string{"b@0", "@0", "c@7"}, asked)
+	assert.Equal(t, []string{apitest.NodeID + "@0", "@0", "c@7"}, asked)
 	_, known := w.State().View().ClusterNode("c")
 	assert.False(t, known, "the record goes with the member")
 

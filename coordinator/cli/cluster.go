@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -144,7 +145,13 @@ func unhealthy(h *resource.ClusterHealth) error {
 	if h.Healthy {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", errUnhealthy, counted(len(h.Problems), "problem", "problems"))
+	problems := 0
+	for _, problem := range h.Problems {
+		if problem.Severity != resource.SeverityNote {
+			problems++
+		}
+	}
+	return fmt.Errorf("%w: %s", errUnhealthy, counted(problems, "problem", "problems"))
 }
 
 func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) error {
@@ -163,7 +170,7 @@ func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) erro
 			return err
 		}
 		for _, problem := range h.Problems {
-			word := "warning"
+			word := string(problem.Severity)
 			if problem.Severity == resource.SeverityCritical {
 				word = "CRITICAL"
 			}
@@ -234,15 +241,14 @@ func (p *program) watchHealth(cmd *cobra.Command, every time.Duration) error {
 		if !seen || !reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
 			seen, last = true, h.Problems
 			err = p.show(cmd, h, func(out io.Writer, now time.Time) error {
-				text := "the cluster is well"
-				for i, problem := range h.Problems {
-					if i == 0 {
-						text = plain(problem.Text)
-						continue
-					}
-					text += "; " + plain(problem.Text)
+				var told []string
+				if h.Healthy {
+					told = append(told, "the cluster is well")
 				}
-				_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), text)
+				for _, problem := range h.Problems {
+					told = append(told, plain(problem.Text))
+				}
+				_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), strings.Join(told, "; "))
 				return err
 			})
 		}

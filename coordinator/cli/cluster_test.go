@@ -86,11 +86,11 @@ func TestClusterChanges(t *testing.T) {
 		changes = append(changes, change{id, prev})
 		return refusal
 	})
-	assert.Equal(t, apitest.NodeID+" leads\n", p.does("cluster", "transfer", "c2"))
+	assert.Equal(t, apitest.NodeID+" leads\n", p.does("cluster", "transfer", apitest.NodeID))
 	assert.Equal(t, apitest.NodeID+" leads\n", p.does("cluster", "transfer"))
 	configuration := reads[resource.Members](p, "cluster", "members").ConfigurationIndex
 	p.does("cluster", "remove", "c3", "--yes")
-	assert.Equal(t, []change{{"c2", 0}, {"", 0}, {"c3", configuration}}, changes)
+	assert.Equal(t, []change{{apitest.NodeID, 0}, {"", 0}, {"c3", configuration}}, changes)
 
 	_, stderr, status := p.run("cluster", "remove", apitest.NodeID)
 	assert.Equal(t, 1, status)

@@ -105,7 +105,7 @@ func (f *findings) node(a *Answer, p *picture) {
 	}
 }
 
-// versions warns of an upgrade that is not complete.
+// versions tells of an upgrade that is not complete.
 func (f *findings) versions(members []resource.Member) {
 	var versions []string
 	for _, m := range members {
@@ -115,7 +115,7 @@ func (f *findings) versions(members []resource.Member) {
 	}
 	if len(versions) > 1 {
 		slices.Sort(versions)
-		f.add(CodeVersions, resource.SeverityWarning, "", "the nodes run different versions: "+list(versions),
+		f.add(CodeVersions, resource.SeverityNote, "", "the nodes run different versions: "+list(versions),
 			"finish the upgrade: until then nothing can be changed that one of them does not understand")
 	}
 }

@@ -187,15 +187,18 @@ func (p *picture) health() resource.ClusterHealth {
 	slices.SortStableFunc(h.Problems, func(a, b resource.ClusterProblem) int {
 		return cmp.Compare(rank(a.Severity), rank(b.Severity))
 	})
-	h.Healthy = len(h.Problems) == 0
+	h.Healthy = !slices.ContainsFunc(h.Problems, func(p resource.ClusterProblem) bool { return p.Severity != resource.SeverityNote })
 	return h
 }
 
 func rank(s resource.Severity) int {
-	if s == resource.SeverityCritical {
+	switch s {
+	case resource.SeverityCritical:
 		return 0
+	case resource.SeverityWarning:
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // rotation is how far a rotation of the cluster's own CA is, nil if none is under

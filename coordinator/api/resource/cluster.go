@@ -51,12 +51,13 @@ type Severity string
 const (
 	SeverityCritical Severity = "critical" // changes cannot be stored, or one more failure loses more than a node
 	SeverityWarning  Severity = "warning"
+	SeverityNote     Severity = "note" // part of what somebody is doing; it does not make the cluster unhealthy
 )
 
 // ClusterProblem is something about the cluster that somebody has to mend.
 type ClusterProblem struct {
 	Code     string   `json:"code" doc:"The kind of the problem, for programs."`
-	Severity Severity `json:"severity" enum:"critical,warning"`
+	Severity Severity `json:"severity" enum:"critical,warning,note"`
 	Node     string   `json:"node,omitempty" doc:"The node that it is about; absent if it is about the cluster."`
 	Text     string   `json:"text"`
 	Mend     string   `json:"mend" doc:"What to do about it."`
@@ -66,7 +67,7 @@ type ClusterProblem struct {
 type ClusterHealth struct {
 	AnsweredBy       string           `json:"answered_by" doc:"Id of the node that answers, by whose view this is."`
 	Time             time.Time        `json:"time"`
-	Healthy          bool             `json:"healthy" doc:"Whether there is no problem."`
+	Healthy          bool             `json:"healthy" doc:"Whether there is no problem but notes."`
 	Leader           string           `json:"leader,omitempty" doc:"Id of the leader; absent if none is known."`
 	Voters           int              `json:"voters"`
 	VotersWorking    int              `json:"voters_working" doc:"Voters that do their part."`
