@@ -33,6 +33,8 @@ func TestAgentsAreToldOfTheNodes(t *testing.T) {
 
 	w.announce("node-a", "https://a.example.com:8443")
 	assert.Nil(t, told(none), "a cluster of one is reached as before")
+	w.announce("node-b", "https://a.example.com:8443")
+	assert.Nil(t, told(none), "nor is one behind a balancer told")
 	w.announce("node-b", "https://b.example.com:8443")
 	w.announce("node-c", "https://c.example.com:8443")
 	w.announce("node-d", "") // does not say

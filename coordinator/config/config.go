@@ -47,7 +47,7 @@ type Log struct {
 type Server struct {
 	Listen string   `yaml:"listen" env:"CERTCTL_SERVER_LISTEN" default:":8443" doc:"Address of the HTTPS server, host:port."`
 	Names  []string `yaml:"names" env:"CERTCTL_SERVER_NAMES" default:"" max:"100" doc:"DNS names and IP addresses by which agents and people reach this node; they stand in its certificate. This host's name, localhost and the loopback addresses are always in it."`
-	URL    string   `yaml:"url" env:"CERTCTL_SERVER_URL" default:"" doc:"The URL that new agents are told to use; its host stands in the certificate too. Empty: made from the first of names, or the host's name, and the port."`
+	URL    string   `yaml:"url" env:"CERTCTL_SERVER_URL" default:"" doc:"The URL that new agents are told to use; its host stands in the certificate too. Empty: made from the first of names, or the host's name, and the port. In a cluster each node has its own, and agents learn of all of them; set the same one on all nodes, such as a load balancer's, and agents keep to what they were given."`
 }
 
 // CA is the built-in certificate authority.
