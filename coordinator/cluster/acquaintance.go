@@ -99,7 +99,13 @@ func (n *Node) watchMembership(ctx context.Context) {
 			n.expelled.Store(answered == 0 && refused > 0)
 		}
 		was := member
-		if member = n.isMember(); was && !member {
+		member = n.isMember()
+		switch {
+		case !was || member:
+		case n.expelled.Load(): // those that are here may know less than others
+			n.log.Warn("no member that can be reached lets this node in: if it was removed from the cluster, stop it; if not, bring the other members back",
+				"node_id", n.config.NodeID)
+		default:
 			n.log.Warn("this node was removed from the cluster and does nothing any more: stop it; to let it join again, empty its data directory first",
 				"node_id", n.config.NodeID)
 		}
