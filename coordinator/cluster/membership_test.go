@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
 )
 
 // join starts a node that was prepared to join.
@@ -95,6 +96,21 @@ func TestChangesOfTheMembershipCompareAndSwap(t *testing.T) {
 	require.NoError(t, n.RemoveMember(ctx, "z", 0))
 	require.ErrorIs(t, n.RemoveMember(ctx, "z", 0), cluster.ErrNoMember)
 	require.ErrorIs(t, n.Transfer(ctx, "z"), cluster.ErrNoMember)
+}
+
+// Nothing is stored that a member would stop at, be it one that nobody has heard of.
+func TestWhatAMemberDoesNotUnderstandIsRefused(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	n := m.follower()
+	require.NoError(t, n.AddMember(t.Context(), "old", "nowhere", 0))
+	later := fleet.AnnounceNode{Node: fleet.ClusterNode{ID: "n0", Address: "n0", Level: fleet.Level}}
+	_, err := n.Propose(t.Context(), mustCommand(t, later))
+	var level *cluster.LevelError
+	require.ErrorAs(t, err, &level)
+	assert.Equal(t, []string{"old"}, level.Nodes, "the others were asked")
+	require.True(t, m.do(n, newToken("early")).OK(), "what all understand is stored")
+	require.NoError(t, n.RemoveMember(t.Context(), "old", 0))
+	require.True(t, m.do(n, later).OK())
 }
 
 func TestARemovalThatEndangersTheQuorumIsRefused(t *testing.T) {
