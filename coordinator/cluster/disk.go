@@ -23,7 +23,7 @@ const (
 	stepStoreVote  durable.Step = "cluster: store term and vote"
 )
 
-var voteRetry = backoff.Policy{Initial: 50 * time.Millisecond, Max: time.Second, Multiplier: 2, Jitter: 0.2}
+var diskRetry = backoff.Policy{Initial: 50 * time.Millisecond, Max: time.Second, Multiplier: 2, Jitter: 0.2}
 
 // files is what raft-boltdb offers.
 type files interface {
@@ -40,15 +40,17 @@ type disk struct {
 	path string
 	hook durable.Hook
 	log  *slog.Logger
-	// ended is closed when the node does not wait for its disk any more. Nil is
-	// a node that does not run.
+	// ended is closed when the node does not wait for its disk any more, and leads
+	// reports whether it leads. Nil is a node that does not run.
 	ended <-chan struct{}
+	leads func() bool
 }
 
 // StoreLog implements raft.LogStore.
 func (d *disk) StoreLog(entry *raft.Log) error { return d.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. A leader that cannot store steps down, and
+// is told so at once.
 func (d *disk) StoreLogs(entries []*raft.Log) error {
 	for _, entry := range entries {
 		// An entry of another node has the sum that was made there.
@@ -57,7 +59,7 @@ func (d *disk) StoreLogs(entries []*raft.Log) error {
 		}
 		entry.Extensions = appendSum(nil, entry)
 	}
-	return d.hook.Around(stepStoreLogs, d.path, func() error { return d.files.StoreLogs(entries) })
+	return d.persist(stepStoreLogs, d.following, func() error { return d.files.StoreLogs(entries) })
 }
 
 // GetLog implements raft.LogStore. While the node runs, an entry that is damaged
@@ -87,9 +89,15 @@ func (d *disk) get(index uint64, entry *raft.Log) error {
 	return nil
 }
 
-// DeleteRange implements raft.LogStore.
+// DeleteRange implements raft.LogStore. It cuts off old entries, which can wait,
+// or replaces new ones.
 func (d *disk) DeleteRange(first, last uint64) error {
-	return d.hook.Around(stepDeleteLogs, d.path, func() error { return d.files.DeleteRange(first, last) })
+	end, err := d.LastIndex()
+	if err != nil {
+		return err
+	}
+	replaces := func() bool { return last >= end && d.following() }
+	return d.persist(stepDeleteLogs, replaces, func() error { return d.files.DeleteRange(first, last) })
 }
 
 // Set implements raft.StableStore.
@@ -98,18 +106,31 @@ func (d *disk) Set(key, value []byte) error {
 }
 
 // SetUint64 implements raft.StableStore. Raft ends the program when it cannot
-// store a new term, although a node that waits for room on its disk does no
-// harm: it takes part in nothing meanwhile, and the others go on.
+// store a new term.
 func (d *disk) SetUint64(key []byte, value uint64) error {
+	return d.persist(stepStoreVote, func() bool { return true }, func() error { return d.files.SetUint64(key, value) })
+}
+
+// following reports whether this node is told by another one what to store.
+func (d *disk) following() bool { return d.leads != nil && !d.leads() }
+
+// persist does one step, again and again if it fails and patient says so, until
+// the node ends.
+//
+// After an error nobody knows what is on the disk, and Raft goes on with what it
+// remembers: with an end of the log, for one, that it has had cut off. A node
+// that waits for its disk does no harm: it takes part in nothing meanwhile, and
+// the others go on.
+func (d *disk) persist(step durable.Step, patient func() bool, do func() error) error {
 	last := d.ended == nil
 	for attempt := 1; ; attempt++ {
-		err := d.hook.Around(stepStoreVote, d.path, func() error { return d.files.SetUint64(key, value) })
-		if err == nil || last {
+		err := d.hook.Around(step, d.path, do)
+		if err == nil || last || !patient() {
 			return err
 		}
-		pause := voteRetry.Delay(attempt, nil)
-		d.log.Error("the term cannot be stored; this node takes part in nothing until it can, check that its disk is not full",
-			"path", d.path, "err", err, "retry_in", pause)
+		pause := diskRetry.Delay(attempt, nil)
+		d.log.Error("the Raft log cannot be written; this node takes part in nothing until it can, check its disk and that it is not full",
+			"path", d.path, "step", step, "err", err, "retry_in", pause)
 		last = !d.wait(pause)
 	}
 }

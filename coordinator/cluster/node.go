@@ -119,6 +119,7 @@ func (n *Node) Run(ctx context.Context) error {
 	proposals.Go(n.complete)
 	leading.Go(func() { n.lead(leadCtx) })
 	leading.Go(func() { n.watchMembership(leadCtx) })
+	leading.Go(func() { n.watchCandidacy(leadCtx) })
 
 	var failure error
 	select {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -220,7 +221,11 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := newNode(c, state, store)
-	store.ended = n.stopping
+	var opened atomic.Pointer[raft.Raft] // Raft begins before it is returned
+	store.ended, store.leads = n.stopping, func() bool {
+		r := opened.Load()
+		return r != nil && r.State() == raft.Leader
+	}
 	n.snapshots = snapshots
 	if err := n.recallMembers(store); err != nil {
 		return nil, err
@@ -247,6 +252,7 @@ func Open(c Config) (_ *Node, err error) {
 		// Raft only logs why a snapshot was not restored; the machine knows it.
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
 	}
+	opened.Store(n.raft)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
 	if transport, ok := n.transport.(*Transport); ok && n.decidesAlone() {
 		transport.urge(c.NodeID, c.address())
