@@ -53,7 +53,13 @@ func (n *Node) term(ctx context.Context) (leading bool) {
 // govern establishes the leadership and runs its work, again and again if it
 // fails, until ctx is done.
 func (n *Node) govern(ctx context.Context) {
-	defer n.established.Store(0)
+	led := uint64(0) // the term in which this node was ready to lead
+	defer func() {
+		n.established.Store(0)
+		if led != 0 {
+			n.log.Info("this node does not lead the cluster any more", "node_id", n.config.NodeID, "term", led, "index", n.AppliedIndex())
+		}
+	}()
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		term := n.raft.CurrentTerm()
 		err := n.barrier(ctx)
@@ -62,7 +68,8 @@ func (n *Node) govern(ctx context.Context) {
 		}
 		if err == nil {
 			n.established.Store(term)
-			n.log.Info("this node leads the cluster", "node_id", n.config.NodeID)
+			led = term
+			n.log.Info("this node leads the cluster", "node_id", n.config.NodeID, "term", term, "index", n.AppliedIndex())
 			began := time.Now()
 			err = runner.Run(ctx, n.work...)
 			if err != nil || ctx.Err() != nil {

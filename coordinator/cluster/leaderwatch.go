@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -10,6 +11,9 @@ import (
 // leaderWatch follows what Raft says about leaders. Raft calls it from its own
 // goroutines: nothing here waits.
 type leaderWatch struct {
+	self string // this node
+	log  *slog.Logger
+
 	mu      sync.Mutex
 	leader  string        // the last one that was known
 	changed chan struct{} // closed and replaced when another leads
@@ -18,7 +22,9 @@ type leaderWatch struct {
 	changes   uint64 // how often another node than before led
 }
 
-func newLeaderWatch() *leaderWatch { return &leaderWatch{changed: make(chan struct{})} }
+func newLeaderWatch(self string, log *slog.Logger) *leaderWatch {
+	return &leaderWatch{self: self, log: log, changed: make(chan struct{})}
+}
 
 // observe is a filter of Raft's observations: one that keeps nothing, because
 // a channel could overflow.
@@ -34,6 +40,9 @@ func (w *leaderWatch) observe(o *raft.Observation) bool {
 		if data.LeaderID != "" && string(data.LeaderID) != w.leader {
 			w.leader = string(data.LeaderID)
 			w.changes++
+			if w.leader != w.self { // what this one does is told where it does it
+				w.log.Info("another node leads the cluster", "node_id", w.self, "leader", w.leader)
+			}
 			close(w.changed)
 			w.changed = make(chan struct{})
 		}

@@ -66,7 +66,7 @@ func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 	n := &Node{
 		config: c, log: c.Log, transport: c.Transport, store: store,
 		machine: newMachine(state, writer, members, c.Log), writer: writer, members: members,
-		leaders: newLeaderWatch(), stored: &histogram{}, changing: make(chan struct{}, 1),
+		leaders: newLeaderWatch(c.NodeID, c.Log), stored: &histogram{}, changing: make(chan struct{}, 1),
 		queue:    make(chan *proposal, c.MaxWaiting),
 		inflight: make(chan dispatched, maxInflight),
 		stopping: make(chan struct{}),

@@ -16,10 +16,11 @@ import (
 type raftLogger struct {
 	hclog.Logger // what Raft does not use does nothing
 	log          *slog.Logger
+	repeats      *repeats
 }
 
 func newRaftLogger(log *slog.Logger) hclog.Logger {
-	return &raftLogger{Logger: hclog.NewNullLogger(), log: log.With("component", "raft")}
+	return &raftLogger{Logger: hclog.NewNullLogger(), log: log.With("component", "raft"), repeats: &repeats{}}
 }
 
 func (l *raftLogger) level(level hclog.Level) slog.Level {
@@ -41,6 +42,15 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	args = pairs(args)
 	if level == hclog.Error && nothingWrong(args) {
 		level = hclog.Debug
+	}
+	if level >= hclog.Info {
+		again, tell := l.repeats.note(level, msg, args)
+		if !tell {
+			return
+		}
+		if again > 0 {
+			args = append(args, "repeated", again)
+		}
 	}
 	l.log.Log(context.Background(), l.level(level), msg, args...) //nolint:sloglint // Raft gives constant messages
 }
@@ -109,7 +119,7 @@ func (l *raftLogger) IsError() bool { return l.enabled(hclog.Error) }
 
 // With implements hclog.Logger.
 func (l *raftLogger) With(args ...any) hclog.Logger {
-	return &raftLogger{Logger: l.Logger, log: l.log.With(pairs(args)...)}
+	return &raftLogger{Logger: l.Logger, log: l.log.With(pairs(args)...), repeats: l.repeats}
 }
 
 // Named implements hclog.Logger. The name of a part of Raft tells nothing that
