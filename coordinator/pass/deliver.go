@@ -17,8 +17,13 @@ var (
 	errNoLeader = errors.New("no leader is known")
 	errMoved    = errors.New("another node leads by now")
 	errRefused  = errors.New("the node does not lead")
+	errLater    = errors.New("the node cannot store changes at the moment")
 	errTooLarge = fmt.Errorf("the answer is larger than %d octets", maxAnswer)
 )
+
+// maxLater is how often a request is repeated whose answer is that it cannot be
+// answered at the moment, as when the leadership is being handed over.
+const maxLater = 5
 
 // again is how a request whose way has failed looks for another one, and while it
 // is under way looks whether its leader still leads.
@@ -28,7 +33,8 @@ var again = backoff.Policy{Initial: 25 * time.Millisecond, Max: 200 * time.Milli
 // somebody answers or ctx is done. errHere says that this node leads.
 func (p *Passer) deliver(ctx context.Context, r *http.Request, beside parcel, body []byte) (*answer, error) {
 	cause := errNoLeader
-	for attempt := 1; ; attempt++ {
+	var last *answer // that only said to come back
+	for attempt, later := 1, 0; ; attempt++ {
 		if p.config.Leads() {
 			p.leaderless.Store(0)
 			return nil, errHere
@@ -39,6 +45,9 @@ func (p *Passer) deliver(ctx context.Context, r *http.Request, beside parcel, bo
 				p.again.Add(1)
 			}
 			answer, err := p.send(ctx, way, url, r, beside, body)
+			if err == nil && answer.unavailable() && later < maxLater {
+				last, later, err = answer, later+1, errLater
+			}
 			if err == nil || errors.Is(err, errTooLarge) {
 				return answer, err
 			}
@@ -47,6 +56,9 @@ func (p *Passer) deliver(ctx context.Context, r *http.Request, beside parcel, bo
 			return nil, cause
 		}
 		if err := backoff.Wait(ctx, again.Delay(attempt, nil)); err != nil {
+			if last != nil {
+				return last, nil
+			}
 			return nil, fmt.Errorf("%w: %w", err, cause)
 		}
 	}

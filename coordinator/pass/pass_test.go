@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -274,6 +275,36 @@ func TestTheLeaderDies(t *testing.T) {
 		assert.Equal(t, "hello", w.Body.String(), "the whole body once more")
 		assert.Less(t, time.Since(began), 2500*time.Millisecond)
 		assert.Equal(t, Counts{Answered: 1, Again: 1}, p.passer.Counts())
+	})
+}
+
+// While the leadership is handed over, the one who has it says that it can store
+// nothing. That is not the last word, but it is no reason to ask for ever.
+func TestTheLeadershipIsHandedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		asked := 0
+		refuse := func(code wire.Code) roundTrip {
+			return leading(func(w http.ResponseWriter, r *http.Request) {
+				asked++
+				problem.Write(w, r, problem.Later(code, "not now", 2*time.Second))
+			})
+		}
+		p.leader("https://a", refuse(wire.CodeUnavailable))
+		time.AfterFunc(300*time.Millisecond, func() { p.leader("https://b", leading(echo)) })
+		assert.Equal(t, "hello", p.post("hello").Body.String())
+
+		p.leader("https://a", refuse(wire.CodeUnavailable))
+		asked = 0
+		began := time.Now()
+		unavailable(t, p.post("hello"))
+		assert.Equal(t, maxLater+1, asked)
+		assert.Less(t, time.Since(began), 2*time.Second)
+
+		p.leader("https://a", refuse(wire.CodeOverloaded))
+		asked = 0
+		assert.Equal(t, wire.CodeOverloaded, problemIn(t, p.post("hello")).Code)
+		assert.Equal(t, 1, asked, "who has too much to do is not asked again")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -187,6 +188,13 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+}
+
+// unavailable reports whether the answer says to come back because the node is
+// not able to answer, and not because it has too much to do.
+func (a *answer) unavailable() bool {
+	var p wire.Problem
+	return a.status == http.StatusServiceUnavailable && json.Unmarshal(a.body, &p) == nil && p.Code == wire.CodeUnavailable
 }
 
 func (a *answer) write(w http.ResponseWriter) {
