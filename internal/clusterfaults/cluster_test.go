@@ -66,7 +66,8 @@ type member struct {
 	id    string
 	disk  *faultyDisk
 	// clock is how far this node's clock is ahead, in nanoseconds.
-	clock atomic.Int64
+	clock   atomic.Int64
+	spoiled bool // its log was changed, and the node has not refused it
 
 	node    atomic.Pointer[cluster.Node] // nil while it is down
 	journal *history.Journal

@@ -2,6 +2,7 @@ package clusterfaults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -96,11 +97,12 @@ func (d *daemons) replace(m *member) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	b.eventually(ctx, m.id+" is removed", func() bool {
-		if err := b.leader().node.Load().RemoveMember(ctx, m.id, 0); err != nil {
-			b.t.Logf("remove %s: %v", m.id, err)
+		node := b.leader().node.Load()
+		if err := node.RemoveMember(ctx, m.id, 0); err != nil && !errors.Is(err, cluster.ErrNoMember) {
 			return false
 		}
-		return true
+		_, known := node.State().View().ClusterNode(m.id)
+		return !known
 	})
 	require.NoError(b.t, emptyDir(d.dir(m)))
 	d.invite(b, m)

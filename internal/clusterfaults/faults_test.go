@@ -33,8 +33,15 @@ func (b *bench) longer() time.Duration {
 // rest lets a fault last.
 func (b *bench) rest(d time.Duration) { pause(context.Background(), d) }
 
-// restart starts a node that was down, which must not refuse what it finds.
-func (b *bench) restart(m *member) { require.NoError(b.t, m.start(), m.id) }
+// restart starts a node that was down, which must not refuse what it finds, unless
+// it was damaged before and this was not noticed.
+func (b *bench) restart(m *member) {
+	if m.spoiled {
+		b.startOrReplace(m)
+		return
+	}
+	require.NoError(b.t, m.start(), m.id)
+}
 
 func faults() []fault {
 	return []fault{
@@ -190,7 +197,9 @@ func faults() []fault {
 				require.NoError(b.t, os.RemoveAll(filepath.Dir(snapshots[len(snapshots)-1])))
 			}
 			b.spoil(filepath.Join(b.form.dir(m), "raft", "log.db"), l.name)
-			b.restartOrReplace(m)
+			m.spoiled = true
+			b.startOrReplace(m)
+			b.caughtUp()
 		}},
 		{"a follower's snapshot is cut short", func(b *bench, _ *load) {
 			m := b.others(b.leader())[0]
@@ -201,7 +210,8 @@ func faults() []fault {
 				require.NoError(b.t, err)
 				require.NoError(b.t, os.Truncate(newest, b.random.Int64N(info.Size())))
 			}
-			b.restartOrReplace(m)
+			b.startOrReplace(m)
+			b.caughtUp()
 		}},
 	}
 }
@@ -246,17 +256,16 @@ func (b *bench) spoil(path, begin string) {
 	require.NoError(b.t, os.WriteFile(path, data, 0o600))
 }
 
-// restartOrReplace starts a node whose files were damaged. It may refuse them,
-// and must say so; then a node with an empty disk takes its place.
-func (b *bench) restartOrReplace(m *member) {
-	err := m.start()
-	if err != nil {
+// startOrReplace starts a node whose files were damaged. It may refuse them, and
+// must say so; then a node with an empty disk takes its place.
+func (b *bench) startOrReplace(m *member) {
+	if err := m.start(); err != nil {
 		refused := errors.Is(err, cluster.ErrLogDamaged) || errors.Is(err, fleet.ErrSnapshotDamaged)
 		require.Truef(b.t, refused, "%s was refused for another reason: %v", m.id, err)
 		b.leader()
 		b.form.replace(m)
+		m.spoiled = false
 	}
-	b.caughtUp()
 }
 
 func emptyDir(dir string) error {
