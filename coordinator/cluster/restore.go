@@ -51,14 +51,17 @@ type Restoration struct {
 // if this node is a cluster of its own; else the error wraps ErrBehindSnapshot.
 // The other errors are those of Propose, and *fleet.RejectedError.
 func (n *Node) Restore(ctx context.Context, r Restoration) error {
-	// The last command comes after the pieces.
-	if last := n.raft.LastIndex() + uint64(len(r.Pieces)); last <= r.Index {
+	index, err := n.ConsistentIndex(ctx) // this node may be behind
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if index+uint64(len(r.Pieces)) <= r.Index { // the last command comes after the pieces
 		if err := n.moveOn(ctx, r.Index); err != nil {
 			return err
 		}
 	}
 	id := fleet.NewID().String()
-	err := n.stage(ctx, id, r)
+	err = n.stage(ctx, id, r)
 	if err == nil {
 		err = n.restoreStep(ctx, r, fleet.ApplyRestore{ID: id, Pieces: uint32(len(r.Pieces)), APIToken: r.APIToken, Note: r.Note}) // bounded by its check
 	}
@@ -111,9 +114,6 @@ func (n *Node) restoreStep(ctx context.Context, r Restoration, payload fleet.Pay
 func (n *Node) moveOn(ctx context.Context, index uint64) error {
 	n.gate.Lock() // nothing is handed to Raft meanwhile
 	defer n.gate.Unlock()
-	if err := n.barrier(ctx); err != nil {
-		return err
-	}
 	configuration := n.raft.GetConfiguration()
 	if err := configuration.Error(); err != nil {
 		return raftError(err)
@@ -121,6 +121,9 @@ func (n *Node) moveOn(ctx context.Context, index uint64) error {
 	servers := configuration.Configuration().Servers
 	if len(servers) != 1 || string(servers[0].ID) != n.config.NodeID {
 		return fmt.Errorf("restore: a snapshot of log index %d, the log is at %d, with %d nodes: %w", index, n.raft.LastIndex(), len(servers), ErrBehindSnapshot)
+	}
+	if err := n.barrier(ctx); err != nil {
+		return err
 	}
 	if n.raft.LastIndex() > index {
 		return nil

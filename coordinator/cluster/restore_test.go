@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -126,8 +127,13 @@ func TestARestoreOntoAFreshCluster(t *testing.T) {
 	}
 	tokens(t, three, "theirs")
 	leader := leaderOf(t, three...)
-	require.ErrorIs(t, leader.node.Restore(t.Context(), r), ErrBehindSnapshot)
 	leader.has("theirs")
+	var refused error
+	require.Eventually(t, func() bool {
+		refused = leaderOf(t, three...).node.Restore(t.Context(), r)
+		return !errors.Is(refused, ErrNotLeader)
+	}, recoverPatience, time.Millisecond)
+	require.ErrorIs(t, refused, ErrBehindSnapshot)
 	for _, s := range three {
 		s.transport.DisconnectAll()
 	}
