@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/backoff"
 )
 
 // ErrBehindSnapshot says that a snapshot is of a later log index than the log
@@ -95,6 +96,13 @@ func (n *Node) restoreStep(ctx context.Context, r Restoration, payload fleet.Pay
 		return err
 	}
 	results, err := n.Propose(ctx, command)
+	for {
+		busy, overloaded := errors.AsType[*OverloadedError](err)
+		if !overloaded || backoff.Wait(ctx, busy.RetryAfter) != nil {
+			break
+		}
+		results, err = n.Propose(ctx, command)
+	}
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/durable"
 )
@@ -163,7 +165,7 @@ type outcome struct {
 
 func runCommand(source *cli.Source) *cobra.Command {
 	var output cli.Output
-	var dry, yes bool
+	var dry, yes, newJournal bool
 	var address string
 	cmd := &cobra.Command{
 		Use: "run", Short: "Make this node a cluster of one, with all that it has", Args: cli.NoArgs,
@@ -175,7 +177,11 @@ Never do this while a majority may come back, nor on two nodes: there would be t
 clusters that each believe to be the one.
 
 What is replaced stays beside it in the data directory, in raft.before-recovery-TIME,
-until you remove it. A run that is cut off is finished by running it again.`,
+until you remove it. A run that is cut off is finished by running it again.
+
+A journal that is damaged or missing stops a recovery. --new-journal puts it aside, as
+journal.db.before-recovery-TIME, and begins a new one: its facts are lost to this node,
+and the audit trail has a gap.`,
 		Example: `  certctl-coordinator recover run --dry-run
   certctl-coordinator recover run --yes`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -186,6 +192,7 @@ until you remove it. A run that is cut off is finished by running it again.`,
 			if err != nil {
 				return err
 			}
+			n.newJournal = newJournal
 			out, err := n.recover(cmd.Context(), address, dry, yes)
 			if err != nil {
 				return err
@@ -200,6 +207,7 @@ until you remove it. A run that is cut off is finished by running it again.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&dry, "dry-run", false, "say what would be done, and change nothing")
 	flags.BoolVar(&yes, "yes", false, "do it")
+	flags.BoolVar(&newJournal, "new-journal", false, "begin a new journal if the present one cannot be opened")
 	flags.StringVar(&address, "address", "", "address by which other nodes will reach this one (default the one that it had)")
 	return cmd
 }
@@ -223,8 +231,8 @@ func (n *node) recover(ctx context.Context, address string, dry, yes bool) (*out
 	switch {
 	case report.StateProblem != "":
 		return nil, fmt.Errorf("this node cannot be recovered from: %s", report.StateProblem)
-	case report.JournalProblem != "":
-		return nil, fmt.Errorf("the journal: %s", report.JournalProblem)
+	case report.JournalProblem != "" && !n.newJournal:
+		return nil, fmt.Errorf("the journal: %s; without one, --new-journal begins anew", report.JournalProblem)
 	case report.SealKeyProblem != "":
 		return nil, fmt.Errorf("this node could not use what it has: %s", report.SealKeyProblem)
 	}
@@ -248,11 +256,28 @@ func (n *node) run(ctx context.Context, plan cluster.Recovery) (err error) {
 		return fmt.Errorf("run this as the user that the coordinator runs as: %w", err)
 	}
 	journal, err := n.openJournal()
+	if err != nil && n.newJournal && !errors.Is(err, history.ErrInUse) {
+		journal, err = n.replaceJournal(plan.Time)
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	return cluster.Recover(ctx, n.clusterConfig(journal), plan)
+}
+
+// replaceJournal puts a journal that cannot be opened aside and begins a new one.
+// A crash in between leaves none, which is replaced by the next run.
+func (n *node) replaceJournal(at time.Time) (*history.Journal, error) {
+	c := n.journalConfig()
+	aside := c.Path + ".before-recovery-" + at.UTC().Format("20060102T150405Z")
+	if _, err := os.Lstat(aside); err == nil {
+		return nil, fmt.Errorf("%s is there already; move it away", aside)
+	}
+	if err := durable.Rename(c.Path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("put the journal aside: %w", err)
+	}
+	return history.Create(c)
 }
 
 // ownAddress is the one that the node had in its cluster. A node alone is not

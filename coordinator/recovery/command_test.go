@@ -170,3 +170,37 @@ func TestWhatCannotBeRecoveredIsSaid(t *testing.T) {
 	_, err = command(t, dir, "plan", filepath.Join(dir, "none.json"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// A journal that is lost does not keep the state from being recovered, if a
+// person says so; what is missing in the new one is marked.
+func TestARecoveryWithoutItsJournal(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"damaged": func(path string) error { return os.Truncate(path, 5000) },
+		"missing": os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, node := dataDir(t, "one")
+			node.Stop()
+			path := filepath.Join(dir, journalFile)
+			require.NoError(t, spoil(path))
+			text, err := command(t, dir, "inspect")
+			require.NoError(t, err)
+			assert.Contains(t, text, "journal")
+			_, err = command(t, dir, "run", "--yes")
+			require.ErrorContains(t, err, "--new-journal")
+			assert.NoFileExists(t, filepath.Join(dir, "recovery.json"))
+			_, err = command(t, dir, "run", "--yes", "--new-journal")
+			require.NoError(t, err)
+			aside, err := filepath.Glob(path + ".before-recovery-*")
+			require.NoError(t, err)
+			assert.Len(t, aside, map[string]int{"damaged": 1}[name])
+
+			node = clustertest.Restart(t, dir)
+			_, ok := node.State().View().EnrollmentToken("one")
+			assert.True(t, ok)
+			status, err := node.Journal.Status()
+			require.NoError(t, err)
+			assert.NotEmpty(t, status.Gaps)
+		})
+	}
+}

@@ -31,6 +31,8 @@ type node struct {
 	id       string
 	log      *slog.Logger
 	now      func() time.Time
+	// newJournal lets a recovery begin a new journal if it has to.
+	newJournal bool
 }
 
 func openNode(s *config.Settings, log *slog.Logger) (*node, error) {
@@ -53,12 +55,14 @@ func (n *node) clusterConfig(journal cluster.Journal) cluster.Config {
 	return cluster.Config{Dir: n.settings.DataDir, NodeID: n.id, Journal: journal, Log: n.log}
 }
 
-func (n *node) openJournal() (*history.Journal, error) {
-	return history.Open(history.Config{
+func (n *node) journalConfig() history.Config {
+	return history.Config{
 		Path: filepath.Join(n.settings.DataDir, journalFile), Log: n.log,
 		MaxAge: n.settings.Journal.Retention, MaxBytes: n.settings.Journal.MaxBytes,
-	})
+	}
 }
+
+func (n *node) openJournal() (*history.Journal, error) { return history.Open(n.journalConfig()) }
 
 // inspect looks at everything and changes nothing. The report describes so many
 // of the newest entries.
