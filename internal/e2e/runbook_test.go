@@ -250,7 +250,12 @@ func TestTheRunbookOnRestoring(t *testing.T) {
 	t.Parallel()
 	steps := stepsOf(t, "restore.md")
 	live := newSite(t)
-	c := live.found("c9")
+	c := live.found("c7")
+	live.join("c8")
+	live.join("c9")
+	live.admin.does("cluster", "health", "--watch", "--every", "1s")
+	// Whichever node is asked.
+	live.admin.does("login", "--server", live.machine("c9").url(), "--token-file", filepath.Join(c.data, "admin.token"), "--ca-file", filepath.Join(c.data, "root.pem"))
 	var kept []string
 	for range 3 {
 		kept = append(kept, live.newToken())
@@ -274,8 +279,10 @@ func TestTheRunbookOnRestoring(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(fresh.dir, to), content, 0o600))
 	}
-	c.kill()
-	require.NoError(t, os.RemoveAll(c.data))
+	for _, lost := range live.machines {
+		lost.kill()
+		require.NoError(t, os.RemoveAll(lost.data))
+	}
 	for _, st := range steps {
 		if st.machine == "c1" {
 			fresh.do(st)
