@@ -51,6 +51,8 @@ func TestAStableMemberIsPromoted(t *testing.T) {
 	assert.Zero(t, silent.LastSeen)
 	assert.False(t, health.Healthy)
 	assert.Equal(t, m.leader().id, health.Leader)
+	require.NotNil(t, m.leader().Status().Health)
+	assert.Nil(t, m.follower().Status().Health, "it is the leader's to know")
 	for _, member := range health.Members[:3] {
 		assert.True(t, member.Voter)
 		assert.Equal(t, fleet.Level, member.Level)

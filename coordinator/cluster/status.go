@@ -26,6 +26,10 @@ type Status struct {
 	// leader, and if it never has.
 	LastContact time.Time
 
+	// Health is how the cluster is, in the eyes of the node that leads; nil on the
+	// others.
+	Health *Health
+
 	Elections     uint64 // how often this node stood for election since it started
 	LeaderChanges uint64 // how often another node than before led, as it saw it
 	Waiting       int    // proposals in the queue
@@ -53,6 +57,9 @@ func (n *Node) Status() Status {
 	s.Elections, s.LeaderChanges = n.leaders.counts()
 	if !s.Leader {
 		s.LastContact = n.raft.LastContact()
+	}
+	if health, err := n.ownHealth(); err == nil { // else it is not the leader's
+		s.Health = health
 	}
 	_, servers := n.configuration()
 	if own := serverOf(servers, n.config.NodeID); own != nil {

@@ -19,6 +19,16 @@ func (c collector) raft(out chan<- prometheus.Metric, send send, s *cluster.Stat
 	}
 	send(raftMembers, float64(voters), "voter")
 	send(raftMembers, float64(len(members)-voters), "joining")
+	if s.Health != nil {
+		healthy := 0
+		for _, m := range s.Health.Members {
+			if m.Healthy {
+				healthy++
+			}
+		}
+		send(raftHealthy, float64(healthy))
+		send(raftTolerance, float64(s.Health.FailureTolerance))
+	}
 	send(raftElections, float64(s.Elections))
 	send(raftLeaderChanges, float64(s.LeaderChanges))
 	send(raftWaiting, float64(s.Waiting))

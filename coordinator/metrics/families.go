@@ -33,6 +33,8 @@ var (
 
 	raftVoter         = family(gauge, "certctl_raft_voter", "Whether this node has a vote.")
 	raftMembers       = family(gauge, "certctl_raft_members", "Members of the cluster as this node knows them: voters, and joining ones without a vote yet.", "role")
+	raftHealthy       = family(gauge, "certctl_raft_healthy_members", "Members that answer the leader, follow it and keep up. Only on the leader.")
+	raftTolerance     = family(gauge, "certctl_raft_failure_tolerance", "Voters that may be lost before nothing can be stored any more, in the eyes of the leader. Only on the leader.")
 	raftElections     = family(counter, "certctl_raft_elections_total", "How often this node stood for election.")
 	raftLeaderChanges = family(counter, "certctl_raft_leader_changes_total", "How often another node than before led, as this node saw it.")
 	raftWaiting       = family(gauge, "certctl_raft_waiting_proposals", "Changes that wait for their turn on this node.")

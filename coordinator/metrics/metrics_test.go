@@ -335,7 +335,8 @@ func TestClusterFigures(t *testing.T) {
 	require.NoError(t, err)
 	taken := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	status := cluster.Status{
-		Voter: true, Elections: 3, LeaderChanges: 2, Waiting: 4, WaitingMax: 4096, InFlight: 5, ReadQuestions: 6,
+		Health: &cluster.Health{FailureTolerance: 1, Members: []cluster.MemberHealth{{Healthy: true}, {}, {Healthy: true}}},
+		Voter:  true, Elections: 3, LeaderChanges: 2, Waiting: 4, WaitingMax: 4096, InFlight: 5, ReadQuestions: 6,
 		SnapshotIndex: 5, SnapshotTaken: taken, SnapshotSize: 77, Journal: cluster.JournalLag{Entries: 8, Facts: 9, Since: 1500 * time.Millisecond},
 		Forwarded: cluster.Forwarded{Stored: 10, Unknown: 11, NotLeader: 12, Overloaded: 13, Refused: 14},
 		Apply:     cluster.Histogram{Count: 3, Sum: time.Second, Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{1, 3}},
@@ -365,6 +366,7 @@ func TestClusterFigures(t *testing.T) {
 	got := values(t, answer(e, http.MethodGet).Body.String())
 	for name, want := range map[string]float64{
 		"certctl_raft_voter": 1, "certctl_raft_members{role=voter}": 2, "certctl_raft_members{role=joining}": 1,
+		"certctl_raft_healthy_members": 2, "certctl_raft_failure_tolerance": 1,
 		"certctl_raft_elections_total": 3, "certctl_raft_leader_changes_total": 2, "certctl_raft_waiting_proposals": 4,
 		"certctl_raft_waiting_proposals_limit": 4096, "certctl_raft_inflight_entries": 5, "certctl_raft_consistency_checks_total": 6,
 		"certctl_raft_snapshot_timestamp_seconds": float64(taken.Unix()), "certctl_raft_snapshot_bytes": 77,
@@ -399,7 +401,7 @@ func TestClusterFigures(t *testing.T) {
 	got = values(t, answer(e, http.MethodGet).Body.String())
 	for _, name := range []string{
 		"certctl_backup_timestamp_seconds", "certctl_raft_snapshot_timestamp_seconds", "certctl_peer_nodes", "certctl_syncs_total{outcome=accepted}",
-		"certctl_node_certificate_not_after_timestamp_seconds", "certctl_data_dir_free_bytes",
+		"certctl_node_certificate_not_after_timestamp_seconds", "certctl_data_dir_free_bytes", "certctl_raft_failure_tolerance",
 	} {
 		assert.NotContains(t, got, name)
 	}
