@@ -24,7 +24,8 @@ import (
 // cluster is coordinators that belong together, each a process of its own.
 type cluster struct {
 	t       testing.TB
-	program string // that nodes run when they are added
+	program string             // that nodes run when they are added
+	prepare func(*coordinator) // called before a node's first start, if it is set
 	nodes   []*coordinator
 }
 
@@ -38,10 +39,17 @@ func startCluster(t testing.TB, settings ...string) *cluster {
 func startClusterOf(t testing.TB, program string, settings ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, program: program}
+	c.start(settings...)
+	return c
+}
+
+// start starts three nodes and waits until each has a vote.
+func (c *cluster) start(settings ...string) {
+	c.t.Helper()
 	for i := range 3 {
 		c.add(i, settings...)
 	}
-	await(t, 3*time.Minute, "every node has a vote", func() error {
+	await(c.t, 3*time.Minute, "every node has a vote", func() error {
 		members, err := c.members()
 		if err != nil {
 			return err
@@ -53,7 +61,6 @@ func startClusterOf(t testing.TB, program string, settings ...string) *cluster {
 		}
 		return nil
 	})
-	return c
 }
 
 // add starts one more node with the command line and the settings with which it
@@ -73,6 +80,9 @@ func (c *cluster) add(i int, settings ...string) {
 		settings = append(settings, "CERTCTL_CLUSTER_JOIN_TOKEN="+token.Token)
 	}
 	node := newCoordinator(c.t, settings...)
+	if c.prepare != nil {
+		c.prepare(node)
+	}
 	node.env = append(node.env, "CERTCTL_SERVER_URL="+node.url())
 	node.name, node.path = fmt.Sprintf("node%d", i), c.program
 	if i > 0 {
@@ -89,10 +99,15 @@ func (c *cluster) members() (members resource.Members, err error) {
 		if !node.running() {
 			continue
 		}
-		if err = node.try(http.MethodGet, "/api/v1/cluster/members", nil, &members); err == nil {
+		if members, err = node.members(); err == nil {
 			return members, nil
 		}
 	}
+	return members, err
+}
+
+func (c *coordinator) members() (members resource.Members, err error) {
+	err = c.try(http.MethodGet, "/api/v1/cluster/members", nil, &members)
 	return members, err
 }
 

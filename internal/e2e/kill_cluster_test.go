@@ -67,37 +67,57 @@ func TestKillCluster(t *testing.T) {
 	cancel()
 	l.wait()
 
-	facts := c.equal()
-	missing, twice := 0, 0
-	acknowledged := 0
-	for _, h := range l.hosts {
-		m, tw := h.compare(facts)
-		missing, twice, acknowledged = missing+m, twice+tw, acknowledged+int(h.event)
-	}
-	lostTokens, tokens := l.operate.lostTokens(c)
-	differing := c.differing()
-	l.operate.readAll(t, c)
-	notLinear := 0
-	if err := l.operate.history.Check(2 * time.Minute); !assert.NoError(t, err) {
-		notLinear = 1
-	}
-	operations, unknown := l.operate.history.Len()
+	found := l.verify()
 	elections, doubled := won.counted()
 
 	slices.Sort(failovers)
 	p50, p99 := failovers[len(failovers)/2], failovers[(len(failovers)*99+99)/100-1]
 	t.Logf("%d kills, %d pauses, %d syncs with changes acknowledged, %d operations of operators, %d with an unknown outcome",
-		kills, pauses, acknowledged, operations, unknown)
+		kills, pauses, found.acknowledged, found.operations, found.unknown)
 	t.Logf("from the kill of the leader to the next acknowledged sync: p50 %v, p99 %v, longest %v",
 		p50.Round(time.Millisecond), p99.Round(time.Millisecond), failovers[len(failovers)-1].Round(time.Millisecond))
 	counts.Report(t, "cluster-kills", kills, fmt.Sprintf("kill -9 of the leader of three real coordinators under load; p50 %d ms, p99 %d ms to the next acknowledged sync", p50.Milliseconds(), p99.Milliseconds()))
 	counts.Report(t, "cluster-kills-pauses", pauses, "times that one of them was stopped for longer than an election takes, and went on")
-	counts.Report(t, "cluster-kills-lost-facts", missing+lostTokens, fmt.Sprintf("of %d acknowledged facts of hosts and %d acknowledged tokens, those that are not there", acknowledged, tokens))
-	counts.Report(t, "cluster-kills-facts-twice", twice, "facts of hosts that the journals have more than once")
-	counts.Report(t, "cluster-kills-nodes-differ", differing, "nodes whose tables differ from the others'")
+	counts.Report(t, "cluster-kills-lost-facts", found.lost, fmt.Sprintf("of %d acknowledged facts of hosts and %d acknowledged tokens, those that are not there", found.acknowledged, found.tokens))
+	counts.Report(t, "cluster-kills-facts-twice", found.twice, "facts of hosts that the journals have more than once")
+	counts.Report(t, "cluster-kills-nodes-differ", found.differing, "nodes whose tables differ from the others'")
 	counts.Report(t, "cluster-kills-leaders-twice", doubled, fmt.Sprintf("of %d terms, those with more than one leader", elections))
-	counts.Report(t, "cluster-kills-not-linearizable", notLinear, fmt.Sprintf("histories without an order that explains them, of %d operations on any node", operations))
-	assert.Zero(t, missing+twice+lostTokens+differing+doubled)
+	counts.Report(t, "cluster-kills-not-linearizable", found.notLinearizable, fmt.Sprintf("histories without an order that explains them, of %d operations on any node", found.operations))
+	assert.Zero(t, found.wrong()+doubled)
+}
+
+// findings is what is wrong in the end; the first block should be 0.
+type findings struct {
+	lost, twice     int // facts and tokens that were acknowledged and are not there; facts that are there again
+	differing       int // nodes with another state than the first
+	notLinearizable int
+
+	acknowledged, tokens, operations, unknown int
+}
+
+func (f *findings) wrong() int { return f.lost + f.twice + f.differing + f.notLinearizable }
+
+// verify holds what is stored on each node of a whole cluster against what hosts
+// and operators, who have ended, were told.
+func (l *load) verify() (f findings) {
+	l.t.Helper()
+	c := l.operate.cluster
+	facts := c.equal()
+	for _, h := range l.hosts {
+		missing, twice := h.compare(facts)
+		f.lost += missing
+		f.twice += twice
+		f.acknowledged += int(h.event)
+	}
+	lost, tokens := l.operate.lostTokens(c)
+	f.lost, f.tokens = f.lost+lost, tokens
+	f.differing = c.differing()
+	l.operate.readAll(l.t, c)
+	if err := l.operate.history.Check(2 * time.Minute); !assert.NoError(l.t, err) {
+		f.notLinearizable = 1
+	}
+	f.operations, f.unknown = l.operate.history.Len()
+	return f
 }
 
 // pauseOne stops a node, as a machine that swaps or a hypervisor does, until the

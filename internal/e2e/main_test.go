@@ -19,6 +19,9 @@ import (
 // binDir holds the binaries that all tests run.
 var binDir string
 
+// binDirEnv names it to a test that runs in a process of its own.
+const binDirEnv = "CERTCTL_E2E_BINARIES"
+
 // maxBinary is what a stripped agent may weigh, in octets.
 const maxBinary = 20 << 20
 
@@ -35,6 +38,10 @@ func TestMain(m *testing.M) {
 	// Under nohup(1) a hangup is ignored, and programs inherit that. What is
 	// caught here they get as it is by default.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	if binDir = os.Getenv(binDirEnv); binDir != "" { // a test in a process of its own
+		goleak.VerifyTestMain(m)
+		return
+	}
 	dir, err := os.MkdirTemp("", "certctl-e2e-")
 	must(err)
 	binDir = dir
