@@ -11,8 +11,9 @@ import (
 
 // findings collects problems. Each says what is wrong and what to do about it.
 type findings struct {
-	self string
-	list []resource.ClusterProblem
+	self   string
+	quorum bool // enough voters work to change the members
+	list   []resource.ClusterProblem
 }
 
 func (f *findings) add(code string, severity resource.Severity, node, text, mend string) {
@@ -48,8 +49,11 @@ func (f *findings) member(m *resource.Member) {
 	severity := resource.SeverityWarning
 	switch m.Health {
 	case resource.MemberUnreachable:
-		f.add(CodeUnreachable, severity, m.ID, fmt.Sprintf("%s does not answer %s at %s: %s", m.ID, f.self, m.Address, m.Reason),
-			"see whether it runs, and whether its port for the cluster can be reached; if it is lost for good, remove it (\"certctl cluster remove "+m.ID+"\")")
+		mend := "see whether it runs, and whether its port for the cluster can be reached"
+		if f.quorum {
+			mend += "; if it is lost for good, remove it (\"certctl cluster remove " + m.ID + "\")"
+		}
+		f.add(CodeUnreachable, severity, m.ID, fmt.Sprintf("%s does not answer %s at %s: %s", m.ID, f.self, m.Address, m.Reason), mend)
 	case resource.MemberCutOff:
 		f.add(CodeCutOff, severity, m.ID, fmt.Sprintf("%s answers, but %s", m.ID, m.Reason),
 			"see whether it and the leader reach each other, in both directions, and compare their clocks and certificates")

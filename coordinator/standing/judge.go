@@ -171,7 +171,7 @@ func (p *picture) health() resource.ClusterHealth {
 	}
 	h.Quorum = h.Voters/2 + 1
 	h.FailureTolerance = max(0, h.VotersWorking-h.Quorum)
-	found := findings{self: p.self}
+	found := findings{self: p.self, quorum: h.VotersWorking >= h.Quorum}
 	found.cluster(&h)
 	for i := range members.Items {
 		found.member(&members.Items[i])

@@ -134,6 +134,24 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// What is advised can be done: without a quorum nobody is removed.
+func TestAdvice(t *testing.T) {
+	advice := func(p *picture) (mend string) {
+		for _, problem := range p.health().Problems {
+			if problem.Code == CodeUnreachable {
+				mend = problem.Mend
+			}
+		}
+		return mend
+	}
+	p := sound(3)
+	p.lose(2)
+	assert.Contains(t, advice(p), "certctl cluster remove c")
+	p.lose(1)
+	assert.NotContains(t, advice(p), "cluster remove")
+	assert.NotEmpty(t, advice(p))
+}
+
 // Of two that say that they lead, the one of the newer term does.
 func TestLeader(t *testing.T) {
 	p := sound(3)
