@@ -87,7 +87,7 @@ func (n *Node) offerAddress(ctx context.Context, servers []raft.Server, request 
 		mu   sync.Mutex
 		wg   sync.WaitGroup
 		done bool
-		last error = ErrNotLeader
+		last = ErrNotLeader
 	)
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()

@@ -41,7 +41,7 @@ func (t *Transport) remind(ctx context.Context, id raft.ServerID, address raft.S
 	heartbeat := raft.RPC{
 		Command: &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: leader},
-			Term:      term, Leader: leader,
+			Term:      term,
 		},
 		RespChan: make(chan raft.RPCResponse, 1),
 	}
