@@ -22,6 +22,8 @@ var Elsewhere = map[string]string{
 	"durable: close":                 inWriteFile,
 	"durable: rename":                inWriteFile,
 	"durable: sync directory":        inWriteFile,
+	// Files that do not fit in memory are the coordinator's.
+	"durable: read back": inPending,
 
 	// What the centre commands is carried out by package command.
 	"store: commit commands":          ofCommand,
@@ -30,6 +32,7 @@ var Elsewhere = map[string]string{
 
 const (
 	inWriteFile = "TestWriteFileCrashAtEachStep"
+	inPending   = "TestAPendingFileIsThereWholeOrNotAtAll"
 	ofCommand   = "TestCrashAtEveryStepOfACommand"
 )
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/internal/crashsteps"
 )
 
 func entries(t *testing.T, dir string) (names []string) {
@@ -37,9 +39,10 @@ func writePending(path string, hook Hook, check func(io.Reader) error) error {
 
 // Whatever fails, the old file or the new one is there, whole, and nothing else.
 func TestAPendingFileIsThereWholeOrNotAtAll(t *testing.T) {
-	count := 0
+	count, met := 0, map[Step]int{}
 	path := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, writePending(path, func(Step, string, bool) error { count++; return nil }, nil))
+	require.NoError(t, writePending(path, func(step Step, _ string, _ bool) error { count++; met[step]++; return nil }, nil))
+	crashsteps.Require(t, met)
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "new content", string(text))
