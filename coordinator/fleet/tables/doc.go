@@ -7,7 +7,7 @@
 // what it has done. One goroutine uses a Txn that writes; Tables, and a Txn that
 // reads, are for any number.
 //
-// Each index is a B+ tree whose leaves refer to the records. A record's id is
+// Each index is a B-tree whose entries refer to the records. A record's id is
 // stored once however many indexes it is in, and equal neighbours share what
 // comes before it: millions of records have to fit.
 package tables

@@ -3,6 +3,7 @@ package tables
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Schema describes tables. Names are unique.
@@ -30,6 +31,10 @@ type Index struct {
 type layout struct {
 	schema Schema
 	places map[string]place
+	// copying is held while a tree is copied: the library notes in it that there is
+	// a copy, and any number of transactions may begin with the same tables. Who
+	// reads does not look at that note.
+	copying sync.Mutex
 }
 
 type place struct {
@@ -40,7 +45,7 @@ type place struct {
 // Tables are all records at one moment.
 type Tables struct {
 	layout *layout
-	roots  [][]*node // by table and index
+	trees  [][]tree // by table and index
 }
 
 // New makes empty tables.
@@ -49,26 +54,27 @@ func New(schema Schema) *Tables {
 	t := &Tables{layout: l}
 	for i, table := range schema {
 		p := place{table: i, indexes: map[string]int{}}
+		trees := make([]tree, len(table.Indexes))
 		for j, index := range table.Indexes {
 			p.indexes[index.Name] = j
+			trees[j] = newTree(index.Whole)
 		}
 		l.places[table.Name] = p
-		t.roots = append(t.roots, make([]*node, len(table.Indexes)))
+		t.trees = append(t.trees, trees)
 	}
 	return t
 }
 
 // Read is a transaction that reads.
-func (t *Tables) Read() *Txn { return &Txn{layout: t.layout, roots: t.roots} }
+func (t *Tables) Read() *Txn { return &Txn{layout: t.layout, trees: t.trees} }
 
 // Write is a transaction that reads and writes. What it writes shows in what
 // [Txn.Commit] returns, and to itself.
 func (t *Tables) Write() *Txn {
-	txn := &Txn{layout: t.layout, roots: make([][]*node, len(t.roots)), owners: make([][]*owner, len(t.roots))}
-	first := new(owner)
-	for i, roots := range t.roots {
-		txn.roots[i] = slices.Clone(roots)
-		txn.owners[i] = slices.Repeat([]*owner{first}, len(roots))
+	txn := &Txn{layout: t.layout, trees: make([][]tree, len(t.trees)), own: make([][]bool, len(t.trees))}
+	for i, trees := range t.trees {
+		txn.trees[i] = slices.Clone(trees)
+		txn.own[i] = make([]bool, len(trees))
 	}
 	return txn
 }
@@ -76,15 +82,16 @@ func (t *Tables) Write() *Txn {
 // Txn reads tables, and may change them.
 type Txn struct {
 	layout *layout
-	roots  [][]*node
-	owners [][]*owner // nil if it only reads
+	trees  [][]tree
+	// own says which trees are copies of the transaction's own, which it may change.
+	own [][]bool // nil if it only reads
 }
 
 // Commit returns the tables as the transaction leaves them. It is not used any
 // more afterwards.
 func (x *Txn) Commit() *Tables {
-	t := &Tables{layout: x.layout, roots: x.roots}
-	x.roots, x.owners = nil, nil
+	t := &Tables{layout: x.layout, trees: x.trees}
+	x.trees, x.own = nil, nil
 	return t
 }
 
@@ -97,18 +104,20 @@ func (x *Txn) find(table, index string) (i, j int) {
 	return p.table, j
 }
 
-func (x *Txn) tree(i, j int) tree {
-	t := tree{root: x.roots[i][j], whole: x.layout.schema[i].Indexes[j].Whole}
-	if x.owners != nil {
-		t.owner = x.owners[i][j]
+// change is a tree to change.
+func (x *Txn) change(i, j int) tree {
+	if !x.own[i][j] {
+		x.layout.copying.Lock()
+		defer x.layout.copying.Unlock()
+		x.trees[i][j], x.own[i][j] = x.trees[i][j].copy(), true
 	}
-	return t
+	return x.trees[i][j]
 }
 
 // First is the record with a key, nil if there is none.
 func (x *Txn) First(table, index string, key []byte) any {
-	t := x.tree(x.find(table, index))
-	if r := t.get(string(key)); r != nil {
+	i, j := x.find(table, index)
+	if r := x.trees[i][j].get(string(key)); r != nil {
 		return r.record
 	}
 	return nil
@@ -117,49 +126,40 @@ func (x *Txn) First(table, index string, key []byte) any {
 // FirstPrefix is the first record whose key begins with prefix, nil if there is
 // none.
 func (x *Txn) FirstPrefix(table, index string, prefix []byte) any {
-	it := Iterator{tree: x.tree(x.find(table, index)), prefix: string(prefix)}
-	it.seek(it.prefix)
+	i, j := x.find(table, index)
+	it := newIterator(x.trees[i][j], x.layout.schema[i].Indexes[j].Whole, string(prefix))
+	it.prefix = string(prefix)
 	return it.Next()
 }
 
 // Scan goes through the records whose key in an index begins with prefix.
 func (x *Txn) Scan(table, index string, prefix []byte) *Iterator {
-	it := x.iterate(table, index)
+	it := x.ScanFrom(table, index, prefix)
 	it.prefix = string(prefix)
-	it.seek(it.prefix)
 	return it
 }
 
 // ScanFrom goes through the records whose key in an index is at or above from.
 func (x *Txn) ScanFrom(table, index string, from []byte) *Iterator {
-	it := x.iterate(table, index)
-	it.seek(string(from))
-	return it
-}
-
-func (x *Txn) iterate(table, index string) *Iterator {
 	i, j := x.find(table, index)
-	it := &Iterator{tree: x.tree(i, j)}
-	if x.owners != nil {
-		// The iterator keeps what is there now: from here on it is copied to be
-		// changed.
-		x.owners[i][j] = new(owner)
+	t := x.trees[i][j]
+	if x.own != nil && x.own[i][j] {
+		t = t.copy() // keeps what is there now
 	}
-	return it
+	return newIterator(t, x.layout.schema[i].Indexes[j].Whole, string(from))
 }
 
 // Insert stores a record, in place of the one with the same id.
 func (x *Txn) Insert(table string, record any) error {
 	i := x.table(table)
 	indexes := x.layout.schema[i].Indexes
-	ids := x.tree(i, 0)
 	made := &row{id: string(indexes[0].Keys(record)[0]), record: record}
-	old := ids.get(made.id)
+	old := x.trees[i][0].get(made.id)
 	if old != nil {
 		made.id = old.id // one string for all that it is stored in
 	}
 	for j, index := range indexes {
-		t := x.tree(i, j)
+		t := x.change(i, j)
 		keys := index.Keys(record)
 		if old != nil && j > 0 {
 			for _, k := range index.Keys(old.record) {
@@ -177,7 +177,6 @@ func (x *Txn) Insert(table string, record any) error {
 			}
 			t.put(string(k), prefix, made)
 		}
-		x.roots[i][j] = t.root
 	}
 	return nil
 }
@@ -186,24 +185,22 @@ func (x *Txn) Insert(table string, record any) error {
 func (x *Txn) Delete(table string, record any) error {
 	i := x.table(table)
 	indexes := x.layout.schema[i].Indexes
-	ids := x.tree(i, 0)
-	old := ids.get(string(indexes[0].Keys(record)[0]))
+	old := x.trees[i][0].get(string(indexes[0].Keys(record)[0]))
 	if old == nil {
 		return fmt.Errorf("tables: %s has no such record to delete", table)
 	}
 	for j, index := range indexes {
-		t := x.tree(i, j)
+		t := x.change(i, j)
 		for _, k := range index.Keys(old.record) {
 			t.remove(string(k))
 		}
-		x.roots[i][j] = t.root
 	}
 	return nil
 }
 
 func (x *Txn) table(name string) int {
 	p, ok := x.layout.places[name]
-	if !ok || x.owners == nil {
+	if !ok || x.own == nil {
 		panic("tables: no table " + name + ", or a transaction that only reads")
 	}
 	return p.table

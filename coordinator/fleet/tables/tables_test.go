@@ -265,3 +265,30 @@ func TestMistakesAreFound(t *testing.T) {
 	assert.Panics(t, func() { state.Read().First("none", "id", nil) })
 	assert.Panics(t, func() { _ = state.Read().Insert("things", &thing{}) })
 }
+
+// TestWritersThatAreThrownAway: any number of transactions may write on top of the
+// same tables, while they are read; none sees what another has written, nor does
+// who reads.
+func TestWritersThatAreThrownAway(t *testing.T) {
+	txn := tables.New(schema).Write()
+	const count = 500
+	for i := range count {
+		require.NoError(t, txn.Insert("things", &thing{id: fmt.Sprint(i), color: "red"}))
+	}
+	state := txn.Commit()
+	var running sync.WaitGroup
+	for writer := range 4 {
+		running.Go(func() {
+			for range 20 {
+				txn, mine := state.Write(), fmt.Sprint("writer", writer)
+				for i := writer; i < count; i += 4 {
+					assert.NoError(t, txn.Insert("things", &thing{id: fmt.Sprint(i), color: mine}))
+				}
+				assert.Len(t, all(txn.Scan("things", "color", []byte(mine))), count/4)
+				assert.Len(t, all(txn.Scan("things", "color", []byte("red"))), count*3/4)
+				assert.Len(t, all(state.Read().Scan("things", "color", []byte("red"))), count)
+			}
+		})
+	}
+	running.Wait()
+}
