@@ -35,6 +35,9 @@ type bench struct {
 	leads   *leads
 	ledger  *ledger
 	loads   int // that were begun
+	// kept are facts of journals that are gone with their disk: a new node does
+	// not get those of before.
+	kept []fleet.Fact
 }
 
 // form is what the nodes of a bench are made of.

@@ -183,6 +183,7 @@ func faults() []fault {
 			// they only can while none of them is gone too.
 			b.caughtUp()
 			m.stop()
+			b.keepFacts(m)
 			require.NoError(b.t, os.RemoveAll(b.form.dir(m)))
 			require.NoError(b.t, os.Rename(old, b.form.dir(m)))
 			b.leader()
@@ -263,6 +264,7 @@ func (b *bench) startOrReplace(m *member) {
 		refused := errors.Is(err, cluster.ErrLogDamaged) || errors.Is(err, fleet.ErrSnapshotDamaged)
 		require.Truef(b.t, refused, "%s was refused for another reason: %v", m.id, err)
 		b.leader()
+		b.keepFacts(m)
 		b.form.replace(m)
 		m.spoiled = false
 	}

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -112,6 +114,9 @@ func (b *bench) allFacts(index uint64) (whole []fleet.Fact, differing int) {
 		ordinal uint32
 	}
 	known := map[place]fleet.Fact{}
+	for _, fact := range b.kept {
+		known[place{fact.Index, fact.Ordinal}] = fact
+	}
 	journals := make([][]fleet.Fact, len(b.members))
 	var gaps [][]history.Gap
 	for i, m := range b.members {
@@ -172,8 +177,22 @@ func (b *bench) factsOf(m *member, index uint64) (facts []fleet.Fact) {
 		require.NoError(b.t, err)
 		return newest >= last || status.Through >= index || slices.ContainsFunc(status.Gaps, func(g history.Gap) bool { return g.To >= last })
 	})
+	return b.read(m.journal)
+}
+
+// keepFacts reads the journal of a node that is down, whose disk is given up.
+func (b *bench) keepFacts(m *member) {
+	b.t.Helper()
+	journal, err := history.Open(history.Config{Path: filepath.Join(b.form.dir(m), "journal.db"), Log: slog.New(slog.DiscardHandler)})
+	require.NoError(b.t, err)
+	b.kept = append(b.kept, b.read(journal)...)
+	require.NoError(b.t, journal.Close())
+}
+
+func (b *bench) read(journal *history.Journal) (facts []fleet.Fact) {
+	b.t.Helper()
 	for query := (history.Query{Limit: history.MaxLimit}); ; {
-		page, next, err := m.journal.Read(query)
+		page, next, err := journal.Read(query)
 		require.NoError(b.t, err)
 		facts = append(facts, page...)
 		if next == "" {

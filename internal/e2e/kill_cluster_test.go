@@ -59,6 +59,9 @@ func TestKillCluster(t *testing.T) {
 			pauses++
 			c.pauseOne(l, pauses%len(c.nodes))
 		}
+		if kill%20 == 19 {
+			c.restartAll(l)
+		}
 	}
 	c.leader()
 	for _, node := range c.nodes {
@@ -132,6 +135,19 @@ func (c *cluster) pauseOne(l *load, i int) {
 	pause(context.Background(), 3*time.Second) // three times the election timeout
 	l.acknowledgedAfter(time.Now())
 	node.signal(syscall.SIGCONT)
+}
+
+// restartAll stops the nodes in order, one after the other, and starts them again,
+// as an upgrade does. It lets each take a snapshot, which nodes that are killed
+// every few seconds never come to.
+func (c *cluster) restartAll(l *load) {
+	c.t.Helper()
+	for _, node := range c.nodes {
+		c.leader()
+		node.stop()
+		l.acknowledgedAfter(time.Now())
+		node.start()
+	}
 }
 
 // load is hosts and operators at work.
