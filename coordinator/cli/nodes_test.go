@@ -23,6 +23,7 @@ import (
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/coordinator/daemon/daemontest"
 	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/shared/logring"
 )
 
 // nodes is a cluster and a person with a login for each node.
@@ -35,7 +36,7 @@ type nodes struct {
 
 func startNodes(t *testing.T, size int) *nodes {
 	c := &nodes{person: newPerson(t), Cluster: daemontest.Start(t, size, func(int) daemontest.Options {
-		return daemontest.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		return daemontest.Options{Log: slog.New(slog.NewTextHandler(new(logring.Ring), nil))}
 	})}
 	dir := c.Nodes[0].Settings.DataDir
 	text, err := os.ReadFile(filepath.Join(dir, server.AdminTokenFile))

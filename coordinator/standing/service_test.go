@@ -268,7 +268,7 @@ func TestBundleHoldsNoSecrets(t *testing.T) {
 	secrets := []string{"c2VhbC1rZXktb2YtdGhpcy10ZXN0LTEyMzQ1Njc4OTA", "ctj1.abcdefgh.secret-of-a-token"}
 	s.CA.SealKey, s.Cluster.JoinToken = settings.NewSecret(secrets[0]), settings.NewSecret(secrets[1])
 	var recent logring.Ring
-	log := slog.New(recent.Tee(slog.NewTextHandler(io.Discard, nil)))
+	log := slog.New(recent.Tee(slog.NewTextHandler(new(bytes.Buffer), nil)))
 	log.Info("configuration", "seal_key", s.CA.SealKey, "join_token", s.Cluster.JoinToken)
 	a := service(t, "a", nil, func(c *Config) {
 		c.Recent = &recent

@@ -24,6 +24,6 @@ func Room(dir string) (free, total uint64, err error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, 0, fmt.Errorf("look for room in %s: %w", dir, err)
 	}
-	size := uint64(s.Bsize)                                      //nolint:gosec,unconvert // positive; its type depends on the system
+	size := uint64(s.Bsize)                                      //nolint:gosec // positive; its type depends on the system
 	return uint64(s.Bavail) * size, uint64(s.Blocks) * size, nil //nolint:gosec,unconvert // as above
 }
