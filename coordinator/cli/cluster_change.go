@@ -158,7 +158,8 @@ let it not be good for long. The token is shown once.`,
 				}
 				// Not as an argument, which others on the host would see.
 				_, err := fmt.Fprintf(out, "\nOn the new node, with an empty data directory:\n\n  echo %s | sudo certctl-coordinator join --token-file -\n\n"+
-					"Then start it. The token is shown this once.\n", made.Token)
+					"Then start it: sudo certctl-coordinator install && sudo certctl-coordinator start. Or let its first\n"+
+					"start do both: set CERTCTL_CLUSTER_JOIN_TOKEN to the token. It is shown this once.\n", made.Token)
 				if err == nil && made.Warning != "" {
 					_, err = fmt.Fprintf(out, "\nWarning: %s\n", plain(made.Warning))
 				}
@@ -198,12 +199,19 @@ func (p *program) listJoinTokensCommand() *cobra.Command {
 }
 
 func (p *program) revokeJoinTokenCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use: "revoke ID", Short: "End a join token", Args: cobra.ExactArgs(1),
 		Long:              "Ends a token. A node that joined with it stays; \"certctl cluster remove\" takes it out.",
-		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66`,
+		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66 --yes`,
 		ValidArgsFunction: completeIDs(p, joinTokensPath, func(t resource.JoinToken) string { return t.ID }),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				fmt.Fprintf(cmd.ErrOrStderr(), "No node joins with the token %s any more.\n", plain(args[0]))
+				if err := confirm(cmd, yes); err != nil {
+					return err
+				}
+			}
 			var t resource.JoinToken
 			if err := p.call(cmd, http.MethodDelete, joinTokensPath+client.Path(args[0]), nil, &t); err != nil {
 				return err
@@ -214,6 +222,8 @@ func (p *program) revokeJoinTokenCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
 }
 
 func (p *program) rotateClusterCACommand() *cobra.Command {

@@ -129,11 +129,17 @@ func TestJoinTokenCommands(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{apitest.EnrollmentURL}, token.URLs)
 	assert.Contains(t, said, "shown this once")
+	assert.Contains(t, said, "sudo certctl-coordinator install && sudo certctl-coordinator start")
+	assert.Contains(t, said, "CERTCTL_CLUSTER_JOIN_TOKEN")
 	listed := p.does("cluster", "join-token", "list")
 	assert.Contains(t, listed, token.ID)
 	assert.Contains(t, listed, "c2")
 	assert.NotContains(t, listed, strings.Split(token.Reveal(), ".")[2])
-	assert.Equal(t, "join token "+token.ID+" is revoked\n", p.does("cluster", "join-token", "revoke", token.ID))
+	_, stderr, status := p.run("cluster", "join-token", "revoke", token.ID)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, "say --yes if you mean it")
+	assert.Len(t, reads[listOf[resource.JoinToken]](p, "cluster", "join-token", "list", "--state", "usable").Items, 1, "nobody said yes")
+	assert.Equal(t, "join token "+token.ID+" is revoked\n", p.does("cluster", "join-token", "revoke", token.ID, "--yes"))
 	assert.Empty(t, reads[listOf[resource.JoinToken]](p, "cluster", "join-token", "list", "--state", "usable").Items)
 	made := reads[resource.CreatedJoinToken](p, "cluster", "join-token", "create")
 	_, err = jointoken.Parse(made.Token)
@@ -143,7 +149,7 @@ func TestJoinTokenCommands(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, token.Reveal()+"\n", quiet)
 	assert.Contains(t, p.fails(1, "cluster", "join-token", "create", "--ttl", "8d"), `flag --ttl "8d": expected at most 7 days`)
-	assert.Contains(t, p.fails(1, "cluster", "join-token", "revoke", "none"), "there is no join token with this id")
+	assert.Contains(t, p.fails(1, "cluster", "join-token", "revoke", "none", "--yes"), "there is no join token with this id")
 }
 
 func TestRotateClusterCA(t *testing.T) {

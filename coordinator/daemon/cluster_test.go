@@ -89,6 +89,7 @@ func TestJoinApartFromTheFirstStart(t *testing.T) {
 	assert.Empty(t, there)
 	joined := n.Join(c.Leader().JoinToken())
 	assert.Equal(t, "node2", joined.NodeID)
+	assert.NotEmpty(t, joined.ClusterID)
 	assert.Equal(t, c.Nodes[0].ClusterID(), joined.ClusterID)
 	there, err = daemon.SetUpAs(n.Settings.DataDir)
 	require.NoError(t, err)

@@ -108,9 +108,10 @@ func SetUpAs(dataDir string) (nodeID string, err error) {
 
 // Joined is a node that a cluster has let in.
 type Joined struct {
-	NodeID, ClusterID string
-	Address           string // at which the other nodes reach it
-	URL               string // of its HTTPS server
+	NodeID    string
+	ClusterID string // of its built-in CA; "" if the cluster does not say it
+	Address   string // at which the other nodes reach it
+	URL       string // of its HTTPS server
 }
 
 // Join makes the data directory of a node that the cluster of its join token lets
@@ -125,7 +126,7 @@ func Join(ctx context.Context, c Config) (*Joined, error) {
 	if _, err := d.directory.open(ctx); err != nil {
 		return nil, err
 	}
-	return &Joined{NodeID: d.NodeID(), ClusterID: d.ClusterID(), Address: d.advertise, URL: d.url}, nil
+	return &Joined{NodeID: d.NodeID(), ClusterID: d.directory.clusterID, Address: d.advertise, URL: d.url}, nil
 }
 
 // prepare does what can be refused without touching any state: the ports are taken
@@ -313,8 +314,9 @@ func (d *Daemon) PeerAddress() string { return d.advertise }
 // NodeID is the node's name in the cluster.
 func (d *Daemon) NodeID() string { return d.directory.nodeID }
 
-// ClusterID names the cluster that the node belongs to.
-func (d *Daemon) ClusterID() string { return d.directory.identity.ClusterID() }
+// ClusterID names the cluster that the node belongs to, by its built-in CA, as
+// snapshots do. It is "" before there is that CA.
+func (d *Daemon) ClusterID() string { return d.ca.ClusterID() }
 
 // Run is the coordinator's life. It returns when ctx is done and everything has
 // ended, with nil, or when a part has failed.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"crypto/x509"
 	"log/slog"
 	"os"
@@ -18,6 +19,9 @@ import (
 	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/coordinator/jointoken"
 	"github.com/certctl/certctl/coordinator/peer"
+	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/internal/testca"
+	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -127,4 +131,47 @@ func TestFirstStartChangesItsMind(t *testing.T) {
 		require.ErrorContains(t, settle(t, s), want)
 		assert.Equal(t, []string{intentFile}, namesIn(t, s.DataDir))
 	}
+}
+
+// A token that is still configured is passed over in silence only if it can be one
+// of the node's own cluster.
+func TestATokenOfAnotherCluster(t *testing.T) {
+	made := func() *x509.Certificate {
+		files, err := testca.NewServerTLS(t.TempDir())
+		require.NoError(t, err)
+		text, err := os.ReadFile(files.RootFile)
+		require.NoError(t, err)
+		roots, err := pki.ParseChainPEM(text)
+		require.NoError(t, err)
+		return roots[0]
+	}
+	own, other := made(), made()
+	s := newSettings(t)
+	require.NoError(t, os.Mkdir(s.DataDir, 0o700))
+	var log bytes.Buffer
+	d := &directory{settings: s, log: slog.New(slog.NewTextHandler(&log, nil))}
+	check := func(root *x509.Certificate) string {
+		log.Reset()
+		token, err := jointoken.New(root, "https://127.0.0.1:1")
+		require.NoError(t, err)
+		s.Cluster.JoinToken = settings.NewSecret(token.Reveal())
+		d.checkToken()
+		assert.NotContains(t, log.String(), token.Reveal())
+		return log.String()
+	}
+	assert.Empty(t, check(other), "a node that never ran knows no root")
+	file := filepath.Join(s.DataDir, server.RootFile)
+	keep := func(roots ...*x509.Certificate) {
+		require.NoError(t, os.WriteFile(file, pki.EncodeChainPEM(roots), 0o600))
+	}
+	keep(other, own)
+	assert.Empty(t, check(own))
+	assert.Empty(t, check(other))
+	keep(own)
+	assert.Empty(t, check(own))
+	said := check(other)
+	assert.Contains(t, said, "level=WARN")
+	assert.Contains(t, said, "belongs to another cluster than the join token: its root is "+pki.Fingerprint(own))
+	keep()
+	assert.Contains(t, check(own), "the next start of the node writes it anew")
 }

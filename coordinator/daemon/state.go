@@ -37,10 +37,11 @@ type directory struct {
 	advertise string // address at which the other nodes reach this one
 	url       string // of its HTTPS server
 
-	nodeID   string
-	sealKey  ca.SealKey
-	journal  *history.Journal
-	identity *peer.Identity
+	nodeID    string
+	clusterID string // said by the cluster that this start has joined
+	sealKey   ca.SealKey
+	journal   *history.Journal
+	identity  *peer.Identity
 }
 
 // open makes the directory ready for a node to run on, and at the first start
@@ -74,6 +75,7 @@ func (d *directory) open(ctx context.Context) (how beginning, err error) {
 	case joins:
 		err = d.join(ctx)
 	default:
+		d.checkToken()
 		err = d.reopen()
 	}
 	if err != nil || how == restarts {
@@ -137,6 +139,21 @@ func (d *directory) reopen() (err error) {
 	return d.ensureIdentity()
 }
 
+// checkToken warns of a join token that is still configured, and of another cluster
+// than the state: whoever set it may believe that the node has moved.
+func (d *directory) checkToken() {
+	if !d.settings.Cluster.JoinToken.IsSet() {
+		return
+	}
+	token, err := jointoken.Parse(d.settings.Cluster.JoinToken.Reveal())
+	if err == nil {
+		_, err = CheckToken(d.settings.DataDir, token)
+	}
+	if err != nil {
+		d.log.Warn("cluster.join_token has no effect: this data directory was set up before", "err", err)
+	}
+}
+
 // ensureIdentity opens the node's identity. A node that has none, because it
 // founds a cluster or did so with a version that knew no other nodes, makes the
 // cluster's CA: the leader stores it when the state has none.
@@ -190,6 +207,7 @@ func (d *directory) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.clusterID = admission.ClusterID
 	if err := d.adoptSealKey(admission); err != nil {
 		return err
 	}

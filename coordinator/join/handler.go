@@ -151,6 +151,11 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	for _, a := range stored.Authorities {
 		granted.Authorities = append(granted.Authorities, authority{Certificate: a.Certificate, SealedKey: a.SealedKey, State: a.State})
 	}
+	if builtIn, ok := h.Node.State().View().CA(); ok {
+		if granted.ClusterID, err = ca.StoredClusterID(builtIn); err != nil {
+			return nil, err
+		}
+	}
 	if give {
 		granted.SealKey = key.Reveal()
 	}

@@ -60,7 +60,8 @@ type Member struct {
 // answer is the document that a node gets.
 type answer struct {
 	Protocol    int         `json:"protocol"`
-	Authorities []authority `json:"authorities"` // of the cluster's own CA, the one that signs first
+	ClusterID   string      `json:"cluster_id,omitempty"` // of the built-in CA
+	Authorities []authority `json:"authorities"`          // of the cluster's own CA, the one that signs first
 	ModifyIndex uint64      `json:"modify_index"`
 	// SealKey opens the sealed keys of the cluster's CA and of the built-in CA. It
 	// is empty where every node gets the key from its configuration.
@@ -77,6 +78,8 @@ type authority struct {
 
 // Admission is what a node needs to have to take part in the cluster.
 type Admission struct {
+	// ClusterID names the cluster by its built-in CA; "" if it does not say so.
+	ClusterID string
 	ClusterCA fleet.ClusterCA
 	// SealKey is nil if the configuration has to give the key.
 	SealKey *ca.SealKey

@@ -113,7 +113,10 @@ func TestClusterByTheCommandLine(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(spent+"\n"), 0o600))
 	joined := second.setsUp("join", "--token-file", file)
 	assert.True(t, joined.Done)
-	assert.Equal(t, founded.ClusterID, joined.ClusterID)
+	var builtIn resource.CA
+	o.reads(&builtIn, "ca", "show")
+	assert.Equal(t, builtIn.ClusterID, founded.ClusterID, "one id, whoever says it")
+	assert.Equal(t, builtIn.ClusterID, joined.ClusterID)
 	assert.False(t, second.setsUp("join", "--token-file", file).Done)
 	second.start()
 	second.awaitServing()

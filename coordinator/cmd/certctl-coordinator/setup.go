@@ -105,11 +105,12 @@ func found(ctx context.Context, conf daemon.Config) (*setUp, error) {
 		return nil, err
 	}
 	done := &setUp{
-		NodeID: d.NodeID(), ClusterID: d.ClusterID(), DataDir: conf.Settings.DataDir, Address: d.PeerAddress(), URL: d.URL(), Done: true,
+		NodeID: d.NodeID(), DataDir: conf.Settings.DataDir, Address: d.PeerAddress(), URL: d.URL(), Done: true,
 	}
 	if err := d.Run(ctx); err != nil {
 		return nil, err
 	}
+	done.ClusterID = d.ClusterID() // which the built-in CA has when it is made
 	if !ready {
 		return nil, errors.New("the node did not get ready; what it has made is continued by the next init or run")
 	}
@@ -134,7 +135,8 @@ processes.
 "run" does the same by itself when its data directory is empty and cluster.join_token
 (CERTCTL_CLUSTER_JOIN_TOKEN, or its _FILE) is set: one command line for the first
 start and for all others. On a data directory that is set up already, join changes
-nothing, and says so.`,
+nothing, and says so; it fails if the directory belongs to another cluster than the
+token.`,
 		Example: `  certctl cluster join-token create --quiet | ssh c2 certctl-coordinator join --token-file -
   certctl-coordinator join --token-file /root/join-token
   CERTCTL_CLUSTER_JOIN_TOKEN_FILE=/run/secrets/join certctl-coordinator run`,
@@ -144,7 +146,11 @@ nothing, and says so.`,
 			if err != nil {
 				return err
 			}
-			done, err := joined(cmd.Context(), conf, func() error { return takeToken(&conf, cmd.InOrStdin(), file, args) })
+			token, err := takeToken(&conf, cmd.InOrStdin(), file, args)
+			if err != nil {
+				return err
+			}
+			done, err := joined(cmd.Context(), conf, token)
 			if err != nil {
 				return err
 			}
@@ -157,30 +163,27 @@ nothing, and says so.`,
 }
 
 // takeToken puts the token of the command line in the place of the configured one.
-func takeToken(conf *daemon.Config, stdin io.Reader, file string, args []string) error {
+func takeToken(conf *daemon.Config, stdin io.Reader, file string, args []string) (token jointoken.Token, err error) {
 	text := ""
 	switch {
 	case len(args) == 1 && file != "":
-		return errors.New("the join token was given twice: as the argument and with --token-file")
+		return token, errors.New("the join token was given twice: as the argument and with --token-file")
 	case len(args) == 1:
 		text = args[0]
 	case file != "":
-		read, err := readToken(stdin, file)
-		if err != nil {
-			return err
+		if text, err = readToken(stdin, file); err != nil {
+			return token, err
 		}
-		text = read
 	case conf.Settings.Cluster.JoinToken.IsSet():
-		return nil
+		text = conf.Settings.Cluster.JoinToken.Reveal()
 	default:
-		return errors.New("there is no join token: give one as the argument or with --token-file; \"certctl cluster join-token create\" makes it")
+		return token, errors.New("there is no join token: give one as the argument or with --token-file; \"certctl cluster join-token create\" makes it")
 	}
-	token, err := jointoken.Parse(text)
-	if err != nil {
-		return err
+	if token, err = jointoken.Parse(text); err != nil {
+		return token, err
 	}
 	conf.Settings.Cluster.JoinToken = settings.NewSecret(token.Reveal())
-	return nil
+	return token, nil
 }
 
 func readToken(stdin io.Reader, name string) (string, error) {
@@ -204,13 +207,22 @@ func readToken(stdin io.Reader, name string) (string, error) {
 }
 
 // joined makes the data directory of a node that the cluster lets in, unless
-// there is one.
-func joined(ctx context.Context, conf daemon.Config, token func() error) (*setUp, error) {
-	if there, err := daemon.SetUpAs(conf.Settings.DataDir); err != nil || there != "" {
-		return before(conf, there), err
-	}
-	if err := token(); err != nil {
+// there is one of that cluster.
+func joined(ctx context.Context, conf daemon.Config, token jointoken.Token) (*setUp, error) {
+	there, err := daemon.SetUpAs(conf.Settings.DataDir)
+	if err != nil {
 		return nil, err
+	}
+	if there != "" {
+		known, err := daemon.CheckToken(conf.Settings.DataDir, token)
+		if err != nil {
+			return nil, err
+		}
+		done := before(conf, there)
+		if !known {
+			done.NextAction += "; whether it is of the token's cluster cannot be told before its node has run once"
+		}
+		return done, nil
 	}
 	made, err := daemon.Join(ctx, conf)
 	if err != nil {
