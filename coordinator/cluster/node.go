@@ -197,6 +197,20 @@ func (n *Node) farewell() {
 	}
 }
 
+// EnsureSnapshot takes a snapshot if there is none yet: without one, a node that
+// starts again has an empty state until a leader tells it how much of its log is
+// committed. Errors are Raft's, ErrStopped or ctx's.
+func (n *Node) EnsureSnapshot(ctx context.Context) error {
+	if n.Status().SnapshotIndex > 0 {
+		return nil
+	}
+	err := n.asking.ask(ctx, func() error { return n.raft.Snapshot().Error() })
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return raftError(err)
+}
+
 // patiently waits for a step of Raft, but not for ever. When it is cut short,
 // the writer is closed so that the step ends too.
 func (n *Node) patiently(step func() error) error {

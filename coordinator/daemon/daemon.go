@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/agentapi"
@@ -28,6 +29,7 @@ import (
 	"github.com/certctl/certctl/coordinator/revocation"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/coordinator/standing"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/logring"
@@ -41,7 +43,8 @@ type Config struct {
 	// Names are those of the HTTPS server, from server.NamesOf.
 	Names server.Names
 	Log   *slog.Logger
-	// Ready, when set, is called once: the coordinator answers from then on.
+	// Ready, when set, is called once: the coordinator answers from then on, with
+	// or without a leader.
 	Ready func()
 	// Faults is for tests alone.
 	Faults Faults
@@ -54,6 +57,13 @@ type Faults struct {
 	// Cluster changes the node's configuration before it is opened.
 	Cluster func(*cluster.Config)
 }
+
+const (
+	// leaderPatience is how long a start waits for a leader before it says so.
+	leaderPatience = 5 * time.Second
+	// acceptPause spaces attempts to accept connections that cannot be accepted.
+	acceptPause = 50 * time.Millisecond
+)
 
 // Daemon is one coordinator. Its methods may be called from any goroutine.
 type Daemon struct {
@@ -387,14 +397,78 @@ func (d *Daemon) newestBackup() ([]standing.SnapshotFile, error) {
 	return []standing.SnapshotFile{{Name: filepath.Base(status.Newest), Index: status.Index, Size: status.Size, At: status.Time}}, status.Err
 }
 
-// serve makes what the first start has to make, and then answers until ctx is
-// done.
+// serve answers until ctx is done. A node that knows its CA answers what it can
+// from the start, leader or not: that is when people look. One that has yet to
+// hear of it, because it founds or joins a cluster, turns everybody away until it
+// has what it needs.
 func (d *Daemon) serve(ctx context.Context) error {
-	if err := server.Bootstrap(ctx, d.node, d.ca, d.config.Settings.DataDir, d.log); err != nil {
+	stored, known := d.node.State().View().CA()
+	if known {
+		if err := d.ca.Unseal(stored); err != nil {
+			return err
+		}
+		return runner.Run(ctx,
+			runner.Task{Name: "server", Run: func(ctx context.Context) error {
+				d.config.Ready()
+				return d.front.Run(ctx)
+			}},
+			runner.Task{Name: "start", Run: d.bootstrap},
+		)
+	}
+	let := d.turnAway(ctx)
+	err := d.bootstrap(ctx)
+	let()
+	if err != nil {
 		return err
 	}
 	d.config.Ready()
 	return d.front.Run(ctx)
+}
+
+// bootstrap makes what the first start has to make, as soon as there is a leader,
+// and sees that the node knows its CA also when it starts again without one.
+func (d *Daemon) bootstrap(ctx context.Context) error {
+	waiting := time.AfterFunc(leaderPatience, func() {
+		d.log.Warn("this node waits for a leader, and stores nothing until there is one; see that the other nodes run and can be reached",
+			"members", len(first(d.node.Members())))
+	})
+	defer waiting.Stop()
+	if err := server.Bootstrap(ctx, d.node, d.ca, d.config.Settings.DataDir, d.log); err != nil {
+		return err
+	}
+	if err := d.node.EnsureSnapshot(ctx); err != nil && ctx.Err() == nil {
+		d.log.Warn("no snapshot of the first state was taken; until there is one, a start without a leader answers nothing", "err", err)
+	}
+	return nil
+}
+
+func first[A, B any](a A, _ B) A { return a }
+
+// turnAway closes connections as soon as they are made, until the function that it
+// returns is called: whoever comes goes on to the next node, and does not hang.
+func (d *Daemon) turnAway(ctx context.Context) (stop func()) {
+	listener, ok := d.listener.(*net.TCPListener)
+	if !ok {
+		return func() {}
+	}
+	turning, end := context.WithCancel(ctx)
+	var task sync.WaitGroup
+	task.Go(func() {
+		for turning.Err() == nil {
+			conn, err := listener.Accept()
+			if err == nil {
+				_ = conn.Close()
+			} else if backoff.Wait(turning, acceptPause) != nil {
+				return
+			}
+		}
+	})
+	return func() {
+		end()
+		_ = listener.SetDeadline(time.Now()) // ends Accept
+		task.Wait()
+		_ = listener.SetDeadline(time.Time{})
+	}
 }
 
 // Close releases what Run did not.

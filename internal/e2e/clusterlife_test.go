@@ -96,6 +96,11 @@ func TestClusterByTheCommandLine(t *testing.T) {
 
 	o := newOperator(t)
 	o.does("login", "--server", first.url(), "--token-file", filepath.Join(first.data, "admin.token"), "--ca-file", filepath.Join(first.data, "root.pem"))
+	// healthAt is what the command line says that asks one node, and its status.
+	healthAt := func(c *coordinator) result {
+		return o.call("cluster", "health", "--server", c.url(),
+			"--token-file", filepath.Join(first.data, "admin.token"), "--ca-file", filepath.Join(first.data, "root.pem"))
+	}
 	token := func() string {
 		var made resource.CreatedJoinToken
 		o.reads(&made, "cluster", "join-token", "create")
@@ -145,10 +150,36 @@ func TestClusterByTheCommandLine(t *testing.T) {
 			_, err := other.tryToken(resource.CreateEnrollmentToken{TTLSeconds: 600})
 			return err
 		})
-		assert.Equal(t, 1, o.call("cluster", "health", "--server", other.url()).status, "somebody has to look at it")
+		unwell := healthAt(other)
+		assert.Equal(t, 1, unwell.status, "somebody has to look at it")
+		assert.Contains(t, unwell.stdout, gone.name, unwell.stderr)
 		gone.start()
 		awaitWhole(all)
 	}
+
+	// All of them are killed, and one comes back: it stores nothing, and shows what
+	// it has to those who look.
+	for _, n := range all.nodes {
+		n.kill()
+	}
+	third.start()
+	await(t, time.Minute, "the only node shows the members", func() error {
+		var members resource.Members
+		if err := third.try(http.MethodGet, "/api/v1/cluster/members", nil, &members); err != nil {
+			return err
+		}
+		if len(members.Items) != len(all.nodes) {
+			return fmt.Errorf("%+v", members.Items)
+		}
+		return nil
+	})
+	require.Error(t, third.try(http.MethodGet, "/readyz", nil, nil))
+	alone := healthAt(third)
+	assert.Equal(t, 1, alone.status)
+	assert.Contains(t, alone.stdout, "NOTHING CAN BE STORED", alone.stderr)
+	first.start()
+	second.start()
+	awaitWhole(all)
 
 	// A node moves.
 	port, err := testca.Port()
