@@ -17,7 +17,8 @@ import (
 // Announce makes known what this node says about itself: its address in the
 // configuration, and its record in the replicated state. It does nothing if that
 // is known, and tries until ctx is done if it cannot be made known. A node that
-// is no member has nothing to announce: the error is ErrNoMember.
+// is no member has nothing to announce: the error is ErrNoMember. One whose
+// address is that of another member is told so with *AddressTakenError.
 func (n *Node) Announce(ctx context.Context) error {
 	if err := n.announceAddress(ctx); err != nil {
 		return fmt.Errorf("announce the address of this node: %w", err)
@@ -70,7 +71,8 @@ func (n *Node) announceAddress(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, ErrStopped) || errors.Is(err, ErrNoMember) || backoff.Wait(ctx, proposeRetry.Delay(attempt, nil)) != nil {
+		_, taken := errors.AsType[*AddressTakenError](err)
+		if taken || errors.Is(err, ErrStopped) || errors.Is(err, ErrNoMember) || backoff.Wait(ctx, proposeRetry.Delay(attempt, nil)) != nil {
 			return err
 		}
 	}
@@ -100,7 +102,10 @@ func (n *Node) offerAddress(ctx context.Context, servers []raft.Server, request 
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				last = err
+				// What the operator can mend says more than that another one leads.
+				if _, taken := errors.AsType[*AddressTakenError](last); !taken {
+					last = err
+				}
 				return
 			}
 			done = true

@@ -52,6 +52,26 @@ type QuorumError struct {
 // Error implements error.
 func (e *QuorumError) Error() string { return e.Reason }
 
+// AddressTakenError says that another member has an address, and answers there:
+// it is not removed for a node that wants to be there too. Nothing was done.
+type AddressTakenError struct {
+	Address string
+	Member  string // id of the one that has it
+}
+
+// Error implements error.
+func (e *AddressTakenError) Error() string { return e.Detail() + ": " + e.Mend() }
+
+// Detail says what is wrong.
+func (e *AddressTakenError) Detail() string {
+	return fmt.Sprintf("address %s is that of member %s, which answers there", e.Address, e.Member)
+}
+
+// Mend says what to do about it.
+func (e *AddressTakenError) Mend() string {
+	return fmt.Sprintf("give this node an address of its own (cluster.advertise), or remove %s first", e.Member)
+}
+
 // LevelError says that members do not understand a command yet. Nothing was done.
 type LevelError struct {
 	Required uint32   // see [fleet.Level]

@@ -74,11 +74,12 @@ func (n *Node) isMember() bool {
 
 // AddMember makes a node a member, without a vote until it is promoted. For one
 // that is a member it changes the address, if that is another. A member that
-// has the address of the new one is removed, if the rest can do without it.
+// has the address of the new one and does not answer there is removed, if the
+// rest can do without it; see [Node.CheckAddress].
 //
 // prevIndex is the index of the configuration that the caller has seen, or 0.
-// Any node takes the call. Errors: *ConflictError, *QuorumError, and those of
-// [Node.Propose]; repeating the call is safe.
+// Any node takes the call. Errors: *ConflictError, *QuorumError,
+// *AddressTakenError, and those of [Node.Propose]; repeating the call is safe.
 func (n *Node) AddMember(ctx context.Context, id, address string, prevIndex uint64) error {
 	if id == "" || address == "" {
 		return errors.New("a member needs an id and an address")
@@ -123,6 +124,11 @@ func (n *Node) changeMembers(ctx context.Context, method string, request memberR
 // one at a time.
 func (n *Node) change(ctx context.Context, method string, request memberRequest) error {
 	if method == methodAnnounce && n.Member(request.ID) {
+		// Who is dialled at an address is looked up by it: it must not become that
+		// of another node here either.
+		if err := n.CheckAddress(ctx, request.ID, request.Address); err != nil {
+			return err
+		}
 		n.members.move(raft.ServerID(request.ID), raft.ServerAddress(request.Address))
 	}
 	select {
@@ -145,8 +151,11 @@ func (n *Node) change(ctx context.Context, method string, request memberRequest)
 		if serverOf(servers, request.ID) == nil {
 			return ErrNoMember
 		}
-		n.log.Info("a member has another address", "node_id", request.ID, "address", request.Address)
-		return n.add(ctx, index, servers, request)
+		err := n.add(ctx, index, servers, request)
+		if err == nil {
+			n.log.Info("a member has another address", "node_id", request.ID, "address", request.Address)
+		}
+		return err
 	case methodRemoveMember:
 		return n.remove(ctx, index, servers, request.ID)
 	default:
@@ -159,9 +168,10 @@ func (n *Node) add(ctx context.Context, index uint64, servers []raft.Server, req
 	if there := serverOf(servers, request.ID); there != nil && there.Address == address {
 		return nil
 	}
-	holder := slices.IndexFunc(servers, func(s raft.Server) bool { return s.Address == address && s.ID != id })
-	if holder >= 0 {
-		old := servers[holder]
+	if old := holderOf(servers, request.ID, request.Address); old != nil {
+		if err := n.vacated(ctx, old); err != nil {
+			return err
+		}
 		n.log.Warn("a member is removed because another node has its address now", "node_id", string(old.ID), "by", request.ID, "address", request.Address)
 		if err := n.remove(ctx, index, servers, string(old.ID)); err != nil {
 			return fmt.Errorf("address %s is that of member %s: %w", address, old.ID, err)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -41,6 +42,7 @@ type callError struct {
 	Index      uint64   `cbor:"4,keyasint,omitempty"`
 	Level      uint32   `cbor:"5,keyasint,omitempty"`
 	Nodes      []string `cbor:"6,keyasint,omitempty"`
+	Address    string   `cbor:"7,keyasint,omitempty"`
 }
 
 // callCode tells errors apart that the other side has to tell apart.
@@ -57,6 +59,7 @@ const (
 	codeNoMember   callCode = "no_member"
 	codeQuorum     callCode = "quorum"
 	codeRefused    callCode = "refused"
+	codeTaken      callCode = "address_taken"
 )
 
 // Bodies.
@@ -155,6 +158,7 @@ func encodeError(err error) *callError {
 		level      *LevelError
 		conflict   *ConflictError
 		quorum     *QuorumError
+		taken      *AddressTakenError
 	)
 	switch {
 	case errors.As(err, &unknown): // before what it wraps
@@ -167,6 +171,8 @@ func encodeError(err error) *callError {
 		e.Code, e.Index = codeConflict, conflict.Index
 	case errors.As(err, &quorum):
 		e.Code, e.Detail = codeQuorum, quorum.Reason
+	case errors.As(err, &taken):
+		e.Code, e.Address, e.Nodes = codeTaken, taken.Address, []string{taken.Member}
 	case errors.Is(err, ErrNoMember):
 		e.Code = codeNoMember
 	case errors.Is(err, ErrTooLarge):
@@ -196,6 +202,8 @@ func decodeError(e *callError) error {
 		return &ConflictError{Index: e.Index}
 	case codeNoMember:
 		return ErrNoMember
+	case codeTaken:
+		return &AddressTakenError{Address: e.Address, Member: strings.Join(e.Nodes, ", ")}
 	case codeQuorum:
 		return &QuorumError{Reason: e.Detail}
 	default:

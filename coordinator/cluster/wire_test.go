@@ -23,6 +23,7 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		&ConflictError{Index: 12},
 		&QuorumError{Reason: "too few"},
 		&RefusedError{Reason: "no"},
+		&AddressTakenError{Address: "a:1", Member: "a"},
 	} {
 		var crossed callError
 		require.NoError(t, decodeCall(mustEncode(encodeError(fmt.Errorf("somewhere: %w", err))), &crossed))

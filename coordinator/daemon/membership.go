@@ -25,6 +25,9 @@ const (
 	followInterval    = time.Second
 	// announcePatience bounds one attempt to tell the others about this node.
 	announcePatience = 15 * time.Second
+	// refusalPause is how long a node whose address is refused waits before it asks
+	// again: somebody has to change something first.
+	refusalPause = 15 * time.Second
 )
 
 // record is what this node says about itself to the others.
@@ -43,21 +46,29 @@ func (d *Daemon) sealKey() (key ca.SealKey, give bool, err error) {
 // keepMembership takes over what the replicated state says about the cluster's CA
 // and tells the others what has changed about this node, until ctx is done.
 func (d *Daemon) keepMembership(ctx context.Context) error {
+	var pause time.Time // until when nothing is announced
 	jitter.Loop(ctx, followInterval, jitter.DefaultSchedulerJitter, d.directory.identity.Changed(), func(ctx context.Context) {
 		d.adoptClusterCA()
-		d.announce(ctx)
+		if time.Now().Before(pause) {
+			return
+		}
+		if _, taken := errors.AsType[*cluster.AddressTakenError](d.announce(ctx)); taken {
+			pause = time.Now().Add(refusalPause)
+		}
 	})
 	return nil
 }
 
 // announce tells the others what has changed about this node. A node that is no
 // member has nothing to say; what does not get through now does so later.
-func (d *Daemon) announce(ctx context.Context) {
+func (d *Daemon) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, announcePatience)
 	defer cancel()
-	if err := d.node.Announce(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, cluster.ErrNoMember) {
+	err := d.node.Announce(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, cluster.ErrNoMember) {
 		d.log.Warn("the others were not told what has changed about this node; it is tried again", "err", err)
 	}
+	return err
 }
 
 // adoptClusterCA takes over a change of the cluster's CA: a new root to trust, or

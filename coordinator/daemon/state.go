@@ -200,9 +200,14 @@ func (d *directory) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	configured, err := d.configuredSealKey()
+	if err != nil {
+		return err
+	}
 	d.log.Info("first start: this node joins a cluster", "node_id", d.nodeID, "address", d.advertise, "token_id", token.ID, "servers", token.URLs)
 	admission, err := join.Ask(ctx, token, join.Node{
 		ID: d.nodeID, Address: d.advertise, URL: d.url, Version: buildinfo.Version(), Level: fleet.Level, PublicKey: der,
+		SealKeyID: configured,
 	}, d.log)
 	if err != nil {
 		return err
@@ -219,6 +224,18 @@ func (d *directory) join(ctx context.Context) error {
 		members = append(members, raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
 	}
 	return cluster.Prepare(d.raftConfig(), members)
+}
+
+// configuredSealKey names the seal key that the configuration gives, if it does.
+func (d *directory) configuredSealKey() (string, error) {
+	if !d.settings.CA.SealKey.IsSet() {
+		return "", nil
+	}
+	key, err := d.ca.SealKey()
+	if err != nil {
+		return "", err
+	}
+	return key.String(), nil
 }
 
 // adoptSealKey takes over the cluster's seal key, or finds it in the

@@ -2,6 +2,7 @@ package join
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/jointoken"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
@@ -31,6 +33,7 @@ type Cluster interface {
 	IsLeader() bool
 	Members() (members []cluster.Member, configuration uint64)
 	AddMember(ctx context.Context, id, address string, prevIndex uint64) error
+	CheckAddress(ctx context.Context, id, address string) error
 }
 
 // HandlerConfig is what a Handler needs. All but Now is required.
@@ -125,6 +128,14 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.holds(token) {
+		if err := checkSealKey(asked.Node.SealKeyID, key, give); err != nil {
+			return nil, err
+		}
+		if err := h.Node.CheckAddress(ctx, record.ID, record.Address); err != nil {
+			return nil, err
+		}
+	}
 	command, err := fleet.NewCommand(h.Now(), fleet.UseJoinToken{ID: token.ID, SecretHash: token.SecretHash(), Node: record})
 	if err != nil {
 		return nil, err
@@ -160,6 +171,29 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 		granted.SealKey = key.Reveal()
 	}
 	return granted, nil
+}
+
+// holds reports whether a token is one of this cluster's. A stranger learns
+// nothing about the cluster; why its token is none, the state says.
+func (h *Handler) holds(token jointoken.Token) bool {
+	stored, ok := h.Node.State().View().JoinToken(token.ID)
+	hash := token.SecretHash()
+	return ok && subtle.ConstantTimeCompare(stored.SecretHash[:], hash[:]) == 1
+}
+
+// checkSealKey refuses a node that could not open what the cluster has sealed,
+// before its token is spent. configured names the key that the node has.
+func checkSealKey(configured string, key ca.SealKey, give bool) error {
+	const field = "ca.seal_key"
+	switch {
+	case configured != "" && configured != key.String():
+		return problem.New(wire.CodeConflict, field, fmt.Sprintf("the new node has %.80q configured, and the cluster has %q", configured, key.String()),
+			"configure the same key on every node")
+	case configured == "" && !give:
+		return problem.New(wire.CodeConflict, field, fmt.Sprintf("the nodes of this cluster get their seal key, %q, from the configuration, and the new node has none there", key.String()),
+			"configure the same key on every node: set ca.seal_key (CERTCTL_CA_SEAL_KEY or CERTCTL_CA_SEAL_KEY_FILE) on the new one too")
+	}
+	return nil
 }
 
 // addMember gives a node a place in the cluster, without a vote at first, and

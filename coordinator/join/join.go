@@ -41,6 +41,9 @@ type Node struct {
 	Level   uint32 `json:"level"` // see fleet.Level
 	// PublicKey is that of its node key: a DER SubjectPublicKeyInfo.
 	PublicKey []byte `json:"public_key"`
+	// SealKeyID names the seal key of the node's configuration, as a SealKey prints
+	// itself. It is empty if none is configured.
+	SealKeyID string `json:"seal_key_id,omitempty"`
 }
 
 // request is the document that a node sends.

@@ -91,6 +91,15 @@ func (c *centre) AddMember(_ context.Context, id, address string, prevIndex uint
 	return nil
 }
 
+func (c *centre) CheckAddress(_ context.Context, id, address string) error {
+	for _, m := range c.members {
+		if m.Address == address && m.ID != id {
+			return &cluster.AddressTakenError{Address: address, Member: m.ID}
+		}
+	}
+	return nil
+}
+
 // token makes one and has the state know it.
 func (c *centre) token(t *testing.T, urls ...string) jointoken.Token {
 	t.Helper()
@@ -168,10 +177,58 @@ func TestALostAnswerCostsNothing(t *testing.T) {
 func TestASealKeyOfTheConfigurationStaysThere(t *testing.T) {
 	c := newCentre(t)
 	c.give = false
-	admission, err := ask(t, c.token(t), newNode(t, "two"))
+	token, node := c.token(t), newNode(t, "two")
+	for _, configured := range []string{"", ca.NewSealKey().String()} {
+		node.SealKeyID = configured
+		refused(t, c, token, node, wire.CodeConflict, "ca.seal_key")
+	}
+	node.SealKeyID = c.key.String()
+	admission, err := ask(t, token, node)
 	require.NoError(t, err)
 	assert.Nil(t, admission.SealKey)
 	assert.Equal(t, c.key.String(), admission.SealKeyID)
+}
+
+// refused requires that a node is not let in, and that its token is as good as
+// before.
+func refused(t *testing.T, c *centre, token jointoken.Token, node join.Node, code wire.Code, field string) {
+	t.Helper()
+	members := len(c.members)
+	_, err := ask(t, token, node)
+	require.ErrorIs(t, err, join.ErrRefused)
+	p, ok := errors.AsType[*wire.Problem](err)
+	require.True(t, ok)
+	assert.Equal(t, code, p.Code)
+	assert.Equal(t, field, p.Field)
+	assert.Len(t, c.members, members)
+	stored, ok := c.State().View().JoinToken(token.ID)
+	require.True(t, ok)
+	assert.Zero(t, stored.UsedAt, "the token is not spent")
+	_, ok = c.State().View().ClusterNode(node.ID)
+	assert.False(t, ok)
+}
+
+// What a node has to change first costs it no token.
+func TestARefusedNodeKeepsItsToken(t *testing.T) {
+	c := newCentre(t)
+	token, node := c.token(t), newNode(t, "two")
+	address := node.Address
+	node.Address = c.members[0].Address
+	refused(t, c, token, node, wire.CodeConflict, "node.address")
+	node.Address, node.SealKeyID = address, ca.NewSealKey().String()
+	refused(t, c, token, node, wire.CodeConflict, "ca.seal_key")
+
+	// Who has no token learns nothing about the members and the key.
+	stranger, err := jointoken.New(c.server.Certificate(), c.server.URL)
+	require.NoError(t, err)
+	_, err = ask(t, stranger, node)
+	p, ok := errors.AsType[*wire.Problem](err)
+	require.True(t, ok)
+	assert.Equal(t, wire.CodeTokenUnknown, p.Code)
+
+	node.SealKeyID = c.key.String()
+	_, err = ask(t, token, node)
+	require.NoError(t, err)
 }
 
 func TestRefusals(t *testing.T) {

@@ -106,6 +106,9 @@ func membership(err error) *wire.Problem {
 	if quorum, ok := errors.AsType[*cluster.QuorumError](err); ok {
 		return New(wire.CodeConflict, "", quorum.Reason, "bring the other members back first; \"certctl cluster health\" says which")
 	}
+	if taken, ok := errors.AsType[*cluster.AddressTakenError](err); ok {
+		return New(wire.CodeConflict, "node.address", taken.Detail(), taken.Mend())
+	}
 	if level, ok := errors.AsType[*cluster.LevelError](err); ok {
 		return New(wire.CodeConflict, "", "not every node of the cluster understands this change yet",
 			"upgrade these nodes, then repeat it: "+strings.Join(level.Nodes, ", "))

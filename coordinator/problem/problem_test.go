@@ -34,6 +34,7 @@ func TestOf(t *testing.T) {
 		"no leader":     {cluster.ErrNotLeader, wire.CodeUnavailable, http.StatusServiceUnavailable, 2, false},
 		"stopping":      {cluster.ErrStopped, wire.CodeUnavailable, http.StatusServiceUnavailable, 2, false},
 		"too late":      {context.DeadlineExceeded, wire.CodeUnavailable, http.StatusServiceUnavailable, 2, false},
+		"an address":    {&cluster.AddressTakenError{Address: "a:1", Member: "a"}, wire.CodeConflict, http.StatusConflict, 0, false},
 		"anything else": {errors.New("open /secret: denied"), wire.CodeInternal, http.StatusInternalServerError, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -129,13 +129,19 @@ func (n *Node) config() daemon.Config {
 // Join makes the node's data directory with a token, and starts nothing.
 func (n *Node) Join(token jointoken.Token) *daemon.Joined {
 	n.t.Helper()
+	joined, err := n.TryJoin(token)
+	require.NoError(n.t, err)
+	return joined
+}
+
+// TryJoin is Join, and may fail.
+func (n *Node) TryJoin(token jointoken.Token) (*daemon.Joined, error) {
+	n.t.Helper()
 	c := n.config()
 	c.Settings.Cluster.JoinToken = settings.NewSecret(token.Reveal())
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	joined, err := daemon.Join(ctx, c)
-	require.NoError(n.t, err)
-	return joined
+	return daemon.Join(ctx, c)
 }
 
 func (n *Node) stop() {
