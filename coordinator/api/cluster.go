@@ -119,7 +119,7 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 
 // followPatience bounds how long the answer to a transfer waits for word of the
 // new leader, which comes with its first message.
-const followPatience = 3 * time.Second
+const followPatience = 10 * time.Second
 
 var followRetry = backoff.Policy{Initial: 5 * time.Millisecond, Max: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.5}
 

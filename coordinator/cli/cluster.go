@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,8 +186,10 @@ func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) erro
 func votersText(h *resource.ClusterHealth) string {
 	text := fmt.Sprintf("%d, of which %s; %s needed", h.Voters, counted(h.VotersWorking, "works", "work"), counted(h.Quorum, "is", "are"))
 	switch {
-	case h.VotersWorking < h.Quorum:
+	case h.VotersWorking < h.Quorum && slices.ContainsFunc(h.Problems, func(p resource.ClusterProblem) bool { return p.Code == "no_quorum" }):
 		return text + ": NOTHING CAN BE STORED"
+	case h.VotersWorking < h.Quorum:
+		return text + ": CHANGES MAY SOON HAVE TO WAIT"
 	case h.FailureTolerance == 0:
 		return text + ": none more may fail"
 	}

@@ -175,3 +175,22 @@ func TestATokenOfAnotherCluster(t *testing.T) {
 	keep()
 	assert.Contains(t, check(own), "the next start of the node writes it anew")
 }
+
+// A new node gets no name that has to be quoted everywhere; one that has such a
+// name goes on with it.
+func TestTheNameOfANewNode(t *testing.T) {
+	for _, odd := range []string{"a b", "a/b", "n\u00f6de", "a%b"} {
+		s := newSettings(t)
+		s.NodeID = odd
+		require.ErrorContains(t, settle(t, s), "node_id: cannot use")
+		assert.Empty(t, namesIn(t, s.DataDir), "nothing is made")
+		require.NoError(t, os.WriteFile(filepath.Join(s.DataDir, nodeIDFile), []byte("node\n"), 0o600))
+		require.NoError(t, checkNewID(s), "it is another matter that the names differ")
+	}
+	s := newSettings(t)
+	s.NodeID = "Node_1.example-com"
+	require.NoError(t, settle(t, s))
+	require.NoError(t, os.Remove(filepath.Join(s.DataDir, nodeIDFile)))
+	s.NodeID = "a b"
+	require.NoError(t, settle(t, s), "there is a state already")
+}

@@ -50,6 +50,9 @@ func (d *directory) open(ctx context.Context) (how beginning, err error) {
 	if err := durable.EnsurePrivateDir(d.settings.DataDir); err != nil {
 		return "", err
 	}
+	if err := checkNewID(d.settings); err != nil {
+		return "", err
+	}
 	wanted := founds
 	if d.settings.Cluster.JoinToken.IsSet() {
 		wanted = joins
@@ -271,6 +274,24 @@ func nodeOf(dataDir string) (string, error) {
 		return "", fmt.Errorf("%s: %w; restore it from a backup", path, err)
 	}
 	return id, nil
+}
+
+// checkNewID refuses a configured name that stands badly in file names, URLs and
+// command lines. A node that has such a name keeps it.
+func checkNewID(s *config.Settings) error {
+	odd := strings.ContainsFunc(s.NodeID, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r)
+	})
+	if !odd {
+		return nil
+	}
+	if exists, err := cluster.HasState(s.DataDir); err != nil || exists {
+		return err
+	}
+	if _, err := nodeOf(s.DataDir); err == nil {
+		return nil
+	}
+	return fmt.Errorf("node_id: cannot use %.80q; expected 1 to 64 letters, digits, dots, underscores and hyphens", s.NodeID)
 }
 
 // nodeID is this node's name: the one configured, else the one that the first

@@ -20,13 +20,18 @@ func (f *findings) add(code string, severity resource.Severity, node, text, mend
 	f.list = append(f.list, resource.ClusterProblem{Code: code, Severity: severity, Node: node, Text: text, Mend: mend})
 }
 
-func (f *findings) cluster(h *resource.ClusterHealth) {
+func (f *findings) cluster(h *resource.ClusterHealth, storing int) {
 	const critical, warning = resource.SeverityCritical, resource.SeverityWarning
 	switch {
 	case h.Voters == 0:
 		f.add(CodeNoQuorum, critical, "", "this node knows no member that votes", "wait until it has joined; if it stays so, let it join again")
 		return
-	case h.VotersWorking < h.Quorum:
+	case h.VotersWorking < h.Quorum && storing >= h.Quorum && h.Leader != "":
+		f.add(CodeJournal, critical, "",
+			fmt.Sprintf("%d of %d voters can write their journals, as seen from %s, and %d are needed: changes are stored in the log, and will wait when too many facts are not in a journal",
+				h.VotersWorking, h.Voters, f.self, h.Quorum),
+			"make room where the data directories are, or mend the disks: the journals catch up by themselves")
+	case storing < h.Quorum:
 		f.add(CodeNoQuorum, critical, "",
 			fmt.Sprintf("%d of %d voters work, as seen from %s, and %d are needed: nothing can be stored", h.VotersWorking, h.Voters, f.self, h.Quorum),
 			"bring the nodes back that are missing; only if they are lost for good, recover with \"certctl-coordinator recover\" as the runbook says")

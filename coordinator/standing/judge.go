@@ -136,7 +136,7 @@ func healthOf(a *Answer, leader string, newest uint64) (resource.MemberHealth, s
 	case r.Readiness.Failure != "":
 		return resource.MemberFailing, r.Readiness.Failure
 	case r.Readiness.Journal != "":
-		return resource.MemberFailing, "its journal cannot be written: " + r.Readiness.Journal
+		return resource.MemberFailing, fmt.Sprintf("its journal cannot be written (%s); changes are stored in the log, and will wait when too many facts are not in the journal", r.Readiness.Journal)
 	case r.silence() > maxSilence && leader == "":
 		return resource.MemberLeaderless, "there is no leader that it could hear"
 	case r.silence() > maxSilence:
@@ -153,6 +153,17 @@ func healthOf(a *Answer, leader string, newest uint64) (resource.MemberHealth, s
 // for a leader.
 func works(h resource.MemberHealth) bool {
 	return h == resource.MemberHealthy || h == resource.MemberBehind || h == resource.MemberLeaderless
+}
+
+// storing is how many voters take part in what is stored: besides those that work,
+// those of which the journal alone cannot be written.
+func (p *picture) storing(working int) int {
+	for _, a := range p.answers {
+		if r := a.Report; a.Member.Voter && r != nil && r.Readiness.Failure == "" && r.Readiness.Journal != "" {
+			working++
+		}
+	}
+	return working
 }
 
 // health judges the cluster as a whole.
@@ -172,7 +183,7 @@ func (p *picture) health() resource.ClusterHealth {
 	h.Quorum = h.Voters/2 + 1
 	h.FailureTolerance = max(0, h.VotersWorking-h.Quorum)
 	found := findings{self: p.self, quorum: h.VotersWorking >= h.Quorum}
-	found.cluster(&h)
+	found.cluster(&h, p.storing(h.VotersWorking))
 	for i := range members.Items {
 		found.member(&members.Items[i])
 	}

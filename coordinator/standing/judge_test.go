@@ -93,6 +93,11 @@ func TestProblems(t *testing.T) {
 			[]string{"no_margin critical ", "failing critical c"}, 2, 0},
 		"a journal cannot be written": {3, func(p *picture) { p.answers[2].Report.Readiness.Journal = "no space" },
 			[]string{"no_margin critical ", "failing critical c"}, 2, 0},
+		"all journals cannot be written": {3, func(p *picture) {
+			for _, a := range p.answers {
+				a.Report.Readiness.Journal = "no space"
+			}
+		}, []string{"journal critical ", "failing critical a", "failing critical b", "failing critical c"}, 0, 0},
 		"one is behind": {3, func(p *picture) {
 			p.answers[0].Report.Raft.CommitIndex, p.answers[0].Report.Raft.AppliedIndex = 10_000, 10_000
 			p.answers[1].Report.Raft.AppliedIndex = 9_990
