@@ -52,7 +52,7 @@ bench: ## benchmarks: schedule, digest, Raft group commit
 .PHONY: soak
 soak: ## the long runs: hundreds of kill -9, every crash within every recovery, years of outages (an hour or two)
 	@scripts/setup/cc.sh && scripts/setup/pebble.sh
-	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages|SmallDisks|Faults|FullDisk' ./internal/e2e ./internal/crashtest ./agent/renewal ./internal/clusterfaults
+	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages|SmallDisks|Faults|FullDisk|BadNetwork' ./internal/e2e ./internal/crashtest ./agent/renewal ./internal/clusterfaults
 
 .PHONY: test-windows
 test-windows: ## run the Windows service verbs under wine (installs wine)

@@ -26,7 +26,10 @@ type cluster struct {
 	t       testing.TB
 	program string             // that nodes run when they are added
 	prepare func(*coordinator) // called before a node's first start, if it is set
-	nodes   []*coordinator
+	// advertise, if it is set, is given where a node listens for the others, and
+	// says what they are told.
+	advertise func(peers string) string
+	nodes     []*coordinator
 }
 
 // startCluster starts three and waits until each has a vote.
@@ -70,8 +73,12 @@ func (c *cluster) add(i int, settings ...string) {
 	port, err := testca.Port()
 	require.NoError(c.t, err)
 	peers := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	told := peers
+	if c.advertise != nil {
+		told = c.advertise(peers)
+	}
 	settings = append([]string{
-		fmt.Sprintf("CERTCTL_NODE_ID=node%d", i), "CERTCTL_CLUSTER_LISTEN=" + peers, "CERTCTL_CLUSTER_ADVERTISE=" + peers,
+		fmt.Sprintf("CERTCTL_NODE_ID=node%d", i), "CERTCTL_CLUSTER_LISTEN=" + peers, "CERTCTL_CLUSTER_ADVERTISE=" + told,
 		"CERTCTL_CLUSTER_STABILIZATION=1s", "CERTCTL_LOG_FORMAT=json",
 	}, settings...)
 	if i > 0 {

@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,7 +93,7 @@ func (h *host) work(ctx context.Context) error {
 				}
 				break
 			}
-			if fatal, ok := err.(*wire.Problem); ok && fatal.Status < 500 && fatal.Status != http.StatusTooManyRequests {
+			if fatal, ok := errors.AsType[*wire.Problem](err); ok && fatal.Status < 500 && fatal.Status != http.StatusTooManyRequests {
 				return fmt.Errorf("sync %d of %s is refused: %w", h.request.Sequence, h.id, fatal)
 			}
 			h.next++

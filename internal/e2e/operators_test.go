@@ -128,8 +128,10 @@ func do(ctx context.Context, node *coordinator, method, path string, body, into 
 func (o *operators) lostTokens(c *cluster) (lost, acknowledged int) {
 	c.t.Helper()
 	for _, node := range c.nodes {
+		tokens, err := all[resource.EnrollmentToken](node, "/api/v1/enrollment-tokens", url.Values{"consistent": {"true"}})
+		require.NoError(c.t, err)
 		stored := map[string]bool{}
-		for _, token := range node.enrollmentTokens() {
+		for _, token := range tokens {
 			stored[token.ID] = true
 		}
 		for _, id := range o.tokens {
