@@ -20,7 +20,7 @@ import (
 )
 
 // recoveryFile says that a recovery is under way, and what it does. It is there
-// before anything else is changed and goes when all is done.
+// before anything else is changed and becomes recoveredFile when all is done.
 const recoveryFile = "recovery.json"
 
 // recoveredDir is where the new state is made before it takes the old one's place.
@@ -143,7 +143,10 @@ func recoverWith(ctx context.Context, c Config, r Recovery, hook durable.Hook) e
 		}
 	}
 	finish := func() error {
-		return errors.Join(durable.RemoveAll(c.recovered().Dir), durable.Remove(filepath.Join(c.Dir, recoveryFile)))
+		if err := durable.RemoveAll(c.recovered().Dir); err != nil {
+			return err
+		}
+		return durable.Rename(filepath.Join(c.Dir, recoveryFile), filepath.Join(c.Dir, recoveredFile))
 	}
 	if err := hook.Around(stepRecoveryDone, c.Dir, finish); err != nil {
 		return fmt.Errorf("recovery: %w", err)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/agentapi"
@@ -78,7 +79,8 @@ type Daemon struct {
 	network   *peer.Network
 	transport *cluster.Transport
 	node      *cluster.Node
-	backups   *backup.Keeper // nil if none are wanted
+	backups   *backup.Keeper                    // nil if none are wanted
+	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server
 }
 
@@ -203,6 +205,9 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	// The open log is the lock of this directory: what a killed process was
 	// writing can be nobody else's.
 	if _, err := durable.RemoveStaleTemp(s.DataDir); err != nil {
+		return err
+	}
+	if err := d.loadRecovery(); err != nil {
 		return err
 	}
 	d.network.SetMembers(d.node)

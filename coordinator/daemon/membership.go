@@ -11,8 +11,10 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/jitter"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 const (
@@ -39,7 +41,11 @@ func (d *Daemon) record() (fleet.ClusterNode, error) {
 
 // sealKey is the node's seal key, and whether a node that joins may be given it:
 // one of the configuration is the operators' own matter.
+// Nobody joins while the cluster of a recovered node has the CA of the old one.
 func (d *Daemon) sealKey() (key ca.SealKey, give bool, err error) {
+	if d.recovered.Load() != nil {
+		return ca.SealKey{}, false, problem.Later(wire.CodeUnavailable, "this node was recovered, and parts from the nodes of before first", 2*time.Second)
+	}
 	return d.directory.sealKey, !d.config.Settings.CA.SealKey.IsSet(), nil
 }
 
@@ -95,7 +101,8 @@ func (d *Daemon) followMembership([]raft.Server) { d.network.CloseExcept(d.node.
 
 // leadClusterCA stores the cluster's CA if the state has none, which it has not
 // where the cluster was founded just now or by a version that knew no other nodes.
-// It begins a rotation in the last year of the root, and takes one on, step by step.
+// After a recovery it replaces the CA. It begins a rotation in the last year of the
+// root, and takes one on, step by step.
 func (d *Daemon) leadClusterCA(ctx context.Context) error {
 	wake := make(chan struct{}, 1)
 	wake <- struct{}{} // look at once
@@ -113,6 +120,9 @@ func (d *Daemon) advanceClusterCA(ctx context.Context) error {
 	if !ok {
 		own := d.directory.identity.Authority()
 		return d.propose(ctx, fleet.InitClusterCA{Actor: systemActor, Authority: own.Authorities[0]})
+	}
+	if d.recovered.Load() != nil {
+		return d.settleRecovery(ctx, stored)
 	}
 	roots, err := clusterca.Parse(stored)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -155,6 +156,7 @@ func readReportFile(path string) (*Report, error) {
 type outcome struct {
 	DryRun    bool             `json:"dry_run"`
 	Continued bool             `json:"continued,omitempty"` // a recovery that was cut off
+	Already   bool             `json:"already,omitempty"`   // there was nothing to do: Recovery is the one of before
 	Recovery  cluster.Recovery `json:"recovery"`
 	// Before is what the node had.
 	Before *Report `json:"before,omitempty"`
@@ -174,7 +176,8 @@ from then on, whether a majority ever had it or not; what only the lost nodes ha
 lost. The other members are forgotten: they join again with empty data directories.
 
 Never do this while a majority may come back, nor on two nodes: there would be two
-clusters that each believe to be the one.
+clusters that each believe to be the one. For the same reason never start a lost node
+with its old data again. A node that was recovered already is left as it is.
 
 What is replaced stays beside it in the data directory, in raft.before-recovery-TIME,
 until you remove it. A run that is cut off is finished by running it again.
@@ -224,9 +227,16 @@ func (n *node) recover(ctx context.Context, address string, dry, yes bool) (*out
 		}
 		return &outcome{Continued: true, Recovery: pending}, n.run(ctx, pending)
 	}
+	last, recovered, err := cluster.LastRecovery(n.settings.DataDir)
+	if err != nil {
+		return nil, err
+	}
 	report, err := n.inspect(defaultEntries)
 	if err != nil {
 		return nil, err
+	}
+	if recovered && report.soundAlone(address) {
+		return &outcome{DryRun: dry, Already: true, Recovery: last.Recovery, Before: report}, nil
 	}
 	switch {
 	case report.StateProblem != "":
@@ -289,6 +299,15 @@ func (r *Report) ownAddress() string {
 		}
 	}
 	return r.NodeID
+}
+
+// soundAlone reports whether the node is a cluster of one already, at the address
+// if one is given, and nothing of it is damaged.
+func (r *Report) soundAlone(address string) bool {
+	return r.StateProblem == "" && r.JournalProblem == "" && r.SealKeyProblem == "" &&
+		!slices.ContainsFunc(r.Snapshots, func(s cluster.SnapshotReport) bool { return s.Problem != "" }) &&
+		len(r.Configuration) == 1 && r.Configuration[0].ID == r.NodeID && r.Configuration[0].Voter &&
+		(address == "" || address == r.Configuration[0].Address)
 }
 
 func moment(t time.Time) string {

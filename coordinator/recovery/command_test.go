@@ -204,3 +204,35 @@ func TestARecoveryWithoutItsJournal(t *testing.T) {
 		})
 	}
 }
+
+// Whoever is not sure whether it was done asks again, at once or much later.
+func TestARecoveredNodeIsLeftAsItIs(t *testing.T) {
+	dir, node := dataDir(t, "one")
+	node.Stop()
+	text, err := command(t, dir, "run", "--yes", "--output", "json")
+	require.NoError(t, err)
+	var done outcome
+	require.NoError(t, json.Unmarshal([]byte(text), &done))
+	again := func() {
+		t.Helper()
+		text, err := command(t, dir, "run", "--yes")
+		require.NoError(t, err)
+		assert.Contains(t, text, "was recovered at "+moment(done.Recovery.Time))
+		assert.Contains(t, text, "there is nothing to do")
+		kept, err := filepath.Glob(filepath.Join(dir, "raft.before-recovery-*"))
+		require.NoError(t, err)
+		assert.Equal(t, []string{filepath.Join(dir, done.Recovery.Kept)}, kept)
+	}
+	again()
+	node = clustertest.Restart(t, dir)
+	require.True(t, node.Do(fleet.CreateEnrollmentToken{ID: "two"}).OK())
+	node.Stop()
+	again()
+	require.NoError(t, cluster.SettleRecovery(dir, time.Now()))
+	again()
+
+	// What is damaged is recovered once more.
+	require.NoError(t, os.Remove(filepath.Join(dir, journalFile)))
+	_, err = command(t, dir, "run", "--yes")
+	require.ErrorContains(t, err, "--new-journal")
+}

@@ -179,6 +179,11 @@ const shownAgents = 10
 
 func (o *outcome) write(w io.Writer, dir string) error {
 	s := newSheet(w)
+	if o.Already {
+		s.text("This node was recovered at %s and is a cluster of its own: there is nothing to do.", moment(o.Recovery.Time))
+		s.text("Start the coordinator here.")
+		return s.end()
+	}
 	switch {
 	case o.DryRun:
 		s.text("Nothing was changed. recover run --yes would do this:")
@@ -206,6 +211,7 @@ func (o *outcome) write(w io.Writer, dir string) error {
 	s.line("old state", "%s/%s, until you remove it", dir, o.Recovery.Kept)
 	if !o.DryRun {
 		s.text("Start the coordinator here. New nodes join it with empty data directories.")
+		s.text("Never start a lost node with its old data: such nodes may be a majority among themselves.")
 	}
 	return s.end()
 }

@@ -129,15 +129,24 @@ func (f *findings) versions(members []resource.Member) {
 	}
 }
 
-// strangers are nodes that were let in and are no members.
+// strangers are nodes that have a record and are no members.
 func (f *findings) strangers(p *picture) {
 	for _, id := range slices.Sorted(maps.Keys(p.nodes)) {
 		node := p.nodes[id]
 		member := slices.ContainsFunc(p.answers, func(a Answer) bool { return a.Member.ID == id })
-		if !member && p.now.Sub(node.UpdatedAt) > strangerPatience {
-			f.add(CodeStranger, resource.SeverityWarning, id, fmt.Sprintf("%s was let in and is no member", id),
-				"start it, so that it goes on joining; if it is gone, forget it (\"certctl cluster remove "+id+"\")")
+		if member || p.now.Sub(node.UpdatedAt) <= strangerPatience {
+			continue
 		}
+		forget := "\"certctl cluster remove " + id + "\""
+		if node.Signer != "" {
+			// Only members say who signed their certificate. With its old data it may
+			// be one of a majority that knows nothing of this cluster.
+			f.add(CodeStranger, resource.SeverityWarning, id, fmt.Sprintf("%s was a member and is none any more", id),
+				"do not start it with its old data: empty its data directory before it joins again; "+forget+" forgets its record")
+			continue
+		}
+		f.add(CodeStranger, resource.SeverityWarning, id, fmt.Sprintf("%s was let in and never became a member", id),
+			"start it, so that it goes on joining; if it is gone, "+forget+" forgets it")
 	}
 }
 

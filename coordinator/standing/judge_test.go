@@ -116,6 +116,9 @@ func TestProblems(t *testing.T) {
 		"a failed backup":       {3, func(p *picture) { p.answers[0].Report.BackupError = "no space" }, []string{"backup warning a"}, 3, 1},
 		"a stranger": {3, func(p *picture) { p.nodes["x"] = &fleet.ClusterNode{ID: "x", UpdatedAt: noon.Add(-time.Hour)} },
 			[]string{"stranger warning x"}, 3, 1},
+		"one that was a member": {3, func(p *picture) {
+			p.nodes["x"] = &fleet.ClusterNode{ID: "x", Signer: "root", UpdatedAt: noon.Add(-time.Hour)}
+		}, []string{"stranger warning x"}, 3, 1},
 		"a node that joins": {3, func(p *picture) { p.nodes["x"] = &fleet.ClusterNode{ID: "x", UpdatedAt: noon.Add(-time.Second)} }, nil, 3, 1},
 		"newer members elsewhere": {3, func(p *picture) { p.answers[1].Report.Raft.ConfigurationIndex = 9 },
 			[]string{"configuration warning b"}, 3, 1},
@@ -189,4 +192,19 @@ func TestRotation(t *testing.T) {
 	require.Len(t, rotation.Waiting, 2)
 	assert.Equal(t, []string{"a", "c"}, []string{rotation.Waiting[0].Node, rotation.Waiting[1].Node})
 	assert.True(t, p.health().Healthy, "a rotation is no problem")
+}
+
+// Whoever follows the advice must not start a node of a cluster that this one was
+// recovered from.
+func TestNobodyIsToldToStartAFormerMember(t *testing.T) {
+	p := sound(1)
+	p.nodes["former"] = &fleet.ClusterNode{ID: "former", Signer: "root", UpdatedAt: noon.Add(-time.Hour)}
+	p.nodes["new"] = &fleet.ClusterNode{ID: "new", UpdatedAt: noon.Add(-time.Hour)}
+	problems := p.health().Problems
+	require.Len(t, problems, 2)
+	assert.Contains(t, problems[0].Text, "was a member")
+	assert.Contains(t, problems[0].Mend, "do not start it with its old data")
+	assert.Contains(t, problems[0].Mend, `"certctl cluster remove former" forgets`)
+	assert.Contains(t, problems[1].Text, "never became a member")
+	assert.Contains(t, problems[1].Mend, "start it")
 }
