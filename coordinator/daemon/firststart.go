@@ -110,10 +110,10 @@ func sameIntent(dir, intent string, wanted beginning) error {
 	if begun == "" {
 		begun = founds // by a version that knew nothing else
 	}
-	switch {
-	case begun == wanted:
+	switch begun {
+	case wanted:
 		return nil
-	case begun == joins:
+	case joins:
 		return fmt.Errorf("data directory %s: a join was begun here and not finished: give the join token again (cluster.join_token, or the verb join), "+
 			"or empty the directory to found a cluster of this node alone", dir)
 	default:

@@ -28,9 +28,10 @@ const (
 	minID    = 4
 	maxID    = 40
 
-	// MaxURLs is how many addresses a token holds, and MaxURL the length of each.
+	// MaxURLs is how many addresses a token holds.
 	MaxURLs = 8
-	MaxURL  = 512
+	// MaxURL is how long each of them may be, in octets.
+	MaxURL = 512
 )
 
 var encoding = base64.RawURLEncoding.Strict()
