@@ -26,7 +26,7 @@ const DefaultFile = defaultFile
 // has defaults: a coordinator without a configuration file works.
 type Settings struct {
 	DataDir string `yaml:"data_dir" env:"CERTCTL_DATA_DIR" default:"/var/lib/certctl-coordinator" default_windows:"C:\\ProgramData\\certctl-coordinator" doc:"Directory of the coordinator's state: the Raft log and snapshots, the journal, the sealed CA. Only the coordinator writes here."`
-	NodeID  string `yaml:"node_id" env:"CERTCTL_NODE_ID" default:"" max:"64" doc:"Name of this node in the cluster, the same for ever. Empty: a random one, made at the first start and kept in the data directory."`
+	NodeID  string `yaml:"node_id" env:"CERTCTL_NODE_ID" default:"" max:"64" doc:"Name of this node in the cluster, the same for ever: letters, digits, and . _ -. Empty: a random one, made at the first start and kept in the data directory."`
 
 	Log     Log     `yaml:"log" doc:"Logging."`
 	Server  Server  `yaml:"server" doc:"The HTTPS server for agents, the API and the command line."`

@@ -164,7 +164,7 @@ token.`,
 
 // takeToken puts the token of the command line in the place of the configured one.
 func takeToken(conf *daemon.Config, stdin io.Reader, file string, args []string) (token jointoken.Token, err error) {
-	text := ""
+	var text string
 	switch {
 	case len(args) == 1 && file != "":
 		return token, errors.New("the join token was given twice: as the argument and with --token-file")
