@@ -44,6 +44,34 @@ func TestANodeAnnouncesItself(t *testing.T) {
 	require.NoError(t, err, "garbage is answered")
 }
 
+// A node speaks for itself alone: one that could give another's address would have
+// what is meant for that one.
+func TestANodeAnnouncesNoOther(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+	defer cancel()
+	leader := m.leader()
+	var others []*meshNode
+	for _, n := range m.all() {
+		if n != leader {
+			others = append(others, n)
+		}
+	}
+	before, index := leader.Members()
+	for _, n := range m.all() { // who does not lead takes note of addresses, too
+		err := cluster.AnnounceAs(ctx, n.Node, others[0].id, others[1].id, "elsewhere")
+		require.ErrorContains(t, err, "announces the address of node "+others[1].id)
+		_, known := n.At("elsewhere")
+		assert.False(t, known)
+	}
+	after, now := leader.Members()
+	assert.Equal(t, before, after)
+	assert.Equal(t, index, now, "nothing was changed")
+
+	// What each says of itself is taken.
+	require.NoError(t, cluster.AnnounceAs(ctx, leader.Node, others[1].id, others[1].id, others[1].id))
+}
+
 // A node comes back at another address: the leader dials the old one, so that the
 // node has to find it.
 func TestANodeComesBackAtAnotherAddress(t *testing.T) {

@@ -1,8 +1,28 @@
 package cluster
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // ApplyUnchecked puts an entry into the log as a node of another version would.
 func (n *Node) ApplyUnchecked(entry []byte) error {
 	return n.raft.Apply(entry, time.Minute).Error()
+}
+
+// AnnounceAs has a node take the announcement that the node id is at an address,
+// from another node or that one.
+func AnnounceAs(ctx context.Context, n *Node, from, id, address string) error {
+	data, err := n.HandleCall(ctx, from, methodAnnounce, mustEncode(memberRequest{ID: id, Address: address}))
+	if err != nil {
+		return err
+	}
+	var a answer
+	if err := decodeCall(data, &a); err != nil {
+		return err
+	}
+	if a.Error != nil {
+		return decodeError(a.Error)
+	}
+	return nil
 }

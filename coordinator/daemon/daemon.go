@@ -323,6 +323,9 @@ func (d *Daemon) URL() string { return d.url }
 // Node is the node of the cluster.
 func (d *Daemon) Node() *cluster.Node { return d.node }
 
+// Peers are the numbers of the connections with the other nodes.
+func (d *Daemon) Peers() peer.Stats { return d.network.Stats() }
+
 // PeerAddress is the address that other nodes are told.
 func (d *Daemon) PeerAddress() string { return d.advertise }
 
