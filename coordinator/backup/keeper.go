@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -73,6 +73,9 @@ type Keeper struct {
 	status Status // guarded by mu
 	// proved are the files that were read to their end, and what came of it.
 	proved map[string]bool // guarded by taking
+	// ahead are the files that were dated later than the clock when they were
+	// seen. They stay doubtful when their date has passed.
+	ahead map[string]bool // guarded by taking
 }
 
 // Status is how the snapshots stand.
@@ -108,7 +111,7 @@ func New(c Config) (*Keeper, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Keeper{config: c, proved: map[string]bool{}}, nil
+	return &Keeper{config: c, proved: map[string]bool{}, ahead: map[string]bool{}}, nil
 }
 
 // Status is how the snapshots stand now.
@@ -154,8 +157,8 @@ func (k *Keeper) look() {
 	}
 }
 
-// Take takes a snapshot now, unless the newest one is of the state's index. It
-// returns the path of the newest.
+// Take takes a snapshot now, unless the newest one is of the state's index and
+// its date can be believed. It returns the path of the newest.
 func (k *Keeper) Take() (path string, err error) {
 	k.taking.Lock()
 	defer k.taking.Unlock()
@@ -172,7 +175,7 @@ func (k *Keeper) Take() (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if newest, ok := k.newest(files); ok && newest.index == pinned.Index() {
+	if newest, ok := k.newest(files); ok && newest.index == pinned.Index() && !newest.ahead {
 		return newest.path, nil
 	}
 	path = filepath.Join(k.config.Dir, fileName(header))
@@ -182,7 +185,7 @@ func (k *Keeper) Take() (path string, err error) {
 	}
 	k.proved[path] = true
 	k.config.Log.Info("took a scheduled snapshot", "path", path, "index", summary.Index, "size", summary.Size)
-	return path, k.retire(header.ClusterID)
+	return path, k.retire(header.ClusterID, path)
 }
 
 // write makes a file that was read back from the disk before it gets its name.
@@ -214,6 +217,26 @@ type stored struct {
 	index uint64
 	time  time.Time
 	size  int64
+	ahead bool // the clock that dated it was ahead
+}
+
+// newestFirst orders by the time and then the index. The index cannot come
+// first: a snapshot that is restored to a new cluster keeps the cluster's ID, and
+// the log goes on from its index, which may be lower than that of files here.
+// Files whose time cannot be believed are older than all others, and only their
+// index tells them apart.
+func newestFirst(a, b stored) int {
+	switch {
+	case a.ahead != b.ahead:
+		if a.ahead {
+			return 1
+		}
+		return -1
+	case a.ahead:
+		return cmp.Or(cmp.Compare(b.index, a.index), b.time.Compare(a.time))
+	default:
+		return cmp.Or(b.time.Compare(a.time), cmp.Compare(b.index, a.index))
+	}
 }
 
 var namePattern = regexp.MustCompile(`^certctl-([0-9a-f]{1,64})-([0-9]{20})-([0-9]{8}T[0-9]{6}Z)\.snapshot$`)
@@ -232,6 +255,7 @@ func (k *Keeper) list(clusterID string) ([]stored, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the snapshots: %w", err)
 	}
+	now := k.config.Now()
 	var files []stored
 	for _, entry := range entries {
 		parts := namePattern.FindStringSubmatch(entry.Name())
@@ -250,16 +274,13 @@ func (k *Keeper) list(clusterID string) ([]stored, error) {
 			continue // it has gone
 		}
 		f.size = info.Size()
+		if f.time.After(now) {
+			k.ahead[f.path] = true
+		}
+		f.ahead = k.ahead[f.path]
 		files = append(files, f)
 	}
-	// By time first: after a restore of an older state the index is still higher,
-	// but nobody should have to rely on it.
-	slices.SortFunc(files, func(a, b stored) int {
-		if c := b.time.Compare(a.time); c != 0 {
-			return c
-		}
-		return strings.Compare(b.path, a.path)
-	})
+	slices.SortFunc(files, newestFirst)
 	return files, nil
 }
 
@@ -290,16 +311,17 @@ func (k *Keeper) newest(files []stored) (stored, bool) {
 	return stored{}, false
 }
 
-// retire removes the good files beyond Keep, oldest first. Files that are not
-// good do not count and stay.
-func (k *Keeper) retire(clusterID string) error {
+// retire removes the good files beyond Keep, oldest first, but never the one that
+// was just written, whatever the clock did meanwhile. Files that are not good do
+// not count and stay.
+func (k *Keeper) retire(clusterID, written string) error {
 	files, err := k.list(clusterID)
 	if err != nil {
 		return err
 	}
-	kept := 0
+	kept := 1 // written
 	for _, f := range files {
-		if !k.good(f.path) {
+		if f.path == written || !k.good(f.path) {
 			continue
 		}
 		if kept++; kept <= k.config.Keep {
@@ -309,6 +331,7 @@ func (k *Keeper) retire(clusterID string) error {
 			return fmt.Errorf("remove an old snapshot: %w", err)
 		}
 		delete(k.proved, f.path)
+		delete(k.ahead, f.path)
 	}
 	return nil
 }

@@ -83,11 +83,12 @@ type keeperTest struct {
 	now  time.Time
 	log  *bytes.Buffer
 	hook durable.Hook
+	keep int
 }
 
 func newKeeper(t *testing.T) *keeperTest {
 	t.Helper()
-	k := &keeperTest{t: t, node: newNode(t), dir: filepath.Join(t.TempDir(), "snapshots"), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), log: new(bytes.Buffer)}
+	k := &keeperTest{t: t, node: newNode(t), dir: filepath.Join(t.TempDir(), "snapshots"), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), log: new(bytes.Buffer), keep: 3}
 	k.restart()
 	return k
 }
@@ -95,7 +96,7 @@ func newKeeper(t *testing.T) *keeperTest {
 func (k *keeperTest) restart() {
 	k.t.Helper()
 	keeper, err := New(Config{
-		Node: k.node, NodeID: "n1", Dir: k.dir, Interval: time.Hour, Keep: 3, Log: slog.New(slog.NewTextHandler(k.log, nil)),
+		Node: k.node, NodeID: "n1", Dir: k.dir, Interval: time.Hour, Keep: k.keep, Log: slog.New(slog.NewTextHandler(k.log, nil)),
 		Now: func() time.Time { return k.now },
 		Hook: func(step durable.Step, path string, done bool) error {
 			if k.hook == nil {
