@@ -56,10 +56,7 @@ func (c Config) make(what string, fill func(fresh Config) error) error {
 	if err := fill(fresh); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", what, err), os.RemoveAll(fresh.Dir))
 	}
-	if err := os.Rename(fresh.raftDir(), c.raftDir()); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	if err := durable.SyncDir(c.Dir); err != nil {
+	if err := durable.Rename(fresh.raftDir(), c.raftDir()); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Remove(fresh.Dir); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -48,10 +47,7 @@ func Create(c Config) (*Journal, error) {
 	if err := initialise(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: create: %w", c.Path, err), os.Remove(fresh))
 	}
-	if err := os.Rename(fresh, c.Path); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	if err := durable.SyncDir(filepath.Dir(c.Path)); err != nil {
+	if err := durable.Rename(fresh, c.Path); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return Open(c)
