@@ -33,14 +33,28 @@ type configurations struct {
 	// without a leader the configuration cannot follow, and without reaching them
 	// there may be no leader.
 	moved    map[raft.ServerID]raft.ServerAddress
-	watchers []func([]raft.Server) // fixed once the node runs
+	watchers []func([]raft.Server) // added before the node runs; Raft may tell of configurations by then
 	changed  chan struct{}         // closed at the next committed one, nil if nobody waits
 }
 
 // store takes note of a committed configuration.
 func (c *configurations) store(index uint64, servers []raft.Server) {
+	c.note(index, servers, false)
+}
+
+// install takes note of the configuration of a snapshot that a leader sent. It
+// takes the place of whatever the log had, in Raft too: the log may never be cut
+// off at an entry that the snapshot is ahead of.
+func (c *configurations) install(index uint64, servers []raft.Server) {
+	c.note(index, servers, true)
+}
+
+func (c *configurations) note(index uint64, servers []raft.Server, installed bool) {
 	servers = slices.Clone(servers)
 	c.mu.Lock()
+	if installed {
+		c.tail = configuration{}
+	}
 	if index < c.committed.index {
 		c.mu.Unlock()
 		return
@@ -57,11 +71,12 @@ func (c *configurations) store(index uint64, servers []raft.Server) {
 		close(c.changed)
 		c.changed = nil
 	}
+	watchers := slices.Clone(c.watchers)
 	c.mu.Unlock()
 	if replayed {
 		return
 	}
-	for _, watch := range c.watchers {
+	for _, watch := range watchers {
 		watch(slices.Clone(servers))
 	}
 }

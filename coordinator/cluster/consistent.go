@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -81,21 +82,38 @@ func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 	if n.raft.CurrentTerm() != term || n.established.Load() != term {
 		return 0, fmt.Errorf("%w in the term in which it was asked", ErrNotLeader)
 	}
-	index := n.lastCommand(commit)
+	index, err := n.lastCommand(commit)
+	if err != nil {
+		return 0, err
+	}
 	return index, n.WaitIndex(ctx, index)
 }
 
 // lastCommand is the index of the last command up to an index. Raft's other
 // entries do not move the state, on no node, so that nobody can wait for them.
-func (n *Node) lastCommand(index uint64) uint64 {
+func (n *Node) lastCommand(index uint64) (uint64, error) {
 	for ; index > n.AppliedIndex(); index-- {
 		var entry raft.Log
-		if err := n.logs.GetLog(index, &entry); err != nil {
+		err := n.logs.GetLog(index, &entry)
+		if errors.Is(err, raft.ErrLogNotFound) && index <= n.snapshotIndex() {
 			break // cut off behind a snapshot, which is applied
 		}
+		if err != nil {
+			return 0, fmt.Errorf("read entry %d of the Raft log: %w", index, err)
+		}
 		if entry.Type == raft.LogCommand {
-			return index
+			return index, nil
 		}
 	}
-	return n.AppliedIndex()
+	return n.AppliedIndex(), nil
+}
+
+// snapshotIndex is the newest entry that the newest snapshot covers, 0 without
+// one.
+func (n *Node) snapshotIndex() uint64 {
+	list, err := n.snapshots.List()
+	if err != nil || len(list) == 0 {
+		return 0
+	}
+	return list[0].Index
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -44,6 +45,9 @@ type disk struct {
 	// reports whether it leads. Nil is a node that does not run.
 	ended <-chan struct{}
 	leads func() bool
+	// surrender is called when the node ends without a term or vote being stored;
+	// Raft does nothing any more.
+	surrender func()
 }
 
 // StoreLog implements raft.LogStore.
@@ -102,13 +106,33 @@ func (d *disk) DeleteRange(first, last uint64) error {
 
 // Set implements raft.StableStore.
 func (d *disk) Set(key, value []byte) error {
-	return d.hook.Around(stepStoreVote, d.path, func() error { return d.files.Set(key, value) })
+	return d.storeVote(func() error { return d.files.Set(key, value) })
 }
 
-// SetUint64 implements raft.StableStore. Raft ends the program when it cannot
-// store a new term.
+// SetUint64 implements raft.StableStore.
 func (d *disk) SetUint64(key []byte, value uint64) error {
-	return d.persist(stepStoreVote, func() bool { return true }, func() error { return d.files.SetUint64(key, value) })
+	return d.storeVote(func() error { return d.files.SetUint64(key, value) })
+}
+
+// storeVote stores a part of the term and the vote, however long that takes.
+//
+// When the node ends first, Raft can be told neither that it is stored, because
+// it would act on it, nor that it is not, because it ends the program then. And
+// it cannot be kept waiting, because its end waits for this goroutine. So the
+// goroutine ends here, where the panic would be, with its deferred calls: what
+// another node asked is answered without a vote, or not at all, and nothing that
+// would follow from the term happens. Only Raft's own goroutine and those of the
+// transport's streams come here once the node can end; both are gone in an
+// orderly stop as well. What waits for Raft is told by surrender.
+func (d *disk) storeVote(do func() error) error {
+	err := d.persist(stepStoreVote, func() bool { return true }, do)
+	if err == nil || d.ended == nil {
+		return err
+	}
+	d.log.Error("the term or the vote was not stored before the node stopped; it takes part in nothing any more", "path", d.path, "err", err)
+	d.surrender()
+	runtime.Goexit()
+	return err
 }
 
 // following reports whether this node is told by another one what to store.

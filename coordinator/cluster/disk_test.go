@@ -215,3 +215,74 @@ func TestANodeWaitsForItsDisk(t *testing.T) {
 	stop()
 	require.NoError(t, <-ended)
 }
+
+// A node that waits for its disk can be stopped. Raft would end the program if it
+// heard that the term was not stored, and acts on it if it hears that it was.
+func TestANodeThatWaitsForItsDiskStops(t *testing.T) {
+	dir := t.TempDir()
+	journal, err := history.Create(history.Config{Path: filepath.Join(dir, "journal.db"), Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, journal.Close()) })
+	var full atomic.Bool
+	var refused atomic.Int32
+	config := cluster.Config{
+		Dir: dir, NodeID: "test", Journal: journal, Log: slog.New(slog.DiscardHandler), ElectionTimeout: 20 * time.Millisecond,
+		Hook: func(step durable.Step, path string, done bool) error {
+			if full.Load() && !done {
+				if step == "cluster: store term and vote" {
+					refused.Add(1)
+				}
+				return fmt.Errorf("%s: %s: %w", step, path, syscall.ENOSPC)
+			}
+			return nil
+		},
+	}
+	require.NoError(t, cluster.Bootstrap(config, nil))
+	run := func() (node *cluster.Node, stop func() error) {
+		node, err := cluster.Open(config)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- node.Run(ctx) }()
+		require.Eventually(t, node.IsLeader, testPatience, time.Millisecond)
+		return node, func() error {
+			cancel()
+			return <-ended
+		}
+	}
+	stored := func() (term, vote uint64) {
+		store, err := raftboltdb.NewBoltStore(filepath.Join(dir, "raft", "log.db"))
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, store.Close()) }()
+		term, err = store.GetUint64([]byte("CurrentTerm"))
+		require.NoError(t, err)
+		vote, err = store.GetUint64([]byte("LastVoteTerm"))
+		require.NoError(t, err)
+		return term, vote
+	}
+
+	node, stop := run()
+	term := node.Status().Term
+	full.Store(true)
+	command := mustCommand(t, newToken("waits"))
+	answer := make(chan error, 1)
+	go func() {
+		_, err := node.Propose(t.Context(), command)
+		answer <- err
+	}()
+	require.Eventually(t, func() bool { return refused.Load() > 0 }, testPatience, time.Millisecond, "it stands for election")
+	require.NoError(t, stop())
+	require.Error(t, <-answer)
+	assert.Equal(t, term, node.Status().Term, "what was not stored is not acted upon")
+	storedTerm, storedVote := stored()
+	assert.Equal(t, term, storedTerm)
+	assert.Equal(t, term, storedVote)
+
+	full.Store(false)
+	node, stop = run()
+	assert.Greater(t, node.Status().Term, term)
+	results, err := node.Propose(t.Context(), command)
+	require.NoError(t, err)
+	assert.True(t, results[0].OK())
+	require.NoError(t, stop())
+}

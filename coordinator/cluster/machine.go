@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,6 +24,10 @@ type machine struct {
 	members *configurations
 	log     *slog.Logger
 	took    histogram // to apply an entry
+
+	// opened is set once the node's own snapshot is restored: another one comes
+	// from a leader, or is restored on purpose.
+	opened atomic.Bool
 
 	mu      sync.Mutex
 	failure error         // guarded by mu; once set, nothing is applied any more
@@ -140,7 +145,11 @@ func (m *machine) Restore(source io.ReadCloser) error {
 	}
 	// Raft tells of configurations in the log, and not of those in snapshots.
 	if meta := metaOf(source); meta != nil {
-		m.members.store(meta.ConfigurationIndex, meta.Configuration.Servers)
+		if m.opened.Load() {
+			m.members.install(meta.ConfigurationIndex, meta.Configuration.Servers)
+		} else {
+			m.members.store(meta.ConfigurationIndex, meta.Configuration.Servers)
+		}
 	}
 	m.wake()
 	return nil

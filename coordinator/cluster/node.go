@@ -54,6 +54,8 @@ type Node struct {
 	life        context.Context // ends when the node stops
 	endLife     context.CancelFunc
 	down        chan struct{} // closed when Raft has ended: it answers nothing any more
+	lost        chan struct{} // closed when Raft cannot go on, see surrender
+	lose        sync.Once
 	established atomic.Uint64 // the term in which this node leads and its work may run; 0 if it does not
 	running     atomic.Bool
 	closeOnce   sync.Once
@@ -71,6 +73,7 @@ func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 		inflight: make(chan dispatched, maxInflight),
 		stopping: make(chan struct{}),
 		down:     make(chan struct{}),
+		lost:     make(chan struct{}),
 	}
 	n.pilot = newPilot(n)
 	n.work = []runner.Task{{Name: "autopilot", Run: n.pilot.run}, {Name: "records of members", Run: n.keepRecords}}
@@ -162,8 +165,16 @@ func (n *Node) shutdown() error {
 	impatient := time.AfterFunc(closingPatience, n.writer.close)
 	defer impatient.Stop()
 	n.endLife()
-	n.asking.end()
+	n.asking.end(n.lost)
 	return n.raft.Shutdown().Error()
+}
+
+// surrender says that Raft has ended halfway, because a term or vote could not be
+// stored before the stop. It answers nothing any more, so that the stop waits for
+// no answer.
+func (n *Node) surrender() {
+	n.lose.Do(func() { close(n.lost) })
+	n.endLife()
 }
 
 // release closes what Raft used, the log last.
@@ -212,9 +223,10 @@ func (n *Node) EnsureSnapshot(ctx context.Context) error {
 }
 
 // patiently waits for a step of Raft, but not for ever. When it is cut short,
-// the writer is closed so that the step ends too.
+// the writer is closed so that the step ends too. It is at once when Raft has
+// ended because of its disk.
 func (n *Node) patiently(step func() error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closingPatience)
+	ctx, cancel := context.WithTimeout(n.life, closingPatience)
 	defer cancel()
 	err := n.asking.ask(ctx, step)
 	if ctx.Err() != nil {
@@ -288,7 +300,13 @@ func (n *Node) Ready() Readiness {
 	// A leader has applied everything once its barrier has passed. A follower
 	// learns what is committed from the leader's first words.
 	commit := n.raft.CommitIndex()
-	caughtUp := n.raft.State() != raft.Leader && commit > 0 && n.AppliedIndex() >= n.lastCommand(commit)
-	r.Applied = r.Leading || caughtUp
+	r.Applied = r.Leading || n.raft.State() != raft.Leader && commit > 0 && n.caughtUp(commit)
 	return r
+}
+
+// caughtUp reports whether the commands up to an index are applied here. Of an
+// entry that cannot be read nobody knows whether it is one.
+func (n *Node) caughtUp(index uint64) bool {
+	command, err := n.lastCommand(index)
+	return err == nil && n.AppliedIndex() >= command
 }

@@ -223,6 +223,7 @@ func Open(c Config) (_ *Node, err error) {
 		r := opened.Load()
 		return r != nil && r.State() == raft.Leader
 	}
+	store.surrender = n.surrender
 	n.snapshots = snapshots
 	if err := n.recallMembers(store); err != nil {
 		return nil, err
@@ -250,6 +251,7 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
 	}
 	opened.Store(n.raft)
+	n.machine.opened.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
 	if transport, ok := n.transport.(*Transport); ok && n.decidesAlone() {
 		transport.urge(c.NodeID, c.address())

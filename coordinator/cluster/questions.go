@@ -44,10 +44,21 @@ func (q *questions) begin(fn func()) bool {
 	return !q.ended
 }
 
-// end refuses further questions and waits for those under way.
-func (q *questions) end() {
+// end refuses further questions and waits for those under way, or until lost is
+// closed: nobody answers them then. Most end when Raft is shut down. The future
+// of a question that Raft had taken and not yet read has no other end, and what
+// waits for it stays behind in a process that stops.
+func (q *questions) end(lost <-chan struct{}) {
 	q.mu.Lock()
 	q.ended = true
 	q.mu.Unlock()
-	q.open.Wait()
+	answered := make(chan struct{})
+	go func() {
+		q.open.Wait()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-lost:
+	}
 }
