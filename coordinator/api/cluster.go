@@ -144,7 +144,7 @@ func (s *server) awaitLeader(ctx context.Context, to, before string) {
 func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDocument, error) {
 	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
 	defer cancel()
-	err := s.Node.RemoveMember(ctx, in.ID, in.PrevIndex)
+	err := s.Node.RemoveMember(ctx, in.ID, in.PrevIndex, actorOf(ctx))
 	gone := errors.Is(err, cluster.ErrNoMember)
 	if err != nil && !gone {
 		return nil, s.membershipProblem("remove a member", "id", err)

@@ -31,7 +31,7 @@ type Node interface {
 	// acknowledged before the call, by whichever node.
 	ConsistentIndex(ctx context.Context) (uint64, error)
 	Members() (members []cluster.Member, configurationIndex uint64)
-	RemoveMember(ctx context.Context, id string, prevIndex uint64) error
+	RemoveMember(ctx context.Context, id string, prevIndex uint64, actor string) error
 	Transfer(ctx context.Context, id string) error
 	Ready() cluster.Readiness
 	Leader() (id, address string)

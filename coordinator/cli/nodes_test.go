@@ -119,6 +119,13 @@ func TestNodesOfACluster(t *testing.T) {
 	c.does("cluster", "remove", gone.ID, "--yes", "--context", ids[0])
 	m := reads[resource.Members](c.person, "cluster", "members", "--context", ids[1])
 	require.Len(t, m.Items, 2)
+	for _, id := range ids[:2] { // the journal is written a moment later
+		c.await(t, func(stdout string, _ int) bool { return strings.Contains(stdout, `"node.removed"`) },
+			"audit", "list", "--kind", "node.removed", "--output", "json", "--context", id)
+		removals := reads[listOf[resource.Event]](c.person, "audit", "list", "--kind", "node.removed", "--context", id).Items
+		require.Len(t, removals, 1)
+		assert.Equal(t, []string{"api_token:" + c.token.ID, gone.ID}, []string{removals[0].Actor, removals[0].Object}, "who asked for it did it")
+	}
 	c.await(t, func(stdout string, status int) bool {
 		return status == 1 && strings.Contains(stdout, "2 voters bear the failure of as many as 1 would") && !strings.Contains(stdout, "CRITICAL")
 	}, "cluster", "health", "--context", ids[0])

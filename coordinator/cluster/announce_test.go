@@ -99,7 +99,7 @@ func TestANodeComesBackAtAnotherAddress(t *testing.T) {
 	require.Eventually(t, func() bool { return moved.Ready().Ready() }, testPatience, time.Millisecond)
 
 	// One that was removed does not come back by announcing itself.
-	require.NoError(t, m.leader().RemoveMember(ctx, again.id, 0))
+	require.NoError(t, m.leader().RemoveMember(ctx, again.id, 0, ""))
 	require.Eventually(t, func() bool { return !again.Ready().Member }, testPatience, time.Millisecond)
 	require.ErrorIs(t, again.Announce(ctx), cluster.ErrNoMember)
 	assert.NotContains(t, m.ids(), again.id)

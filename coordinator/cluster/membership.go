@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,9 +92,10 @@ func (n *Node) AddMember(ctx context.Context, id, address string, prevIndex uint
 // when those that remain could not decide anything: to be rid of members after
 // too many are lost is what recovery is for. The leader hands over before it is
 // removed. prevIndex and the other errors are those of AddMember, and
-// ErrNoMember.
-func (n *Node) RemoveMember(ctx context.Context, id string, prevIndex uint64) error {
-	return wrap("remove member "+id, n.changeMembers(ctx, methodRemoveMember, memberRequest{ID: id, PrevIndex: prevIndex}))
+// ErrNoMember. The audit trail has actor as the one who did it, or the system if
+// that is "".
+func (n *Node) RemoveMember(ctx context.Context, id string, prevIndex uint64, actor string) error {
+	return wrap("remove member "+id, n.changeMembers(ctx, methodRemoveMember, memberRequest{ID: id, PrevIndex: prevIndex, Actor: actor}))
 }
 
 // Transfer hands the leadership to a member with a vote, or to whichever is
@@ -157,7 +159,7 @@ func (n *Node) change(ctx context.Context, method string, request memberRequest)
 		}
 		return err
 	case methodRemoveMember:
-		return n.remove(ctx, index, servers, request.ID)
+		return n.remove(ctx, index, servers, request.ID, request.Actor)
 	default:
 		return n.handOver(ctx, servers, request.ID)
 	}
@@ -173,7 +175,7 @@ func (n *Node) add(ctx context.Context, index uint64, servers []raft.Server, req
 			return err
 		}
 		n.log.Warn("a member is removed because another node has its address now", "node_id", string(old.ID), "by", request.ID, "address", request.Address)
-		if err := n.remove(ctx, index, servers, string(old.ID)); err != nil {
+		if err := n.remove(ctx, index, servers, string(old.ID), systemActor); err != nil {
 			return fmt.Errorf("address %s is that of member %s: %w", address, old.ID, err)
 		}
 		index, _ = n.configuration()
@@ -184,7 +186,7 @@ func (n *Node) add(ctx context.Context, index uint64, servers []raft.Server, req
 	})
 }
 
-func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, id string) error {
+func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, id, actor string) error {
 	server := serverOf(servers, id)
 	if server == nil {
 		return ErrNoMember
@@ -207,7 +209,7 @@ func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, 
 	})
 	if err == nil {
 		n.log.Info("a member was removed", "node_id", id)
-		n.forget(ctx, id)
+		n.forget(ctx, id, cmp.Or(actor, systemActor))
 	}
 	return err
 }

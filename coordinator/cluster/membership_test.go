@@ -13,6 +13,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 )
 
 // join starts a node that was prepared to join.
@@ -81,7 +82,7 @@ func TestChangesOfTheMembershipCompareAndSwap(t *testing.T) {
 	var conflict *cluster.ConflictError
 	require.ErrorAs(t, n.AddMember(ctx, "y", "y-address", index), &conflict)
 	assert.Equal(t, now, conflict.Index)
-	require.ErrorAs(t, m.leader().RemoveMember(ctx, "x", index), &conflict)
+	require.ErrorAs(t, m.leader().RemoveMember(ctx, "x", index, ""), &conflict)
 	assert.Equal(t, []string{"n0", "n1", "n2", "x"}, m.ids())
 
 	require.NoError(t, n.AddMember(ctx, "x", "x-address", 0), "the same again changes nothing")
@@ -93,8 +94,8 @@ func TestChangesOfTheMembershipCompareAndSwap(t *testing.T) {
 	assert.Equal(t, "elsewhere", members[3].Address)
 	require.NoError(t, n.AddMember(ctx, "z", "elsewhere", 0), "takes the place of the one that had its address")
 	assert.Equal(t, []string{"n0", "n1", "n2", "z"}, m.ids())
-	require.NoError(t, n.RemoveMember(ctx, "z", 0))
-	require.ErrorIs(t, n.RemoveMember(ctx, "z", 0), cluster.ErrNoMember)
+	require.NoError(t, n.RemoveMember(ctx, "z", 0, ""))
+	require.ErrorIs(t, n.RemoveMember(ctx, "z", 0, ""), cluster.ErrNoMember)
 	require.ErrorIs(t, n.Transfer(ctx, "z"), cluster.ErrNoMember)
 }
 
@@ -109,7 +110,7 @@ func TestWhatAMemberDoesNotUnderstandIsRefused(t *testing.T) {
 	require.ErrorAs(t, err, &level)
 	assert.Equal(t, []string{"old"}, level.Nodes, "the others were asked")
 	require.True(t, m.do(n, newToken("early")).OK(), "what all understand is stored")
-	require.NoError(t, n.RemoveMember(t.Context(), "old", 0))
+	require.NoError(t, n.RemoveMember(t.Context(), "old", 0, ""))
 	require.True(t, m.do(n, later).OK())
 }
 
@@ -125,12 +126,12 @@ func TestARemovalThatEndangersTheQuorumIsRefused(t *testing.T) {
 	}
 	m.isolate(followers[0])
 	var quorum *cluster.QuorumError
-	require.ErrorAs(t, leader.RemoveMember(ctx, followers[1].id, 0), &quorum)
+	require.ErrorAs(t, leader.RemoveMember(ctx, followers[1].id, 0, ""), &quorum)
 	require.ErrorContains(t, quorum, followers[0].id, "who does not answer is named")
-	require.NoError(t, leader.RemoveMember(ctx, followers[0].id, 0), "the one that is lost may go")
+	require.NoError(t, leader.RemoveMember(ctx, followers[0].id, 0, ""), "the one that is lost may go")
 	m.heal()
-	require.NoError(t, followers[1].RemoveMember(ctx, leader.id, 0))
-	require.ErrorAs(t, m.leader().RemoveMember(ctx, followers[1].id, 0), &quorum, "the last one stays")
+	require.NoError(t, followers[1].RemoveMember(ctx, leader.id, 0, ""))
+	require.ErrorAs(t, m.leader().RemoveMember(ctx, followers[1].id, 0, ""), &quorum, "the last one stays")
 	assert.Equal(t, []string{followers[1].id}, m.ids())
 }
 
@@ -143,7 +144,7 @@ func TestTheLeaderIsRemovedAndHandsOver(t *testing.T) {
 	require.Eventually(t, target.IsLeader, testPatience, time.Millisecond)
 	require.NoError(t, target.Transfer(ctx, target.id), "it leads already")
 
-	require.NoError(t, target.RemoveMember(ctx, target.id, 0), "it removes itself")
+	require.NoError(t, target.RemoveMember(ctx, target.id, 0, ""), "it removes itself")
 	m.leader(target)
 	assert.NotContains(t, m.ids(), target.id)
 	require.Eventually(t, func() bool { return !target.Ready().Member }, testPatience, time.Millisecond)
@@ -156,6 +157,37 @@ func TestTheLeaderIsRemovedAndHandsOver(t *testing.T) {
 	require.True(t, m.do(next, newToken("after")).OK())
 }
 
+// The audit trail tells whether somebody removed a member or the cluster did, and
+// who it was whichever node was asked.
+func TestWhoRemovesAMember(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+	defer cancel()
+	enter := func(id, address string) {
+		require.NoError(t, m.leader().AddMember(ctx, id, address, 0))
+	}
+	for _, id := range []string{"x", "y", "z"} {
+		require.True(t, m.do(m.leader(), fleet.AnnounceNode{Node: fleet.ClusterNode{ID: id, Address: id, Level: fleet.Level}}).OK())
+		enter(id, id)
+	}
+	require.NoError(t, m.leader().RemoveMember(ctx, "x", 0, "api_token:first"))
+	require.NoError(t, m.follower().RemoveMember(ctx, "y", 0, "api_token:second"))
+	enter("in the place of z", "z")
+
+	removed := map[string]string{}
+	require.Eventually(t, func() bool {
+		facts, _, err := m.leader().journal.Read(history.Query{Limit: 500})
+		require.NoError(t, err)
+		for _, f := range facts {
+			if f.Kind == fleet.KindNodeRemoved {
+				removed[f.Object] = f.Actor
+			}
+		}
+		return len(removed) == 3
+	}, testPatience, 5*time.Millisecond)
+	assert.Equal(t, map[string]string{"x": "api_token:first", "y": "api_token:second", "z": "system"}, removed)
+}
+
 // The log need not have told a node that it was removed.
 func TestANodeFindsOutThatItWasRemoved(t *testing.T) {
 	for name, strict := range map[string]bool{"from the others": false, "because nobody lets it in": true} {
@@ -166,7 +198,7 @@ func TestANodeFindsOutThatItWasRemoved(t *testing.T) {
 			m.mu.Unlock()
 			n := m.follower()
 			m.isolate(n)
-			require.NoError(t, m.leader(n).RemoveMember(t.Context(), n.id, 0))
+			require.NoError(t, m.leader(n).RemoveMember(t.Context(), n.id, 0, ""))
 			assert.True(t, n.Ready().Member, "it cannot know yet")
 			m.heal()
 			require.Eventually(t, func() bool { return !n.Ready().Member }, testPatience, 5*time.Millisecond)
@@ -198,7 +230,7 @@ func TestCommittedConfigurationsAreTold(t *testing.T) {
 	for _, id := range []string{"n0", "n1", "new"} {
 		require.Eventually(t, func() bool { return last(id) == 3 }, testPatience, time.Millisecond, id)
 	}
-	require.NoError(t, n.RemoveMember(t.Context(), "new", 0))
+	require.NoError(t, n.RemoveMember(t.Context(), "new", 0, ""))
 	for _, id := range []string{"n0", "n1"} {
 		require.Eventually(t, func() bool { return last(id) == 2 }, testPatience, time.Millisecond, id)
 	}

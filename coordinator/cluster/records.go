@@ -27,7 +27,7 @@ func (n *Node) keepRecords(ctx context.Context) error {
 		_, servers := n.configuration()
 		for _, node := range n.State().View().ClusterNodes() {
 			if serverOf(servers, node.ID) == nil && time.Since(node.UpdatedAt) > forgetAfter {
-				n.forget(ctx, node.ID)
+				n.forget(ctx, node.ID, systemActor)
 			}
 		}
 	})
@@ -36,11 +36,11 @@ func (n *Node) keepRecords(ctx context.Context) error {
 
 // forget removes the record of a node that is no member. What fails is done by
 // keepRecords some time.
-func (n *Node) forget(ctx context.Context, id string) {
+func (n *Node) forget(ctx context.Context, id, actor string) {
 	if _, ok := n.State().View().ClusterNode(id); !ok {
 		return
 	}
-	command, err := fleet.NewCommand(time.Now(), fleet.ForgetNode{Actor: systemActor, ID: id})
+	command, err := fleet.NewCommand(time.Now(), fleet.ForgetNode{Actor: actor, ID: id})
 	if err == nil {
 		_, err = n.Propose(ctx, command)
 	}

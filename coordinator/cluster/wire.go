@@ -97,6 +97,8 @@ type (
 		ID        string `cbor:"1,keyasint,omitempty"`
 		Address   string `cbor:"2,keyasint,omitempty"`
 		PrevIndex uint64 `cbor:"3,keyasint,omitempty"`
+		// Actor asks for it, by the audit trail; "" is the cluster itself.
+		Actor string `cbor:"4,keyasint,omitempty"`
 	}
 )
 

@@ -69,6 +69,7 @@ func FuzzCalls(f *testing.F) {
 	f.Add(methodPropose, mustEncode(proposeRequest{Level: 1, Entry: entry}))
 	f.Add(methodAnnounce, mustEncode(memberRequest{ID: "n", Address: "a"}))
 	f.Add(methodTransfer, mustEncode(memberRequest{}))
+	f.Add(methodRemoveMember, mustEncode(memberRequest{ID: "n", PrevIndex: 1, Actor: "api_token:a"}))
 	f.Add("none", mustEncode(answer{Error: encodeError(&LevelError{Required: 1, Nodes: []string{"x"}})}))
 	f.Add("none", mustEncode(answer{Body: mustEncode(proposeAnswer{Index: 1, Results: []fleet.Result{{Code: "x"}}})}))
 	n := fuzzedNode(f)

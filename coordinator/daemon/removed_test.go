@@ -36,7 +36,7 @@ func TestConnectionsOfARemovedNodeEnd(t *testing.T) {
 		return stays.Node().Refresh(ctx) == nil && connections(stays, gone.ID) > 0
 	}, patience, 20*time.Millisecond, "the nodes ask each other")
 
-	require.NoError(t, stays.Node().RemoveMember(ctx, gone.ID, 0))
+	require.NoError(t, stays.Node().RemoveMember(ctx, gone.ID, 0, ""))
 	for _, n := range []*daemontest.Node{leader, stays} {
 		require.Eventually(t, func() bool { return !n.Node().Member(gone.ID) && connections(n, gone.ID) == 0 }, patience, 5*time.Millisecond,
 			"%s ends the connections of the node that was removed", n.ID)

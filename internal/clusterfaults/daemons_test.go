@@ -98,7 +98,7 @@ func (d *daemons) replace(m *member) {
 	defer cancel()
 	b.eventually(ctx, m.id+" is removed", func() bool {
 		node := b.leader().node.Load()
-		if err := node.RemoveMember(ctx, m.id, 0); err != nil && !errors.Is(err, cluster.ErrNoMember) {
+		if err := node.RemoveMember(ctx, m.id, 0, ""); err != nil && !errors.Is(err, cluster.ErrNoMember) {
 			return false
 		}
 		_, known := node.State().View().ClusterNode(m.id)

@@ -135,11 +135,11 @@ func (n *seamNode) ConsistentIndex(ctx context.Context) (uint64, error) {
 }
 
 // RemoveMember implements api.Node.
-func (n *seamNode) RemoveMember(ctx context.Context, id string, prevIndex uint64) error {
+func (n *seamNode) RemoveMember(ctx context.Context, id string, prevIndex uint64, actor string) error {
 	if change := n.change.Load(); change != nil {
 		return (*change)(id, prevIndex)
 	}
-	return n.Node.RemoveMember(ctx, id, prevIndex)
+	return n.Node.RemoveMember(ctx, id, prevIndex, actor)
 }
 
 // Transfer implements api.Node.
