@@ -76,9 +76,11 @@ func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 		return 0, ErrNotLeader
 	}
 	commit := n.raft.CommitIndex()
-	if err := n.VerifyLeader(ctx); err != nil {
-		return 0, err
+	if err := n.confirm(ctx, term); err != nil {
+		return 0, wrap("confirm the leadership", err)
 	}
+	// Of this node's own answer too, which counts as well, it is the term after
+	// the question that tells.
 	if n.raft.CurrentTerm() != term || n.established.Load() != term {
 		return 0, fmt.Errorf("%w in the term in which it was asked", ErrNotLeader)
 	}

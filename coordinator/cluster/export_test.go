@@ -26,3 +26,6 @@ func AnnounceAs(ctx context.Context, n *Node, from, id, address string) error {
 	}
 	return nil
 }
+
+// LeaderIndex is what this node answers as the leader, once and by itself.
+func (n *Node) LeaderIndex(ctx context.Context) (uint64, error) { return n.leaderIndex(ctx) }

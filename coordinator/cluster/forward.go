@@ -210,6 +210,8 @@ func (n *Node) handle(ctx context.Context, from, method string, request []byte) 
 	case methodIndex:
 		index, err := n.leaderIndex(ctx)
 		return indexAnswer{Index: index}, err
+	case methodTerm:
+		return termAnswer{Term: n.raft.CurrentTerm()}, nil
 	case methodHealth:
 		return n.ownHealth()
 	case methodStats:

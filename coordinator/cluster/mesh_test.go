@@ -37,10 +37,18 @@ type mesh struct {
 	// is why those who called it stopped waiting.
 	hung   string
 	gaveUp []error
+	// hanging are the questions for its term that wait for it, and mostHanging the
+	// most that there ever were at once.
+	hanging, mostHanging int
 	// strict lets nobody call whom the other side does not know as a member.
 	strict bool
 	// lose, when it is set, decides whether the answer to a call gets lost.
 	lose func(method string) bool
+	// answered, when it is set, is called between an answer and its arrival.
+	answered func(method string)
+	// old, when it is set, lets nobody know the question for the term, as members
+	// of an earlier version.
+	old bool
 }
 
 // unpipelined does not let Raft send on without an answer, like [cluster.Transport].
@@ -192,17 +200,27 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	m.calls[method]++
 	target := m.nodes[id]
 	if m.hung == id {
+		if method == "term" {
+			m.hanging++
+			m.mostHanging = max(m.mostHanging, m.hanging)
+		}
 		m.mu.Unlock()
 		<-ctx.Done()
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		if method == "term" {
+			m.hanging--
+		}
 		if method == "propose" || method == "index" {
 			m.gaveUp = append(m.gaveUp, ctx.Err())
 		}
 		return nil, ctx.Err()
 	}
 	reachable := target != nil && !m.cut[n.id] && !m.cut[id] && !target.stopped.Load() && target.address == address
-	lose, strict := m.lose, m.strict
+	lose, strict, answered := m.lose, m.strict, m.answered
+	if m.old && method == "term" {
+		method = "term-of-later"
+	}
 	m.mu.Unlock()
 	if !reachable {
 		return nil, fmt.Errorf("%w: %w", errUnreachable, peer.ErrNotSent)
@@ -221,6 +239,9 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	}()
 	select {
 	case a := <-answers:
+		if answered != nil {
+			answered(method)
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.cut[n.id] || m.cut[id] || lose != nil && lose(method) {

@@ -38,6 +38,7 @@ type Node struct {
 
 	reads              coalescer // of ConsistentIndex
 	verifications      coalescer // of leaderIndex
+	termCalls          termCalls // of confirm
 	outgoing, incoming allowance // forwarded proposals under way
 	forwarded          forwardCounts
 	changing           chan struct{} // holds the one change of the membership under way
@@ -248,9 +249,10 @@ func (n *Node) WaitIndex(ctx context.Context, index uint64) error {
 	return n.machine.waitIndex(ctx, index)
 }
 
-// VerifyLeader returns nil if a majority confirms that this node leads. A read
-// after it sees every change that was acknowledged before it. Errors wrap
-// ErrNotLeader, ErrStopped or ctx's error.
+// VerifyLeader returns nil if a majority confirms that this node leads, or did a
+// heartbeat ago: Raft counts answers to heartbeats that were sent before the
+// call. What a read may rely on is ConsistentIndex. Errors wrap ErrNotLeader,
+// ErrStopped or ctx's error.
 func (n *Node) VerifyLeader(ctx context.Context) error {
 	err := n.asking.ask(ctx, func() error { return raftError(n.raft.VerifyLeader().Error()) })
 	return wrap("verify the leadership", err)

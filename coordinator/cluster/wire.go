@@ -16,6 +16,7 @@ import (
 const (
 	methodPropose       = "propose"
 	methodIndex         = "index"
+	methodTerm          = "term"
 	methodStats         = "stats"
 	methodHealth        = "health"
 	methodConfiguration = "configuration"
@@ -76,6 +77,9 @@ type (
 	}
 	indexAnswer struct {
 		Index uint64 `cbor:"1,keyasint"`
+	}
+	termAnswer struct {
+		Term uint64 `cbor:"1,keyasint"`
 	}
 	statsAnswer struct {
 		LastTerm    uint64 `cbor:"1,keyasint"`
