@@ -51,7 +51,7 @@ func TestClusterThatIsNotWell(t *testing.T) {
 	stdout, stderr, status := p.run("cluster", "health")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stdout, "NOT HEALTHY")
-	assert.Contains(t, stdout, "\nwarning  lost was let in and is no member\n  start it, ")
+	assert.Contains(t, stdout, "\nwarning  lost was let in and never became a member\n  start it, ")
 	assert.Equal(t, "certctl: the cluster is not well: 1 problem\n", stderr)
 	stdout, _, status = p.run("cluster", "health", "--output", "json")
 	assert.Equal(t, 1, status)
