@@ -285,7 +285,7 @@ func TestPortInUse(t *testing.T) {
 	c.start()
 	c.awaitServing()
 
-	before := photograph(t, c.data)
+	before := settledPhotograph(t, c.data)
 	refusedStart(t, call(t, c.env, "certctl-coordinator", c.args...), "certctl-coordinator", c.address, "in use")
 	assert.Equal(t, before, photograph(t, c.data))
 }
@@ -303,7 +303,7 @@ func TestSecondInstance(t *testing.T) {
 	_, err := a.tryStatus()
 	require.NoError(t, err, "the first one goes on")
 
-	before = photograph(t, c.data)
+	before = settledPhotograph(t, c.data)
 	refusedStart(t, call(t, c.env, "certctl-coordinator", append(c.args, "--set", "server.listen=127.0.0.1:0")...),
 		"certctl-coordinator", c.data, "another coordinator", "stop")
 	assert.Equal(t, before, photograph(t, c.data))

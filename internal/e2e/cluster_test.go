@@ -185,6 +185,8 @@ type terms struct {
 
 // watch has the lines of a node's output looked at.
 func (s *terms) watch(node *coordinator) {
+	node.output.mu.Lock()
+	defer node.output.mu.Unlock()
 	node.output.line = func(line []byte) {
 		match := electionWon.FindSubmatch(line)
 		if match == nil {

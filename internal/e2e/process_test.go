@@ -76,7 +76,7 @@ type output struct {
 	mu    sync.Mutex
 	text  []byte
 	total int
-	// line, set before the program runs, is given each line.
+	// line is given each line; guarded by mu.
 	line func([]byte)
 	rest []byte // of the last line
 }

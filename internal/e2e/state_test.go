@@ -7,13 +7,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,6 +49,23 @@ func photograph(t *testing.T, dir string) map[string]string {
 		files[path] = fmt.Sprintf("%v uid=%d %s", info.Mode(), uid, content)
 		return nil
 	}))
+	return files
+}
+
+// settledPhotograph is a photograph of the data of a coordinator that runs, when it
+// has nothing more to write: after it has begun to answer, it tells the cluster
+// about itself and takes its first snapshot.
+func settledPhotograph(t *testing.T, dir string) (files map[string]string) {
+	t.Helper()
+	await(t, time.Minute, "the coordinator writes nothing more", func() error {
+		pause(t.Context(), 4*time.Second) // files that come and go while they are written are gone then
+		files = photograph(t, dir)
+		pause(t.Context(), 4*time.Second)
+		if !maps.Equal(files, photograph(t, dir)) {
+			return errors.New("it still does")
+		}
+		return nil
+	})
 	return files
 }
 
