@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -35,13 +34,10 @@ func TestAStableMemberIsPromoted(t *testing.T) {
 
 	// A member that nobody can reach stays without a vote.
 	require.NoError(t, m.leader().AddMember(t.Context(), "silent", "silent", 0))
-	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
-	defer cancel()
 	var health *cluster.Health
 	require.Eventually(t, func() bool {
-		var err error
-		health, err = m.follower().Health(ctx)
-		return assert.NoError(t, err) && len(health.Members) == 4 && health.FailureTolerance == 1 && health.Members[0].Healthy && health.Members[1].Healthy &&
+		health = m.leader().Status().Health
+		return health != nil && len(health.Members) == 4 && health.FailureTolerance == 1 && health.Members[0].Healthy && health.Members[1].Healthy &&
 			health.Members[2].Healthy && time.Since(health.Members[3].StableSince) > time.Second
 	}, testPatience, 20*time.Millisecond)
 	silent := health.Members[3]
@@ -67,7 +63,6 @@ func TestDeadMembersAreRemovedAsFarAsTheQuorumAllows(t *testing.T) {
 		c.ElectionTimeout = 500 * time.Millisecond
 		c.DeadServerAfter, c.MinQuorum = 5*time.Second, 3
 	})
-	ctx := t.Context()
 	leader := m.leader()
 	// Its record goes with it.
 	m.do(leader, fleet.AnnounceNode{Node: fleet.ClusterNode{ID: "n0", Address: "n0", Level: fleet.Level}})
@@ -85,8 +80,8 @@ func TestDeadMembersAreRemovedAsFarAsTheQuorumAllows(t *testing.T) {
 	// With three it stays: neither below the least number nor without a majority.
 	m.isolate(lost[2])
 	require.Eventually(t, func() bool {
-		health, err := leader.Health(ctx)
-		if err != nil {
+		health := leader.Status().Health
+		if health == nil {
 			return false
 		}
 		for _, member := range health.Members {

@@ -212,8 +212,6 @@ func (n *Node) handle(ctx context.Context, from, method string, request []byte) 
 		return indexAnswer{Index: index}, err
 	case methodTerm:
 		return termAnswer{Term: n.raft.CurrentTerm()}, nil
-	case methodHealth:
-		return n.ownHealth()
 	case methodStats:
 		return n.ownStats(), nil
 	case methodConfiguration:

@@ -18,7 +18,6 @@ const (
 	methodIndex         = "index"
 	methodTerm          = "term"
 	methodStats         = "stats"
-	methodHealth        = "health"
 	methodConfiguration = "configuration"
 	methodAnnounce      = "announce"
 	methodAddMember     = "add_member"

@@ -46,17 +46,3 @@ func RequiredLevel(c Command) uint32 {
 	}
 	return level
 }
-
-// LowestLevel is the lowest level of the nodes with these ids. One that has not
-// announced itself is of level 1.
-func (v *View) LowestLevel(ids []string) uint32 {
-	lowest := Level
-	for _, id := range ids {
-		level := uint32(1)
-		if node, ok := v.ClusterNode(id); ok {
-			level = node.Level
-		}
-		lowest = min(lowest, level)
-	}
-	return lowest
-}

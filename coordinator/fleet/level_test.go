@@ -127,16 +127,3 @@ func TestARestoreNeedsNodesOfItsProposersLevel(t *testing.T) {
 	require.ErrorIs(t, err, fleet.ErrUnknownCommand)
 	assert.Zero(t, b.state.Index())
 }
-
-func TestLowestLevel(t *testing.T) {
-	b := newBench(t)
-	assert.Equal(t, fleet.Level, b.view().LowestLevel(nil))
-	for id, level := range map[string]uint32{"n1": 2, "n2": 7} {
-		node := clusterNode(id, id)
-		node.Level = level
-		b.ok(fleet.AnnounceNode{Node: node})
-	}
-	assert.EqualValues(t, 2, b.view().LowestLevel([]string{"n1", "n2"}))
-	assert.Equal(t, fleet.Level, b.view().LowestLevel([]string{"n2"}))
-	assert.EqualValues(t, 1, b.view().LowestLevel([]string{"n1", "n3"}), "one that has not announced itself is of before there were levels")
-}

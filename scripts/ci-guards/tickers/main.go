@@ -9,16 +9,16 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/certctl/certctl/scripts/ci-guards/sources"
 )
 
 // bare maps the forbidden functions to what is wrong with them.
@@ -40,33 +40,18 @@ func main() {
 }
 
 func run(root string, names io.Reader, out io.Writer) error {
-	list, err := io.ReadAll(names)
-	if err != nil {
-		return fmt.Errorf("read the file names: %w", err)
-	}
-	for name := range bytes.SplitSeq(list, []byte{0}) {
-		file := string(name)
-		if file == "" || exempt(file) {
-			continue
-		}
-		source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
-		if err != nil {
-			return err
-		}
+	return sources.Each(root, names, concerns, func(file string, source []byte) error {
 		findings, err := check(file, source)
-		if err != nil {
-			return err
-		}
 		for _, finding := range findings {
 			fmt.Fprintln(out, finding)
 		}
-	}
-	return nil
+		return err
+	})
 }
 
-func exempt(file string) bool {
-	return strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "shared/jitter/") ||
-		strings.HasPrefix(file, "shared/backoff/")
+func concerns(file string) bool {
+	return !strings.HasSuffix(file, "_test.go") && !strings.HasPrefix(file, "shared/jitter/") &&
+		!strings.HasPrefix(file, "shared/backoff/")
 }
 
 // check returns a line "file:line: …" for each use, called or not: a function

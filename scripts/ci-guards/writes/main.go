@@ -12,17 +12,17 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/certctl/certctl/scripts/ci-guards/sources"
 )
 
 // writers are the functions that change what is on a disk, by import path.
@@ -56,24 +56,9 @@ func main() {
 }
 
 func run(root string, names io.Reader, out io.Writer) error {
-	list, err := io.ReadAll(names)
-	if err != nil {
-		return fmt.Errorf("read the file names: %w", err)
-	}
 	looked, used := map[string]bool{}, map[place]bool{}
-	for name := range bytes.SplitSeq(list, []byte{0}) {
-		file := string(name)
-		if !concerns(file) {
-			continue
-		}
-		source, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
-		if err != nil {
-			return err
-		}
+	err := sources.Each(root, names, concerns, func(file string, source []byte) error {
 		found, err := check(file, source)
-		if err != nil {
-			return err
-		}
 		looked[file] = true
 		for _, f := range found {
 			used[f.place] = true
@@ -81,6 +66,10 @@ func run(root string, names io.Reader, out io.Writer) error {
 				fmt.Fprintf(out, "%s:%d: %s in %s is no part of a durable step\n", file, f.line, f.call, f.function)
 			}
 		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	var stale []string
 	for p := range allowed {
