@@ -1,0 +1,378 @@
+package connector
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/buildinfo"
+)
+
+const (
+	// MaxAnswer bounds the body of an answer, in bytes.
+	MaxAnswer = 1 << 20
+	// maxDetail and maxRaw bound what is kept of an authority's own words, in bytes.
+	maxDetail = 512
+	maxRaw    = 64
+	// callTimeout bounds one request with its answer where the caller sets nothing.
+	callTimeout = 30 * time.Second
+	// maxHeader bounds the header of an answer, in bytes.
+	maxHeader = 64 << 10
+	dialTime  = 10 * time.Second
+	idleTime  = 60 * time.Second
+)
+
+// ClientConfig of a Client. BaseURL is required.
+type ClientConfig struct {
+	// BaseURL is what the paths of calls are appended to.
+	BaseURL *url.URL
+	// Roots are what the authority's server is verified with; nil is the system's.
+	Roots *x509.CertPool
+	// Certificate is presented to the server; nil presents none. It is called for
+	// every connection, so that a new one needs no restart.
+	Certificate func() (*tls.Certificate, error)
+	// Authorize adds the credentials to a request, as they are at that moment; nil
+	// adds none. Its errors end the call before anything is sent.
+	Authorize func(ctx context.Context, r *http.Request) error
+	// Problem reads an answer that is no success in the authority's own form. It
+	// returns nil for a body that is not in that form; what it leaves out of the
+	// error is filled in by the HTTP status. It need not look at the status.
+	Problem func(a *Answer) *Error
+	// Secrets are texts that no error may show; nil if there are none. An
+	// authority, or a proxy, may send back what it got.
+	Secrets func() []string
+	// Timeout bounds one request with its answer; 0 is 30 s.
+	Timeout time.Duration
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Client makes requests to one account at an authority. It repeats nothing, follows
+// no redirection and reads bounded bodies only. It is safe for concurrent use.
+type Client struct {
+	config  ClientConfig
+	asking  *http.Client
+	placing *http.Client
+}
+
+// NewClient checks c. Close ends its connections.
+func NewClient(c ClientConfig) (*Client, error) {
+	if c.BaseURL == nil || c.BaseURL.Host == "" || c.BaseURL.Scheme != "https" && c.BaseURL.Scheme != "http" {
+		return nil, errors.New("connector: the authority's URL is missing or is none")
+	}
+	if c.Timeout == 0 {
+		c.Timeout = callTimeout
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	transport := &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
+		// The authorities' servers are not ours to choose: some end TLS in front of
+		// older software.
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
+		TLSHandshakeTimeout:    dialTime,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxConnsPerHost:        64,
+		IdleConnTimeout:        idleTime,
+		ForceAttemptHTTP2:      true,
+	}
+	if c.Certificate != nil {
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate() }
+	}
+	// What places an order gets a connection of its own: on one that is used again
+	// the request may have left before the other side closes it, and net/http sends
+	// some requests a second time.
+	placing := transport.Clone()
+	placing.DisableKeepAlives = true
+	placing.ForceAttemptHTTP2 = false
+	placing.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{
+		config: c, asking: &http.Client{Transport: transport, CheckRedirect: stay}, placing: &http.Client{Transport: placing, CheckRedirect: stay},
+	}, nil
+}
+
+// Close ends the idle connections.
+func (c *Client) Close() {
+	c.asking.CloseIdleConnections()
+	c.placing.CloseIdleConnections()
+}
+
+// Call is one request.
+type Call struct {
+	Method string // "" is GET
+	// Path is appended to the base URL, element by element, each of which is
+	// escaped.
+	Path  []string
+	Query url.Values
+	// Body is sent as JSON; nil sends none.
+	Body any
+	// Header is added to the request.
+	Header http.Header
+	// Places says that the request may make an order: what its failure leaves open
+	// is told by Error.NotPlaced.
+	Places bool
+	// Anonymous leaves out Authorize: for the request that logs in.
+	Anonymous bool
+	// Timeout is for this call; 0 is the client's.
+	Timeout time.Duration
+}
+
+// Answer is what came back.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	// At is the authority's clock, from the Date field; zero without.
+	At time.Time
+}
+
+// Decode reads the body as JSON into v. Fields that v does not have are passed over:
+// authorities add some.
+func (a *Answer) Decode(v any) error {
+	if err := json.Unmarshal(a.Body, v); err != nil {
+		return &Error{
+			Class: ClassAnswer, Status: a.Status, Err: fmt.Errorf("the answer cannot be read: %w", err),
+			Mend: "see that the issuer's URL is the authority's, and that no proxy answers for it",
+		}
+	}
+	return nil
+}
+
+// Do makes the request. An answer with a status of 200 to 299 is returned; any other
+// is an *[Error], and so is what fails on the way.
+func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
+	timeout := call.Timeout
+	if timeout == 0 {
+		timeout = c.config.Timeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var wrote atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaderField: func(string, []string) { wrote.Store(true) }})
+	request, err := c.request(ctx, call)
+	if err != nil {
+		return nil, c.clean(err)
+	}
+	client := c.asking
+	if call.Places {
+		client = c.placing
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, c.clean(&Error{Class: ClassRetry, NotPlaced: !wrote.Load(), Err: unwrapURL(err)})
+	}
+	defer response.Body.Close()
+	answer := &Answer{Status: response.StatusCode, Header: response.Header}
+	answer.At, _ = http.ParseTime(response.Header.Get("Date"))
+	answer.Body, err = io.ReadAll(io.LimitReader(response.Body, MaxAnswer+1))
+	if err != nil {
+		return nil, c.clean(&Error{Class: ClassRetry, Status: answer.Status, Err: fmt.Errorf("the answer broke off: %w", err)})
+	}
+	if len(answer.Body) > MaxAnswer {
+		return nil, &Error{
+			Class: ClassAnswer, Status: answer.Status, Err: fmt.Errorf("the answer is larger than %d bytes", MaxAnswer),
+			Mend: "see that the issuer's URL is the authority's, and that no proxy answers for it",
+		}
+	}
+	if answer.Status/100 == 2 {
+		return answer, nil
+	}
+	return nil, c.clean(c.problem(answer))
+}
+
+func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
+	var body io.Reader
+	if call.Body != nil {
+		data, err := json.Marshal(call.Body)
+		if err != nil {
+			return nil, &Error{Class: ClassConfig, NotPlaced: true, Err: fmt.Errorf("encode the request: %w", err)}
+		}
+		body = bytes.NewReader(data)
+	}
+	target := strings.TrimSuffix(c.config.BaseURL.String(), "/")
+	for _, element := range call.Path {
+		target += "/" + url.PathEscape(element)
+	}
+	if len(call.Query) > 0 {
+		target += "?" + call.Query.Encode()
+	}
+	method := call.Method
+	if method == "" {
+		method = http.MethodGet
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, &Error{Class: ClassConfig, NotPlaced: true, Err: err}
+	}
+	request.Header.Set("User-Agent", "certctl-coordinator/"+buildinfo.Version())
+	request.Header.Set("Accept", "application/json")
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for name, values := range call.Header {
+		request.Header[name] = values
+	}
+	if c.config.Authorize == nil || call.Anonymous {
+		return request, nil
+	}
+	if err := c.config.Authorize(ctx, request); err != nil {
+		e := *Classify(err)
+		e.NotPlaced = true
+		return nil, &e
+	}
+	return request, nil
+}
+
+// problem is what an answer that is no success says.
+func (c *Client) problem(a *Answer) *Error {
+	var e *Error
+	if c.config.Problem != nil {
+		e = c.config.Problem(a)
+	}
+	known := e != nil
+	if !known {
+		e = &Error{Detail: foreign(a)}
+	}
+	e.Status = a.Status
+	if pause, ok := backoff.RetryAfter(a.Header, c.now(a)); ok {
+		e.RetryAfter = pause
+	}
+	if e.Class == "" {
+		e.Class = classOf(a.Status, known)
+	}
+	if e.Mend == "" {
+		e.Mend = mendOf(a, e.Class, known)
+	}
+	// A refusal in the authority's own words, or by whoever asks who we are, or how
+	// often, made no order. That something is wrong at the other end (5xx), or that
+	// it took too long, does not say so.
+	switch s := a.Status; {
+	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusTooManyRequests:
+		e.NotPlaced = true
+	case s == http.StatusRequestTimeout || s == http.StatusConflict || s == http.StatusTooEarly:
+	case s/100 == 4:
+		e.NotPlaced = known
+	}
+	return e
+}
+
+// now is what a date in an answer is compared with: the clock that made it, if it
+// says what that clock is.
+func (c *Client) now(a *Answer) time.Time {
+	if !a.At.IsZero() {
+		return a.At
+	}
+	return c.config.Now()
+}
+
+func classOf(status int, known bool) Class {
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return ClassCredentials
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		return ClassBusy
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status/100 == 5 && status != http.StatusNotImplemented:
+		return ClassRetry
+	case status == http.StatusNotFound && known:
+		return ClassNotFound
+	case known:
+		return ClassRefused
+	}
+	return ClassAnswer
+}
+
+func mendOf(a *Answer, class Class, known bool) string {
+	switch {
+	case a.Status/100 == 3:
+		return fmt.Sprintf("set the issuer's URL to where the authority is; it points to %q", clip(a.Header.Get("Location"), maxRaw*2))
+	case class == ClassCredentials:
+		return "check the issuer's credentials, and what the account may do"
+	case class == ClassAnswer && !known:
+		return "see that the issuer's URL is the authority's, and that no proxy answers for it"
+	}
+	return ""
+}
+
+// foreign describes an answer that is not in the authority's form.
+func foreign(a *Answer) string {
+	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
+	if kind == "" {
+		kind = "nothing that is named"
+	}
+	return fmt.Sprintf("the answer is not the authority's: %s, %d bytes", clip(kind, maxRaw), len(a.Body))
+}
+
+// clean bounds an error's texts and takes the secrets out of them.
+func (c *Client) clean(err error) error {
+	e := Classify(err)
+	var secrets []string
+	if c.config.Secrets != nil {
+		secrets = c.config.Secrets()
+	}
+	e.Detail, e.Code = redact(clip(e.Detail, maxDetail), secrets), redact(clip(e.Code, maxRaw), secrets)
+	if e.Err != nil {
+		if text := redact(e.Err.Error(), secrets); text != e.Err.Error() {
+			e.Err = errors.New(text)
+		}
+	}
+	return e
+}
+
+func redact(text string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "[redacted]")
+		}
+	}
+	return text
+}
+
+// clip cuts text that came from outside: valid UTF-8 without control characters, of
+// at most most bytes.
+func clip(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
+}
+
+// Raw is a state in an authority's words, as it is kept.
+func Raw(word string) string { return clip(word, maxRaw) }
+
+// Detail is what an authority says, as it is kept.
+func Detail(text string) string { return clip(text, maxDetail) }
+
+// unwrapURL leaves out the method and URL, which the caller knows.
+func unwrapURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
