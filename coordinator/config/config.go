@@ -5,8 +5,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -157,6 +159,9 @@ func (s *Settings) Validate(report func(string, error)) {
 	if !filepath.IsAbs(s.DataDir) {
 		report("data_dir", fmt.Errorf("cannot use %q; expected an absolute path", s.DataDir))
 	}
+	if err := CheckNewNodeID(s.NodeID); err != nil && !s.named() {
+		report("node_id", err)
+	}
 	if err := settings.CheckListen(s.Server.Listen); err != nil {
 		report("server.listen", err)
 	}
@@ -187,3 +192,26 @@ func (s *Settings) Validate(report func(string, error)) {
 		report("ca.name", errors.New("expected an organization's name"))
 	}
 }
+
+// CheckNewNodeID refuses a name that stands badly in file names, URLs and command
+// lines. The empty one is a name that is made.
+func CheckNewNodeID(id string) error {
+	odd := strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r)
+	})
+	if !odd {
+		return nil
+	}
+	return fmt.Errorf("cannot use %.80q; expected 1 to 64 letters, digits, dots, underscores and hyphens", id)
+}
+
+// named reports whether the data directory may belong to a node already. Such a
+// node keeps the name that it was given when more was allowed; whether it is the
+// configured one is looked at when it starts.
+func (s *Settings) named() bool {
+	_, err := os.Lstat(filepath.Join(s.DataDir, NodeIDFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// NodeIDFile is the file of the data directory that has the node's name.
+const NodeIDFile = "node-id"

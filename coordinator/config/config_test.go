@@ -34,6 +34,7 @@ func TestDefaultsAreEnough(t *testing.T) {
 func TestMistakesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
 		"data_dir: x\n":                              "coordinator.yaml:1:11: data_dir: cannot use \"x\"; expected an absolute path",
+		"node_id: 'a b'\n":                           "node_id: cannot use \"a b\"; expected 1 to 64 letters",
 		"server: {listen: '8443'}\n":                 "server.listen: cannot use \"8443\"; expected host:port",
 		"server: {listen: ':99999'}\n":               "server.listen: cannot use \":99999\"",
 		"server: {names: ['a b']}\n":                 "server.names",
@@ -78,4 +79,16 @@ func TestMistakesAreNamed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = load(t, "", "CERTCTL_SYNC_INTERVAL=often")
 	assert.ErrorContains(t, err, "environment CERTCTL_SYNC_INTERVAL")
+}
+
+// What a new node may not be called is a mistake wherever the configuration is
+// read; a node that has such a name keeps it.
+func TestNameThatANodeHasAlready(t *testing.T) {
+	dir := t.TempDir()
+	text := "data_dir: '" + dir + "'\nnode_id: n\u00f6de\n"
+	_, err := load(t, text)
+	require.ErrorContains(t, err, "node_id: cannot use")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, NodeIDFile), []byte("n\u00f6de\n"), 0o600))
+	_, err = load(t, text)
+	require.NoError(t, err)
 }

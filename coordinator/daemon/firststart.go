@@ -21,7 +21,7 @@ import (
 const (
 	raftDir     = "raft"
 	journalFile = "journal.db"
-	nodeIDFile  = "node-id"
+	nodeIDFile  = config.NodeIDFile
 	sealKeyFile = "seal.key"
 	// intentFile says that a first start is under way, and of which kind. It is
 	// there before anything else is made, and goes when there is Raft state, on

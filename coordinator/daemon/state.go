@@ -279,10 +279,8 @@ func nodeOf(dataDir string) (string, error) {
 // checkNewID refuses a configured name that stands badly in file names, URLs and
 // command lines. A node that has such a name keeps it.
 func checkNewID(s *config.Settings) error {
-	odd := strings.ContainsFunc(s.NodeID, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r)
-	})
-	if !odd {
+	refused := config.CheckNewNodeID(s.NodeID)
+	if refused == nil {
 		return nil
 	}
 	if exists, err := cluster.HasState(s.DataDir); err != nil || exists {
@@ -291,7 +289,7 @@ func checkNewID(s *config.Settings) error {
 	if _, err := nodeOf(s.DataDir); err == nil {
 		return nil
 	}
-	return fmt.Errorf("node_id: cannot use %.80q; expected 1 to 64 letters, digits, dots, underscores and hyphens", s.NodeID)
+	return fmt.Errorf("node_id: %w", refused)
 }
 
 // nodeID is this node's name: the one configured, else the one that the first
