@@ -39,9 +39,12 @@ func parseFreshness(query url.Values) (freshness, *Problem) {
 			return asked, invalid(name, fmt.Sprintf("%s stands %d times", name, len(values)), "give it once")
 		}
 		var err error
-		if name == resource.MinIndex {
+		switch {
+		case name == resource.MinIndex:
 			asked.index, err = strconv.ParseUint(values[0], 10, 64)
-		} else {
+		case values[0] == "":
+			asked.consistent = true // named, and that is all there is to say
+		default:
 			asked.consistent, err = strconv.ParseBool(values[0])
 		}
 		if err != nil {
@@ -167,8 +170,8 @@ func describeIndex(document *huma.OpenAPI) {
 				Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &first},
 			}, &huma.Param{
 				Name: resource.Consistent, In: "query",
-				Description: "Answer from a state that has every change that was acknowledged before this request, by whichever node. It needs a leader; without one the answer is 503.",
-				Schema:      &huma.Schema{Type: huma.TypeBoolean, Default: false},
+				Description: "Answer from a state that has every change that was acknowledged before this request, by whichever node. It needs a leader; without one the answer is 503. Without a value it is true.",
+				Schema:      &huma.Schema{Type: huma.TypeBoolean, Default: false}, AllowEmptyValue: true,
 			})
 		}
 	}

@@ -72,7 +72,7 @@ func TestReadsWaitForWhatTheyAskFor(t *testing.T) {
 
 	for query, field := range map[string]string{
 		"min_index=-1": "min_index", "min_index=": "min_index", "min_index=18446744073709551616": "min_index", "min_index=1&min_index=2": "min_index",
-		"consistent=perhaps": "consistent", "consistent=": "consistent", "min_indx=1": "min_indx", "min_index=1&more=1": "more",
+		"consistent=perhaps": "consistent", "consistent&consistent": "consistent", "min_indx=1": "min_indx", "min_index=1&more=1": "more",
 	} {
 		p := w.ask(http.MethodGet, "/api/v1/whoami?"+query, nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
 		assert.Equal(t, field, p.Field, query)
@@ -132,7 +132,10 @@ func TestConsistentReads(t *testing.T) {
 	require.Zero(t, asked)
 	get[resource.Identified](w, "/api/v1/whoami?consistent=true")
 	get[resource.Identified](w, "/api/v1/whoami?consistent=1&min_index=1")
-	require.Equal(t, 2, asked)
+	get[resource.Identified](w, "/api/v1/whoami?consistent")
+	get[resource.Identified](w, "/api/v1/whoami?consistent=&min_index=1")
+	require.Equal(t, 4, asked)
+	w.ask(http.MethodGet, "/api/v1/whoami?min_index", nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
 
 	w.Confirm(func(context.Context) (uint64, error) { return 0, cluster.ErrNotLeader })
 	get[resource.Identified](w, "/api/v1/whoami")
