@@ -20,10 +20,6 @@ type listAPITokens struct {
 	Paging
 }
 
-type apiTokenList struct {
-	Body resource.Page[resource.APIToken]
-}
-
 type apiTokenDetail struct {
 	Body resource.APIToken
 }
@@ -92,19 +88,11 @@ func (s *server) createAPIToken(ctx context.Context, in *createAPIToken) (*creat
 	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, s.Now()), Token: token.Reveal()}}, nil
 }
 
-func (s *server) listAPITokens(_ context.Context, in *listAPITokens) (*apiTokenList, error) {
-	now := s.Now()
-	var all []resource.APIToken
-	for _, token := range s.Node.State().View().APITokens() {
-		if shown := apiToken(token, now); in.State == "" || in.State == string(shown.State) {
-			all = append(all, shown)
-		}
+func (s *server) listAPITokens(_ context.Context, in *listAPITokens) (*tokenList[resource.APIToken], error) {
+	about := func(t resource.APIToken) (tokenPlace, resource.TokenState) {
+		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	page, problem := pageOf(all, in.Paging, func(t resource.APIToken) tokenPlace { return tokenPlace{t.CreatedAt, t.ID} })
-	if problem != nil {
-		return nil, problem
-	}
-	return &apiTokenList{Body: page}, nil
+	return listOf(s.Node.State().View().APITokens(), apiToken, about, in.State, in.Paging, s.Now())
 }
 
 func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDetail, error) {

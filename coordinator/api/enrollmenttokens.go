@@ -37,10 +37,6 @@ type tokenPath struct {
 	ID string `path:"id" maxLength:"64" doc:"Id of the token: the part between the first and the second dot."`
 }
 
-type enrollmentTokenList struct {
-	Body resource.Page[resource.EnrollmentToken]
-}
-
 type enrollmentTokenDetail struct {
 	Body resource.EnrollmentToken
 }
@@ -186,19 +182,11 @@ func lifetime(seconds int64, otherwise time.Duration) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-func (s *server) listEnrollmentTokens(_ context.Context, in *listTokens) (*enrollmentTokenList, error) {
-	now := s.Now()
-	var all []resource.EnrollmentToken
-	for _, token := range s.Node.State().View().EnrollmentTokens() {
-		if shown := enrollmentToken(token, now); in.State == "" || in.State == string(shown.State) {
-			all = append(all, shown)
-		}
+func (s *server) listEnrollmentTokens(_ context.Context, in *listTokens) (*tokenList[resource.EnrollmentToken], error) {
+	about := func(t resource.EnrollmentToken) (tokenPlace, resource.TokenState) {
+		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	page, problem := pageOf(all, in.Paging, func(t resource.EnrollmentToken) tokenPlace { return tokenPlace{t.CreatedAt, t.ID} })
-	if problem != nil {
-		return nil, problem
-	}
-	return &enrollmentTokenList{Body: page}, nil
+	return listOf(s.Node.State().View().EnrollmentTokens(), enrollmentToken, about, in.State, in.Paging, s.Now())
 }
 
 func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enrollmentTokenDetail, error) {

@@ -17,10 +17,6 @@ import (
 
 const defaultJoinTTL = time.Hour
 
-type joinTokenList struct {
-	Body resource.Page[resource.JoinToken]
-}
-
 type joinTokenDetail struct {
 	Body resource.JoinToken
 }
@@ -95,19 +91,11 @@ func (s *server) joinURLs() []string {
 	return urls[:min(len(urls), jointoken.MaxURLs)]
 }
 
-func (s *server) listJoinTokens(_ context.Context, in *listTokens) (*joinTokenList, error) {
-	now := s.Now()
-	var all []resource.JoinToken
-	for _, token := range s.Node.State().View().JoinTokens() {
-		if shown := joinToken(token, now); in.State == "" || in.State == string(shown.State) {
-			all = append(all, shown)
-		}
+func (s *server) listJoinTokens(_ context.Context, in *listTokens) (*tokenList[resource.JoinToken], error) {
+	about := func(t resource.JoinToken) (tokenPlace, resource.TokenState) {
+		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	page, problem := pageOf(all, in.Paging, func(t resource.JoinToken) tokenPlace { return tokenPlace{t.CreatedAt, t.ID} })
-	if problem != nil {
-		return nil, problem
-	}
-	return &joinTokenList{Body: page}, nil
+	return listOf(s.Node.State().View().JoinTokens(), joinToken, about, in.State, in.Paging, s.Now())
 }
 
 func (s *server) revokeJoinToken(ctx context.Context, in *tokenPath) (*joinTokenDetail, error) {

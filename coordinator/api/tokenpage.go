@@ -10,6 +10,31 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 )
 
+// tokenList is a page of tokens of one kind.
+type tokenList[T any] struct {
+	Body resource.Page[T]
+}
+
+// listOf is the page of the tokens that are shown in a state; "" is any. about tells
+// of a shown token what the list goes by.
+func listOf[S, T any](stored []S, show func(S, time.Time) T, about func(T) (tokenPlace, resource.TokenState), state string, in Paging, now time.Time) (*tokenList[T], error) {
+	var all []T
+	for _, token := range stored {
+		shown := show(token, now)
+		if _, is := about(shown); state == "" || state == string(is) {
+			all = append(all, shown)
+		}
+	}
+	page, problem := pageOf(all, in, func(shown T) tokenPlace {
+		place, _ := about(shown)
+		return place
+	})
+	if problem != nil {
+		return nil, problem
+	}
+	return &tokenList[T]{Body: page}, nil
+}
+
 // tokenPlace is where a token stands in a list: newest first, then by id. It
 // never changes, so that pages neither repeat nor miss a token.
 type tokenPlace struct {
