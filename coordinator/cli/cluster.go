@@ -16,7 +16,6 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
-	"github.com/certctl/certctl/shared/jitter"
 )
 
 const (
@@ -32,14 +31,22 @@ func (p *program) clusterCommand() *cobra.Command {
 }
 
 func (p *program) membersCommand() *cobra.Command {
-	return &cobra.Command{
+	var watch watching
+	cmd := &cobra.Command{
 		Use: "members", Aliases: []string{"list", "ls"}, Short: "List the nodes of the cluster and how they stand", Args: sharedcli.NoArgs,
 		Long: `Lists the members of the cluster, as the node that is asked sees them: it asks each of
 the others, which takes some seconds when one does not answer. It works without a
-leader.`,
+leader.
+
+--watch goes on until it is interrupted, and lists them again whenever something has
+changed: a node that joins, its vote, the leader, how they stand.`,
 		Example: `  certctl cluster members
+  certctl cluster members --watch --every 2s
   certctl cluster members --output json | jq -r '.items[] | select(.leader).url'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch.on {
+				return p.watchMembers(cmd, watch.every)
+			}
 			var m resource.Members
 			if err := p.call(cmd, get, membersPath, nil, &m); err != nil {
 				return err
@@ -47,6 +54,43 @@ leader.`,
 			return p.showMembers(cmd, &m)
 		},
 	}
+	watch.bind(cmd, "it is interrupted")
+	return cmd
+}
+
+// watchMembers lists the members whenever something has changed that somebody may
+// wait for. To be interrupted is how it ends.
+func (p *program) watchMembers(cmd *cobra.Command, every time.Duration) error {
+	var last []resource.Member
+	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
+		var m resource.Members
+		if err := c.Do(ctx, get, membersPath, nil, nil, &m); err != nil {
+			return false, err
+		}
+		standing := withoutFigures(m.Items)
+		if last != nil && reflect.DeepEqual(standing, last) {
+			return false, nil
+		}
+		if last != nil && !p.output.JSON() {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", time.Now().Format(time.TimeOnly))
+		}
+		last = standing
+		return false, p.showMembers(cmd, &m)
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// withoutFigures is the members without what changes all the time.
+func withoutFigures(members []resource.Member) []resource.Member {
+	standing := append([]resource.Member{}, members...)
+	for i := range standing {
+		one := &standing[i]
+		one.LeaderHeardSeconds, one.AppliedIndex, one.AppliedLag, one.ClockAheadSeconds, one.Reason = 0, 0, 0, 0, ""
+	}
+	return standing
 }
 
 func (p *program) showMembers(cmd *cobra.Command, m *resource.Members) error {
@@ -109,8 +153,7 @@ func memberHealth(m *resource.Member) string {
 var errUnhealthy = errors.New("the cluster is not well")
 
 func (p *program) healthCommand() *cobra.Command {
-	var watch bool
-	var every time.Duration
+	var watch watching
 	cmd := &cobra.Command{
 		Use: "health", Short: "Say whether the cluster is well, and what to do if it is not", Args: sharedcli.NoArgs,
 		Long: `Judges the cluster as the node that is asked sees it, and says of each problem what to
@@ -124,8 +167,8 @@ Exit status: 0 the cluster is well, 1 it is not, 2 the node cannot be reached.`,
   certctl cluster health --watch
   certctl cluster health --output json | jq -r '.problems[].mend'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch {
-				return p.watchHealth(cmd, every)
+			if watch.on {
+				return p.watchHealth(cmd, watch.every)
 			}
 			var h resource.ClusterHealth
 			if err := p.call(cmd, get, healthPath, nil, &h); err != nil {
@@ -137,8 +180,7 @@ Exit status: 0 the cluster is well, 1 it is not, 2 the node cannot be reached.`,
 			return unhealthy(&h)
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on until the cluster is well")
-	cmd.Flags().DurationVar(&every, "every", 5*time.Second, "how often --watch looks")
+	watch.bind(cmd, "the cluster is well")
 	return cmd
 }
 
@@ -210,65 +252,31 @@ func rotationText(r *resource.CARotation) string {
 	return text
 }
 
-// watchHealth writes how the cluster is until it is well. A node that is away is
-// waited for.
+// watchHealth writes how the cluster is until it is well.
 func (p *program) watchHealth(cmd *cobra.Command, every time.Duration) error {
-	if every < time.Second {
-		return fmt.Errorf("flag --every %s: expected 1s or more", every)
-	}
-	c, err := p.target.connect()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	ctx, stop := context.WithCancelCause(cmd.Context())
-	defer stop(nil)
 	var last []resource.ClusterProblem
-	away, seen := false, false
-	done := errors.New("watched to the end")
-	look := func(ctx context.Context) {
+	seen := false
+	return p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
 		var h resource.ClusterHealth
-		err := c.Do(ctx, get, healthPath, nil, nil, &h)
-		if errors.Is(err, client.ErrUnreachable) {
-			if !away {
-				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s; waiting for it\n", plain(err.Error()))
+		if err := c.Do(ctx, get, healthPath, nil, nil, &h); err != nil {
+			return false, err
+		}
+		if seen && reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
+			return h.Healthy, nil
+		}
+		seen, last = true, h.Problems
+		return h.Healthy, p.show(cmd, h, func(out io.Writer, now time.Time) error {
+			var told []string
+			if h.Healthy {
+				told = append(told, "the cluster is well")
 			}
-			away = true
-			return
-		}
-		if err != nil {
-			stop(err)
-			return
-		}
-		away = false
-		if !seen || !reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
-			seen, last = true, h.Problems
-			err = p.show(cmd, h, func(out io.Writer, now time.Time) error {
-				var told []string
-				if h.Healthy {
-					told = append(told, "the cluster is well")
-				}
-				for _, problem := range h.Problems {
-					told = append(told, plain(problem.Text))
-				}
-				_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), strings.Join(told, "; "))
-				return err
-			})
-		}
-		switch {
-		case err != nil:
-			stop(err)
-		case h.Healthy:
-			stop(done)
-		}
-	}
-	now := make(chan struct{}, 1)
-	now <- struct{}{}
-	jitter.Loop(ctx, every, jitter.DefaultSchedulerJitter, now, look)
-	if err := context.Cause(ctx); !errors.Is(err, done) {
-		return err
-	}
-	return nil
+			for _, problem := range h.Problems {
+				told = append(told, plain(problem.Text))
+			}
+			_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), strings.Join(told, "; "))
+			return err
+		})
+	})
 }
 
 // kinds are the problems without their figures, which change all the time.

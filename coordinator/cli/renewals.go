@@ -15,7 +15,6 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
-	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -181,8 +180,7 @@ func (p *program) listRenewalsCommand() *cobra.Command {
 }
 
 func (p *program) showRenewalsCommand() *cobra.Command {
-	var watch bool
-	var every time.Duration
+	var watch watching
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show how far a mass renewal is", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals,
 		Long: `Shows how far a mass renewal is, what failed, and which hosts have something left.
@@ -192,8 +190,8 @@ something has changed. It fails if not every certificate was replaced.`,
 		Example: `  certctl renewals show 7f3kq2v5n4x6c8ya
   certctl renewals show 7f3kq2v5n4x6c8ya --watch`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if watch {
-				return p.watchRenewals(cmd, args[0], every)
+			if watch.on {
+				return p.watchRenewals(cmd, args[0], watch.every)
 			}
 			var r resource.Renewals
 			if err := p.call(cmd, get, renewalsPath+client.Path(args[0]), nil, &r); err != nil {
@@ -202,8 +200,7 @@ something has changed. It fails if not every certificate was replaced.`,
 			return p.showRenewals(cmd, &r)
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on until nothing is left to wait for")
-	cmd.Flags().DurationVar(&every, "every", 5*time.Second, "how often --watch looks")
+	watch.bind(cmd, "nothing is left to wait for")
 	return cmd
 }
 
@@ -309,54 +306,25 @@ func renewalsHosts(out io.Writer, r *resource.Renewals) error {
 }
 
 // watchRenewals writes how far a mass renewal is until nothing is left to wait
-// for. A coordinator that is away for a while is waited for.
+// for.
 func (p *program) watchRenewals(cmd *cobra.Command, id string, every time.Duration) error {
-	if every < time.Second {
-		return fmt.Errorf("flag --every %s: expected 1s or more", every)
-	}
-	c, err := p.target.connect()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	ctx, stop := context.WithCancelCause(cmd.Context())
-	defer stop(nil)
 	var last resource.Renewals
-	away := false
-	done := errors.New("watched to the end")
-	look := func(ctx context.Context) {
+	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
 		var r resource.Renewals
-		err := c.Do(ctx, get, renewalsPath+client.Path(id), nil, nil, &r)
-		if errors.Is(err, client.ErrUnreachable) {
-			if !away {
-				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s; waiting for it\n", plain(err.Error()))
-			}
-			away = true
-			return
+		if err := c.Do(ctx, get, renewalsPath+client.Path(id), nil, nil, &r); err != nil {
+			return false, err
 		}
-		if err != nil {
-			stop(err)
-			return
+		over := r.State != "running" || r.Remaining == 0
+		if reflect.DeepEqual(r, last) {
+			return over, nil
 		}
-		away = false
-		if !reflect.DeepEqual(r, last) {
-			last = r
-			err = p.show(cmd, r, func(out io.Writer, now time.Time) error {
-				_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(&r)))
-				return err
-			})
-		}
-		switch {
-		case err != nil:
-			stop(err)
-		case r.State != "running", r.Remaining == 0:
-			stop(done)
-		}
-	}
-	now := make(chan struct{}, 1)
-	now <- struct{}{}
-	jitter.Loop(ctx, every, jitter.DefaultSchedulerJitter, now, look)
-	if err := context.Cause(ctx); !errors.Is(err, done) {
+		last = r
+		return over, p.show(cmd, r, func(out io.Writer, now time.Time) error {
+			_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(&r)))
+			return err
+		})
+	})
+	if err != nil {
 		return err
 	}
 	if left := last.Remaining + last.Failed; left > 0 {
