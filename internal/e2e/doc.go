@@ -5,6 +5,7 @@
 //
 // The tests need Linux, for they rely on /proc, on children that die with their
 // parent, and on user ids. They install Pebble and build the binaries
-// themselves; nginx has to be there. Everything listens on 127.0.0.1, and all
-// state lies in directories of the test.
+// themselves; nginx has to be there. Everything listens on 127.0.0.1, or in
+// network namespaces of the test (internal/testnet), and all state lies in
+// directories of the test.
 package e2e

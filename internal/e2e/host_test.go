@@ -68,7 +68,7 @@ func newHost(t testing.TB, c *cluster, name string) *host {
 	}
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM([]byte(enrolled.Roots)))
-	transport := &http.Transport{TLSClientConfig: &tls.Config{
+	transport := &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{
 		RootCAs: roots, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate},
 	}}
 	t.Cleanup(transport.CloseIdleConnections)

@@ -65,6 +65,8 @@ type daemon struct {
 	path string
 	args []string
 	env  []string
+	// launch, if it is set, starts the program elsewhere than here.
+	launch func(*exec.Cmd) error
 
 	output output
 	cmd    *exec.Cmd
@@ -134,7 +136,11 @@ func (d *daemon) start() {
 	cmd.Env, cmd.Stdout, cmd.Stderr = d.env, &d.output, &d.output
 	cmd.SysProcAttr = attributes()
 	cmd.WaitDelay = 5 * time.Second // a command that the agent left behind may hold its output
-	require.NoError(d.t, cmd.Start())
+	launch := d.launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	require.NoError(d.t, launch(cmd))
 	done := make(chan struct{})
 	d.cmd, d.done = cmd, done
 	go func() {
