@@ -75,10 +75,10 @@ func certificate(name, issuer, dnsName string, deployments ...section) section {
 	return c
 }
 
-// call runs a verb of the agent's program with its configuration.
+// call runs a verb of the agent's own program with its configuration.
 func (a *agent) call(args ...string) result {
 	a.t.Helper()
-	return call(a.t, a.env, "certctl-agent", append(args, "--config", a.config)...)
+	return run(a.t, command(a.env, a.path, append(args, "--config", a.config)...))
 }
 
 // enrollWith enrols the agent at a coordinator, through any URL of it.

@@ -35,13 +35,7 @@ type cluster struct {
 // startCluster starts three and waits until each has a vote.
 func startCluster(t testing.TB, settings ...string) *cluster {
 	t.Helper()
-	return startClusterOf(t, filepath.Join(binDir, "certctl-coordinator"), settings...)
-}
-
-// startClusterOf is startCluster with another program.
-func startClusterOf(t testing.TB, program string, settings ...string) *cluster {
-	t.Helper()
-	c := &cluster{t: t, program: program}
+	c := &cluster{t: t, program: filepath.Join(binDir, "certctl-coordinator")}
 	c.start(settings...)
 	return c
 }
@@ -52,6 +46,12 @@ func (c *cluster) start(settings ...string) {
 	for i := range 3 {
 		c.add(i, settings...)
 	}
+	c.awaitVotes()
+}
+
+// awaitVotes waits until each node has a vote.
+func (c *cluster) awaitVotes() {
+	c.t.Helper()
 	await(c.t, 3*time.Minute, "every node has a vote", func() error {
 		members, err := c.members()
 		if err != nil {
@@ -69,6 +69,14 @@ func (c *cluster) start(settings ...string) {
 // add starts one more node with the command line and the settings with which it
 // will be started again, too.
 func (c *cluster) add(i int, settings ...string) {
+	c.t.Helper()
+	node := c.node(i, settings...)
+	node.start()
+	node.awaitServing()
+}
+
+// node is one more node, that does not run yet.
+func (c *cluster) node(i int, settings ...string) *coordinator {
 	c.t.Helper()
 	port, err := testca.Port()
 	require.NoError(c.t, err)
@@ -96,8 +104,7 @@ func (c *cluster) add(i int, settings ...string) {
 		node.http, node.token = c.nodes[0].http, c.nodes[0].token
 	}
 	c.nodes = append(c.nodes, node)
-	node.start()
-	node.awaitServing()
+	return node
 }
 
 // members is how the first node that answers sees the cluster.
@@ -187,19 +194,22 @@ type terms struct {
 func (s *terms) watch(node *coordinator) {
 	node.output.mu.Lock()
 	defer node.output.mu.Unlock()
-	node.output.line = func(line []byte) {
-		match := electionWon.FindSubmatch(line)
-		if match == nil {
-			return
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		term := string(match[1])
-		if s.winners[term] == nil {
-			s.winners[term] = map[string]bool{}
-		}
-		s.winners[term][node.name] = true
+	node.output.line = func(line []byte) { s.see(node.name, line) }
+}
+
+// see looks at one line of a node.
+func (s *terms) see(node string, line []byte) {
+	match := electionWon.FindSubmatch(line)
+	if match == nil {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	term := string(match[1])
+	if s.winners[term] == nil {
+		s.winners[term] = map[string]bool{}
+	}
+	s.winners[term][node] = true
 }
 
 // counted is how many terms were won, and how many by more than one node.

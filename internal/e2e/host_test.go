@@ -33,7 +33,8 @@ type host struct {
 	cluster *cluster
 	id      string
 	http    *http.Client
-	next    int // node to ask
+	next    int  // node to ask
+	roams   bool // asks another node each time
 
 	request wire.SyncRequest
 	row     wire.Row
@@ -83,6 +84,9 @@ func (h *host) work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := h.news(); err != nil {
 			return err
+		}
+		if h.roams {
+			h.next++
 		}
 		for {
 			sent := time.Now()
@@ -171,6 +175,16 @@ func (h *host) answered(sent time.Time, answer *wire.SyncResponse) error {
 	h.acked = append(h.acked, synced{sent: sent, answered: time.Now()})
 	h.event = answer.Event
 	return nil
+}
+
+// countAfter is how many syncs were answered that were sent after a moment.
+func (h *host) countAfter(moment time.Time) (count int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.acked) - 1; i >= 0 && h.acked[i].sent.After(moment); i-- {
+		count++
+	}
+	return count
 }
 
 // firstAfter is when the first sync was answered that was sent after a moment.

@@ -158,18 +158,22 @@ func (c *cluster) restartAll(l *load) {
 // load is hosts and operators at work.
 type load struct {
 	t       testing.TB
+	began   time.Time
 	hosts   []*host
 	operate *operators
 	done    sync.WaitGroup
 }
 
-func startLoad(ctx context.Context, c *cluster, hosts, operating int, seed uint64) *load {
-	l := &load{t: c.t, operate: newOperators(c)}
+func startLoad(ctx context.Context, c *cluster, hosts, operating int, seed uint64, change ...func(*host)) *load {
+	l := &load{t: c.t, began: time.Now(), operate: newOperators(c)}
 	for i := range hosts {
 		l.hosts = append(l.hosts, newHost(c.t, c, fmt.Sprintf("host%d", i)))
 	}
 	for i, h := range l.hosts {
 		h.next = i
+		for _, change := range change {
+			change(h)
+		}
 		l.done.Go(func() { assert.NoError(c.t, h.work(ctx)) })
 	}
 	for i := range operating {

@@ -242,6 +242,12 @@ func (a *agent) goesOn(c *cluster) {
 	assert.Equal(a.t, urls[:1], status.Enrollment.Servers)
 	assert.ElementsMatch(a.t, urls, status.Enrollment.Nodes)
 	assert.Contains(a.t, urls, status.Coordinator.Server)
+	a.renews()
+}
+
+// renews has an agent renew its certificate now.
+func (a *agent) renews() {
+	a.t.Helper()
 	before, err := a.certificate("www")
 	require.NoError(a.t, err)
 	require.Zero(a.t, a.call("renew", "www").status)

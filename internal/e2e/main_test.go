@@ -61,7 +61,6 @@ func must(err error) {
 
 // build makes the binaries as a release does: static and stripped.
 func build() error {
-	const module = "github.com/certctl/certctl"
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binDir+string(filepath.Separator),
 		module+"/agent/cmd/certctl-agent", module+"/coordinator/cmd/certctl-coordinator", module+"/coordinator/cmd/certctl")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -47,15 +47,20 @@ func (o *operators) work(ctx context.Context, random *rand.Rand) {
 		if random.IntN(8) == 0 {
 			var made resource.CreatedEnrollmentToken
 			if do(ctx, node, http.MethodPost, "/api/v1/enrollment-tokens", resource.CreateEnrollmentToken{Description: "acknowledged", TTLSeconds: 86400}, &made) == nil {
-				o.mu.Lock()
-				o.tokens = append(o.tokens, made.ID)
-				o.mu.Unlock()
+				o.acknowledged(made.ID)
 			}
 		} else {
 			o.assign(ctx, client, random, node, name)
 		}
 		pause(ctx, time.Duration(20+random.IntN(60))*time.Millisecond)
 	}
+}
+
+// acknowledged takes note of a token that must be there from now on.
+func (o *operators) acknowledged(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tokens = append(o.tokens, id)
 }
 
 // assign reads an assignment, or changes or deletes what it has seen.
