@@ -33,8 +33,9 @@ type host struct {
 	cluster *cluster
 	id      string
 	http    *http.Client
-	next    int  // node to ask
-	roams   bool // asks another node each time
+	next    int           // node to ask
+	roams   bool          // asks another node each time
+	turns   *sync.RWMutex // held while it syncs
 
 	request wire.SyncRequest
 	row     wire.Row
@@ -74,7 +75,7 @@ func newHost(t testing.TB, c *cluster, name string) *host {
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &host{
-		cluster: c, id: enrolled.AgentID, http: &http.Client{Transport: transport},
+		cluster: c, id: enrolled.AgentID, turns: new(sync.RWMutex), http: &http.Client{Transport: transport},
 		request: wire.SyncRequest{Protocol: wire.Protocol, BootID: "boot-of-" + name, Host: report},
 	}
 }
@@ -82,30 +83,36 @@ func newHost(t testing.TB, c *cluster, name string) *host {
 // work syncs until ctx is done, and then until the last sync is answered.
 func (h *host) work(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := h.news(); err != nil {
+		if err := h.turn(); err != nil {
 			return err
-		}
-		if h.roams {
-			h.next++
-		}
-		for {
-			sent := time.Now()
-			answer, err := h.sync()
-			if err == nil {
-				if err := h.answered(sent, answer); err != nil {
-					return err
-				}
-				break
-			}
-			if fatal, ok := errors.AsType[*wire.Problem](err); ok && fatal.Status < 500 && fatal.Status != http.StatusTooManyRequests {
-				return fmt.Errorf("sync %d of %s is refused: %w", h.request.Sequence, h.id, fatal)
-			}
-			h.next++
-			pause(context.Background(), 10*time.Millisecond)
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
 	return nil
+}
+
+// turn has something new to say, and says it until it is answered.
+func (h *host) turn() error {
+	h.turns.RLock()
+	defer h.turns.RUnlock()
+	if err := h.news(); err != nil {
+		return err
+	}
+	if h.roams {
+		h.next++
+	}
+	for {
+		sent := time.Now()
+		answer, err := h.sync()
+		if err == nil {
+			return h.answered(sent, answer)
+		}
+		if fatal, ok := errors.AsType[*wire.Problem](err); ok && fatal.Status < 500 && fatal.Status != http.StatusTooManyRequests {
+			return fmt.Errorf("sync %d of %s is refused: %w", h.request.Sequence, h.id, fatal)
+		}
+		h.next++
+		pause(context.Background(), 10*time.Millisecond)
+	}
 }
 
 // news makes a new request: the one row has changed, and an event says so.

@@ -170,7 +170,7 @@ func startLoad(ctx context.Context, c *cluster, hosts, operating int, seed uint6
 		l.hosts = append(l.hosts, newHost(c.t, c, fmt.Sprintf("host%d", i)))
 	}
 	for i, h := range l.hosts {
-		h.next = i
+		h.next, h.turns = i, &l.operate.turns
 		for _, change := range change {
 			change(h)
 		}
@@ -184,6 +184,13 @@ func startLoad(ctx context.Context, c *cluster, hosts, operating int, seed uint6
 }
 
 func (l *load) wait() { l.done.Wait() }
+
+// still calls a function while nobody does anything.
+func (l *load) still(fn func()) {
+	l.operate.turns.Lock()
+	defer l.operate.turns.Unlock()
+	fn()
+}
 
 // acknowledgedAfter waits for the first sync that was sent after a moment and
 // answered, and returns when that was.

@@ -32,6 +32,7 @@ type operators struct {
 	cluster *cluster
 	history *linear.History
 	object  atomic.Int64 // which assignment they are about
+	turns   sync.RWMutex // held while one does something
 
 	mu     sync.Mutex
 	tokens []string // acknowledged
@@ -42,17 +43,22 @@ func newOperators(c *cluster) *operators { return &operators{cluster: c, history
 func (o *operators) work(ctx context.Context, random *rand.Rand) {
 	client := o.history.Client()
 	for ctx.Err() == nil {
-		node := o.cluster.nodes[random.IntN(len(o.cluster.nodes))]
-		name := fmt.Sprintf("assignment-%d", o.object.Load())
-		if random.IntN(8) == 0 {
-			var made resource.CreatedEnrollmentToken
-			if do(ctx, node, http.MethodPost, "/api/v1/enrollment-tokens", resource.CreateEnrollmentToken{Description: "acknowledged", TTLSeconds: 86400}, &made) == nil {
-				o.acknowledged(made.ID)
-			}
-		} else {
-			o.assign(ctx, client, random, node, name)
-		}
+		o.turn(ctx, client, random)
 		pause(ctx, time.Duration(20+random.IntN(60))*time.Millisecond)
+	}
+}
+
+func (o *operators) turn(ctx context.Context, client *linear.Client, random *rand.Rand) {
+	o.turns.RLock()
+	defer o.turns.RUnlock()
+	node := o.cluster.nodes[random.IntN(len(o.cluster.nodes))]
+	if random.IntN(8) > 0 {
+		o.assign(ctx, client, random, node, fmt.Sprintf("assignment-%d", o.object.Load()))
+		return
+	}
+	var made resource.CreatedEnrollmentToken
+	if do(ctx, node, http.MethodPost, "/api/v1/enrollment-tokens", resource.CreateEnrollmentToken{Description: "acknowledged", TTLSeconds: 86400}, &made) == nil {
+		o.acknowledged(made.ID)
 	}
 }
 

@@ -200,7 +200,7 @@ func TestRollingUpgrade(t *testing.T) {
 	m.program = m.this
 	m.add(1)
 	second := m.nodes[1]
-	require.Equal(t, 1, m.snapshots(second), "this version takes a snapshot of the previous one")
+	require.Positive(t, m.snapshots(second), "this version takes a snapshot of the previous one")
 	m.awaitVotes()
 	m.program = m.previous
 	third := m.node(2)
@@ -209,7 +209,7 @@ func TestRollingUpgrade(t *testing.T) {
 	m.lead(second)
 	third.start()
 	third.awaitServing()
-	require.Equal(t, 1, m.snapshots(third), "the previous version takes a snapshot of this one")
+	require.Positive(t, m.snapshots(third), "the previous version takes a snapshot of this one")
 	m.awaitVotes()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -237,7 +237,7 @@ func TestRollingUpgrade(t *testing.T) {
 	m.refusesNext(second, first.name, third.name)
 	m.goesOn("the next version leads one of this and one of the previous")
 	m.passes(first, second)
-	assert.Zero(t, m.differing(), "between versions")
+	m.load.still(func() { assert.Zero(t, m.differing(), "between versions") })
 	m.change(first, m.next)
 	m.lead(second)
 	m.refusesNext(second, third.name)
