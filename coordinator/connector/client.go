@@ -60,6 +60,9 @@ type ClientConfig struct {
 	Timeout time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Dial makes the connections; nil dials, through the proxy that the environment
+	// names.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client makes requests to one account at an authority. It repeats nothing, follows
@@ -93,6 +96,9 @@ func NewClient(c ClientConfig) (*Client, error) {
 		IdleConnTimeout:        idleTime,
 		ForceAttemptHTTP2:      true,
 	}
+	if c.Dial != nil {
+		transport.Proxy, transport.DialContext = nil, c.Dial
+	}
 	if c.Certificate != nil {
 		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate() }
 	}
@@ -124,6 +130,8 @@ type Call struct {
 	Query url.Values
 	// Body is sent as JSON; nil sends none.
 	Body any
+	// Form is sent as a form instead of Body; nil sends none.
+	Form url.Values
 	// Header is added to the request.
 	Header http.Header
 	// Places says that the request may make an order: what its failure leaves open
@@ -200,7 +208,11 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 
 func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
 	var body io.Reader
-	if call.Body != nil {
+	kind := "application/json"
+	switch {
+	case call.Form != nil:
+		body, kind = strings.NewReader(call.Form.Encode()), "application/x-www-form-urlencoded"
+	case call.Body != nil:
 		data, err := json.Marshal(call.Body)
 		if err != nil {
 			return nil, &Error{Class: ClassConfig, NotPlaced: true, Err: fmt.Errorf("encode the request: %w", err)}
@@ -225,7 +237,7 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 	request.Header.Set("User-Agent", "certctl-coordinator/"+buildinfo.Version())
 	request.Header.Set("Accept", "application/json")
 	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Content-Type", kind)
 	}
 	for name, values := range call.Header {
 		request.Header[name] = values
@@ -327,7 +339,8 @@ func (c *Client) clean(err error) error {
 	if c.config.Secrets != nil {
 		secrets = c.config.Secrets()
 	}
-	e.Detail, e.Code = redact(clip(e.Detail, maxDetail), secrets), redact(clip(e.Code, maxRaw), secrets)
+	// Before they are cut: half a secret is none that would be found.
+	e.Detail, e.Code = clip(redact(e.Detail, secrets), maxDetail), clip(redact(e.Code, secrets), maxRaw)
 	if e.Err != nil {
 		if text := redact(e.Err.Error(), secrets); text != e.Err.Error() {
 			e.Err = errors.New(text)

@@ -194,6 +194,10 @@ func TestWhatIsSent(t *testing.T) {
 	_, err = client.Do(t.Context(), connector.Call{Anonymous: true})
 	require.NoError(t, err)
 	assert.Empty(t, got.Header.Get("X-Key"))
+	_, err = client.Do(t.Context(), connector.Call{Method: "POST", Form: url.Values{"a": {"b c"}}})
+	require.NoError(t, err)
+	assert.Equal(t, "a=b+c", body)
+	assert.Equal(t, "application/x-www-form-urlencoded", got.Header.Get("Content-Type"))
 }
 
 func TestBoundsOfAnAnswer(t *testing.T) {
@@ -211,4 +215,27 @@ func TestBoundsOfAnAnswer(t *testing.T) {
 	assert.False(t, failure(t, err).NotPlaced)
 	assert.Len(t, connector.Detail(strings.Repeat("ä", 600)), 512)
 	assert.Equal(t, "a  b", connector.Raw("a\r\nb"))
+}
+
+func TestASecretThatTheBoundCutsIsNotShown(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"code":"no","message":"`+strings.Repeat("x", 512-len(secret)/2)+secret+`"}`)
+	})
+	_, err := newClient(t, base, nil).Do(t.Context(), connector.Call{})
+	assert.NotContains(t, failure(t, err).Detail, secret[:6])
+}
+
+func TestTheCallersOwnConnections(t *testing.T) {
+	base := serve(t, func(http.ResponseWriter, *http.Request) {})
+	dialled := ""
+	client := newClient(t, "http://authority.example", func(c *connector.ClientConfig) {
+		c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialled = address
+			return (&net.Dialer{}).DialContext(ctx, network, strings.TrimPrefix(base, "http://"))
+		}
+	})
+	_, err := client.Do(t.Context(), connector.Call{})
+	require.NoError(t, err)
+	assert.Equal(t, "authority.example:80", dialled)
 }
