@@ -119,27 +119,25 @@ func (c *change) clean() {
 	if c.at.IsZero() {
 		return // every command was known
 	}
-	for oldest := c.scan(tableSeen, indexOrder, nil); ; {
-		seen, ok := oldest.Next().(*seenCommand)
-		if !ok || seen.Index == c.index ||
+	for {
+		seen := findPrefix[seenCommand](c, tableSeen, indexOrder, nil)
+		if seen == nil || seen.Index == c.index ||
 			c.info(tableSeen).Rows <= c.rememberMax && c.at.Sub(time.Unix(0, seen.Time)) <= rememberFor {
 			break
 		}
 		c.delete(tableSeen, seen)
 	}
 	c.cleanStaged()
-	collected := c.scan(TableOrders, indexCollected, nil)
 	for range cleanPerEntry {
-		order, ok := collected.Next().(*Order)
-		if !ok || c.at.Sub(order.DoneAt) < collectedFor {
+		order := findPrefix[Order](c, TableOrders, indexCollected, nil)
+		if order == nil || c.at.Sub(order.DoneAt) < collectedFor {
 			break
 		}
 		c.delete(TableOrders, order)
 	}
-	ended := c.scan(TableIssued, indexNotAfter, nil)
 	for range cleanPerEntry {
-		issued, ok := ended.Next().(*Issued)
-		if !ok || !issued.NotAfter.Before(c.at) {
+		issued := findPrefix[Issued](c, TableIssued, indexNotAfter, nil)
+		if issued == nil || !issued.NotAfter.Before(c.at) {
 			break
 		}
 		c.delete(TableIssued, issued)

@@ -7,7 +7,9 @@
 // what it has done. One goroutine uses a Txn that writes; Tables, and a Txn that
 // reads, are for any number.
 //
-// Each index is a B-tree whose entries refer to the records. A record's id is
-// stored once however many indexes it is in, and equal neighbours share what
-// comes before it: millions of records have to fit.
+// Each index is a B-tree. That of the ids holds the records, and the entries of the
+// others name them: who reads along one looks the records up, and a change leaves
+// alone the indexes whose keys it does not change. A record's id is stored once
+// however many indexes it is in, and equal neighbours share what comes before it:
+// millions of records have to fit.
 package tables

@@ -9,19 +9,16 @@ import (
 // An Iterator goes through an index in the order of its keys, as it was when the
 // iterator was made. One goroutine uses it.
 type Iterator struct {
-	entries btree.IterG[entry]
-	whole   bool
-	prefix  string
-	more    bool // there is a current entry, the one to come
+	cursor cursor
+	prefix string
+	more   bool // there is a current entry, the one to come
 }
 
-// newIterator begins at the first entry at or above a key. The tree must not
-// change while the iterator is used.
-func newIterator(t tree, whole bool, from string) *Iterator {
-	it := &Iterator{whole: whole}
-	it.entries.Init(t.BTreeG, false)
-	it.more = it.entries.Seek(entry{prefix: from})
-	return it
+// A cursor stands at one entry of an index, if there is one.
+type cursor interface {
+	// at is the record, ok as long as the entry's key begins with prefix.
+	at(prefix string) (record any, ok bool)
+	next() bool
 }
 
 // Next is the next record, nil at the end.
@@ -29,13 +26,56 @@ func (it *Iterator) Next() any {
 	if !it.more {
 		return nil
 	}
-	e := it.entries.Item()
-	if !e.hasPrefix(it.prefix, it.whole) {
-		it.more = false
-		return nil
+	record, ok := it.cursor.at(it.prefix)
+	it.more = ok && it.cursor.next()
+	return record
+}
+
+// iterateRows begins at the first row at or above a key. The tree must not change
+// while the iterator is used.
+func iterateRows(t rows, from string) *Iterator {
+	c := &rowCursor{}
+	c.rows.Init(t.BTreeG, false)
+	return &Iterator{cursor: c, more: c.rows.Seek(row{id: from})}
+}
+
+type rowCursor struct {
+	rows btree.IterG[row]
+}
+
+func (c *rowCursor) next() bool { return c.rows.Next() }
+
+func (c *rowCursor) at(prefix string) (any, bool) {
+	r := c.rows.Item()
+	if !strings.HasPrefix(r.id, prefix) {
+		return nil, false
 	}
-	it.more = it.entries.Next()
-	return e.row.record
+	return r.record, true
+}
+
+// iterateEntries is iterateRows along a further index.
+func iterateEntries(t entries, records rows, from string) *Iterator {
+	c := &entryCursor{whole: t.whole, records: records}
+	c.entries.Init(t.BTreeG, false)
+	return &Iterator{cursor: c, more: c.entries.Seek(entry{prefix: from})}
+}
+
+type entryCursor struct {
+	entries btree.IterG[entry]
+	whole   bool
+	records rows
+	hint    btree.PathHint // neighbours in an index are often neighbours by id
+}
+
+func (c *entryCursor) next() bool { return c.entries.Next() }
+
+func (c *entryCursor) at(prefix string) (any, bool) {
+	e := c.entries.Item()
+	if !e.hasPrefix(prefix, c.whole) {
+		return nil, false
+	}
+	r, _ := c.records.get(e.name.id, &c.hint)
+	return r.record, true
 }
 
 // hasPrefix reports whether an entry's key begins so.
@@ -43,5 +83,5 @@ func (e entry) hasPrefix(prefix string, whole bool) bool {
 	if len(prefix) <= len(e.prefix) {
 		return strings.HasPrefix(e.prefix, prefix)
 	}
-	return !whole && strings.HasPrefix(prefix, e.prefix) && strings.HasPrefix(e.row.id, prefix[len(e.prefix):])
+	return !whole && strings.HasPrefix(prefix, e.prefix) && strings.HasPrefix(e.name.id, prefix[len(e.prefix):])
 }

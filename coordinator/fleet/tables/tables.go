@@ -1,9 +1,12 @@
 package tables
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/tidwall/btree"
 )
 
 // Schema describes tables. Names are unique.
@@ -42,10 +45,19 @@ type place struct {
 	indexes map[string]int
 }
 
+// content is what one table holds.
+type content struct {
+	rows    rows
+	indexes []entries // from the second on
+	// own says which trees are copies of the transaction's own, which it may change,
+	// in the order of the schema's indexes; nil if it only reads.
+	own []bool
+}
+
 // Tables are all records at one moment.
 type Tables struct {
 	layout *layout
-	trees  [][]tree // by table and index
+	tables []content
 }
 
 // New makes empty tables.
@@ -54,80 +66,113 @@ func New(schema Schema) *Tables {
 	t := &Tables{layout: l}
 	for i, table := range schema {
 		p := place{table: i, indexes: map[string]int{}}
-		trees := make([]tree, len(table.Indexes))
+		c := content{rows: newRows()}
 		for j, index := range table.Indexes {
 			p.indexes[index.Name] = j
-			trees[j] = newTree(index.Whole)
+			if j > 0 {
+				c.indexes = append(c.indexes, newEntries(index.Whole))
+			}
 		}
 		l.places[table.Name] = p
-		t.trees = append(t.trees, trees)
+		t.tables = append(t.tables, c)
 	}
 	return t
 }
 
 // Read is a transaction that reads.
-func (t *Tables) Read() *Txn { return &Txn{layout: t.layout, trees: t.trees} }
+func (t *Tables) Read() *Txn { return &Txn{layout: t.layout, tables: t.tables} }
 
 // Write is a transaction that reads and writes. What it writes shows in what
 // [Txn.Commit] returns, and to itself.
 func (t *Tables) Write() *Txn {
-	txn := &Txn{layout: t.layout, trees: make([][]tree, len(t.trees)), own: make([][]bool, len(t.trees))}
-	for i, trees := range t.trees {
-		txn.trees[i] = slices.Clone(trees)
-		txn.own[i] = make([]bool, len(trees))
-	}
-	return txn
+	return &Txn{layout: t.layout, tables: slices.Clone(t.tables), writes: true}
 }
 
 // Txn reads tables, and may change them.
 type Txn struct {
 	layout *layout
-	trees  [][]tree
-	// own says which trees are copies of the transaction's own, which it may change.
-	own [][]bool // nil if it only reads
+	tables []content
+	writes bool
 }
 
 // Commit returns the tables as the transaction leaves them. It is not used any
 // more afterwards.
 func (x *Txn) Commit() *Tables {
-	t := &Tables{layout: x.layout, trees: x.trees}
-	x.trees, x.own = nil, nil
+	t := &Tables{layout: x.layout, tables: x.tables}
+	for i := range t.tables {
+		t.tables[i].own = nil
+	}
+	x.tables, x.writes = nil, false
 	return t
 }
 
-func (x *Txn) find(table, index string) (i, j int) {
+func (x *Txn) find(table, index string) (c *content, j int) {
 	p, ok := x.layout.places[table]
 	j, known := p.indexes[index]
 	if !ok || !known {
 		panic(fmt.Sprintf("tables: there is no index %s of a table %s", index, table))
 	}
-	return p.table, j
+	return &x.tables[p.table], j
 }
 
-// change is a tree to change.
-func (x *Txn) change(i, j int) tree {
-	if !x.own[i][j] {
+// changing is a table to change, and its indexes.
+func (x *Txn) changing(table string) (*content, []Index) {
+	p, ok := x.layout.places[table]
+	if !ok || !x.writes {
+		panic("tables: no table " + table + ", or a transaction that only reads")
+	}
+	c := &x.tables[p.table]
+	if c.own == nil {
+		c.own, c.indexes = make([]bool, 1+len(c.indexes)), slices.Clone(c.indexes)
+	}
+	return c, x.layout.schema[p.table].Indexes
+}
+
+// ownRows are a table's rows to change.
+func (x *Txn) ownRows(c *content) rows {
+	if !c.own[0] {
 		x.layout.copying.Lock()
 		defer x.layout.copying.Unlock()
-		x.trees[i][j], x.own[i][j] = x.trees[i][j].copy(), true
+		c.rows, c.own[0] = c.rows.copy(), true
 	}
-	return x.trees[i][j]
+	return c.rows
+}
+
+// ownIndex is one of a table's further indexes to change.
+func (x *Txn) ownIndex(c *content, j int) entries {
+	if !c.own[j] {
+		x.layout.copying.Lock()
+		defer x.layout.copying.Unlock()
+		c.indexes[j-1], c.own[j] = c.indexes[j-1].copy(), true
+	}
+	return c.indexes[j-1]
 }
 
 // First is the record with a key, nil if there is none.
 func (x *Txn) First(table, index string, key []byte) any {
-	i, j := x.find(table, index)
-	if r := x.trees[i][j].get(string(key)); r != nil {
-		return r.record
+	c, j := x.find(table, index)
+	id := string(key)
+	if j > 0 {
+		e, ok := c.indexes[j-1].Get(entry{prefix: id})
+		if !ok {
+			return nil
+		}
+		id = e.name.id
 	}
-	return nil
+	r, _ := c.rows.get(id, nil)
+	return r.record
 }
 
 // FirstPrefix is the first record whose key begins with prefix, nil if there is
 // none.
 func (x *Txn) FirstPrefix(table, index string, prefix []byte) any {
-	i, j := x.find(table, index)
-	it := newIterator(x.trees[i][j], x.layout.schema[i].Indexes[j].Whole, string(prefix))
+	c, j := x.find(table, index)
+	var it *Iterator
+	if j == 0 {
+		it = iterateRows(c.rows, string(prefix))
+	} else {
+		it = iterateEntries(c.indexes[j-1], c.rows, string(prefix))
+	}
 	it.prefix = string(prefix)
 	return it.Next()
 }
@@ -141,67 +186,84 @@ func (x *Txn) Scan(table, index string, prefix []byte) *Iterator {
 
 // ScanFrom goes through the records whose key in an index is at or above from.
 func (x *Txn) ScanFrom(table, index string, from []byte) *Iterator {
-	i, j := x.find(table, index)
-	t := x.trees[i][j]
-	if x.own != nil && x.own[i][j] {
-		t = t.copy() // keeps what is there now
+	c, j := x.find(table, index)
+	records := c.rows
+	if c.own != nil && c.own[0] {
+		records = records.copy() // keeps what is there now
 	}
-	return newIterator(t, x.layout.schema[i].Indexes[j].Whole, string(from))
+	if j == 0 {
+		return iterateRows(records, string(from))
+	}
+	keys := c.indexes[j-1]
+	if c.own != nil && c.own[j] {
+		keys = keys.copy()
+	}
+	return iterateEntries(keys, records, string(from))
 }
 
 // Insert stores a record, in place of the one with the same id.
 func (x *Txn) Insert(table string, record any) error {
-	i := x.table(table)
-	indexes := x.layout.schema[i].Indexes
-	made := &row{id: string(indexes[0].Keys(record)[0]), record: record}
-	old := x.trees[i][0].get(made.id)
-	if old != nil {
+	c, indexes := x.changing(table)
+	var hint btree.PathHint
+	made := row{id: string(indexes[0].Keys(record)[0]), record: record}
+	old, replaces := c.rows.get(made.id, &hint)
+	if replaces {
 		made.id = old.id // one string for all that it is stored in
 	}
-	for j, index := range indexes {
-		t := x.change(i, j)
+	x.ownRows(c).SetHint(made, &hint)
+	var called *name
+	for j := 1; j < len(indexes); j++ {
+		index := &indexes[j]
 		keys := index.Keys(record)
-		if old != nil && j > 0 {
-			for _, k := range index.Keys(old.record) {
-				if !slices.ContainsFunc(keys, func(kept []byte) bool { return string(kept) == string(k) }) {
-					t.remove(string(k))
-				}
+		var before [][]byte
+		if replaces {
+			before = index.Keys(old.record)
+		}
+		for _, k := range before {
+			if !contains(keys, k) {
+				x.ownIndex(c, j).remove(string(k))
 			}
 		}
 		for _, k := range keys {
+			if contains(before, k) {
+				continue
+			}
 			prefix := len(k)
 			if !index.Whole {
 				if prefix -= len(made.id); prefix < 0 || string(k[prefix:]) != made.id {
 					return fmt.Errorf("tables: a key of the index %s of %s does not end with the record's id", index.Name, table)
 				}
 			}
-			t.put(string(k), prefix, made)
+			if called == nil {
+				called = &name{id: made.id}
+			}
+			x.ownIndex(c, j).put(string(k), prefix, called)
 		}
 	}
 	return nil
+}
+
+func contains(keys [][]byte, k []byte) bool {
+	for _, other := range keys {
+		if bytes.Equal(other, k) {
+			return true
+		}
+	}
+	return false
 }
 
 // Delete removes the record with the id of this one.
 func (x *Txn) Delete(table string, record any) error {
-	i := x.table(table)
-	indexes := x.layout.schema[i].Indexes
-	old := x.trees[i][0].get(string(indexes[0].Keys(record)[0]))
-	if old == nil {
+	c, indexes := x.changing(table)
+	old, ok := c.rows.get(string(indexes[0].Keys(record)[0]), nil)
+	if !ok {
 		return fmt.Errorf("tables: %s has no such record to delete", table)
 	}
-	for j, index := range indexes {
-		t := x.change(i, j)
-		for _, k := range index.Keys(old.record) {
-			t.remove(string(k))
+	x.ownRows(c).Delete(old)
+	for j := 1; j < len(indexes); j++ {
+		for _, k := range indexes[j].Keys(old.record) {
+			x.ownIndex(c, j).remove(string(k))
 		}
 	}
 	return nil
-}
-
-func (x *Txn) table(name string) int {
-	p, ok := x.layout.places[name]
-	if !ok || x.own == nil {
-		panic("tables: no table " + name + ", or a transaction that only reads")
-	}
-	return p.table
 }

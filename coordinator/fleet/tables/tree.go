@@ -16,38 +16,63 @@ type row struct {
 	record any
 }
 
-// An entry is one key of an index. The key is prefix, then the row's id, but in
-// an index with whole keys, where it is prefix alone. What is looked for is an
-// entry without a row.
+// rows are the records of a table, by id. Reading a tree that is published touches
+// nothing in it; before it is changed it is copied, which costs nothing until then.
+type rows struct {
+	*btree.BTreeG[row]
+}
+
+func newRows() rows {
+	less := func(a, b row) bool { return a.id < b.id }
+	return rows{btree.NewBTreeGOptions(less, btree.Options{Degree: degree, NoLocks: true})}
+}
+
+// copy shares everything with the tree until one of them is changed.
+func (t rows) copy() rows { return rows{t.BTreeG.Copy()} }
+
+// get is the row with an id. Calls for ids that lie together are cheaper with one
+// hint.
+func (t rows) get(id string, hint *btree.PathHint) (row, bool) {
+	return t.GetHint(row{id: id}, hint)
+}
+
+// A name is what the entries of a record say which one it is. They do not refer to
+// the record itself: those whose keys stay stay when it is changed.
+type name struct {
+	id string
+}
+
+// An entry is one key of a further index. The key is prefix, then the record's id,
+// but in an index with whole keys, where it is prefix alone. What is looked for is
+// an entry without a name.
 type entry struct {
 	prefix string
-	row    *row
+	name   *name
 }
 
 // id is only looked up where it counts: it is somewhere else in memory.
 func (e entry) id() string {
-	if e.row == nil {
+	if e.name == nil {
 		return ""
 	}
-	return e.row.id
+	return e.name.id
 }
 
-// A tree is one index. Reading one that is published touches nothing in it;
-// before it is changed it is copied, which costs nothing until then.
-type tree struct {
+// entries are a further index, and are copied as rows are.
+type entries struct {
 	*btree.BTreeG[entry]
+	whole bool
 }
 
-func newTree(whole bool) tree {
+func newEntries(whole bool) entries {
 	less := func(a, b entry) bool { return compare(a, b) < 0 }
 	if whole {
 		less = func(a, b entry) bool { return a.prefix < b.prefix }
 	}
-	return tree{btree.NewBTreeGOptions(less, btree.Options{Degree: degree, NoLocks: true})}
+	return entries{btree.NewBTreeGOptions(less, btree.Options{Degree: degree, NoLocks: true}), whole}
 }
 
-// copy shares everything with the tree until one of them is changed.
-func (t tree) copy() tree { return tree{t.BTreeG.Copy()} }
+func (t entries) copy() entries { return entries{t.BTreeG.Copy(), t.whole} }
 
 // compare orders two keys of two parts each as if they were in one piece.
 func compare(a, b entry) int {
@@ -74,35 +99,25 @@ func compareRest(rest string, a, b entry) int {
 	return strings.Compare(a.id(), id[n:])
 }
 
-// get is the row with a key, nil if there is none.
-func (t tree) get(k string) *row {
-	e, _ := t.Get(entry{prefix: k})
-	return e.row
-}
-
-// put stores a row under a key, in place of the one that has it. prefixLen is the
-// length of the entry's prefix, the start of the key: it is kept as the equal one
-// of the entry before, or else as a copy.
-func (t tree) put(k string, prefixLen int, r *row) {
-	e := entry{k[:prefixLen], r}
-	if prefixLen > 0 {
-		shared := false
-		t.Descend(e, func(before entry) bool {
+// put stores a key. prefixLen is the length of the entry's prefix, the start of the
+// key: it is kept as the equal one of the entry before, or else as a copy.
+func (t entries) put(k string, prefixLen int, of *name) {
+	e := entry{k[:prefixLen], of}
+	var hint btree.PathHint
+	shared := false
+	if !t.whole && prefixLen > 0 {
+		t.DescendHint(e, func(before entry) bool {
 			if shared = before.prefix == e.prefix; shared {
 				e.prefix = before.prefix
 			}
 			return false
-		})
-		if !shared {
-			e.prefix = strings.Clone(e.prefix)
-		}
+		}, &hint)
 	}
-	t.Set(e)
+	if !shared {
+		e.prefix = strings.Clone(e.prefix)
+	}
+	t.SetHint(e, &hint)
 }
 
-// remove takes a key out, if it is there.
-func (t tree) remove(k string) {
-	if t.get(k) != nil { // so that nothing is copied for nothing
-		t.Delete(entry{prefix: k})
-	}
-}
+// remove takes a key out.
+func (t entries) remove(k string) { t.Delete(entry{prefix: k}) }
