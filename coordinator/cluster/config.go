@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/durable"
 )
 
@@ -21,7 +22,19 @@ import (
 // goroutine at a time. Through is the newest index that Append stored. Skip
 // records that the facts of the indexes after Through and up to index were never
 // seen here, because the node got a snapshot instead of the entries.
+//
+// Status says what is missing so, Chunk gives a part of what is there to another
+// node, and Backfill takes one of another node, in one durable step; another
+// goroutine calls it than Append. *history.Journal is one.
 type Journal interface {
+	journalStore
+	Status() (history.Status, error)
+	Chunk(asked history.Gap, size int) (*history.Chunk, error)
+	Backfill(chunk *history.Chunk) error
+}
+
+// journalStore is what the entries of the log go to.
+type journalStore interface {
 	Append(through uint64, facts []fleet.Fact) error
 	Through() uint64
 	Skip(index uint64) error
@@ -70,6 +83,9 @@ type Config struct {
 	// removes it, as long as MinQuorum voters remain. 0 is never; MinQuorum 0 is 3.
 	DeadServerAfter time.Duration
 	MinQuorum       uint
+	// BackfillPace is how often a node whose journal has a gap asks the other members
+	// for what is missing. 0 is 15 s.
+	BackfillPace time.Duration
 	// MaxWaiting bounds the proposals that wait for their turn. 0 is 4096.
 	MaxWaiting int
 	// Hook is called around every durable step of the log. Nil in production.
@@ -98,6 +114,9 @@ func (c Config) withDefaults() Config {
 	if c.MinQuorum == 0 {
 		c.MinQuorum = 3
 	}
+	if c.BackfillPace == 0 {
+		c.BackfillPace = defaultBackfillPace
+	}
 	if c.MaxWaiting == 0 {
 		c.MaxWaiting = 4096
 	}
@@ -120,6 +139,7 @@ func (c Config) validate() error {
 	require(c.DeadServerAfter == 0 || c.DeadServerAfter >= 10*c.ElectionTimeout,
 		fmt.Sprintf("DeadServerAfter %v is below ten election timeouts, which are %v", c.DeadServerAfter, 10*c.ElectionTimeout))
 	require(c.SnapshotInterval >= 5*time.Millisecond, fmt.Sprintf("SnapshotInterval %v is below 5 ms", c.SnapshotInterval))
+	require(c.BackfillPace > 0, fmt.Sprintf("BackfillPace %v is not positive", c.BackfillPace))
 	require(c.MaxWaiting > 0, fmt.Sprintf("MaxWaiting %d is not positive", c.MaxWaiting))
 	if err := errors.Join(problems...); err != nil {
 		return fmt.Errorf("cluster configuration: %w", err)

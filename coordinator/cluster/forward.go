@@ -217,6 +217,10 @@ func (n *Node) handle(ctx context.Context, from, method string, request []byte) 
 	case methodConfiguration:
 		index, servers := n.configuration()
 		return configurationAnswer{Index: index, Members: toWire(servers)}, nil
+	case methodExtent:
+		return n.backfill.ownExtent()
+	case methodChunk:
+		return n.backfill.give(ctx, request)
 	case methodAddMember, methodRemoveMember, methodTransfer, methodAnnounce:
 		var body memberRequest
 		if err := decodeCall(request, &body); err != nil {

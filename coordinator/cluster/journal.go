@@ -21,8 +21,9 @@ var journalRetry = backoff.Policy{Initial: 100 * time.Millisecond, Max: 10 * tim
 // in as few steps as the disk dictates: while one step is being written, the
 // facts of the next one gather.
 type journalWriter struct {
-	journal Journal
+	journal journalStore
 	log     *slog.Logger
+	gapped  func() // is told of a new gap, and returns at once; nil tells nobody
 
 	mu      sync.Mutex
 	changed *sync.Cond // something below has changed
@@ -35,7 +36,7 @@ type journalWriter struct {
 	closed  bool      // nothing is accepted any more, and nobody waits
 }
 
-func newJournalWriter(journal Journal, log *slog.Logger) *journalWriter {
+func newJournalWriter(journal journalStore, log *slog.Logger) *journalWriter {
 	w := &journalWriter{journal: journal, log: log, flushed: journal.Through()}
 	w.changed = sync.NewCond(&w.mu)
 	w.through = w.flushed
@@ -68,7 +69,7 @@ func (w *journalWriter) add(index uint64, facts []fleet.Fact) error {
 }
 
 // restored tells the writer that the state was replaced by one of this index.
-// Facts up to there that the journal does not have will never be seen here.
+// Facts up to there that the journal does not have come from other members alone.
 func (w *journalWriter) restored(index uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,11 +82,14 @@ func (w *journalWriter) restored(index uint64) error {
 	if index <= w.through {
 		return nil
 	}
-	w.log.Warn("the journal has a gap because this node received a snapshot", "after", w.through, "to", index)
+	w.log.Info("the journal has a gap because this node received a snapshot; the other members are asked for the facts", "after", w.through, "to", index)
 	if err := w.journal.Skip(index); err != nil {
 		return fmt.Errorf("record a gap in the journal: %w", err)
 	}
 	w.through, w.flushed = index, index
+	if w.gapped != nil {
+		w.gapped()
+	}
 	w.changed.Broadcast()
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 )
 
 // memoryJournal is a Journal that can be told to fail, before or after it has
@@ -65,6 +66,16 @@ func (j *memoryJournal) Skip(index uint64) error {
 	j.skipped, j.through = index, index
 	return nil
 }
+
+func (j *memoryJournal) Status() (history.Status, error) {
+	return history.Status{Through: j.Through()}, nil
+}
+
+func (j *memoryJournal) Chunk(history.Gap, int) (*history.Chunk, error) {
+	return nil, history.ErrNotHere
+}
+
+func (j *memoryJournal) Backfill(*history.Chunk) error { return history.ErrNonsense }
 
 func (j *memoryJournal) set(before, after error) {
 	j.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +48,12 @@ type mesh struct {
 	lose func(method string) bool
 	// answered, when it is set, is called between an answer and its arrival.
 	answered func(method string)
+	// oldFacts lets nobody know the questions for facts, as members of an earlier
+	// version. When lying is set, the first node that is asked for facts is a liar; lies
+	// counts what it gives.
+	oldFacts, lying bool
+	liar            string
+	lies            int
 	// old, when it is set, lets nobody know the question for the term, as members
 	// of an earlier version.
 	old bool
@@ -221,6 +229,16 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	if m.old && method == "term" {
 		method = "term-of-later"
 	}
+	if m.oldFacts && strings.HasPrefix(method, "journal_") {
+		method += "-of-later"
+	}
+	if m.lying && m.liar == "" && method == "journal_chunk" {
+		m.liar = id
+	}
+	lie := m.liar == id && method == "journal_chunk"
+	if lie {
+		m.lies++
+	}
 	m.mu.Unlock()
 	if !reachable {
 		return nil, fmt.Errorf("%w: %w", errUnreachable, peer.ErrNotSent)
@@ -235,6 +253,10 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	answers := make(chan answer, 1)
 	go func() {
 		body, err := target.HandleCall(ctx, n.id, method, request)
+		if lie && len(body) > 200 {
+			body = slices.Clone(body)
+			body[len(body)-100] ^= 1
+		}
 		answers <- answer{body, err}
 	}()
 	select {

@@ -30,6 +30,7 @@ type Node struct {
 	store     io.Closer
 	machine   *machine
 	writer    *journalWriter
+	backfill  *backfill
 	members   *configurations
 	leaders   *leaderWatch
 	stored    *histogram // how long it took to sync entries
@@ -76,6 +77,8 @@ func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 		down:     make(chan struct{}),
 		lost:     make(chan struct{}),
 	}
+	n.backfill = newBackfill(n, c.Journal)
+	writer.gapped = n.backfill.nudge
 	n.pilot = newPilot(n)
 	n.work = []runner.Task{{Name: "autopilot", Run: n.pilot.run}, {Name: "records of members", Run: n.keepRecords}}
 	n.life, n.endLife = context.WithCancel(context.Background())
@@ -124,6 +127,7 @@ func (n *Node) Run(ctx context.Context) error {
 	leading.Go(func() { n.lead(leadCtx) })
 	leading.Go(func() { n.watchMembership(leadCtx) })
 	leading.Go(func() { n.watchCandidacy(leadCtx) })
+	leading.Go(func() { n.backfill.run(leadCtx) })
 
 	var failure error
 	select {

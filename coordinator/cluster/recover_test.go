@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,6 +253,8 @@ func TestTheLastOfThreeGoesOnAlone(t *testing.T) {
 	// The others come back empty, under new names.
 	fresh := &survivor{t: t, config: Config{Dir: t.TempDir(), NodeID: "new", Log: last.config.Log, ElectionTimeout: time.Second}}
 	fresh.connect()
+	survivor := &answers{of: last}
+	fresh.config.Peers, fresh.config.BackfillPace = survivor, 50*time.Millisecond
 	journal, err := history.Create(fresh.journalConfig())
 	require.NoError(t, err)
 	require.NoError(t, journal.Close())
@@ -262,8 +266,25 @@ func TestTheLastOfThreeGoesOnAlone(t *testing.T) {
 	require.NoError(t, last.node.raft.AddVoter("new", fresh.transport.LocalAddr(), 0, recoverPatience).Error())
 	require.NoError(t, fresh.node.WaitIndex(t.Context(), last.node.AppliedIndex()))
 	fresh.has("one", "two", "three", "four")
+	require.Eventually(t, func() bool {
+		return maps.Equal(want, createdFacts(t, fresh.journal))
+	}, recoverPatience, 5*time.Millisecond, "the history of before comes from the survivor")
+	assert.Positive(t, survivor.chunks.Load(), "it got a snapshot, which has none")
 	// A stop hands over, which needs both.
 	last.stop()
+}
+
+// answers calls one survivor, whoever is meant.
+type answers struct {
+	of     *survivor
+	chunks atomic.Int32 // of facts that it was asked for
+}
+
+func (a *answers) Call(ctx context.Context, _, _, method string, request []byte) ([]byte, error) {
+	if method == methodChunk {
+		a.chunks.Add(1)
+	}
+	return a.of.node.HandleCall(ctx, "new", method, request)
 }
 
 // alone is a stopped node of one with so many tokens.

@@ -23,6 +23,8 @@ const (
 	methodAddMember     = "add_member"
 	methodRemoveMember  = "remove_member"
 	methodTransfer      = "transfer"
+	methodExtent        = "journal_extent"
+	methodChunk         = "journal_chunk"
 )
 
 // maxCall bounds a request and an answer: an entry and what is around it.

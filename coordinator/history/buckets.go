@@ -1,6 +1,7 @@
 package history
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -40,7 +41,14 @@ type ledger struct {
 	Audit   uint64 `cbor:"4,keyasint"`
 	Dropped uint64 `cbor:"5,keyasint"`
 	Expired uint64 `cbor:"6,keyasint"`
+	// Floor is the newest index of a routine fact that was dropped here; Inherited
+	// is that of the journals whose facts were taken.
+	Floor     uint64 `cbor:"7,keyasint,omitempty"`
+	Inherited uint64 `cbor:"8,keyasint,omitempty"`
 }
+
+// floor is the index up to which routine facts may be missing.
+func (l ledger) floor() uint64 { return max(l.Floor, l.Inherited) }
 
 type buckets struct {
 	meta, routine, audit, gaps *bbolt.Bucket
@@ -62,6 +70,7 @@ func (b buckets) ledger() (ledger, error) {
 	if err := cbor.Unmarshal(b.meta.Get(keyLedger), &sum); err != nil {
 		return sum, fmt.Errorf("%w: its ledger cannot be read: %w", ErrDamaged, err)
 	}
+	sum.Floor = b.floorOf(&sum)
 	return sum, nil
 }
 
@@ -78,14 +87,18 @@ func (b buckets) add(sum *ledger, fact fleet.Fact) error {
 	if err != nil {
 		return fmt.Errorf("encode fact %d.%d: %w", fact.Index, fact.Ordinal, err)
 	}
+	// Facts come in the order of their keys: full pages, not half empty ones.
+	b.routine.FillPercent = 1
+	return b.addEncoded(sum, fact, data)
+}
+
+func (b buckets) addEncoded(sum *ledger, fact fleet.Fact, data []byte) error {
 	if fact.Audit > 0 {
 		sum.Audit++
 		return b.audit.Put(factKey(fact), data)
 	}
 	sum.Facts++
 	sum.Bytes += int64(factKeyLen + len(data))
-	// Facts come in the order of their keys: full pages, not half empty ones.
-	b.routine.FillPercent = 1
 	return b.routine.Put(factKey(fact), data)
 }
 
@@ -93,6 +106,7 @@ func (b buckets) add(sum *ledger, fact fleet.Fact) error {
 func (b buckets) dropOldest(sum *ledger, k, v []byte) error {
 	sum.Facts--
 	sum.Bytes -= int64(len(k) + len(v))
+	sum.Floor = max(sum.Floor, binary.BigEndian.Uint64(k))
 	return b.routine.Delete(k)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history/boltfile"
+	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/jitter"
 )
 
@@ -28,6 +29,9 @@ type Config struct {
 	// MaxBytes bounds the routine facts, in bytes of their encoding; the file is
 	// somewhat larger. 0 is 1 GiB.
 	MaxBytes int64
+	// Hook is called around each transaction that takes facts of another node. Nil
+	// in production.
+	Hook durable.Hook
 }
 
 const (
@@ -65,8 +69,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Journal is an open journal. Append and Skip belong to one goroutine at a time;
-// the other methods may be called by any number of goroutines, at the same time
+// Journal is an open journal. Append and Skip belong to one goroutine at a time,
+// and so does Backfill, which may be another one; the other methods may be called by any number of goroutines, at the same time
 // too.
 type Journal struct {
 	config Config
@@ -114,7 +118,8 @@ func (j *Journal) Append(through uint64, facts []fleet.Fact) error {
 	return nil
 }
 
-// Skip records that the facts after Through and up to index will never be here.
+// Skip records that the log goes on after index, and that the facts after Through
+// and up to there are to be had of other nodes alone; see [Journal.Backfill].
 func (j *Journal) Skip(index uint64) error {
 	err := j.update(func(b buckets) error {
 		sum, err := b.ledger()
@@ -155,14 +160,13 @@ type Status struct {
 	// planned; Expired those that went by age, which is.
 	Dropped uint64
 	Expired uint64
-	Gaps    []Gap
+	// Floor is the log index up to which routine facts may be missing because they
+	// were dropped, here or in the journals that facts were taken from.
+	Floor uint64
+	// Gaps are the indexes whose facts this journal never had.
+	Gaps Gaps
 	// NearlyFull says that dropping is near or has begun.
 	NearlyFull bool
-}
-
-// Gap is a range of log indexes whose facts this journal never had.
-type Gap struct {
-	From, To uint64
 }
 
 // Status is the journal's own count of itself.
@@ -175,16 +179,11 @@ func (j *Journal) Status() (Status, error) {
 		}
 		s = Status{
 			Through: sum.Through, Facts: sum.Facts, Bytes: sum.Bytes, MaxBytes: j.config.MaxBytes,
-			AuditFacts: sum.Audit, Dropped: sum.Dropped, Expired: sum.Expired,
+			AuditFacts: sum.Audit, Dropped: sum.Dropped, Expired: sum.Expired, Floor: sum.floor(),
 			NearlyFull: float64(sum.Bytes) >= warnAt*float64(j.config.MaxBytes),
 		}
-		return b.gaps.ForEach(func(k, v []byte) error {
-			if len(k) != 8 || len(v) != 8 {
-				return fmt.Errorf("%w: a gap cannot be read", ErrDamaged)
-			}
-			s.Gaps = append(s.Gaps, Gap{From: binary.BigEndian.Uint64(k), To: binary.BigEndian.Uint64(v)})
-			return nil
-		})
+		s.Gaps, err = b.listGaps()
+		return err
 	})
 	if err != nil {
 		return Status{}, fmt.Errorf("journal %s: status: %w", j.config.Path, err)

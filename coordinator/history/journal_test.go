@@ -24,7 +24,12 @@ import (
 	"github.com/certctl/certctl/coordinator/history"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		os.Exit(childMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var testTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
@@ -48,8 +53,7 @@ func fact(index uint64, ordinal uint32, audit uint64) fleet.Fact {
 	}
 }
 
-func readAll(t testing.TB, j *history.Journal, q history.Query) []fleet.Fact {
-	t.Helper()
+func readAll(t require.TestingT, j *history.Journal, q history.Query) []fleet.Fact {
 	var all []fleet.Fact
 	for {
 		page, next, err := j.Read(q)
@@ -232,7 +236,7 @@ func TestGapsAreRecorded(t *testing.T) {
 	require.NoError(t, j.Append(10, []fleet.Fact{fact(7, 0, 0), fact(10, 0, 0)}))
 	status, err := j.Status()
 	require.NoError(t, err)
-	assert.Equal(t, []history.Gap{{From: 5, To: 9}}, status.Gaps)
+	assert.Equal(t, history.Gaps{{From: 5, To: 9}}, status.Gaps)
 	assert.EqualValues(t, 10, j.Through())
 	assert.Len(t, readAll(t, j, history.Query{}), 2)
 }

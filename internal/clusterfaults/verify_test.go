@@ -117,8 +117,9 @@ func (b *bench) allFacts(index uint64) (whole []fleet.Fact, differing int) {
 	for _, fact := range b.kept {
 		known[place{fact.Index, fact.Ordinal}] = fact
 	}
+	b.filled()
 	journals := make([][]fleet.Fact, len(b.members))
-	var gaps [][]history.Gap
+	var gaps []history.Gaps
 	for i, m := range b.members {
 		journals[i] = b.factsOf(m, index)
 		status, err := m.journal.Status()
@@ -143,6 +144,28 @@ func (b *bench) allFacts(index uint64) (whole []fleet.Fact, differing int) {
 		}
 	}
 	return whole, differing
+}
+
+// filled waits until no node lacks a part of the history that another one has: those
+// that got snapshots take it from the others, and what only nodes had that are gone
+// stays missing.
+func (b *bench) filled() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b.eventually(ctx, "the journals are filled", func() bool {
+		var lost history.Gaps
+		most := uint64(0)
+		for i, m := range b.members {
+			status, err := m.journal.Status()
+			require.NoError(b.t, err)
+			if i == 0 {
+				lost = status.Gaps
+			}
+			lost, most = lost.And(status.Gaps), max(most, status.Gaps.Count())
+		}
+		return most == lost.Count()
+	})
 }
 
 func equalFacts(a, b fleet.Fact) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
