@@ -110,11 +110,18 @@ func (s *namespaces) others(but *testnet.Host) []*testnet.Host { return s.everyb
 type networkFault struct {
 	name string
 	// inject is given the host of the leader and that of another node.
-	inject func(leader, follower *testnet.Host)
-	// silent: the clients reach too few nodes, so that nobody may tell them that
-	// anything is done. Otherwise they get on while it lasts.
-	silent bool
+	inject    func(leader, follower *testnet.Host)
+	meanwhile expectation
 }
+
+// expectation is what becomes of those who sync while a fault lasts.
+type expectation int
+
+const (
+	goOn   expectation = iota // they get on
+	silent                    // they reach too few nodes, so that nobody may tell them that anything is done
+	either                    // that depends: terms may end before much is done in them
+)
 
 func (s *namespaces) faults() []networkFault {
 	type host = testnet.Host
@@ -128,7 +135,7 @@ func (s *namespaces) faults() []networkFault {
 		{name: "packets are 50 to 150 ms late in each direction", inject: func(_, _ *host) {
 			s.impair(s.everybody(), s.everybody(), always(late))
 		}},
-		{name: "packets between the nodes are late and lost", inject: func(_, _ *host) {
+		{name: "packets between the nodes are late and lost", meanwhile: either, inject: func(_, _ *host) {
 			s.impair(s.hosts, s.hosts, func() testnet.Fault { f := late; f.Loss = 0.05; return f })
 		}},
 		{name: "the leader is not heard by the other nodes", inject: func(leader, _ *host) {
@@ -152,11 +159,17 @@ func (s *namespaces) faults() []networkFault {
 		{name: "the leader and one other node do not reach each other", inject: func(leader, follower *host) {
 			s.part(one(leader), one(follower))
 		}},
-		{name: "the clients are left with the leader, and it alone", silent: true, inject: func(leader, _ *host) {
+		{name: "the clients are left with the leader, and it alone", meanwhile: silent, inject: func(leader, _ *host) {
 			s.part([]*host{s.clients, leader}, s.others(leader))
 		}},
-		{name: "the clients are left with another node, and it alone", silent: true, inject: func(_, follower *host) {
+		{name: "the clients are left with another node, and it alone", meanwhile: silent, inject: func(_, follower *host) {
 			s.part([]*host{s.clients, follower}, s.others(follower))
+		}},
+		// Its lease goes on after the others have begun to look for another leader.
+		{name: "the leader hears the others late, and then is not heard by them", inject: func(leader, _ *host) {
+			s.impair(s.others(leader), one(leader), always(testnet.Fault{Delay: 300 * time.Millisecond}))
+			pause(s.t.Context(), time.Second)
+			s.cut(one(leader), s.others(leader))
 		}},
 		{name: "the leader's interface goes down and up", inject: func(leader, _ *host) {
 			for range 4 {
@@ -180,7 +193,7 @@ func (s *namespaces) prove() {
 	}
 	faults := s.faults()
 	var recovered []time.Duration
-	injected, silent, told := 0, 0, 0
+	injected, silences, told := 0, 0, 0
 	for range times(1, 10) {
 		for _, i := range rand.Perm(len(faults)) {
 			fault := faults[i]
@@ -189,14 +202,14 @@ func (s *namespaces) prove() {
 			before, set := s.network.Traffic(), time.Now()
 			fault.inject(s.hosts[leader], s.hosts[(leader+1+rand.IntN(2))%3])
 			began := time.Now()
-			if !fault.silent {
+			if fault.meanwhile == goOn {
 				l.acknowledgedAfter(began)
 			}
-			during := time.Since(began)
 			pause(ctx, 2500*time.Millisecond-time.Since(set)) // two and a half times the election timeout
-			if fault.silent {
-				silent++
-				told += l.countAfter(began)
+			during := l.countAfter(began)
+			if fault.meanwhile == silent {
+				silences++
+				told += during
 			}
 			after := s.network.Traffic()
 			require.Positive(t, after.Lost+after.Held-before.Lost-before.Held, "no packet met the fault %q", fault.name)
@@ -204,8 +217,8 @@ func (s *namespaces) prove() {
 			healed := time.Now()
 			recovered = append(recovered, l.acknowledgedAfter(healed).Sub(healed))
 			injected++
-			t.Logf("%s: %d packets carried, %d of them late, %d lost; acknowledged after %v, and when it was over after %v", fault.name,
-				after.Carried-before.Carried, after.Held-before.Held, after.Lost-before.Lost, during.Round(time.Millisecond), recovered[len(recovered)-1].Round(time.Millisecond))
+			t.Logf("%s: %v, %d packets carried, %d of them late, %d lost, %d syncs acknowledged; another one %v after it was over", fault.name, healed.Sub(set).Round(time.Millisecond),
+				after.Carried-before.Carried, after.Held-before.Held, after.Lost-before.Lost, during, recovered[len(recovered)-1].Round(time.Millisecond))
 		}
 	}
 	s.leader()
@@ -224,7 +237,7 @@ func (s *namespaces) prove() {
 	counts.Report(t, "cluster-namespaces", injected, fmt.Sprintf(
 		"faults of the network between three real coordinators on hosts of their own, under load: of %d packets %d were lost and %d late; from the end of a fault to the next acknowledged sync p50 %d ms, longest %d ms",
 		all.Carried+all.Lost, all.Lost, all.Held, quantile(recovered, 0.5).Milliseconds(), quantile(recovered, 1).Milliseconds()))
-	counts.Report(t, "cluster-namespaces-told-by-too-few", told, fmt.Sprintf("syncs acknowledged while the clients reached one node of three and no other did, which they did %d times", silent))
+	counts.Report(t, "cluster-namespaces-told-by-too-few", told, fmt.Sprintf("syncs acknowledged while the clients reached one node of three and no other did, which they did %d times", silences))
 	counts.Report(t, "cluster-namespaces-leaders-twice", doubled, fmt.Sprintf("of %d terms, those with more than one leader", elections))
 	counts.Report(t, "cluster-namespaces-wrong", found.wrong(), fmt.Sprintf(
 		"acknowledged facts lost, facts twice, nodes that differ, histories that cannot be explained, of %d syncs, %d facts of agents, %d tokens and %d operations",
@@ -235,9 +248,11 @@ func (s *namespaces) prove() {
 // countAfter is how many syncs were answered that were sent after a moment.
 func (l *load) countAfter(moment time.Time) (count int) {
 	for _, h := range l.hosts {
-		if _, ok := h.firstAfter(moment); ok {
+		h.mu.Lock()
+		for i := len(h.acked) - 1; i >= 0 && h.acked[i].sent.After(moment); i-- {
 			count++
 		}
+		h.mu.Unlock()
 	}
 	return count
 }
