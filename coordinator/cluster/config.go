@@ -90,6 +90,11 @@ type Config struct {
 	MaxWaiting int
 	// Hook is called around every durable step of the log. Nil in production.
 	Hook durable.Hook
+
+	// commitTimeout is how long Raft waits for an entry with which to tell what is
+	// committed, before it tells it by itself; see nudger. 0 is 50 ms, or less with
+	// a short ElectionTimeout.
+	commitTimeout time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -98,6 +103,9 @@ func (c Config) withDefaults() Config {
 		if c.Transport == nil {
 			c.ElectionTimeout = 100 * time.Millisecond
 		}
+	}
+	if c.commitTimeout == 0 {
+		c.commitTimeout = min(50*time.Millisecond, c.ElectionTimeout/4)
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 8192
@@ -159,7 +167,7 @@ func (c Config) raftConfig() *raft.Config {
 	// A leader that hears of no majority for as long steps down. No read trusts
 	// this lease, so that it need not be shorter.
 	config.LeaderLeaseTimeout = config.HeartbeatTimeout
-	config.CommitTimeout = min(50*time.Millisecond, c.ElectionTimeout/4)
+	config.CommitTimeout = c.commitTimeout
 	config.SnapshotInterval = c.SnapshotInterval
 	config.SnapshotThreshold = c.SnapshotEntries
 	config.TrailingLogs = c.TrailingEntries

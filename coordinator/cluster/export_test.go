@@ -29,3 +29,7 @@ func AnnounceAs(ctx context.Context, n *Node, from, id, address string) error {
 
 // LeaderIndex is what this node answers as the leader, once and by itself.
 func (n *Node) LeaderIndex(ctx context.Context) (uint64, error) { return n.leaderIndex(ctx) }
+
+// SetCommitTimeout sets how long a leader with nothing to send waits before Raft
+// tells the others what is committed.
+func SetCommitTimeout(c *Config, timeout time.Duration) { c.commitTimeout = timeout }

@@ -176,6 +176,7 @@ func (n *Node) accept(ctx context.Context, request []byte) (*proposeAnswer, erro
 	if o.err != nil {
 		return nil, o.err
 	}
+	n.nudger.hurry()
 	return &proposeAnswer{Index: o.index, Results: o.results}, nil
 }
 

@@ -11,15 +11,20 @@ import (
 	"github.com/certctl/certctl/shared/backoff"
 )
 
-// maxBuffered bounds the facts that are applied and not yet in the journal.
-// Beyond it, applying waits.
-const maxBuffered = 8192
+const (
+	// maxBuffered bounds the facts that are applied and not yet in the journal.
+	// Beyond it, applying waits.
+	maxBuffered = 8192
+	// Writes of the journal cost syncs that the log would have for itself. They are
+	// at least journalPause apart, unless so many facts wait: the log has them too.
+	journalPause = 50 * time.Millisecond
+	journalBatch = 1024
+)
 
 var journalRetry = backoff.Policy{Initial: 100 * time.Millisecond, Max: 10 * time.Second, Multiplier: 2, Jitter: 0.2}
 
-// A journalWriter takes facts from the machine and writes them to the journal
-// in as few steps as the disk dictates: while one step is being written, the
-// facts of the next one gather.
+// A journalWriter takes facts from the machine and writes them to the journal,
+// what comes alone at once, and what comes after it in few steps.
 type journalWriter struct {
 	journal journalStore
 	log     *slog.Logger
@@ -31,6 +36,7 @@ type journalWriter struct {
 	since   time.Time // the first of facts was applied, or the write before it ended
 	through uint64    // newest applied index; facts holds what is not in the journal of it
 	flushed uint64    // newest index that the journal has
+	written time.Time // the last write ended
 	wanted  uint64    // somebody waits for flushed to reach this index
 	err     error     // of the last attempt to write; nil when it went well
 	closed  bool      // nothing is accepted any more, and nobody waits
@@ -73,7 +79,11 @@ func (w *journalWriter) add(index uint64, facts []fleet.Fact) error {
 func (w *journalWriter) restored(index uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.facts) > 0 && !w.closed {
+	if len(w.facts) > 0 {
+		w.wanted = max(w.wanted, w.through)
+		w.changed.Broadcast()
+	}
+	for (len(w.facts) > 0 || w.flushed < w.wanted) && !w.closed {
 		w.changed.Wait()
 	}
 	if w.closed {
@@ -142,13 +152,23 @@ func (w *journalWriter) run(ctx context.Context) {
 	}
 }
 
-// next waits for something to write: facts, or only the mark of how far they
-// go, which is not worth a write unless somebody waits for it.
+// next waits for something to write, and until it is time to: facts, or only the
+// mark of how far they go, which is not worth a write unless somebody waits for it.
 func (w *journalWriter) next() (facts []fleet.Fact, through uint64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.facts) == 0 && w.flushed >= w.wanted && !w.closed {
+	for w.flushed >= w.wanted && len(w.facts) < journalBatch && !w.closed {
+		if len(w.facts) == 0 {
+			w.changed.Wait()
+			continue
+		}
+		left := time.Until(w.written.Add(journalPause))
+		if left <= 0 {
+			break
+		}
+		timer := time.AfterFunc(left, w.changed.Broadcast)
 		w.changed.Wait()
+		timer.Stop()
 	}
 	if w.closed {
 		return nil, 0, false
@@ -165,6 +185,7 @@ func (w *journalWriter) settle(through uint64, written int, err error) {
 		w.facts = append([]fleet.Fact(nil), w.facts[written:]...)
 		w.flushed = through
 		w.since = time.Now()
+		w.written = w.since
 	}
 	w.changed.Broadcast()
 }

@@ -157,6 +157,55 @@ func TestTheJournalWriterRetriesUntilItCanAndLosesNothing(t *testing.T) {
 	})
 }
 
+// What comes alone is written at once, what comes after it in few writes, unless
+// there is much of it or somebody waits.
+func TestTheJournalIsWrittenInFewSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		journal := &memoryJournal{t: t}
+		w := newJournalWriter(journal, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { w.run(ctx); close(ended) }()
+		index := uint64(0)
+		add := func(facts int) {
+			index++
+			list := make([]fleet.Fact, facts)
+			for i := range list {
+				list[i].Index = index
+			}
+			require.NoError(t, w.add(index, list))
+		}
+		add(1)
+		synctest.Wait()
+		assert.Equal(t, 1, journal.count(), "nobody waits for more")
+		for range 1000 {
+			add(1)
+			<-time.After(time.Millisecond) // fake
+		}
+		<-time.After(journalPause)
+		synctest.Wait()
+		assert.Equal(t, 1001, journal.count())
+		assert.Zero(t, w.lag())
+		assert.LessOrEqual(t, journal.appends, 2+int(time.Second/journalPause))
+
+		<-time.After(journalPause)
+		add(1)
+		synctest.Wait()
+		began := time.Now()
+		add(1)
+		require.NoError(t, w.wait(index), "a snapshot waits for no pause")
+		add(journalBatch)
+		synctest.Wait()
+		assert.Equal(t, 1003+journalBatch, journal.count())
+		add(1)
+		require.NoError(t, w.restored(index+1), "nor does a snapshot from elsewhere")
+		assert.Equal(t, index+1, journal.skipped)
+		assert.Zero(t, time.Since(began))
+		cancel()
+		<-ended
+	})
+}
+
 func TestASnapshotWaitsForTheJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		journal := &memoryJournal{t: t, failBefore: errors.New("disk full")}

@@ -44,6 +44,7 @@ type Node struct {
 	forwarded          forwardCounts
 	changing           chan struct{} // holds the one change of the membership under way
 	pilot              *pilot
+	nudger             *nudger
 	expelled           atomic.Bool // the members that can be reached do not let this node in
 
 	queue    chan *proposal
@@ -79,7 +80,7 @@ func newNode(c Config, state *fleet.State, store io.Closer) *Node {
 	}
 	n.backfill = newBackfill(n, c.Journal)
 	writer.gapped = n.backfill.nudge
-	n.pilot = newPilot(n)
+	n.pilot, n.nudger = newPilot(n), newNudger(n)
 	n.work = []runner.Task{{Name: "autopilot", Run: n.pilot.run}, {Name: "records of members", Run: n.keepRecords}}
 	n.life, n.endLife = context.WithCancel(context.Background())
 	if n.transport == nil {
@@ -128,6 +129,7 @@ func (n *Node) Run(ctx context.Context) error {
 	leading.Go(func() { n.watchMembership(leadCtx) })
 	leading.Go(func() { n.watchCandidacy(leadCtx) })
 	leading.Go(func() { n.backfill.run(leadCtx) })
+	leading.Go(func() { n.nudger.run(leadCtx) })
 
 	var failure error
 	select {

@@ -235,7 +235,9 @@ func Open(c Config) (_ *Node, err error) {
 	n.logs = cached
 	if transport, ok := n.transport.(*Transport); ok {
 		moved := n.members.movedTo
+		stored := n.nudger.noteStored
 		transport.moved.Store(&moved)
+		transport.stored.Store(&stored)
 	}
 	// Raft falls back to an older snapshot when the newest cannot be read, and
 	// panics where the log does not reach back to it.

@@ -214,6 +214,7 @@ func (n *Node) complete() {
 			finish(d.proposals, outcome{err: &UnknownOutcomeError{Err: applied.err}})
 			continue
 		}
+		signal(n.nudger.changed)
 		rest := applied.results
 		for _, p := range d.proposals {
 			p.outcome <- outcome{index: d.future.Index(), results: rest[:len(p.commands):len(p.commands)]}

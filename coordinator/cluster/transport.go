@@ -34,6 +34,8 @@ type Transport struct {
 	// moved gives the address of a member that has told of another one than Raft's
 	// configuration has; nil before a node uses the transport.
 	moved atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
+	// stored is told what a node has stored; nil before a node uses the transport.
+	stored atomic.Pointer[func(id raft.ServerID, term, index uint64)]
 }
 
 // NewTransport makes a transport. Close ends it.
@@ -61,7 +63,11 @@ func (t *Transport) to(id raft.ServerID, target raft.ServerAddress) raft.ServerA
 
 // AppendEntries implements raft.Transport.
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return t.NetworkTransport.AppendEntries(id, t.to(id, target), args, resp)
+	err := t.NetworkTransport.AppendEntries(id, t.to(id, target), args, resp)
+	if stored := t.stored.Load(); stored != nil && err == nil && resp.Success && len(args.Entries) > 0 {
+		(*stored)(id, args.Term, args.Entries[len(args.Entries)-1].Index)
+	}
+	return err
 }
 
 // RequestVote implements raft.Transport.
