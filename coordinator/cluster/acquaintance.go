@@ -37,6 +37,40 @@ func (n *Node) At(address string) (id string, ok bool) {
 	return string(servers[i].ID), true
 }
 
+// Key is the fingerprint of the key by which a member is known: by its record in
+// the state, or by what was heard of the record where the state has not come to it.
+// A member of a configuration that is applied here has its record here, so that one
+// without has no key that is good. known is false while this node cannot know it:
+// it joins, or its state is behind the configuration that it has heard of.
+func (n *Node) Key(id string) (fingerprint string, known bool) {
+	view := n.State().View()
+	applied := n.State().Index() // or later than the view
+	heard, ok := n.members.key(id)
+	if ok && heard.at > applied {
+		return heard.fingerprint, true
+	}
+	if record, stored := view.ClusterNode(id); stored {
+		return record.KeyFingerprint, true
+	}
+	if n.members.applied(id) {
+		return "", true
+	}
+	return heard.fingerprint, ok
+}
+
+// ownConfiguration is what this node tells others about the members.
+func (n *Node) ownConfiguration() configurationAnswer {
+	index, servers := n.configuration()
+	answer := configurationAnswer{Index: index, Members: toWire(servers), Applied: n.State().Index()} // or earlier than the view
+	view := n.State().View()
+	for i, m := range answer.Members {
+		if record, ok := view.ClusterNode(m.ID); ok {
+			answer.Members[i].Key = record.KeyFingerprint
+		}
+	}
+	return answer
+}
+
 // Refresh asks the members that are known for the present ones: this node's log
 // may be old. One answer is enough; the newest counts.
 func (n *Node) Refresh(ctx context.Context) error {
@@ -68,6 +102,7 @@ func (n *Node) refresh(ctx context.Context) (answered, refused int, err error) {
 			case err == nil:
 				answered++
 				n.members.learn(configuration{index: body.Index, servers: fromWire(body.Members)})
+				n.members.hear(keysOf(body.Members), body.Applied)
 			case errors.Is(err, peer.ErrNotMember):
 				refused++
 			}

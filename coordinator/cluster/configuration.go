@@ -29,6 +29,8 @@ type configurations struct {
 	// joining is what a node was told that joins, until its log has a
 	// configuration.
 	joining []raft.Server
+	// keys are those of members as they were heard of, by the members' ids.
+	keys map[string]heardKey
 	// moved is where members say that they are now, until the next configuration:
 	// without a leader the configuration cannot follow, and without reaching them
 	// there may be no leader.
@@ -139,6 +141,44 @@ func (c *configurations) learn(told configuration) bool {
 	}
 	c.learned = told
 	return true
+}
+
+// A heardKey is the fingerprint of a member's key, by the state of an index: 0 for
+// what a node was told when it joined.
+type heardKey struct {
+	fingerprint string
+	at          uint64
+}
+
+// hear takes note of the keys of members, as of an index. The newest count.
+func (c *configurations) hear(keys map[string]string, at uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, fingerprint := range keys {
+		if before, ok := c.keys[id]; ok && before.at > at {
+			continue
+		}
+		if c.keys == nil {
+			c.keys = map[string]heardKey{}
+		}
+		c.keys[id] = heardKey{fingerprint, at}
+	}
+}
+
+// key is the newest key of a member that was heard of.
+func (c *configurations) key(id string) (heardKey, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key, ok := c.keys[id]
+	return key, ok
+}
+
+// applied reports whether a configuration with a node in it is applied here, and
+// with it everything that was stored before.
+func (c *configurations) applied(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return serverOf(c.committed.servers, id) != nil
 }
 
 // index is that of the newest configuration of this node's own log.

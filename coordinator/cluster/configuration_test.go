@@ -3,6 +3,7 @@ package cluster
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/assert"
@@ -61,4 +62,60 @@ func TestAMissingEntryIsNotTakenForACutLog(t *testing.T) {
 	index, err = n.lastCommand(7)
 	require.NoError(t, err)
 	assert.Equal(t, uint64(6), index)
+}
+
+// By which key a member is known: by its record, unless something newer was heard;
+// and where its record cannot be here yet, by what was heard, or not at all.
+func TestTheKeyOfAMember(t *testing.T) {
+	state, err := fleet.New()
+	require.NoError(t, err)
+	c := &configurations{}
+	n := &Node{machine: newMachine(state, nil, c, slog.New(slog.DiscardHandler)), members: c}
+	entry := func(payload fleet.Payload) []byte {
+		command, err := fleet.NewCommand(time.Unix(1, 0), payload)
+		require.NoError(t, err)
+		data, err := fleet.EncodeEntry([]fleet.Command{command})
+		require.NoError(t, err)
+		return data
+	}
+	record := func(key string) []byte {
+		return entry(fleet.AnnounceNode{Node: fleet.ClusterNode{ID: "b", Address: "b", Level: 1, KeyFingerprint: key}})
+	}
+	key := func(id string) string {
+		fingerprint, known := n.Key(id)
+		if !known {
+			return "unknown"
+		}
+		return fingerprint
+	}
+	assert.Equal(t, "unknown", key("b"), "a node that joins knows nothing")
+	c.hear(map[string]string{"b": "told"}, 0)
+	assert.Equal(t, "told", key("b"), "but what it was told")
+	c.hear(keysOf([]wireMember{{ID: "b"}}), 3)
+	assert.Equal(t, "told", key("b"), "an earlier version does not say it")
+
+	// In the log that was here at the start, and is not applied.
+	logs := raft.NewInmemStore()
+	require.NoError(t, logs.StoreLogs([]*raft.Log{
+		{Index: 5, Type: raft.LogCommand, Data: record("in the snapshot")}, {Index: 6, Type: raft.LogCommand, Data: record("in the log")},
+		{Index: 7, Type: raft.LogNoop}, {Index: 8, Type: raft.LogCommand, Data: record("not of this configuration")},
+	}))
+	require.NoError(t, tellKeys(logs, 5, 7, c.hear))
+	assert.Equal(t, "in the log", key("b"))
+
+	_, _, err = state.Apply(6, record("stored"))
+	require.NoError(t, err)
+	assert.Equal(t, "stored", key("b"))
+	c.hear(map[string]string{"b": "heard"}, 9)
+	assert.Equal(t, "heard", key("b"), "by a member that knows more")
+	c.hear(map[string]string{"b": "late"}, 8)
+	assert.Equal(t, "heard", key("b"), "and not by one that knows less")
+	_, _, err = state.Apply(10, record("stored later"))
+	require.NoError(t, err)
+	assert.Equal(t, "stored later", key("b"))
+
+	// What is applied has no member without a record.
+	assert.Equal(t, "unknown", key("c"))
+	c.store(11, []raft.Server{{ID: "b"}, {ID: "c"}})
+	assert.Empty(t, key("c"))
 }

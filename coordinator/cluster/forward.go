@@ -216,8 +216,7 @@ func (n *Node) handle(ctx context.Context, from, method string, request []byte) 
 	case methodStats:
 		return n.ownStats(), nil
 	case methodConfiguration:
-		index, servers := n.configuration()
-		return configurationAnswer{Index: index, Members: toWire(servers)}, nil
+		return n.ownConfiguration(), nil
 	case methodExtent:
 		return n.backfill.ownExtent()
 	case methodChunk:

@@ -282,8 +282,17 @@ func (n *Node) recallMembers(logs raft.LogStore) error {
 	if n.members.tail, err = tailConfiguration(logs, behind); err != nil {
 		return fmt.Errorf("read the Raft log: %w", err)
 	}
-	n.members.joining, err = readJoining(n.config.joiningFile())
-	return err
+	// Those that the newest members are known by are before it in the log.
+	if err := tellKeys(logs, behind, n.members.tail.index, n.members.hear); err != nil {
+		return fmt.Errorf("read the Raft log: %w", err)
+	}
+	joining, err := readJoining(n.config.joiningFile())
+	if err != nil {
+		return err
+	}
+	n.members.joining = fromWire(joining)
+	n.members.hear(keysOf(joining), 0)
+	return nil
 }
 
 // newestDamaged reports whether the newest snapshot cannot be read, or is not

@@ -20,13 +20,14 @@ func (c Config) joiningFile() string { return filepath.Join(c.raftDir(), "joinin
 
 // Prepare makes the state of a node that joins a cluster: an empty log, and the
 // members as they were told to it, from which it takes calls until its log has
-// a configuration. Such a node elects nobody, itself least of all; it waits
+// a configuration. keys are the fingerprints of the members' keys by their ids, as
+// far as they were told. Such a node elects nobody, itself least of all; it waits
 // until a leader that has added it sends the log. What was said of [Bootstrap]
 // about crashes and ErrStateExists holds here too.
 //
 // The id must be new to the cluster: a node that has lost its disk has lost its
 // votes with it, and comes back under another id.
-func Prepare(c Config, members []raft.Server) error {
+func Prepare(c Config, members []raft.Server, keys map[string]string) error {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
 		return err
@@ -50,7 +51,11 @@ func Prepare(c Config, members []raft.Server) error {
 		if err := store.Close(); err != nil {
 			return err
 		}
-		list, err := json.Marshal(toWire(members))
+		told := toWire(members)
+		for i, m := range told {
+			told[i].Key = keys[m.ID]
+		}
+		list, err := json.Marshal(told)
 		if err != nil {
 			return err
 		}
@@ -59,7 +64,7 @@ func Prepare(c Config, members []raft.Server) error {
 }
 
 // readJoining reads what Prepare has written; nothing if it did not.
-func readJoining(file string) ([]raft.Server, error) {
+func readJoining(file string) (members []wireMember, err error) {
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -73,9 +78,8 @@ func readJoining(file string) ([]raft.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the members to join: %w", err)
 	}
-	var members []wireMember
 	if err := json.Unmarshal(data, &members); err != nil {
 		return nil, fmt.Errorf("read the members to join from %s: %w", file, err)
 	}
-	return fromWire(members), nil
+	return members, nil
 }

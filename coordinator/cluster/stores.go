@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/coordinator/fleet"
 )
 
 // logStore is the log as Raft sees it. It measures how long entries take to be
@@ -89,4 +91,23 @@ func tailConfiguration(logs raft.LogStore, behind uint64) (configuration, error)
 		}
 	}
 	return configuration{}, nil
+}
+
+// tellKeys tells the keys of nodes that the log makes known behind an index and up
+// to another one, in order.
+func tellKeys(logs raft.LogStore, behind, last uint64, tell func(keys map[string]string, at uint64)) error {
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	for index := max(first, behind+1); index <= last; index++ {
+		var entry raft.Log
+		if err := logs.GetLog(index, &entry); err != nil {
+			return err
+		}
+		if entry.Type == raft.LogCommand {
+			tell(fleet.NodeKeys(entry.Data), index)
+		}
+	}
+	return nil
 }

@@ -92,11 +92,16 @@ type (
 	configurationAnswer struct {
 		Index   uint64       `cbor:"1,keyasint"`
 		Members []wireMember `cbor:"2,keyasint"`
+		// Applied is the index of the state that the members' keys are of.
+		Applied uint64 `cbor:"3,keyasint,omitempty"`
 	}
 	wireMember struct {
 		ID      string `cbor:"1,keyasint"`
 		Address string `cbor:"2,keyasint"`
 		Voter   bool   `cbor:"3,keyasint,omitempty"`
+		// Key is the fingerprint of the member's key; "" if it is not known. Earlier
+		// versions do not say it.
+		Key string `cbor:"4,keyasint,omitempty" json:",omitempty"`
 	}
 	memberRequest struct {
 		ID        string `cbor:"1,keyasint,omitempty"`
@@ -224,6 +229,17 @@ func toWire(servers []raft.Server) []wireMember {
 		members[i] = wireMember{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter}
 	}
 	return members
+}
+
+// keysOf are the keys of members, by their ids, as far as they are told.
+func keysOf(members []wireMember) map[string]string {
+	keys := map[string]string{}
+	for _, m := range members {
+		if m.Key != "" {
+			keys[m.ID] = m.Key
+		}
+	}
+	return keys
 }
 
 func fromWire(members []wireMember) []raft.Server {

@@ -223,10 +223,12 @@ func (d *directory) join(ctx context.Context) error {
 		return err
 	}
 	var members []raft.Server
+	keys := map[string]string{}
 	for _, m := range admission.Members {
 		members = append(members, raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
+		keys[m.ID] = m.Key
 	}
-	return cluster.Prepare(d.raftConfig(), members)
+	return cluster.Prepare(d.raftConfig(), members, keys)
 }
 
 // configuredSealKey names the seal key that the configuration gives, if it does.

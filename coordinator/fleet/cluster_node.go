@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -211,6 +212,47 @@ func noteRestore(c *change, p *NoteRestore) Result {
 	}
 	c.audit(Fact{Kind: KindStateRestored, Actor: p.Actor, Object: "state"}, detail)
 	return Result{}
+}
+
+// nodeCommands are how an entry begins the type of a command that says by which
+// key a node is known, or forgets it: see [Command].
+var nodeCommands = [][]byte{
+	{2, 0x18, byte(TypeUseJoinToken)}, {2, 0x18, byte(TypeAnnounceNode)}, {2, 0x18, byte(TypeForgetNode)},
+}
+
+// NodeKeys are the fingerprints of the keys by which a log entry makes nodes known,
+// by their ids; "" for a node that it forgets. A refusal of the rules is not looked
+// for. It is for the entries that are not applied yet, and costs little for those
+// that are about something else.
+func NodeKeys(entry []byte) map[string]string {
+	if !slices.ContainsFunc(nodeCommands, func(begin []byte) bool { return bytes.Contains(entry, begin) }) {
+		return nil
+	}
+	commands, err := DecodeEntry(entry)
+	if err != nil {
+		return nil // whoever applies it says so
+	}
+	keys := map[string]string{}
+	for _, command := range commands {
+		h, ok := handlers[command.Type]
+		if !ok || command.Version > h.version {
+			continue
+		}
+		switch command.Type {
+		case TypeUseJoinToken, TypeAnnounceNode, TypeForgetNode:
+		default:
+			continue
+		}
+		switch p, _ := h.read(command.Payload); p := p.(type) {
+		case *UseJoinToken:
+			keys[p.Node.ID] = p.Node.KeyFingerprint
+		case *AnnounceNode:
+			keys[p.Node.ID] = p.Node.KeyFingerprint
+		case *ForgetNode:
+			keys[p.ID] = ""
+		}
+	}
+	return keys
 }
 
 // ClusterNodes lists what the nodes say about themselves, by id.

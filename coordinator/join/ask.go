@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,6 +138,9 @@ func readAnswer(text []byte) (*Admission, error) {
 		}
 		if err := checkAddress(m.Address); err != nil {
 			return nil, fmt.Errorf("join: the node %.64q: %w", m.ID, err)
+		}
+		if len(m.Key) > sha256.Size*2 {
+			return nil, fmt.Errorf("join: the node %.64q has a key of another kind", m.ID)
 		}
 	}
 	admission.ClusterCA.ModifyIndex = granted.ModifyIndex

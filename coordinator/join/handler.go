@@ -28,6 +28,7 @@ var admissionRetry = backoff.Policy{Initial: 20 * time.Millisecond, Max: time.Se
 
 // Cluster is the cluster as the node that answers sees it; *cluster.Node is one.
 type Cluster interface {
+	ID() string
 	State() *fleet.State
 	Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error)
 	IsLeader() bool
@@ -124,6 +125,10 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	if _, ok := h.Node.State().View().ClusterCA(); !ok {
 		return nil, problem.Later(wire.CodeUnavailable, "the cluster has no CA of its own yet", 2*time.Second)
 	}
+	// By which the new node is to know it, among those before the new node's own.
+	if _, ok := h.Node.State().View().ClusterNode(h.Node.ID()); !ok {
+		return nil, problem.Later(wire.CodeUnavailable, "the node that leads has not told the cluster about itself yet", 2*time.Second)
+	}
 	key, give, err := h.SealKey()
 	if err != nil {
 		return nil, err
@@ -150,6 +155,9 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	}
 	members, err := h.addMember(ctx, &record)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.keepRecord(ctx, record); err != nil {
 		return nil, err
 	}
 	h.Log.Info("a node joins the cluster", "node_id", record.ID, "address", record.Address, "token_id", token.ID, "repeated", joined.Repeated)
@@ -196,19 +204,40 @@ func checkSealKey(configured string, key ca.SealKey, give bool) error {
 	return nil
 }
 
+// keepRecord sees that the record of a node which is a member now is there: the
+// removal of a member that had its id may have been cleaning up after itself.
+func (h *Handler) keepRecord(ctx context.Context, record fleet.ClusterNode) error {
+	if _, ok := h.Node.State().View().ClusterNode(record.ID); ok {
+		return nil
+	}
+	command, err := fleet.NewCommand(h.Now(), fleet.AnnounceNode{Node: record})
+	if err != nil {
+		return err
+	}
+	results, err := h.Node.Propose(ctx, command)
+	if err != nil {
+		return err
+	}
+	return results[0].Err()
+}
+
 // addMember gives a node a place in the cluster, without a vote at first, and
 // lists those that were there before.
 func (h *Handler) addMember(ctx context.Context, record *fleet.ClusterNode) ([]Member, error) {
 	for attempt := 1; ; attempt++ {
 		present, configuration := h.Node.Members()
 		var members []Member
-		known := false
+		known, view := false, h.Node.State().View()
 		for _, m := range present {
 			if m.ID == record.ID {
 				known = m.Address == record.Address
 				continue
 			}
-			members = append(members, Member{ID: m.ID, Address: m.Address})
+			member := Member{ID: m.ID, Address: m.Address}
+			if record, ok := view.ClusterNode(m.ID); ok {
+				member.Key = record.KeyFingerprint
+			}
+			members = append(members, member)
 		}
 		if known {
 			return members, nil

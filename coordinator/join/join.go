@@ -58,6 +58,9 @@ type request struct {
 type Member struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
+	// Key is the fingerprint of the node's key, as its record has it; "" in the
+	// answer of an earlier version.
+	Key string `json:"key_fingerprint,omitempty"`
 }
 
 // answer is the document that a node gets.

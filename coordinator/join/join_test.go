@@ -41,16 +41,18 @@ type centre struct {
 	key       ca.SealKey
 	give      bool
 	members   []cluster.Member
-	conflicts int   // answers of this kind before a change of the membership works
-	lost      bool  // the next answer does not arrive
-	refuse    error // of AddMember
+	added     func() // called when a member was added
+	conflicts int    // answers of this kind before a change of the membership works
+	lost      bool   // the next answer does not arrive
+	refuse    error  // of AddMember
 	following bool
 }
 
 func newCentre(t *testing.T) *centre {
 	t.Helper()
 	c := &centre{Node: clustertest.Start(t), key: ca.NewSealKey(), give: true}
-	c.members = []cluster.Member{{ID: "one", Address: "c1.example.com:8444"}}
+	c.members = []cluster.Member{{ID: c.ID(), Address: "c1.example.com:8444"}}
+	c.announce(t)
 	require.NoError(t, c.Do(fleet.InitClusterCA{Authority: fleet.ClusterAuthority{Certificate: []byte("root"), SealedKey: []byte("sealed")}}).Err())
 	handler, err := join.NewHandler(join.HandlerConfig{
 		Node: c, Log: quiet, SealKey: func() (ca.SealKey, bool, error) { return c.key, c.give, nil },
@@ -72,6 +74,14 @@ func newCentre(t *testing.T) *centre {
 	return c
 }
 
+// announce has the cluster know the node that answers.
+func (c *centre) announce(t *testing.T) {
+	t.Helper()
+	require.NoError(t, c.Do(fleet.AnnounceNode{Node: fleet.ClusterNode{
+		ID: c.ID(), Address: "c1.example.com:8444", Level: fleet.Level, KeyFingerprint: "key of one",
+	}}).Err())
+}
+
 func (c *centre) IsLeader() bool { return !c.following && c.Node.IsLeader() }
 
 func (c *centre) Members() ([]cluster.Member, uint64) { return c.members, uint64(len(c.members)) }
@@ -88,6 +98,9 @@ func (c *centre) AddMember(_ context.Context, id, address string, prevIndex uint
 		return errors.New("the membership is changed without a look at it")
 	}
 	c.members = append(c.members, cluster.Member{ID: id, Address: address})
+	if c.added != nil {
+		c.added()
+	}
 	return nil
 }
 
@@ -139,7 +152,7 @@ func TestANodeGetsWhatItNeeds(t *testing.T) {
 	assert.Equal(t, stored.Authorities, admission.ClusterCA.Authorities)
 	require.NotNil(t, admission.SealKey)
 	assert.Equal(t, c.key, *admission.SealKey)
-	assert.Equal(t, []join.Member{{ID: "one", Address: "c1.example.com:8444"}}, admission.Members)
+	assert.Equal(t, []join.Member{{ID: c.ID(), Address: "c1.example.com:8444", Key: "key of one"}}, admission.Members)
 	assert.Contains(t, c.members, cluster.Member{ID: "two", Address: "two.example.com:8444"})
 
 	record, ok := c.State().View().ClusterNode("two")
@@ -172,6 +185,41 @@ func TestALostAnswerCostsNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, c.members, 2)
 }
+
+// Nodes know each other by the keys in their records: so nobody joins before the
+// node that leads has one, and nobody is left without one.
+func TestAMemberHasARecord(t *testing.T) {
+	c := newCentre(t)
+	require.NoError(t, c.Do(fleet.ForgetNode{ID: c.ID()}).Err())
+	token, node := c.token(t), newNode(t, "two")
+	ctx, cancel := context.WithCancel(t.Context())
+	answers := make(chan error, 1)
+	go func() {
+		_, err := join.Ask(ctx, token, node, slog.New(slog.NewTextHandler(writer(func(line string) {
+			if strings.Contains(line, "has not told the cluster about itself") {
+				cancel()
+			}
+		}), nil)))
+		answers <- err
+	}()
+	require.ErrorIs(t, <-answers, context.Canceled)
+	assert.Len(t, c.members, 1)
+	stored, _ := c.State().View().JoinToken(token.ID)
+	assert.Zero(t, stored.UsedAt)
+
+	// Who removed an earlier member of that id may clean up after it just now.
+	c.announce(t)
+	c.added = func() { assert.NoError(t, c.Do(fleet.ForgetNode{ID: "two"}).Err()) }
+	_, err := ask(t, token, node)
+	require.NoError(t, err)
+	record, ok := c.State().View().ClusterNode("two")
+	require.True(t, ok)
+	assert.NotEmpty(t, record.KeyFingerprint)
+}
+
+type writer func(line string)
+
+func (w writer) Write(line []byte) (int, error) { w(string(line)); return len(line), nil }
 
 // A seal key that operators keep in the configuration is not handed out.
 func TestASealKeyOfTheConfigurationStaysThere(t *testing.T) {

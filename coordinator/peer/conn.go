@@ -17,6 +17,7 @@ type conn struct {
 	network  *Network
 	key      connKey
 	chain    []*x509.Certificate // of the peer
+	shown    string              // fingerprint of the peer's key
 	own      *x509.Certificate   // what this node showed
 	roots    *clusterca.Roots    // by which the peer was let in
 	since    time.Time
@@ -92,9 +93,9 @@ func (n *Network) forget(c *conn) {
 }
 
 // CloseExcept ends at once every connection, in either direction, whose peer is
-// not a member by the function given.
+// not a member by the function given, or is known by another key now.
 func (n *Network) CloseExcept(member func(id string) bool) {
-	for peer, count := range n.closeWhere(func(c *conn) bool { return !member(c.key.Peer) }) {
+	for peer, count := range n.closeWhere(func(c *conn) bool { return !member(c.key.Peer) || n.impostor(c) }) {
 		if !n.isEnded() {
 			n.log.Info("the connections of a node were ended", "peer", peer, "connections", count)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/clusterca"
+	"github.com/certctl/certctl/shared/pki"
 )
 
 // A verdict is the first octet that the side which was connected to sends after
@@ -27,6 +28,7 @@ const (
 	verdictBusy      verdict = 3
 	verdictNotReady  verdict = 4
 	verdictStopping  verdict = 5
+	verdictOtherKey  verdict = 6
 )
 
 var (
@@ -34,6 +36,9 @@ var (
 	ErrNotMember = errors.New("the node is not a member of the cluster")
 	// ErrWrongNode says that another node answered than the one expected.
 	ErrWrongNode = errors.New("another node answers there")
+	// ErrOtherKey says that a node shows another key than the one by which the
+	// cluster knows the member that it says it is.
+	ErrOtherKey = errors.New("the node's key is not the one that the cluster knows the member by")
 	// ErrUnavailable says that a node takes no connections, or no requests, of
 	// this kind now.
 	ErrUnavailable = errors.New("the node is not available now")
@@ -52,6 +57,8 @@ func (e *RefusedError) Error() string {
 		return fmt.Sprintf("node %s does not know this node as a member of the cluster: it was removed, or %s has not heard yet that it was added", e.Node, e.Node)
 	case verdictBusy:
 		return fmt.Sprintf("node %s has too many connections from this node", e.Node)
+	case verdictOtherKey:
+		return fmt.Sprintf("node %s knows this node by another key: %s", e.Node, ownKeyMend)
 	case verdictNotReady:
 		return fmt.Sprintf("node %s is not ready for this kind of connection", e.Node)
 	case verdictStopping:
@@ -61,12 +68,21 @@ func (e *RefusedError) Error() string {
 	}
 }
 
-// Is makes a refusal match ErrNotMember or ErrUnavailable.
+// ownKeyMend is what to do about a node whose key is not that of its record.
+const ownKeyMend = "put " + Directory + "/" + keyFile + " of its data directory back from a backup, " +
+	"or remove the node and let it join again, with an empty data directory and a new token (certctl cluster join-token create)"
+
+// Is makes a refusal match ErrNotMember, ErrOtherKey or ErrUnavailable. Who has
+// another key is no member either.
 func (e *RefusedError) Is(target error) bool {
-	if e.code == verdictNotMember {
+	switch e.code {
+	case verdictNotMember:
 		return target == ErrNotMember
+	case verdictOtherKey:
+		return target == ErrNotMember || target == ErrOtherKey
+	default:
+		return target == ErrUnavailable
 	}
-	return target == ErrUnavailable
 }
 
 // greet finds out who connected, and hands the connection over.
@@ -111,6 +127,9 @@ func (n *Network) identify(raw net.Conn) (*conn, error) {
 		},
 		VerifyConnection: func(state tls.ConnectionState) (err error) {
 			c.key.Peer, err = own.roots.Verify(state.PeerCertificates, clusterca.Client, n.identity.config.Now())
+			if err == nil {
+				c.shown, err = pki.PublicKeyFingerprint(state.PeerCertificates[0].PublicKey)
+			}
 			return err
 		},
 	})
@@ -144,6 +163,9 @@ func (n *Network) admit(c *conn) {
 	}
 	if v == verdictAccepted && !n.member(n.life, c.key.Peer) {
 		v = verdictNotMember
+	}
+	if v == verdictAccepted && !n.rightKey(n.life, c) {
+		v = verdictOtherKey
 	}
 	var deliver func(*conn)
 	if v == verdictAccepted {
@@ -226,6 +248,7 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 	}()
 	tune(raw)
 	own := n.identity.present()
+	c := &conn{raw: raw, network: n, own: own.leaf, roots: own.roots, key: connKey{Peer: id, Protocol: protocol}, since: time.Now()}
 	secured := tls.Client(raw, &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{own.cert},
@@ -234,8 +257,12 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 		DynamicRecordSizingDisabled: true,
 		// Nodes have ids and no host names: VerifyConnection does all of it.
 		InsecureSkipVerify: true,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			return expect(id, own, state.PeerCertificates, n.identity.config.Now())
+		VerifyConnection: func(state tls.ConnectionState) (err error) {
+			if err := expect(id, own, state.PeerCertificates, n.identity.config.Now()); err != nil {
+				return err
+			}
+			c.shown, err = pki.PublicKeyFingerprint(state.PeerCertificates[0].PublicKey)
+			return err
 		},
 	})
 	if err := secured.HandshakeContext(ctx); err != nil {
@@ -244,6 +271,11 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 	state := secured.ConnectionState()
 	if state.NegotiatedProtocol != protocol {
 		return nil, fmt.Errorf("it does not speak %s", protocol)
+	}
+	c.Conn, c.chain = secured, state.PeerCertificates
+	errKey := fmt.Errorf("%w: it is not node %s, or has lost its key: %s", ErrOtherKey, id, ownKeyMend)
+	if !n.rightKey(ctx, c) {
+		return nil, errKey
 	}
 	// A deadline of its own: HandshakeContext watches ctx no more.
 	if deadline, ok := ctx.Deadline(); ok {
@@ -266,10 +298,6 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 	if err := secured.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	c := &conn{
-		Conn: secured, raw: raw, network: n, own: own.leaf, roots: own.roots, chain: state.PeerCertificates, since: time.Now(),
-		key: connKey{Peer: id, Protocol: protocol},
-	}
 	if n.register(c) != verdictAccepted {
 		return nil, net.ErrClosed
 	}
@@ -277,6 +305,8 @@ func (n *Network) connect(ctx context.Context, id, address, protocol string) (_ 
 	switch {
 	case !n.known(id):
 		err = ErrNotMember
+	case n.impostor(c):
+		err = errKey
 	case n.outdated(c):
 		err = fmt.Errorf("the root was rotated meanwhile: %w", ErrUnavailable)
 	}

@@ -197,7 +197,8 @@ func (i *Identity) open() error {
 		return err
 	}
 	if i.key = key; made {
-		i.config.Log.Warn("the node's key was missing, and another one was made", "file", i.folder.path(keyFile))
+		i.config.Log.Warn("the node's key was missing, and another one was made: nodes that know this one by the old key do not let it in",
+			"file", i.folder.path(keyFile), "mend", ownKeyMend)
 	}
 	leaf, err := i.folder.certificate()
 	if err != nil {

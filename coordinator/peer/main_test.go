@@ -30,11 +30,12 @@ type town struct {
 
 	mu      sync.Mutex
 	members map[string]string // address by id
+	keys    map[string]string // fingerprints by id
 }
 
 func newTown(t testing.TB) *town {
 	t.Helper()
-	w := &town{t: t, seal: ca.NewSealKey(), members: map[string]string{}}
+	w := &town{t: t, seal: ca.NewSealKey(), members: map[string]string{}, keys: map[string]string{}}
 	first, err := clusterca.Create(w.seal, time.Now())
 	require.NoError(t, err)
 	w.stored = &fleet.ClusterCA{Authorities: []fleet.ClusterAuthority{first}, ModifyIndex: 1}
@@ -51,6 +52,7 @@ type resident struct {
 	mu      sync.Mutex
 	view    map[string]string // what it knows of the members; nil: all there is
 	refresh func(context.Context) error
+	unknown map[string]bool // ids of those whose keys it cannot know
 	stop    func()
 	once    sync.Once
 	layer   raft.StreamLayer
@@ -90,6 +92,24 @@ func (r *resident) At(address string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+func (r *resident) Key(id string) (fingerprint string, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.town.mu.Lock()
+	defer r.town.mu.Unlock()
+	if r.unknown[id] {
+		return "", false
+	}
+	return r.town.keys[id], true
+}
+
+// fingerprint is that of the node's key.
+func (r *resident) fingerprint() string {
+	var record fleet.ClusterNode
+	require.NoError(r.town.t, r.identity.Describe(&record))
+	return record.KeyFingerprint
 }
 
 func (r *resident) Refresh(ctx context.Context) error {
@@ -139,7 +159,7 @@ func (w *town) settleAs(identity *Identity, member bool, prepare ...func(*Networ
 func (w *town) join(r *resident) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.members[r.identity.ID()] = r.address
+	w.members[r.identity.ID()], w.keys[r.identity.ID()] = r.address, r.fingerprint()
 }
 
 func (w *town) leave(id string) {

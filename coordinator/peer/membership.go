@@ -37,6 +37,39 @@ func (n *Network) member(ctx context.Context, id string) bool {
 	return n.known(id)
 }
 
+// rightKey reports whether a connection is with the node that it says, by the key
+// that was shown: the seal key, which signs certificates, proves less than the key
+// that the cluster knows a member by. Before it says no it asks; also where it cannot
+// know, which leaves the certificate to count.
+func (n *Network) rightKey(ctx context.Context, c *conn) bool {
+	if key, known := n.keyOf(c.key.Peer); known && key == c.shown {
+		return true
+	}
+	n.askMembers(ctx)
+	key, known := n.keyOf(c.key.Peer)
+	if !known {
+		n.counted.unknownKeys.Add(1)
+	}
+	return !known || key == c.shown
+}
+
+// impostor reports whether a connection is with somebody whose key is not that of
+// the node which it says it is, by what is known now.
+func (n *Network) impostor(c *conn) bool {
+	key, known := n.keyOf(c.key.Peer)
+	return known && key != c.shown
+}
+
+func (n *Network) keyOf(id string) (fingerprint string, known bool) {
+	n.mu.Lock()
+	m := n.members
+	n.mu.Unlock()
+	if m == nil {
+		return "", false
+	}
+	return m.Key(id)
+}
+
 // at is the member that is expected at an address; before it says that there is
 // none it asks.
 func (n *Network) at(ctx context.Context, address string) (string, bool) {

@@ -27,8 +27,12 @@ type Members interface {
 	Member(id string) bool
 	// At is the member that is expected at an address.
 	At(address string) (id string, ok bool)
+	// Key is the fingerprint of the key by which a member is known; "" if there is
+	// none that is good. known is false while it cannot be known here.
+	Key(id string) (fingerprint string, known bool)
 	// Refresh asks the members that are known for the present ones. It is called,
-	// seldom and by one goroutine at a time, before somebody unknown is refused;
+	// seldom and by one goroutine at a time, before somebody unknown is refused, or
+	// somebody with an unknown key;
 	// its calls have to be made with ctx.
 	Refresh(ctx context.Context) error
 }

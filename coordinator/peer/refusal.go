@@ -22,6 +22,7 @@ const (
 	reasonHandshake   Reason = "handshake"   // no TLS 1.3 with a client certificate, or not in time
 	reasonProtocol    Reason = "protocol"    // none that is spoken here
 	reasonNotMember   Reason = "not_member"
+	reasonKey         Reason = "key"     // not the one that the member is known by
 	reasonBusy        Reason = "busy"    // too many connections
 	reasonNotReady    Reason = "ready"   // nobody takes connections of this kind
 	reasonCrowd       Reason = "crowd"   // ended for the sake of newer ones before it showed who it is
@@ -125,6 +126,9 @@ func (n *Network) refuse(c *conn, v verdict) {
 	case verdictNotMember:
 		reason = reasonNotMember
 		mend = "if the node was removed on purpose, stop it; else let it join again, with an empty data directory and a new token (certctl cluster join-token create)"
+	case verdictOtherKey:
+		reason = reasonKey
+		mend = "if that node has lost its key, " + ownKeyMend + "; if it has not, somebody who has the seal key poses as it"
 	case verdictBusy:
 		reason, mend = reasonBusy, "restart the node that holds so many connections, and see its log"
 	case verdictStopping:

@@ -16,12 +16,15 @@ type Stats struct {
 	// Failed.
 	Accepted, Dialled, Failed uint64
 	// Closed counts the connections that were ended because their peer is no
-	// member any more, or their certificates count no more.
+	// member any more, or their certificates or keys count no more.
 	Closed uint64
 	// Refused connections, by reason.
 	Refused map[Reason]uint64
 	// Refreshes are the rounds of asking the others who is a member.
 	Refreshes uint64
+	// UnknownKeys counts the connections that were made on the word of a certificate
+	// alone, because this node could not know the member's key.
+	UnknownKeys uint64
 	// CallsServed and CallsMade count the calls between nodes.
 	CallsServed, CallsMade uint64
 }
@@ -34,7 +37,7 @@ type ConnectionKind struct {
 }
 
 type counters struct {
-	accepted, dialled, failed, closed, refreshes, served, made atomic.Uint64
+	accepted, dialled, failed, closed, refreshes, unknownKeys, served, made atomic.Uint64
 
 	mu      sync.Mutex
 	refused map[Reason]uint64
@@ -55,7 +58,7 @@ func (n *Network) Stats() Stats {
 	s := Stats{
 		Connections: map[ConnectionKind]int{}, Refused: map[Reason]uint64{},
 		Accepted: c.accepted.Load(), Dialled: c.dialled.Load(), Failed: c.failed.Load(), Closed: c.closed.Load(),
-		Refreshes: c.refreshes.Load(), CallsServed: c.served.Load(), CallsMade: c.made.Load(),
+		Refreshes: c.refreshes.Load(), UnknownKeys: c.unknownKeys.Load(), CallsServed: c.served.Load(), CallsMade: c.made.Load(),
 	}
 	c.mu.Lock()
 	for reason, count := range c.refused {
