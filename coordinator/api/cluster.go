@@ -100,6 +100,23 @@ func (s *server) showClusterHealth(ctx context.Context, _ *struct{}) (*clusterHe
 	return &clusterHealthDocument{Body: s.Cluster.Health(ctx)}, nil
 }
 
+// nodeURLs are where the API of this node is, and of the others, as far as they have
+// told it.
+func (s *server) nodeURLs() []string {
+	urls := []string{s.EnrollmentURL}
+	own, _ := wire.ParseServer(s.EnrollmentURL)
+	var others []string
+	for _, node := range s.Node.State().View().ClusterNodes() {
+		others = append(others, node.URL)
+	}
+	for _, other := range wire.CleanServers(others) {
+		if other != own {
+			urls = append(urls, other)
+		}
+	}
+	return urls
+}
+
 // membershipPatience bounds a change of the members: an election may come in
 // between.
 const membershipPatience = 20 * time.Second

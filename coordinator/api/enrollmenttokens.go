@@ -103,31 +103,17 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	if !ok {
 		return nil, s.fail("create an enrolment token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
+	// The host learns of the rest by itself.
+	const enough = 3
+	urls := s.nodeURLs()
+	servers := strings.Join(urls[:min(len(urls), enough)], " --server ")
 	out := &createdEnrollmentToken{}
 	out.Body = resource.CreatedEnrollmentToken{
 		EnrollmentToken: enrollmentToken(stored, s.Now()), Token: token.Reveal(),
-		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token-file -", strings.Join(s.enrollmentServers(), " --server ")),
+		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token-file -", servers),
 		Warning:       unreachable(s.Listening),
 	}
 	return out, nil
-}
-
-// enrollmentServers are this node and others of its cluster, so that an enrolment
-// succeeds when one of them is gone. The host learns of the rest by itself.
-func (s *server) enrollmentServers() []string {
-	const most = 3
-	list := []string{s.EnrollmentURL}
-	own, _ := wire.ParseServer(s.EnrollmentURL)
-	var others []string
-	for _, node := range s.Node.State().View().ClusterNodes() {
-		others = append(others, node.URL)
-	}
-	for _, other := range wire.CleanServers(others) {
-		if other != own && len(list) < most {
-			list = append(list, other)
-		}
-	}
-	return list
 }
 
 // unreachable says that no other host reaches the address, if that is so.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -97,14 +98,16 @@ type humaContext huma.Context
 // indexed is a request whose answer tells the index that it was made from.
 type indexed struct {
 	humaContext
-	index func() uint64
-	query url.Values // without what parseFreshness took out
+	index   func() uint64
+	servers func() []string
+	query   url.Values // without what parseFreshness took out
 }
 
 // SetStatus implements huma.Context. It is the last moment for a header.
 func (c *indexed) SetStatus(status int) {
 	if status >= http.StatusOK && status < http.StatusMultipleChoices {
 		c.SetHeader(resource.Index, strconv.FormatUint(c.index(), 10))
+		c.SetHeader(resource.Servers, strings.Join(c.servers(), " "))
 	}
 	c.humaContext.SetStatus(status)
 }
@@ -121,7 +124,7 @@ func (c *indexed) URL() url.URL {
 // state has moved on meanwhile.
 func (s *server) fresh(ctx huma.Context) (huma.Context, *Problem) {
 	u := ctx.URL()
-	answer := &indexed{humaContext: ctx, query: u.Query()}
+	answer := &indexed{humaContext: ctx, servers: s.nodeURLs, query: u.Query()}
 	if ctx.Operation().Method != http.MethodGet {
 		// What was changed is applied here when the answer is written.
 		answer.index = func() uint64 { return s.Node.State().Index() }
@@ -158,6 +161,10 @@ func describeIndex(document *huma.OpenAPI) {
 				response.Headers[resource.Index] = &huma.Param{
 					Description: "Index of the cluster's log: the answer shows every change up to there. With min_index another node's answer does too.",
 					Schema:      &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &first},
+				}
+				response.Headers[resource.Servers] = &huma.Param{
+					Description: "URLs of the cluster's nodes, parted by spaces, that of the node that answers first. Each of them answers what this one does.",
+					Schema:      &huma.Schema{Type: huma.TypeString},
 				}
 			}
 			if op != path.Get {

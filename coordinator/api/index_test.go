@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -51,6 +52,9 @@ func TestReadsWaitForWhatTheyAskFor(t *testing.T) {
 	now := w.State().Index()
 	answer := w.ask(http.MethodGet, "/api/v1/tokens?limit=1&min_index="+strconv.FormatUint(now, 10), nil)
 	require.Equal(t, http.StatusOK, answer.StatusCode, answer.body)
+	assert.Equal(t, apitest.EnrollmentURL, answer.Header.Get(resource.Servers))
+	anonymous := w.as("").ask(http.MethodGet, "/api/v1/tokens", nil)
+	assert.Empty(t, anonymous.Header.Get(resource.Servers), "nobody else is told")
 
 	// Each change but the first one is made while a read waits for it.
 	for range 3 {

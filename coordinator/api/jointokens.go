@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +56,9 @@ func (s *server) createJoinToken(ctx context.Context, in *createJoinToken) (*cre
 	if problem != nil {
 		return nil, problem
 	}
-	token, err := jointoken.New(root, s.joinURLs()...)
+	// Of this node and the others, so that the token is good while any of them is there.
+	urls := s.nodeURLs()
+	token, err := jointoken.New(root, urls[:min(len(urls), jointoken.MaxURLs)]...)
 	if err != nil {
 		return nil, s.fail("create a join token", err)
 	}
@@ -75,20 +76,6 @@ func (s *server) createJoinToken(ctx context.Context, in *createJoinToken) (*cre
 	return &createdJoinToken{Body: resource.CreatedJoinToken{
 		JoinToken: joinToken(stored, s.Now()), Token: token.Reveal(), URLs: token.URLs, Warning: unreachable(s.Listening),
 	}}, nil
-}
-
-// joinURLs are where a new node asks: this node, and the others, so that the token
-// is good while any of them is there.
-func (s *server) joinURLs() []string {
-	urls := []string{s.EnrollmentURL}
-	members, _ := s.Node.Members()
-	view := s.Node.State().View()
-	for _, m := range members {
-		if node, ok := view.ClusterNode(m.ID); ok && node.URL != "" && !slices.Contains(urls, node.URL) {
-			urls = append(urls, node.URL)
-		}
-	}
-	return urls[:min(len(urls), jointoken.MaxURLs)]
 }
 
 func (s *server) listJoinTokens(_ context.Context, in *listTokens) (*tokenList[resource.JoinToken], error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // do stores one command and returns its result. The error is a *Problem: a
@@ -49,6 +50,7 @@ func (s *server) leaderless(err error) *Problem {
 		return nil
 	}
 	p := unavailable("nothing was changed: the cluster has no leader at the moment")
+	p.Code = wire.CodeNoLeader
 	p.Mend = "send the request again after the pause; if it stays so, \"certctl cluster health\" says what is wrong"
 	return p
 }

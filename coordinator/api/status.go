@@ -35,7 +35,7 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 	out := &statusDocument{Body: resource.Status{
 		Version: buildinfo.Version(), Time: s.Now().UTC(),
 		Node: resource.NodeStatus{
-			Ready: ready.Ready(), Leading: ready.Leading, Leader: leader, AppliedIndex: s.Node.State().Index(),
+			ID: s.Node.ID(), Ready: ready.Ready(), Leading: ready.Leading, Leader: leader, AppliedIndex: s.Node.State().Index(),
 		},
 		Journal: resource.JournalStatus{
 			Facts: journal.Facts, AuditFacts: journal.AuditFacts, Bytes: journal.Bytes, MaxBytes: journal.MaxBytes,

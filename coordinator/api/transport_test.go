@@ -155,7 +155,7 @@ func TestStatus(t *testing.T) {
 	assert.NotEmpty(t, status.Version)
 	assert.WithinDuration(t, now, status.Time, time.Minute)
 	assert.WithinDuration(t, now, status.AsOf, time.Minute)
-	assert.Equal(t, resource.NodeStatus{Ready: true, Leading: true, Leader: "test", AppliedIndex: status.Node.AppliedIndex}, status.Node)
+	assert.Equal(t, resource.NodeStatus{ID: "test", Ready: true, Leading: true, Leader: "test", AppliedIndex: status.Node.AppliedIndex}, status.Node)
 	assert.Equal(t, resource.AgentCounts{Active: 2, Connected: 1, CutOff: 1, Retired: 1}, status.Agents)
 	assert.Equal(t, now.Add(time.Hour), status.SafeUntil)
 	assert.EqualValues(t, 2, status.Journal.Facts, "the agent's, and the first revocation list")

@@ -239,7 +239,7 @@ func TestApplyKeepsWhatOthersDo(t *testing.T) {
 	p := logIn(t, c)
 	given, err := assignmentfile.Parse("x.yaml", "name: x\nselector: '*'\ncertificate: {names: [a.example.com]}\n")
 	require.NoError(t, err)
-	root := newRoot()
+	root := (&program{}).root()
 	root.SetOut(new(strings.Builder))
 	program := &program{}
 	client, err := program.target.connect()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -169,7 +170,15 @@ func (p *program) trust(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	server := first(p.target.server, serverVariable.value(), chosen.Server)
+	given, err := p.target.given()
+	if err != nil {
+		return err
+	}
+	known := chosen.servers()
+	servers := given
+	if len(given) == 0 && chosen.Server != "" {
+		servers = known
+	}
 	file := first(p.target.caFile, caFileVariable.value())
 	roots := chosen.CA
 	if file != "" {
@@ -178,14 +187,14 @@ func (p *program) trust(cmd *cobra.Command) error {
 		}
 	}
 	switch {
-	case server == "":
+	case len(servers) == 0:
 		return errors.New("no coordinator is known: give --server, or log in with \"certctl login\"")
 	case roots == "":
 		return errors.New("there are no roots to follow: the context trusts the system's CAs; give --ca-file")
-	case file == "" && server != chosen.Server:
+	case file == "" && slices.ContainsFunc(servers, func(server string) bool { return !slices.Contains(known, server) }):
 		return errors.New("the context is of another coordinator: give --ca-file for this one")
 	}
-	newest, generation, err := client.FollowTrust(cmd.Context(), server, roots)
+	server, newest, generation, err := p.followTrust(cmd, servers, roots)
 	if err != nil {
 		return err
 	}
@@ -203,6 +212,20 @@ func (p *program) trust(cmd *cobra.Command) error {
 		_, err := fmt.Fprintf(out, "%s is trusted by generation %d of its roots, kept in %s\n", server, generation, plain(result.Kept))
 		return err
 	})
+}
+
+// followTrust asks one server after the other until one answers.
+func (p *program) followTrust(cmd *cobra.Command, servers []string, roots string) (server, newest string, generation uint64, err error) {
+	for i, server := range servers {
+		newest, generation, err = client.FollowTrust(cmd.Context(), server, roots)
+		if i == len(servers)-1 || !errors.Is(err, client.ErrUnreachable) || cmd.Context().Err() != nil {
+			return server, newest, generation, err
+		}
+		if p.target.moved != nil {
+			p.target.moved(server, servers[i+1], client.Reason(err))
+		}
+	}
+	return "", "", 0, err // there is at least one
 }
 
 // keepRoots puts roots into the context that is in use.

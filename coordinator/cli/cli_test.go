@@ -155,11 +155,11 @@ func TestContexts(t *testing.T) {
 	for _, context := range reads[[]shownContext](p, "context", "list") {
 		listed = append(listed, context.Name)
 		assert.Equal(t, context.Name == "default", context.Current)
-		assert.Equal(t, shownContext{Name: context.Name, Server: c.URL, Current: context.Current, OwnCA: true}, context)
+		assert.Equal(t, shownContext{Name: context.Name, Server: c.URL, Servers: []string{c.URL}, Learned: []string{}, Current: context.Current, OwnCA: true}, context)
 	}
 	assert.ElementsMatch(t, names, listed)
 	for _, name := range names {
-		assert.Equal(t, shownContext{Name: name, Server: c.URL, Current: true, OwnCA: true}, reads[shownContext](p, "context", "use", name))
+		assert.Equal(t, shownContext{Name: name, Server: c.URL, Servers: []string{c.URL}, Learned: []string{}, Current: true, OwnCA: true}, reads[shownContext](p, "context", "use", name))
 		assert.Contains(t, p.does("whoami"), c.Admin.ID, name)
 	}
 	table := p.does("context", "list")

@@ -115,7 +115,7 @@ func (p *program) showMembers(cmd *cobra.Command, m *resource.Members) error {
 				fmt.Fprintf(out, "\n%s: %s\n", plain(one.ID), plain(one.Reason))
 			}
 		}
-		_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(m.AnsweredBy), m.ConfigurationIndex)
+		_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(p.answeredBy(m.AnsweredBy)), m.ConfigurationIndex)
 		return err
 	})
 }
@@ -162,7 +162,7 @@ do about it. It works without a leader.
 --watch goes on until the cluster is well, and writes a line whenever something has
 changed: wait with it between the nodes of an upgrade.
 
-Exit status: 0 the cluster is well, 1 it is not, 2 the node cannot be reached.`,
+Exit status: 0 the cluster is well, 1 it is not, 2 no node can be reached.`,
 		Example: `  certctl cluster health
   certctl cluster health --watch
   certctl cluster health --output json | jq -r '.problems[].mend'`,
@@ -204,7 +204,7 @@ func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) erro
 			word = "NOT HEALTHY"
 		}
 		pairs := [][2]string{
-			{"cluster", word}, {"leader", first(h.Leader, "NONE IS KNOWN")}, {"voters", votersText(h)}, {"seen from", h.AnsweredBy},
+			{"cluster", word}, {"leader", first(h.Leader, "NONE IS KNOWN")}, {"voters", votersText(h)}, {"seen from", p.answeredBy(h.AnsweredBy)},
 		}
 		if r := h.CARotation; r != nil {
 			pairs = append(pairs, [2]string{"CA rotation", rotationText(r)})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -14,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/settings"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // contextFile is the file that logins are kept in. It holds tokens and is
@@ -25,17 +27,38 @@ type contextFile struct {
 
 // login is one coordinator and who one is there.
 type login struct {
-	Server string          `yaml:"server" required:"true" doc:"URL of the coordinator."`
+	Server string          `yaml:"server" required:"true" doc:"URL of the coordinator, which is asked first."`
+	Others []string        `yaml:"others" max:"16" doc:"Further URLs that were given at login, of other nodes of the same coordinator. They are asked in turn when those before do not answer."`
+	Nodes  []string        `yaml:"nodes" max:"16" doc:"URLs of the cluster's nodes, as the cluster has told them. They are asked after those that were given. certctl keeps the list up to date by itself."`
 	CA     string          `yaml:"ca" default:"" doc:"CA certificates to trust for the coordinator, PEM."`
 	Token  settings.Secret `yaml:"token" doc:"API token."`
+}
+
+// servers are all that may be asked, in that order.
+func (l *login) servers() []string {
+	var list []string
+	for _, text := range slices.Concat([]string{l.Server}, l.Others, l.Nodes) {
+		base, err := client.ParseServer(text)
+		switch {
+		case text == "":
+		case err != nil:
+			// Somebody wrote it into the file; who asks is told.
+			list = append(list, text)
+		case !slices.Contains(list, base.String()):
+			list = append(list, base.String())
+		}
+	}
+	return list
 }
 
 // storedLogin is login in the form that is written, the one place where
 // the token is text.
 type storedLogin struct {
-	Server string `yaml:"server"`
-	CA     string `yaml:"ca,omitempty"`
-	Token  string `yaml:"token"`
+	Server string   `yaml:"server"`
+	Others []string `yaml:"others,omitempty"`
+	Nodes  []string `yaml:"nodes,omitempty"`
+	CA     string   `yaml:"ca,omitempty"`
+	Token  string   `yaml:"token"`
 }
 
 // contextPath is where the file is.
@@ -81,7 +104,7 @@ func (f *contextFile) write() error {
 		Contexts map[string]storedLogin `yaml:"contexts"`
 	}{f.Current, make(map[string]storedLogin, len(f.Contexts))}
 	for name, c := range f.Contexts {
-		stored.Contexts[name] = storedLogin{Server: c.Server, CA: c.CA, Token: c.Token.Reveal()}
+		stored.Contexts[name] = storedLogin{Server: c.Server, Others: c.Others, Nodes: c.Nodes, CA: c.CA, Token: c.Token.Reveal()}
 	}
 	text, err := yaml.MarshalWithOptions(stored, yaml.UseLiteralStyleIfMultiline(true))
 	if err != nil {
@@ -96,28 +119,62 @@ func (f *contextFile) write() error {
 // target is where to send requests, from flags, then the environment, then the
 // context.
 type target struct {
-	context, server, tokenFile, caFile string // flags; "" if not given
-	consistent                         bool   // a flag
-	// written makes what one command line reads after a change show the change,
-	// whichever node answers.
-	written client.Written
+	context, tokenFile, caFile string   // flags; "" if not given
+	server                     []string // a flag
+	consistent                 bool     // a flag
+	// moved is told when a server cannot answer and the next one is asked.
+	moved func(from, to string, why error)
+
+	// What was chosen, so that one command line goes on with the node that answers,
+	// and what it reads after a change shows the change.
+	connected *client.Client
+	from      string // the context that connected is of; "" if of none
 }
 
-// connect makes the client.
+// connect makes the client, the same one each time.
 func (t *target) connect() (*client.Client, error) {
+	if t.connected != nil {
+		return t.connected, nil
+	}
 	chosen, err := t.resolve()
 	if err != nil {
 		return nil, err
 	}
-	return chosen.client(&t.written, t.consistent)
+	t.connected, err = chosen.client(t)
+	return t.connected, err
 }
 
-func (l *login) client(written *client.Written, consistent bool) (*client.Client, error) {
+func (l *login) client(t *target) (*client.Client, error) {
 	token, err := apitoken.Parse(l.Token.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("API token: %w", err)
 	}
-	return client.New(client.Config{Server: l.Server, Token: token, Roots: l.CA, Written: written, Consistent: consistent})
+	return client.New(client.Config{Servers: l.servers(), Token: token, Roots: l.CA, Consistent: t.consistent, Moved: t.moved})
+}
+
+// given are the servers that flags or the environment name, if any.
+func (t *target) given() ([]string, error) {
+	texts := t.server
+	if len(texts) == 0 {
+		texts = strings.Split(serverVariable.value(), ",")
+	}
+	var list []string
+	for _, text := range texts {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		base, err := client.ParseServer(text)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(list, base.String()) {
+			list = append(list, base.String())
+		}
+	}
+	if len(list) > wire.MaxServers {
+		return nil, fmt.Errorf("%d servers are given; at most %d are asked", len(list), wire.MaxServers)
+	}
+	return list, nil
 }
 
 func (t *target) resolve() (*login, error) {
@@ -125,17 +182,21 @@ func (t *target) resolve() (*login, error) {
 	if err != nil {
 		return nil, err
 	}
-	if server := first(t.server, serverVariable.value()); server != "" {
-		base, err := client.ParseServer(server)
-		if err != nil {
-			return nil, err
-		}
-		if base.String() != strings.TrimSuffix(chosen.Server, "/") {
+	given, err := t.given()
+	if err != nil {
+		return nil, err
+	}
+	if len(given) > 0 {
+		known := chosen.servers()
+		if slices.ContainsFunc(given, func(server string) bool { return !slices.Contains(known, server) }) {
 			// A token is for one coordinator: it must not go to another one.
-			chosen = &login{Server: base.String()}
+			chosen, t.from = &login{}, ""
 		}
+		// Who names nodes means these.
+		chosen.Server, chosen.Others, chosen.Nodes = given[0], given[1:], nil
 	}
 	if file := first(t.caFile, caFileVariable.value()); file != "" {
+		t.from = "" // what it is told there is another matter
 		if chosen.CA, err = readSmall(file); err != nil {
 			return nil, fmt.Errorf("CA file: %w", err)
 		}
@@ -156,6 +217,34 @@ func (t *target) resolve() (*login, error) {
 	return chosen, nil
 }
 
+// remember keeps in the context what the cluster has told of its nodes. A cluster of
+// one is reached by what was given, which may be a name that it does not know of
+// itself.
+func (t *target) remember() error {
+	if t.connected == nil || t.from == "" {
+		return nil
+	}
+	nodes := t.connected.Nodes()
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	kept, ok := file.Contexts[t.from]
+	if !ok || !worthKeeping(nodes, kept.Nodes) {
+		return nil
+	}
+	kept.Nodes = nodes
+	file.Contexts[t.from] = kept
+	return file.write()
+}
+
+func worthKeeping(nodes, before []string) bool {
+	if len(nodes) == 0 || len(nodes) == 1 && len(before) == 0 {
+		return false
+	}
+	return !slices.Equal(nodes, before)
+}
+
 // stored is the context that the file has; an empty one if none is chosen.
 func (t *target) stored() (*login, error) {
 	named := first(t.context, contextVariable.value())
@@ -174,6 +263,7 @@ func (t *target) stored() (*login, error) {
 	if !ok {
 		return nil, unknownContext(name)
 	}
+	t.from = name
 	return &c, nil
 }
 

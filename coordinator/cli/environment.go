@@ -17,7 +17,7 @@ func (v variable) value() string { return os.Getenv(v.name) }
 
 // The variables that certctl reads. Nothing here reads another one.
 var (
-	serverVariable    = variable{"CERTCTL_SERVER_URL", "--server", "URL", "URL of the coordinator, instead of the context's. With another one the context's token and CA are not used: they are for one coordinator alone."}
+	serverVariable    = variable{"CERTCTL_SERVER_URL", "--server", "URL", "URL of the coordinator, instead of the context's; several are parted by commas, and asked in turn. With one that the context does not know its token and CA are not used: they are for one coordinator alone."}
 	tokenVariable     = variable{"CERTCTL_TOKEN", "", "secret", "API token, instead of the context's. It goes before CERTCTL_TOKEN_FILE and after --token-file."}
 	tokenFileVariable = variable{"CERTCTL_TOKEN_FILE", "--token-file", "path", "File with an API token, instead of the context's."}
 	caFileVariable    = variable{"CERTCTL_CA_FILE", "--ca-file", "path", "PEM file of the coordinator's root, instead of the context's."}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,11 +27,17 @@ func (p *program) loginCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "login --server URL --token-file FILE",
 		Short: "Check a token and keep it in a context",
-		Long: `Asks the coordinator who the token belongs to, and keeps server, CA and token in a
-context: a file of yours that nobody else may read. The next commands use it.`,
+		Long: `Asks the coordinator who the token belongs to, and keeps servers, CA and token in a
+context: a file of yours that nobody else may read. The next commands use it.
+
+In a cluster one server is enough: the URLs of the other nodes are learned from it, now
+and whenever they change, and asked when it does not answer. Give several with --server
+repeated, to be asked first and in that order.`,
 		Example: `  sudo certctl login --server https://localhost:8443 \
       --token-file /var/lib/certctl-coordinator/admin.token \
       --ca-file /var/lib/certctl-coordinator/root.pem
+  certctl login --server https://c1.example.com:8443 --server https://c2.example.com:8443 \
+      --token-file admin.token --ca-file root.pem
   certctl login --context staging --server https://staging:8443 --token-file - --ca-file root.pem < token`,
 		Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.login(cmd) },
@@ -38,17 +45,16 @@ context: a file of yours that nobody else may read. The next commands use it.`,
 }
 
 func (p *program) login(cmd *cobra.Command) error {
-	server := first(p.target.server, serverVariable.value())
-	if server == "" {
+	given, err := p.target.given()
+	if err != nil {
+		return err
+	}
+	if len(given) == 0 {
 		return errors.New("flag --server is missing: give the coordinator's URL, such as https://certctl.example.com:8443")
 	}
 	name := first(p.target.context, defaultContext)
 	if !contextName.MatchString(name) {
 		return fmt.Errorf("flag --context %q: expected letters, digits, ., _ and -, at most 64", name)
-	}
-	base, err := client.ParseServer(server)
-	if err != nil {
-		return err
 	}
 	// Only what was given counts, not what a context holds: it may not exist yet.
 	text, err := p.target.token()
@@ -58,21 +64,19 @@ func (p *program) login(cmd *cobra.Command) error {
 	if text == "" {
 		return errors.New("flag --token-file is missing: give the file of an API token; the coordinator's first start made one in admin.token")
 	}
-	chosen := login{Server: base.String(), Token: settings.NewSecret(text)}
+	chosen := login{Server: given[0], Others: given[1:], Token: settings.NewSecret(text)}
 	if file := first(p.target.caFile, caFileVariable.value()); file != "" {
 		if chosen.CA, err = readSmall(file); err != nil {
 			return fmt.Errorf("CA file: %w", err)
 		}
 		chosen.CA += "\n"
 	}
-	c, err := chosen.client(&p.target.written, p.target.consistent)
+	who, nodes, err := p.identify(cmd, chosen)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	var who resource.Identified
-	if err := c.Do(cmd.Context(), get, "/api/v1/whoami", nil, nil, &who); err != nil {
-		return err
+	if worthKeeping(nodes, nil) {
+		chosen.Nodes = nodes
 	}
 	file, err := readContexts()
 	if err != nil {
@@ -86,9 +90,46 @@ func (p *program) login(cmd *cobra.Command) error {
 		return err
 	}
 	return p.show(cmd, who, func(out io.Writer, _ time.Time) error {
-		_, err := fmt.Fprintf(out, "logged in to %s as %q with the role %s; this is the context %q\n", chosen.Server, plain(who.Name), who.Role, name)
+		_, err := fmt.Fprintf(out, "logged in to %s as %q with the role %s; this is the context %q\n", strings.Join(given, " and "), plain(who.Name), who.Role, name)
+		if learned := chosen.servers()[len(given):]; err == nil && len(learned) > 0 {
+			_, err = fmt.Fprintf(out, "learned of the cluster's other nodes: %s\n", plain(strings.Join(learned, ", ")))
+		}
 		return err
 	})
+}
+
+// identify asks each server that was given who the token belongs to: a wrong one is
+// found now, and not when the others are gone. One that is away is kept all the same,
+// unless all of them are.
+func (p *program) identify(cmd *cobra.Command, chosen login) (who *resource.Identified, nodes []string, err error) {
+	var away []error
+	for _, server := range chosen.servers() {
+		one := login{Server: server, CA: chosen.CA, Token: chosen.Token}
+		c, err := one.client(&p.target)
+		if err != nil {
+			return nil, nil, err
+		}
+		var answer resource.Identified
+		err = c.Do(cmd.Context(), get, "/api/v1/whoami", nil, nil, &answer)
+		c.Close()
+		switch {
+		case errors.Is(err, client.ErrUnreachable):
+			away = append(away, err)
+		case err != nil && len(chosen.Others) > 0:
+			return nil, nil, fmt.Errorf("%s: %w", server, err)
+		case err != nil:
+			return nil, nil, err
+		default:
+			who, nodes = &answer, c.Nodes()
+		}
+	}
+	if who == nil {
+		return nil, nil, away[0]
+	}
+	for _, err := range away {
+		fmt.Fprintf(cmd.ErrOrStderr(), "certctl: %s; it is kept in the context all the same\n", plain(err.Error()))
+	}
+	return who, nodes, nil
 }
 
 func (p *program) contextCommand() *cobra.Command {
@@ -131,10 +172,12 @@ func (p *program) contextCommand() *cobra.Command {
 
 // shownContext is a context without its token.
 type shownContext struct {
-	Name    string `json:"name"`
-	Server  string `json:"server"`
-	Current bool   `json:"current"`
-	OwnCA   bool   `json:"own_ca"` // trusts the CA that was given at login, not the system's
+	Name    string   `json:"name"`
+	Server  string   `json:"server"`  // the one that is asked first
+	Servers []string `json:"servers"` // all, in the order in which they are asked
+	Learned []string `json:"learned"` // those that the cluster has told, of all
+	Current bool     `json:"current"`
+	OwnCA   bool     `json:"own_ca"` // trusts the CA that was given at login, not the system's
 }
 
 func (p *program) listContexts(cmd *cobra.Command) error {
@@ -153,15 +196,17 @@ func (p *program) listContexts(cmd *cobra.Command) error {
 			if c.Current {
 				mark = "*"
 			}
-			rows = append(rows, []string{mark, c.Name, c.Server})
+			rows = append(rows, []string{mark, c.Name, strings.Join(c.Servers, ", ")})
 		}
-		return table(out, []string{"CURRENT", "NAME", "SERVER"}, rows)
+		return table(out, []string{"CURRENT", "NAME", "SERVERS"}, rows)
 	})
 }
 
 func (f *contextFile) shown(name string) shownContext {
 	c := f.Contexts[name]
-	return shownContext{Name: name, Server: c.Server, Current: name == f.Current, OwnCA: c.CA != ""}
+	shown := shownContext{Name: name, Server: c.Server, Servers: c.servers(), Learned: []string{}, Current: name == f.Current, OwnCA: c.CA != ""}
+	shown.Learned = append(shown.Learned, c.Nodes...)
+	return shown
 }
 
 func (p *program) showContext(cmd *cobra.Command, args []string) error {
@@ -179,7 +224,18 @@ func (p *program) showContext(cmd *cobra.Command, args []string) error {
 		if c.OwnCA {
 			trusts = "the CA given at login"
 		}
-		return facts(out, [][2]string{{"context", c.Name}, {"server", c.Server}, {"trusts", trusts}})
+		pairs := [][2]string{{"context", c.Name}}
+		for i, server := range c.Servers {
+			called := "server"
+			if i > 0 {
+				called = "then"
+			}
+			if slices.Contains(c.Learned, server) {
+				server += " (told by the cluster)"
+			}
+			pairs = append(pairs, [2]string{called, server})
+		}
+		return facts(out, append(pairs, [2]string{"trusts", trusts}))
 	})
 }
 

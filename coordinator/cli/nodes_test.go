@@ -55,7 +55,7 @@ func startNodes(t *testing.T, size int) *nodes {
 // client asks one node.
 func (c *nodes) client(t *testing.T, n *daemontest.Node, written *client.Written) *client.Client {
 	t.Helper()
-	asking, err := client.New(client.Config{Server: n.URL(), Token: c.token, Roots: c.roots, Written: written})
+	asking, err := client.New(client.Config{Servers: []string{n.URL()}, Token: c.token, Roots: c.roots, Written: written})
 	require.NoError(t, err)
 	t.Cleanup(asking.Close)
 	return asking
@@ -95,6 +95,11 @@ func TestNodesOfACluster(t *testing.T) {
 		}
 	}
 
+	for _, id := range ids {
+		shown := reads[shownContext](c.person, "context", "show", id)
+		assert.ElementsMatch(t, c.urls(), shown.Servers, "one login is enough to know all nodes")
+		assert.Equal(t, shown.Server, shown.Servers[0])
+	}
 	t.Run("reads see what was written on another node", c.readYourWrites)
 	t.Run("a diagnosis has all nodes and no secrets", c.diagnosed)
 
@@ -116,7 +121,14 @@ func TestNodesOfACluster(t *testing.T) {
 	file := filepath.Join(c.home, "one-is-gone.tar.gz")
 	assert.Contains(t, c.does("cluster", "diagnose", "--file", file, "--context", ids[0]), "NOT COMPLETE")
 
-	c.does("cluster", "remove", gone.ID, "--yes", "--context", ids[0])
+	c.goesOn(t, gone)
+	stdout, stderr, status := c.run("cluster", "remove", gone.ID, "--yes", "--context", gone.ID)
+	require.Zero(t, status, stderr)
+	assert.NotContains(t, stdout, gone.ID)
+	assert.Equal(t, 1, strings.Count(stderr, "does not answer"), "one command line goes on with the node that has answered: %s", stderr)
+	c.await(t, func(string, int) bool {
+		return len(reads[shownContext](c.person, "context", "show", ids[0]).Servers) == 2
+	}, "whoami", "--context", ids[0])
 	m := reads[resource.Members](c.person, "cluster", "members", "--context", ids[1])
 	require.Len(t, m.Items, 2)
 	for _, id := range ids[:2] { // the journal is written a moment later
@@ -131,6 +143,50 @@ func TestNodesOfACluster(t *testing.T) {
 	}, "cluster", "health", "--context", ids[0])
 
 	t.Run("without a leader", func(t *testing.T) { c.withoutLeader(t, c.Nodes[0], c.Nodes[1]) })
+}
+
+func (c *nodes) urls() []string {
+	var urls []string
+	for _, n := range c.Nodes {
+		urls = append(urls, n.URL())
+	}
+	return urls
+}
+
+// goesOn asks with a context whose own node is gone.
+func (c *nodes) goesOn(t *testing.T, gone *daemontest.Node) {
+	stdout, stderr, status := c.run("status", "--context", gone.ID)
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `^certctl: \Q`+gone.URL()+`\E does not answer \(.*connection refused\); asking https://\S+\n$`, stderr)
+	assert.Regexp(t, `answered by: +node[12] \(https://`, stdout)
+	_, stderr, status = c.run("api-token", "create", "--name", "x", "--role", "viewer", "--context", gone.ID)
+	assert.Zero(t, status, stderr)
+	assert.Contains(t, c.fails(2, "whoami", "--server", gone.URL(), "--context", gone.ID), "cannot be reached", "who names a node means that one")
+	stdout, stderr, _ = c.run("__complete", "--context", gone.ID, "cluster", "transfer", "")
+	assert.Contains(t, stdout, c.Nodes[0].ID+"\t")
+	assert.NotContains(t, stderr, "does not answer", "nothing is said while somebody types")
+
+	dir := c.Nodes[0].Settings.DataDir
+	args := []string{"--token-file", filepath.Join(dir, server.AdminTokenFile), "--ca-file", filepath.Join(dir, server.RootFile)}
+	stdout, stderr, status = c.run(append([]string{"login", "--context", "several", "--server", gone.URL(), "--server", c.Nodes[1].URL()}, args...)...)
+	require.Zero(t, status, stderr)
+	assert.Contains(t, stderr, "it is kept in the context all the same")
+	assert.Contains(t, stdout, "logged in to "+gone.URL()+" and "+c.Nodes[1].URL())
+	assert.Contains(t, stdout, "learned of the cluster's other nodes: "+c.Nodes[0].URL())
+	assert.Equal(t, []string{gone.URL(), c.Nodes[1].URL(), c.Nodes[0].URL()}, reads[shownContext](c.person, "context", "show").Servers)
+	for _, url := range c.urls() {
+		assert.Contains(t, c.does("context", "list"), url)
+		assert.Contains(t, c.does("context", "show"), url)
+	}
+	c.does("context", "remove", "several")
+	c.does("context", "use", c.Nodes[0].ID)
+
+	t.Setenv("CERTCTL_SERVER_URL", gone.URL()+" , "+c.Nodes[1].URL())
+	stdout, stderr, status = c.run(append([]string{"whoami"}, args...)...)
+	require.Zero(t, status, stderr)
+	assert.Contains(t, stdout, c.token.ID)
+	assert.Contains(t, stderr, "asking "+c.Nodes[1].URL())
+	t.Setenv("CERTCTL_SERVER_URL", "")
 }
 
 // readYourWrites writes on one node and reads on another one, in turn, and never

@@ -39,11 +39,18 @@ type program struct {
 func Execute(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	root := newRoot()
+	p := &program{}
+	p.target.moved = func(from, to string, why error) {
+		fmt.Fprintf(stderr, "certctl: %s does not answer (%s); asking %s\n", from, plain(why.Error()), to)
+	}
+	root := p.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if kept := p.target.remember(); kept != nil {
+		fmt.Fprintf(stderr, "certctl: the cluster has other nodes than the context knows, which is not kept: %s\n", plain(kept.Error()))
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -76,8 +83,7 @@ func explain(err error) string {
 	return err.Error()
 }
 
-func newRoot() *cobra.Command {
-	p := &program{}
+func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "certctl",
 		Short: "Ask the coordinator, and tell it what to do",
@@ -100,7 +106,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 	sharedcli.FlagErrors(root)
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.target.context, "context", "", "context to use (default $CERTCTL_CONTEXT, else the current one)")
-	flags.StringVar(&p.target.server, "server", "", "URL of the coordinator, instead of the context's")
+	flags.StringSliceVar(&p.target.server, "server", nil, "URL of the coordinator, instead of the context's; may be repeated, for the nodes of a cluster")
 	flags.StringVar(&p.target.tokenFile, "token-file", "", "file with an API token, instead of the context's; - is standard input")
 	flags.StringVar(&p.target.caFile, "ca-file", "", "PEM file of the coordinator's root, instead of the context's")
 	flags.BoolVar(&p.target.consistent, "consistent", false, "read only what the leader confirms to be newest, instead of what the node that is asked knows")
@@ -257,12 +263,13 @@ func listOnePage[T any](p *program, cmd *cobra.Command, path string) (*listOf[T]
 // offer makes completions of what a coordinator has.
 func offer[T any](p *program, id func(T) string, list func(context.Context, *client.Client) ([]T, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp
+	p.target.moved = nil // nothing comes between a person and the line that is typed
 	c, err := p.target.connect()
 	if err != nil {
 		return nil, directive
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	items, err := list(ctx, c)
 	if err != nil {

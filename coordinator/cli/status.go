@@ -43,6 +43,7 @@ func (p *program) statusCommand() *cobra.Command {
 				}
 				pairs := [][2]string{
 					{"coordinator", s.Version + ", " + node},
+					{"answered by", p.answeredBy(s.Node.ID)},
 					{"agents", agents},
 					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
 					{"safe until", first(fleetNotSafe(&s), horizon(s.SafeUntil, now), "no certificate is in service")},
@@ -60,6 +61,14 @@ func (p *program) statusCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// answeredBy is the node that has answered, and where it was asked.
+func (p *program) answeredBy(node string) string {
+	if p.target.connected == nil {
+		return node
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s (%s)", node, p.target.connected.Answered()))
 }
 
 // fleetNotSafe says of how many hosts certificates are not safe now.

@@ -56,7 +56,7 @@ func TestMembersAreWatched(t *testing.T) {
 		}
 	})
 	var stdout, stderr bytes.Buffer
-	root := newRoot()
+	root := (&program{}).root()
 	root.SetArgs(append([]string{"cluster", "members", "--watch", "--every", "1s"}, flags...))
 	root.SetOut(&stdout)
 	root.SetErr(&stderr)

@@ -33,6 +33,13 @@ const (
 	// PageSize is how many items List asks for at a time.
 	PageSize       = 500
 	requestTimeout = 30 * time.Second
+	// readPatience bounds one node's answer to a read while there are others that
+	// can be asked: longer than a node itself waits to have what it is asked for.
+	readPatience = 15 * time.Second
+	// Of a connection while there are other nodes, so that those that are down do not
+	// take long.
+	dialPatience      = 3 * time.Second
+	handshakePatience = 5 * time.Second
 )
 
 // ErrUnreachable says that there was no answer of a coordinator.
@@ -40,8 +47,10 @@ var ErrUnreachable = errors.New("the coordinator cannot be reached")
 
 // Config says which coordinator, and as whom.
 type Config struct {
-	Server string // https URL
-	Token  apitoken.Token
+	// Servers are https URLs of the coordinator's nodes, one or several. The first
+	// is asked first, and the others in turn when it does not answer.
+	Servers []string
+	Token   apitoken.Token
 	// Roots is PEM: the CA certificates to trust for the coordinator. Empty
 	// trusts the system's.
 	Roots string
@@ -50,6 +59,9 @@ type Config struct {
 	// Consistent makes reads see every change that was acknowledged before, whoever
 	// made it. It needs a leader.
 	Consistent bool
+	// Moved is told that a server cannot answer, why, and which one is asked in its
+	// stead; nil tells nobody.
+	Moved func(from, to string, why error)
 }
 
 // Written is the newest state that a client has changed: what it reads afterwards,
@@ -71,7 +83,7 @@ func (w *Written) note(header http.Header) {
 
 // Client is safe for concurrent use.
 type Client struct {
-	base       *url.URL
+	servers    *servers
 	token      apitoken.Token
 	http       *http.Client
 	written    *Written
@@ -80,11 +92,11 @@ type Client struct {
 
 // New checks the configuration. It connects to nothing.
 func New(c Config) (*Client, error) {
-	base, err := ParseServer(c.Server)
+	servers, err := newServers(c.Servers, c.Moved)
 	if err != nil {
 		return nil, err
 	}
-	options := tlsutil.ClientOptions{SystemRoots: c.Roots == "", ServerName: base.Hostname()}
+	options := tlsutil.ClientOptions{SystemRoots: c.Roots == ""}
 	if c.Roots != "" {
 		options.Roots = x509.NewCertPool()
 		if !options.Roots.AppendCertsFromPEM([]byte(c.Roots)) {
@@ -98,12 +110,20 @@ func New(c Config) (*Client, error) {
 	if c.Written == nil {
 		c.Written = new(Written)
 	}
-	return &Client{base: base, token: c.Token, written: c.Written, consistent: c.Consistent, http: &http.Client{
-		Timeout:   requestTimeout,
-		Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment},
+	return &Client{servers: servers, token: c.Token, written: c.Written, consistent: c.Consistent, http: httpClient(config, len(servers.bases) > 1)}, nil
+}
+
+func httpClient(config *tls.Config, several bool) *http.Client {
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
+	if several {
+		transport.DialContext = (&net.Dialer{Timeout: dialPatience}).DialContext
+		transport.TLSHandshakeTimeout = handshakePatience
+	}
+	return &http.Client{
+		Timeout: requestTimeout, Transport: transport,
 		// A redirect would carry the token to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}
 }
 
 // ParseServer checks a coordinator's URL.
@@ -112,6 +132,7 @@ func ParseServer(text string) (*url.URL, error) {
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.String() != "https://"+u.Host {
 		return nil, errors.New("the server's URL is not one: expected such as https://certctl.example.com:8443")
 	}
+	u.Host = strings.ToLower(u.Host)
 	return u, nil
 }
 
@@ -138,21 +159,36 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // be nil. A read shows what was changed before through the same [Written]. What
 // the coordinator refuses is a *wire.Problem; no answer at all wraps
 // ErrUnreachable; when ctx ends first, its error comes back.
+//
+// A read goes on to the next server when one cannot answer it. A change does so
+// only when it is certain that nothing was done: each sending is another change.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	var body io.Reader
+	var content []byte
 	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if content, err = json.Marshal(in); err != nil {
 			return fmt.Errorf("encode the request: %w", err)
 		}
-		body = bytes.NewReader(text)
 	}
 	var text bytes.Buffer
-	if err := c.send(ctx, method, path, query, body, &text, maxAnswer); err != nil || out == nil {
+	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+		text.Reset()
+		var body io.Reader
+		if in != nil {
+			body = bytes.NewReader(content)
+		}
+		return c.request(ctx, method, base, path, query, body)
+	}
+	base, err := c.exchange(ctx, exchange{by: c.http, make: make, out: &text, most: maxAnswer, each: readPatience})
+	if err != nil || out == nil {
 		return err
 	}
+	return decode(base, &text, out)
+}
+
+func decode(base *url.URL, text *bytes.Buffer, out any) error {
 	if err := json.Unmarshal(text.Bytes(), out); err != nil {
-		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
+		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", base, err)
 	}
 	return nil
 }
@@ -160,34 +196,37 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 // Download makes one read whose answer is no JSON, and writes the answer, of most
 // octets, to out. It fails as Do does; something may be written then.
 func (c *Client) Download(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
-	return c.send(ctx, http.MethodGet, path, query, nil, out, most)
+	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+		return c.request(ctx, http.MethodGet, base, path, query, nil)
+	}
+	_, err := c.exchange(ctx, exchange{by: c.http, make: make, out: out, most: most, once: true})
+	return err
 }
 
-// send makes one request and copies its answer, unless it is a refusal.
-func (c *Client) send(ctx context.Context, method, path string, query url.Values, in io.Reader, out io.Writer, most int64) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, in)
+func (c *Client) request(ctx context.Context, method string, base *url.URL, path string, query url.Values, body io.Reader) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, method, base.String()+path, body)
 	if err != nil {
-		return fmt.Errorf("make the request: %w", err)
+		return nil, fmt.Errorf("make the request: %w", err)
 	}
 	request.URL.RawQuery = c.fresh(method, query).Encode()
-	if in != nil {
+	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	return c.exchange(ctx, c.http, request, out, most)
+	return request, nil
 }
 
-// exchange sends a request as this client and copies its answer, unless it is a
-// refusal.
-func (c *Client) exchange(ctx context.Context, by *http.Client, request *http.Request, out io.Writer, most int64) error {
+// once sends a request to one server as this client and copies its answer, unless it
+// is a refusal.
+func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, request *http.Request, out io.Writer, most int64) error {
 	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "certctl/"+buildinfo.Version())
 	response, err := by.Do(request)
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
+		return fmt.Errorf("ask %s: %w", base, ctx.Err())
 	}
 	if err != nil {
-		return c.unreachable(err)
+		return unreachable(base, err)
 	}
 	defer response.Body.Close()
 	refusal := new(bytes.Buffer)
@@ -198,21 +237,22 @@ func (c *Client) exchange(ctx context.Context, by *http.Client, request *http.Re
 	n, err := io.Copy(out, io.LimitReader(response.Body, most+1))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return fmt.Errorf("ask %s: %w", c.base, ctx.Err())
+		return fmt.Errorf("ask %s: %w", base, ctx.Err())
 	case err != nil:
-		return fmt.Errorf("%w: the answer broke off: %w; try again", ErrUnreachable, err)
+		return &unreachableError{server: base.String(), mend: "try again", cause: fmt.Errorf("the answer broke off: %w", err)}
 	case n > most:
 		return fmt.Errorf("the answer is larger than %d bytes; ask for less", most)
 	case refused:
 		problem := &wire.Problem{Status: response.StatusCode}
 		if err := json.Unmarshal(refusal.Bytes(), problem); err != nil || problem.Code == "" {
-			return fmt.Errorf("%s answered %s, which is not an answer of a coordinator; check the server's URL", c.base, response.Status)
+			return fmt.Errorf("%s answered %s, which is not an answer of a coordinator; check the server's URL", base, response.Status)
 		}
 		return problem
 	}
 	if request.Method != http.MethodGet {
 		c.written.note(response.Header)
 	}
+	c.servers.learn(response.Header)
 	return nil
 }
 
@@ -230,34 +270,6 @@ func (c *Client) fresh(method string, query url.Values) url.Values {
 		query.Set(resource.Consistent, "true")
 	}
 	return query
-}
-
-func (c *Client) unreachable(err error) error {
-	mend := "see whether it runs, and whether the URL and port are right (\"certctl context show\")"
-	var (
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		resolve  *net.DNSError
-		record   tls.RecordHeaderError
-	)
-	switch {
-	case errors.As(err, &unknown):
-		mend = "its certificate is not from the CA that this context trusts: if its root was rotated, run \"certctl ca trust\"; else log in again with the coordinator's present root.pem (--ca-file)"
-	case errors.As(err, &hostname):
-		mend = "use one of the names in its certificate, or add this one to the coordinator's setting server.names"
-	case errors.As(err, &invalid):
-		mend = "compare the clocks of both machines"
-	case errors.As(err, &resolve):
-		mend = "check the host name in the URL (\"certctl context show\")"
-	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		mend = "something else than a coordinator listens there; check the port in the URL"
-	}
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		err = wrapped.Err // the URL is in the message once
-	}
-	return fmt.Errorf("%w at %s: %w; %s", ErrUnreachable, c.base, err, mend)
 }
 
 // List collects pages until limit items are there, or all of them if limit is

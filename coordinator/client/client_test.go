@@ -59,7 +59,7 @@ func whoami(t *testing.T, c *client.Client) (who resource.Identified, err error)
 func TestAgainstACoordinator(t *testing.T) {
 	t.Parallel()
 	coordinator := apitest.Start(t)
-	c := connect(t, client.Config{Server: coordinator.URL + "/", Token: coordinator.Admin, Roots: roots(t, coordinator)})
+	c := connect(t, client.Config{Servers: []string{coordinator.URL + "/"}, Token: coordinator.Admin, Roots: roots(t, coordinator)})
 	who, err := whoami(t, c)
 	require.NoError(t, err)
 	assert.Equal(t, coordinator.Admin.ID, who.TokenID)
@@ -92,7 +92,7 @@ func TestAgainstACoordinator(t *testing.T) {
 	assert.NotEmpty(t, problem.RequestID)
 	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens", nil, resource.CreateAPIToken{Name: "x", Role: "viewer"}, nil), "an answer that nobody wants")
 
-	_, err = whoami(t, connect(t, client.Config{Server: coordinator.URL, Token: apitoken.New(), Roots: roots(t, coordinator)}))
+	_, err = whoami(t, connect(t, client.Config{Servers: []string{coordinator.URL}, Token: apitoken.New(), Roots: roots(t, coordinator)}))
 	require.ErrorAs(t, err, &problem)
 	assert.Equal(t, wire.CodeUnauthorized, problem.Code)
 }
@@ -135,7 +135,7 @@ func TestUnreachable(t *testing.T) {
 		"something without TLS": {"https" + strings.TrimPrefix(plain.URL, "http"), root, "something else than a coordinator listens there"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := whoami(t, connect(t, client.Config{Server: c.server, Token: coordinator.Admin, Roots: c.roots}))
+			_, err := whoami(t, connect(t, client.Config{Servers: []string{c.server}, Token: coordinator.Admin, Roots: c.roots}))
 			require.ErrorIs(t, err, client.ErrUnreachable)
 			assert.ErrorContains(t, err, c.text)
 			assert.ErrorContains(t, err, c.server)
@@ -153,7 +153,7 @@ func fake(t *testing.T, handler http.HandlerFunc) *client.Client {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	return connect(t, client.Config{Server: server.URL, Token: apitoken.New(), Roots: string(root)})
+	return connect(t, client.Config{Servers: []string{server.URL}, Token: apitoken.New(), Roots: string(root)})
 }
 
 func TestAnswersThatAreNone(t *testing.T) {
@@ -236,11 +236,11 @@ func TestInterrupted(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, server := range []string{"", "certctl.example.com", "http://certctl.example.com", "https://", "https://:8443", "https://a/b", "https://a?b", "https://a?", "https://a#b", "https://user:hunter2@a", "https://a b"} {
-		_, err := client.New(client.Config{Server: server})
+		_, err := client.New(client.Config{Servers: []string{server}})
 		require.ErrorContains(t, err, "https://certctl.example.com:8443", server)
 		assert.NotContains(t, err.Error(), "hunter2")
 	}
-	_, err := client.New(client.Config{Server: "https://a", Roots: "hello"})
+	_, err := client.New(client.Config{Servers: []string{"https://a"}, Roots: "hello"})
 	assert.ErrorContains(t, err, "root.pem")
 	u, err := client.ParseServer("https://certctl.example.com:8443/")
 	require.NoError(t, err)

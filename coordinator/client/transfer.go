@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,12 +25,11 @@ var ErrStalled = errors.New("the transfer stands still")
 func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+path, nil)
-	if err != nil {
-		return fmt.Errorf("make the request: %w", err)
+	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+		return c.request(ctx, http.MethodGet, base, path, query, nil)
 	}
-	request.URL.RawQuery = c.fresh(http.MethodGet, query).Encode()
-	return watch.explain(ctx, c.exchange(ctx, c.patient(), request, watchedWriter{watch, out}, most))
+	_, err := c.exchange(ctx, exchange{by: c.patient(), make: make, out: watchedWriter{watch, out}, most: most, once: true})
+	return watch.explain(ctx, err)
 }
 
 // Send makes one change whose content is a stream, and reads the answer into out.
@@ -40,20 +38,20 @@ func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out i
 func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
-	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, watchedReader{watch, in})
-	if err != nil {
-		return fmt.Errorf("make the request: %w", err)
+	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+		// Nothing is read of it before there is a connection.
+		request, err := c.request(ctx, method, base, path, query, watchedReader{watch, in})
+		if err == nil {
+			request.Header.Set("Content-Type", contentType)
+		}
+		return request, err
 	}
-	request.URL.RawQuery = query.Encode()
-	request.Header.Set("Content-Type", contentType)
 	var text bytes.Buffer
-	if err := watch.explain(ctx, c.exchange(ctx, c.patient(), request, &text, maxAnswer)); err != nil || out == nil {
+	base, err := c.exchange(ctx, exchange{by: c.patient(), make: make, out: &text, most: maxAnswer})
+	if err = watch.explain(ctx, err); err != nil || out == nil {
 		return err
 	}
-	if err := json.Unmarshal(text.Bytes(), out); err != nil {
-		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", c.base, err)
-	}
-	return nil
+	return decode(base, &text, out)
 }
 
 // patient is the client without a limit for a whole request.

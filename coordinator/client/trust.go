@@ -39,23 +39,23 @@ func FollowTrust(ctx context.Context, server, roots string) (newest string, gene
 	}
 	transport := &http.Transport{TLSClientConfig: tlsutil.UnverifiedClientConfig(), Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	asking := &Client{base: base, http: &http.Client{
+	asking := &http.Client{
 		Timeout: requestTimeout, Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base.String()+wire.TrustPath, bytes.NewReader(body))
 	if err != nil {
 		return "", 0, fmt.Errorf("make the request: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := asking.http.Do(request)
+	response, err := asking.Do(request)
 	if err != nil {
-		return "", 0, asking.unreachable(err)
+		return "", 0, unreachable(base, err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxTrustAnswer))
 	if err != nil {
-		return "", 0, asking.unreachable(err)
+		return "", 0, unreachable(base, err)
 	}
 	var answer wire.TrustResponse
 	if response.StatusCode != http.StatusOK || json.Unmarshal(text, &answer) != nil {

@@ -21,7 +21,7 @@ func TestReadsSeeWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	coordinator := apitest.Start(t)
 	written := new(client.Written)
-	config := client.Config{Server: coordinator.URL, Token: coordinator.Admin, Roots: roots(t, coordinator), Written: written}
+	config := client.Config{Servers: []string{coordinator.URL}, Token: coordinator.Admin, Roots: roots(t, coordinator), Written: written}
 	c := connect(t, config)
 	_, err := whoami(t, c)
 	require.NoError(t, err)

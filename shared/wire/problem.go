@@ -36,7 +36,8 @@ const (
 	CodeNotFound        Code = "not_found"
 	CodeConflict        Code = "conflict"
 	CodeOverloaded      Code = "overloaded"
-	CodeUnavailable     Code = "unavailable" // no leader, or not ready
+	CodeUnavailable     Code = "unavailable" // not ready, or it is not known what came of it
+	CodeNoLeader        Code = "no_leader"   // and nothing was done
 	CodeInternal        Code = "internal"
 )
 

@@ -10,3 +10,8 @@ const (
 	MinIndex   = "min_index"
 	Consistent = "consistent"
 )
+
+// Servers is the name of the header that tells the URLs of the cluster's nodes,
+// parted by spaces, that of the node that answers first. Answers have it where they
+// have [Index].
+const Servers = "X-Certctl-Servers"

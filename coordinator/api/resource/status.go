@@ -59,6 +59,7 @@ type HostHorizon struct {
 
 // NodeStatus is what the answering node can do.
 type NodeStatus struct {
+	ID           string `json:"id" doc:"Of the node that answers."`
 	Ready        bool   `json:"ready"`
 	Leading      bool   `json:"leading"`
 	Leader       string `json:"leader,omitempty" doc:"Id of the leading node."`
