@@ -2,8 +2,11 @@ package fakeca
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"slices"
 	"strings"
+
+	"github.com/smallstep/pkcs7"
 )
 
 // Behaviour is what an authority does beside the way it says. The zero one does
@@ -114,6 +117,40 @@ func (c *Core) chain(o *Order, leaf *x509.Certificate, ways Behaviour, wrong boo
 		slices.Reverse(chain)
 	}
 	return chain, nil
+}
+
+// PEM is certificates as PEM, as they stand.
+func PEM(certs []*x509.Certificate) []byte {
+	var out []byte
+	for _, cert := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	return out
+}
+
+// PKCS7 is certificates as a message of PKCS#7 that has nothing else.
+func PKCS7(certs []*x509.Certificate) []byte {
+	var ders []byte
+	for _, cert := range certs {
+		ders = append(ders, cert.Raw...)
+	}
+	message, err := pkcs7.DegenerateCertificate(ders)
+	if err != nil {
+		panic(err) // certificates always can be put together
+	}
+	return message
+}
+
+// ChainOf is a certificate of this authority, its issuer and the root.
+func (c *Core) ChainOf(leaf *x509.Certificate) []*x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.authority.chain(leaf)
+}
+
+// WithoutRoot leaves out the root.
+func (c *Core) WithoutRoot(certs []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(slices.Clone(certs), func(cert *x509.Certificate) bool { return cert.Equal(c.authority.root) })
 }
 
 func normalSerial(text string) string {

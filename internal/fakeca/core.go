@@ -55,7 +55,7 @@ type Core struct {
 	authority *authority
 	orders    []*Order // in the order in which they were accepted
 	byID      map[string]*Order
-	certs     int64
+	bySerial  map[string]*Order
 	behaviour Behaviour
 	scripts   []*script
 	recent    []time.Time // of the requests within the longest limit
@@ -70,7 +70,7 @@ func New(c Config) *Core {
 	if c.Validity == 0 {
 		c.Validity = validity
 	}
-	core := &Core{config: c, random: rand.New(rand.NewPCG(c.Seed, 0)), byID: map[string]*Order{}, counts: map[Op]int{}}
+	core := &Core{config: c, random: rand.New(rand.NewPCG(c.Seed, 0)), byID: map[string]*Order{}, bySerial: map[string]*Order{}, counts: map[Op]int{}}
 	var err error
 	// Keys and signatures of sound templates: nothing but a broken machine fails here.
 	if core.authority, err = newAuthority(c.Name, c.Now(), core.serial); err != nil {

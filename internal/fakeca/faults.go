@@ -88,6 +88,13 @@ func (c *Core) Script(op Op, faults ...Fault) {
 	c.scripts = append(c.scripts, &script{op: op, faults: slices.Clone(faults)})
 }
 
+// Forget drops what is left of every script.
+func (c *Core) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scripts = nil
+}
+
 // Repeat is n times the fault.
 func Repeat(n int, f Fault) []Fault { return slices.Repeat([]Fault{f}, n) }
 

@@ -48,6 +48,7 @@ type Order struct {
 	// Reissuing says that an issued order waits for another certificate.
 	Reissuing    bool
 	Note         string // why it was rejected or cancelled
+	ChangedAt    time.Time
 	Certificates []Certificate
 	// Extra is what the dialect keeps.
 	Extra map[string]string
@@ -68,8 +69,12 @@ type Certificate struct {
 	Reason    int       // of the revocation, RFC 5280 section 5.3.1
 }
 
+// NextNumber is the number that the next certificate of the order will have: some
+// vendors tell it before there is a certificate.
+func (o Order) NextNumber() int64 { return o.Number*10 + int64(len(o.Certificates)) + 1 }
+
 // Newest is the certificate that was issued last, nil if there is none.
-func (o *Order) Newest() *Certificate {
+func (o Order) Newest() *Certificate {
 	if len(o.Certificates) == 0 {
 		return nil
 	}
@@ -108,7 +113,7 @@ func (c *Core) Accept(p Placement) (Order, error) {
 	sum := sha256.Sum256(spki)
 	o := &Order{
 		ID: p.ID, Number: firstNumber + int64(len(c.orders)), Reference: p.Reference, PublicKey: hex.EncodeToString(sum[:]), CSR: der,
-		CommonName: p.CommonName, Names: slices.Clone(p.Names), PlacedAt: c.Now(), State: Waiting, Extra: maps.Clone(p.Extra), key: key, validity: p.Validity,
+		CommonName: p.CommonName, Names: slices.Clone(p.Names), PlacedAt: c.Now(), ChangedAt: c.Now(), State: Waiting, Extra: maps.Clone(p.Extra), key: key, validity: p.Validity,
 	}
 	if o.Extra == nil {
 		o.Extra = map[string]string{}
@@ -132,7 +137,7 @@ func (c *Core) start(o *Order) {
 	if c.config.Spread > 0 {
 		delay += time.Duration(c.random.Int64N(int64(c.config.Spread)))
 	}
-	o.State, o.issueAt = Working, c.Now().Add(delay)
+	o.State, o.ChangedAt, o.issueAt = Working, c.Now(), c.Now().Add(delay)
 }
 
 // settle issues what is due. The lock is held.
@@ -149,9 +154,9 @@ func (c *Core) settle(o *Order) error {
 	if err != nil {
 		return err
 	}
-	c.certs++
-	o.State, o.Reissuing, o.collects = Issued, false, 0
-	o.Certificates = append(o.Certificates, Certificate{Number: firstNumber/2 + c.certs, Leaf: leaf, IssuedAt: o.issueAt})
+	o.State, o.Reissuing, o.collects, o.ChangedAt = Issued, false, 0, o.issueAt
+	o.Certificates = append(o.Certificates, Certificate{Number: o.NextNumber(), Leaf: leaf, IssuedAt: o.issueAt})
+	c.bySerial[normalSerial(leaf.SerialNumber.Text(16))] = o
 	return nil
 }
 
@@ -267,7 +272,7 @@ func (c *Core) end(id string, state State, note string) error {
 		default:
 			return fmt.Errorf("%w: it is %s", ErrState, o.State)
 		}
-		o.Note = note
+		o.Note, o.ChangedAt = note, c.Now()
 		return nil
 	})
 }
@@ -294,7 +299,7 @@ func (c *Core) Revoke(id string, number int64, reason int) (all bool, err error)
 			return ErrUnknown
 		}
 		if o.Certificates[at].RevokedAt.IsZero() {
-			o.Certificates[at].RevokedAt, o.Certificates[at].Reason = c.Now(), reason
+			o.Certificates[at].RevokedAt, o.Certificates[at].Reason, o.ChangedAt = c.Now(), reason, c.Now()
 		}
 		if all = !slices.ContainsFunc(o.Certificates, func(cert Certificate) bool { return cert.RevokedAt.IsZero() }); all {
 			o.State = Revoked
@@ -305,18 +310,29 @@ func (c *Core) Revoke(id string, number int64, reason int) (all bool, err error)
 }
 
 // ByCertificate finds the order of a certificate by its number or its serial number
-// in hex, of either case and with or without leading zeros.
+// in hex, of either case and with or without leading zeros. If that number is one
+// that its order will have, the order is returned with ErrUnknown.
 func (c *Core) ByCertificate(name string) (Order, Certificate, error) {
-	number, _ := strconv.ParseInt(name, 10, 64)
-	serial := normalSerial(name)
-	for _, o := range c.Ledger(func(o *Order) bool { return len(o.Certificates) > 0 || o.State == Working || o.Reissuing }) {
-		for _, cert := range o.Certificates {
-			if cert.Number == number || serial != "" && normalSerial(cert.Leaf.SerialNumber.Text(16)) == serial {
-				return o, cert, nil
-			}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.bySerial[normalSerial(name)]
+	number, err := strconv.ParseInt(name, 10, 64)
+	if at := number/10 - firstNumber; o == nil && err == nil && at >= 0 && at < int64(len(c.orders)) {
+		o = c.orders[at]
+	}
+	if o == nil {
+		return Order{}, Certificate{}, ErrUnknown
+	}
+	entry, err := c.copyOf(o)
+	if err != nil {
+		return Order{}, Certificate{}, err
+	}
+	for _, cert := range entry.Certificates {
+		if cert.Number == number || normalSerial(cert.Leaf.SerialNumber.Text(16)) == normalSerial(name) {
+			return entry, cert, nil
 		}
 	}
-	return Order{}, Certificate{}, ErrUnknown
+	return entry, Certificate{}, ErrUnknown
 }
 
 // strangeKey is one that nobody has.
