@@ -12,12 +12,28 @@ import (
 
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/internal/fakeca"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/pki"
 )
 
-// short is how long a call may take that is never answered, and long how long one
-// may take that is.
-const short = 500 * time.Millisecond
+// givingUp makes a call that is never answered, and gives up when it has reached the
+// authority.
+func givingUp(t testing.TB, reached func() bool, call func(ctx context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		call(ctx)
+	}()
+	deadline, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	for !reached() && backoff.Wait(deadline, 5*time.Millisecond) == nil {
+	}
+	cancel()
+	<-done
+	assert.True(t, reached(), "the call never reached the authority")
+}
 
 // issued takes an order to its certificate, in every format.
 func (s Suite) issued(t *testing.T) {
@@ -122,14 +138,17 @@ func (s Suite) earlyDownload(t *testing.T) {
 func (s Suite) answerLost(t *testing.T) {
 	for _, kind := range []fakeca.Kind{fakeca.Lost, fakeca.LostSlow, fakeca.Cut, fakeca.Half, fakeca.Huge, fakeca.PageAfter} {
 		t.Run(string(kind), func(t *testing.T) {
-			o := Options{}
-			if kind == fakeca.LostSlow {
-				o.Timeout = 2 * time.Second
-			}
-			f := s.New(t, o)
+			f := s.New(t, Options{})
 			f.Fake.Core().Script(fakeca.Place, fakeca.Fault{Kind: kind})
 			r, _ := Request(t, "www.example.com")
-			status, err := f.Connector.Place(t.Context(), r)
+			var status *connector.Status
+			var err error
+			place := func(ctx context.Context) { status, err = f.Connector.Place(ctx, r) }
+			if kind == fakeca.LostSlow {
+				givingUp(t, func() bool { return len(f.Fake.Core().Ledger(nil)) > 0 }, place)
+			} else {
+				place(t.Context())
+			}
 			if err == nil {
 				// An authority whose answer is in its header tells enough with half a body.
 				assert.Contains(t, []fakeca.Kind{fakeca.Half}, kind)
@@ -173,19 +192,22 @@ func (s Suite) notPlaced(t *testing.T) {
 		"no answer": {fakeca.Fault{Kind: fakeca.Hang}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{}
-			if c.fault.Kind == fakeca.Hang {
-				o.Timeout = short
-			}
-			f := s.New(t, o)
+			f := s.New(t, Options{})
 			// A connector may log in anew once, after status 401.
 			f.Fake.Core().Script(fakeca.Place, fakeca.Repeat(2, c.fault)...)
 			r, _ := Request(t, "www.example.com")
-			_, err := f.Connector.Place(t.Context(), r)
+			var err error
+			place := func(ctx context.Context) { _, err = f.Connector.Place(ctx, r) }
+			if c.fault.Kind == fakeca.Hang {
+				givingUp(t, func() bool { return f.Fake.Core().Count(fakeca.Place) > 0 }, place)
+			} else {
+				place(t.Context())
+			}
 			e := f.failure(t, err)
 			assert.Equal(t, c.certain, e.NotPlaced, "%v", e)
 			assert.Empty(t, f.Fake.Core().Ledger(nil))
 			if searcher, ok := f.Connector.(connector.Searcher); ok && !c.certain {
+				f.Fake.Core().Forget()
 				found, err := searcher.Search(t.Context(), r)
 				require.NoError(t, err)
 				assert.Empty(t, found)

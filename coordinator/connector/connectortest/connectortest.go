@@ -60,6 +60,9 @@ type Suite struct {
 	// NoWords is set where the authority has no words for states that could be
 	// unknown ones.
 	NoWords bool
+	// OneQuestion is set where the state of an order and its certificate come in the
+	// same answer, which the fake takes for a question about the state.
+	OneQuestion bool
 }
 
 // Serve serves a fake on loopback until the test ends.
