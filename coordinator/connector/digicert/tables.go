@@ -9,7 +9,7 @@ const (
 	fromClients = "clients"
 )
 
-const approveMend = "have an administrator of the CertCentral account approve the request of this order, or set auto-approval there"
+const approveMend = "have an administrator of the CertCentral account approve the request of this order, or have requests approved by themselves there"
 
 // stateTable has every state of an order that is documented. Words are compared
 // without regard to case: older answers have CANCELED.
