@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,11 +30,18 @@ const throughputTime = 3 * time.Second
 // BenchmarkThreeNodes is acknowledged syncs with changes through three whole
 // coordinators on this machine: log, tables and journals on real files, over TLS.
 // Beside each stands what hashicorp/raft does by itself, over plain TCP, with the
-// same log store and nothing to apply, first with one sync in each entry, and then
-// with entries as large, and as many at once, as the coordinators made of them:
-// that is the limit.
+// same log store and nothing to apply:
+//
+//   - per sync: with as many callers, each sync an entry. That is the limit for who
+//     makes an entry of each sync, and counts what callers get.
+//   - per entry: with entries as large, and as many at once, as the coordinators made
+//     of the syncs. That is the limit for who makes those entries: what is missing
+//     is for applying them, three times on this machine, and for the journals.
+//
+// What the callers ask for is acknowledged when it is committed and applied, at the
+// leader, or at the follower that they asked.
 func BenchmarkThreeNodes(b *testing.B) {
-	const agents = 1 + 16 + 64 + 256
+	const agents = 2 * (1 + 16 + 64 + 256)
 	c := daemontest.Start(b, 3, nil)
 	leader := c.Leader()
 	leader.Do(fleet.CreateEnrollmentToken{
@@ -49,74 +57,116 @@ func BenchmarkThreeNodes(b *testing.B) {
 	raw := startRaw(b)
 	for _, callers := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			node := c.Leader().Node()
-			var octets atomic.Int64
-			prepared := make([][]fleet.Command, callers) // what a host makes costs no coordinator anything
-			for caller := range prepared {
-				host := &syncer{id: fmt.Sprintf("agent%04d", next)}
-				next++
-				for range max(200, 24_000/callers) {
-					command, err := host.next()
-					require.NoError(b, err)
-					prepared[caller] = append(prepared[caller], command)
-				}
-			}
-			before := node.AppliedIndex()
-			syncs, took := hammer(b, callers, func(ctx context.Context, caller int) error {
-				if len(prepared[caller]) == 0 {
-					return errDone
-				}
-				command := prepared[caller][0]
-				prepared[caller] = prepared[caller][1:]
-				octets.Add(int64(command.Size()))
-				results, err := node.Propose(ctx, command)
-				if err == nil {
-					err = results[0].Err()
-				}
-				return err
-			})
-			entries := float64(node.AppliedIndex() - before)
+			leader, follower := c.Leader(), c.Follower()
+			load := prepare(b, &next, callers)
+			before := leader.Node().AppliedIndex()
+			direct := hammer(b, callers, load.propose(leader))
+			entries := float64(leader.Node().AppliedIndex() - before)
 			c.AwaitEqual()
-			single := octets.Load() / syncs
-			perEntry := float64(syncs) / entries
-			atOnce := max(1, int(float64(callers)/perEntry+0.5))
-			alone := raw.rate(b, callers, int(single))
-			limit := raw.rate(b, atOnce, int(float64(octets.Load())/entries))
+			octets, perEntry := float64(load.octets.Load()), float64(direct.times)/entries
+			alone := raw.rate(b, callers, int(octets)/direct.times)
+			limit := raw.rate(b, max(1, int(float64(callers)/perEntry+0.5)), int(octets/entries))
+			forwarded := hammer(b, callers, prepare(b, &next, callers).propose(follower))
+			c.AwaitEqual()
 
-			b.ReportMetric(float64(syncs)/took.Seconds(), "syncs/s")
-			b.ReportMetric(entries/took.Seconds(), "entries/s")
+			b.ReportMetric(direct.rate(), "syncs/s")
+			b.ReportMetric(entries/direct.took.Seconds(), "entries/s")
 			b.ReportMetric(perEntry, "syncs/entry")
-			b.ReportMetric(float64(single), "B/sync")
+			b.ReportMetric(octets/float64(direct.times), "B/sync")
+			b.ReportMetric(direct.quantile(50), "p50-ms")
+			b.ReportMetric(direct.quantile(99), "p99-ms")
+			b.ReportMetric(forwarded.rate(), "follower-syncs/s")
+			b.ReportMetric(forwarded.quantile(50), "follower-p50-ms")
+			b.ReportMetric(forwarded.quantile(99), "follower-p99-ms")
 			b.ReportMetric(alone, "raft-entries/s")
 			b.ReportMetric(limit, "raft-same-entries/s")
-			b.ReportMetric(100*entries/took.Seconds()/limit, "%-of-raft-per-entry")
-			b.ReportMetric(100*float64(syncs)/took.Seconds()/alone, "%-of-raft-per-sync")
+			b.ReportMetric(100*entries/direct.took.Seconds()/limit, "%-of-raft-per-entry")
+			b.ReportMetric(100*direct.rate()/alone, "%-of-raft-per-sync")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
 
-// hammer lets callers do something one after the other for throughputTime. It
-// returns how often it was done, and in which time.
-func hammer(b *testing.B, callers int, do func(ctx context.Context, caller int) error) (times int64, took time.Duration) {
-	var done atomic.Int64
+// A load is syncs that are ready: what a host makes costs no coordinator anything.
+type load struct {
+	commands [][]fleet.Command // by caller
+	octets   atomic.Int64      // of those that were sent
+}
+
+func prepare(b *testing.B, next *int, callers int) *load {
+	b.Helper()
+	l := &load{commands: make([][]fleet.Command, callers)}
+	for caller := range callers {
+		host := &syncer{id: fmt.Sprintf("agent%04d", *next)}
+		*next++
+		for range max(200, 30_000/callers) {
+			command, err := host.next()
+			require.NoError(b, err)
+			l.commands[caller] = append(l.commands[caller], command)
+		}
+	}
+	return l
+}
+
+// propose has callers send their syncs through a node.
+func (l *load) propose(node *daemontest.Node) func(ctx context.Context, caller int) error {
+	return func(ctx context.Context, caller int) error {
+		if len(l.commands[caller]) == 0 {
+			return errDone
+		}
+		command := l.commands[caller][0]
+		l.commands[caller] = l.commands[caller][1:]
+		l.octets.Add(int64(command.Size()))
+		results, err := node.Node().Propose(ctx, command)
+		if err == nil {
+			err = results[0].Err()
+		}
+		return err
+	}
+}
+
+// hammered is how often something was done, in which time, and how long each took.
+type hammered struct {
+	times int
+	took  time.Duration
+	each  []time.Duration // rising
+}
+
+func (h hammered) rate() float64 { return float64(h.times) / h.took.Seconds() }
+
+// quantile is within how many milliseconds so many of a hundred were done.
+func (h hammered) quantile(percent int) float64 {
+	return float64(h.each[(len(h.each)-1)*percent/100].Microseconds()) / 1000
+}
+
+// hammer lets callers do something one after the other for throughputTime.
+func hammer(b *testing.B, callers int, do func(ctx context.Context, caller int) error) hammered {
+	b.Helper()
+	each := make([][]time.Duration, callers)
 	var wg sync.WaitGroup
 	began := time.Now()
 	for caller := range callers {
 		wg.Go(func() {
 			for time.Since(began) < throughputTime {
+				at := time.Now()
 				if err := do(b.Context(), caller); err != nil {
 					if !errors.Is(err, errDone) {
 						b.Error(err)
 					}
 					return
 				}
-				done.Add(1)
+				each[caller] = append(each[caller], time.Since(at))
 			}
 		})
 	}
 	wg.Wait()
-	return done.Load(), time.Since(began)
+	h := hammered{took: time.Since(began), each: slices.Concat(each...)}
+	slices.Sort(h.each)
+	h.times = len(h.each)
+	if h.times == 0 {
+		b.Fatal("nothing was done")
+	}
+	return h
 }
 
 // errDone says that there is nothing more to do.
@@ -213,8 +263,7 @@ func (r *rawRaft) rate(b *testing.B, callers, size int) float64 {
 		return false
 	}, time.Minute, 10*time.Millisecond)
 	entry := make([]byte, size)
-	entries, took := hammer(b, callers, func(context.Context, int) error { return leader.Apply(entry, 0).Error() })
-	return float64(entries) / took.Seconds()
+	return hammer(b, callers, func(context.Context, int) error { return leader.Apply(entry, 0).Error() }).rate()
 }
 
 // nothing is a state machine without a state.

@@ -252,6 +252,26 @@ func (c *Cluster) Leader(except ...*Node) *Node {
 	return found
 }
 
+// Follower waits until a node that runs follows the leader, and returns it.
+func (c *Cluster) Follower() *Node {
+	c.t.Helper()
+	var found *Node
+	require.Eventually(c.t, func() bool {
+		leader := c.Leader()
+		for _, n := range c.Nodes {
+			if n == leader || !n.Running() {
+				continue
+			}
+			if id, _ := n.Node().Leader(); id == leader.ID {
+				found = n
+				return true
+			}
+		}
+		return false
+	}, patience, 5*time.Millisecond, "no node follows")
+	return found
+}
+
 // AwaitVoters waits until so many members have a vote.
 func (c *Cluster) AwaitVoters(count int) {
 	c.t.Helper()
