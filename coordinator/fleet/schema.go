@@ -236,7 +236,8 @@ var schemas = []struct {
 	}},
 }
 
-func newDatabase() *tables.Tables {
+// databaseSchema is the schemas as the package tables takes them.
+func databaseSchema() tables.Schema {
 	var all tables.Schema
 	for _, s := range schemas {
 		table := tables.Table{Name: string(s.table)}
@@ -245,5 +246,5 @@ func newDatabase() *tables.Tables {
 		}
 		all = append(all, table)
 	}
-	return tables.New(all)
+	return all
 }

@@ -162,11 +162,10 @@ func (in *snapshotReader) load() (*tables.Tables, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	txn := newDatabase().Write()
-	if err := in.records(txn); err != nil {
+	db, err := in.records()
+	if err != nil {
 		return nil, 0, err
 	}
-	db := txn.Commit()
 	view := &View{txn: db.Read()}
 	if err := view.check(header.Index); err != nil {
 		return nil, 0, err
@@ -224,61 +223,67 @@ func cut(err error) error {
 	return err
 }
 
-// loaded is a record on its way from a snapshot into the tables.
+// loaded is records of one table on their way from a snapshot into the tables.
 type loaded struct {
-	table  Table
-	record any
+	table   Table
+	records []any
 }
 
 // Records are handed on in batches, of which so many wait.
 const (
-	loadBatch   = 256
-	loadWaiting = 8
+	loadBatch   = 2048
+	loadWaiting = 2
 )
 
 var errLoadStopped = errors.New("the records are not wanted any more")
 
 // records reads all frames up to the end and stores what they hold. Reading and
-// decoding goes on beside the storing, which takes as long: a node that starts
-// has nothing else to do.
-func (in *snapshotReader) records(txn *tables.Txn) error {
-	batches, stop := make(chan []loaded, loadWaiting), make(chan struct{})
+// decoding goes on beside the storing, and that on as many processors as there are:
+// a node that starts has nothing else to do.
+func (in *snapshotReader) records() (*tables.Tables, error) {
+	batches, stop := make(chan loaded, loadWaiting), make(chan struct{})
 	var readErr error // valid once batches is closed
 	go func() {
 		defer close(batches)
-		var batch []loaded
+		var batch loaded
 		send := func() error {
 			select {
 			case batches <- batch:
-				batch = make([]loaded, 0, loadBatch)
+				batch = loaded{}
 				return nil
 			case <-stop:
 				return errLoadStopped
 			}
 		}
 		readErr = in.each(func(table Table, record any) error {
-			if batch = append(batch, loaded{table, record}); len(batch) < loadBatch {
-				return nil
+			if table != batch.table || len(batch.records) == loadBatch {
+				if err := send(); err != nil {
+					return err
+				}
+				batch = loaded{table: table, records: make([]any, 0, loadBatch)}
 			}
-			return send()
+			batch.records = append(batch.records, record)
+			return nil
 		})
 		if readErr == nil {
 			readErr = send()
 		}
 	}()
+	loader := tables.NewLoader(databaseSchema())
 	var err error
 	for batch := range batches {
-		for i := 0; i < len(batch) && err == nil; i++ {
-			if err = txn.Insert(string(batch[i].table), batch[i].record); err != nil {
-				err = fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, batch[i].table, err)
-				close(stop)
-			}
+		if err != nil || len(batch.records) == 0 {
+			continue
+		}
+		if err = loader.Add(string(batch.table), batch.records); err != nil {
+			err = fmt.Errorf("%w: table %s: %w", ErrSnapshotDamaged, batch.table, err)
+			close(stop)
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return readErr
+	return loader.Tables(), readErr
 }
 
 // check compares what was loaded with the snapshot's own bookkeeping.

@@ -40,7 +40,7 @@ type State struct {
 // New is the empty state, at index 0.
 func New() (*State, error) {
 	s := &State{rememberMax: rememberMax}
-	s.db.Store(newDatabase())
+	s.db.Store(tables.New(databaseSchema()))
 	return s, nil
 }
 

@@ -228,16 +228,14 @@ func (x *Txn) Insert(table string, record any) error {
 			if contains(before, k) {
 				continue
 			}
-			prefix := len(k)
-			if !index.Whole {
-				if prefix -= len(made.id); prefix < 0 || string(k[prefix:]) != made.id {
-					return fmt.Errorf("tables: a key of the index %s of %s does not end with the record's id", index.Name, table)
-				}
+			prefix, err := index.prefixOf(k, table, made.id)
+			if err != nil {
+				return err
 			}
 			if called == nil {
 				called = &name{id: made.id}
 			}
-			x.ownIndex(c, j).put(string(k), prefix, called)
+			x.ownIndex(c, j).put(string(k), prefix, called, new(btree.PathHint))
 		}
 	}
 	return nil

@@ -174,6 +174,45 @@ func TestLikeAModel(t *testing.T) {
 	})
 }
 
+// TestLoaded: tables that are loaded in order hold what the same records make when
+// they are inserted, and can be changed like those.
+func TestLoaded(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		now := model{}
+		for range rapid.IntRange(0, 200).Draw(rt, "records") {
+			x := &thing{
+				id: fmt.Sprint(rapid.IntRange(0, 500).Draw(rt, "id")), color: rapid.SampledFrom([]string{"", "r", "red", "green"}).Draw(rt, "color"),
+				tags: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "ab"}), 0, 3, rapid.ID[string]).Draw(rt, "tags"),
+			}
+			now[x.id] = x
+		}
+		records := now.list(0, func(string) bool { return true })
+		loader := tables.NewLoader(schema)
+		for rest := records; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
+			require.NoError(rt, loader.Add("things", rest[:n]))
+			rest = rest[n:]
+		}
+		state := loader.Tables()
+		now.same(rt, state.Read(), "r")
+		txn, next := state.Write(), now.clone()
+		for id, x := range now {
+			if len(id)%2 == 0 {
+				require.NoError(rt, txn.Delete("things", x))
+				delete(next, id)
+			} else {
+				next[id] = &thing{id: id, color: "red"}
+				require.NoError(rt, txn.Insert("things", next[id]))
+			}
+		}
+		next.same(rt, txn.Commit().Read(), "r")
+		now.same(rt, state.Read(), "r")
+	})
+	loader := tables.NewLoader(schema)
+	require.NoError(t, loader.Add("things", []any{&thing{id: "b"}}))
+	require.Error(t, loader.Add("things", []any{&thing{id: "a"}, &thing{id: "b"}}), "one id twice")
+}
+
 // TestManyRecords goes through all splits and joins: in order, backwards and in
 // any order, in one transaction and in many.
 func TestManyRecords(t *testing.T) {
