@@ -9,41 +9,34 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/fleet/fleettest"
 )
 
 // renewals is a fleet of so many agents, and makes entries of so many syncs with one
 // renewed certificate each.
 func renewals(t testing.TB, agents, batch int) (state *fleet.State, entry func(n int) []byte) {
 	t.Helper()
-	state, err := fleet.New()
-	require.NoError(t, err)
-	f := &largeFleet{t: t, state: state, agents: agents, each: 10}
-	f.add(token("token"))
-	for i := range f.agents {
-		f.add(f.enroll(i))
-	}
-	for i := range f.agents {
-		f.add(f.sync(i))
-	}
-	f.flush()
+	f := newLargeFleet(t, agents, 10)
+	f.Fill()
 	// Each agent goes on from where it stands, one renewal at a time.
-	next := make([]fleet.SyncAgent, f.agents)
-	rows := make([][]fleet.Row, f.agents)
+	next := make([]fleet.SyncAgent, agents)
+	rows := make([][]fleet.Row, agents)
 	for i := range next {
-		next[i] = f.sync(i)
+		next[i] = f.Sync(i)
 		rows[i], next[i].Rows = next[i].Rows, nil
 	}
-	return state, func(n int) []byte {
+	return f.state, func(n int) []byte {
 		commands := make([]fleet.Command, batch)
+		var err error
 		for k := range commands {
-			i := (n*batch + k) % f.agents
+			i := (n*batch + k) % agents
 			p := &next[i]
 			p.Sequence++
 			p.BaseRevision = p.Revision
 			p.Revision++
 			p.HeadRevision = p.Revision
-			rows[i][0] = f.row(i, 0, p.Revision)
-			p.Rows, p.Digest = rows[i][:1], f.digest(rows[i])
+			rows[i][0] = f.Row(i, 0, p.Revision)
+			p.Rows, p.Digest = rows[i][:1], fleettest.Digest(rows[i])
 			commands[k], err = fleet.NewCommand(testTime, *p)
 			require.NoError(t, err)
 		}

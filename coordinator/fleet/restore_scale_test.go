@@ -18,19 +18,11 @@ func TestScaleOfARestore(t *testing.T) {
 	if os.Getenv("CERTCTL_SOAK") == "" {
 		t.Skip("takes minutes and gigabytes: runs with CERTCTL_SOAK set")
 	}
-	state, err := fleet.New()
-	require.NoError(t, err)
-	f := &largeFleet{t: t, state: state, agents: number(t, "CERTCTL_SCALE_AGENTS", 100_000), each: 10}
-	f.add(token("token"))
-	for i := range f.agents {
-		f.add(f.enroll(i))
-	}
-	for i := range f.agents {
-		f.add(f.sync(i))
-	}
-	f.flush()
+	f := newLargeFleet(t, number(t, "CERTCTL_SCALE_AGENTS", 100_000), 10)
+	state := f.state
+	f.Fill()
 	before := heap()
-	t.Logf("%d agents, %d certificates: %.0f MiB of heap", f.agents, f.agents*f.each, mib(before))
+	t.Logf("%d agents, %d certificates: %.0f MiB of heap", f.Agents, f.Agents*f.Each, mib(before))
 
 	began := now()
 	var pieces [][]byte
@@ -63,5 +55,5 @@ func TestScaleOfARestore(t *testing.T) {
 	t.Logf("the entry that restores is applied in %v", began.took())
 	pieces = nil
 	t.Logf("%.0f MiB of heap then", mib(heap()))
-	require.Equal(t, f.agents*f.each, state.View().Rows(fleet.TableCertificates))
+	require.Equal(t, f.Agents*f.Each, state.View().Rows(fleet.TableCertificates))
 }
