@@ -167,7 +167,7 @@ func (s *namespaces) faults() []networkFault {
 		}},
 		// Its lease goes on after the others have begun to look for another leader.
 		{name: "the leader hears the others late, and then is not heard by them", inject: func(leader, _ *host) {
-			s.impair(s.others(leader), one(leader), always(testnet.Fault{Delay: 300 * time.Millisecond}))
+			s.impair(s.others(leader), one(leader), always(testnet.Fault{Delay: 400 * time.Millisecond}))
 			pause(s.t.Context(), time.Second)
 			s.cut(one(leader), s.others(leader))
 		}},

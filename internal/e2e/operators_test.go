@@ -69,9 +69,13 @@ func (o *operators) acknowledged(id string) {
 	o.tokens = append(o.tokens, id)
 }
 
-// assign reads an assignment, or changes or deletes what it has seen.
+// assign reads an assignment, or changes or deletes what it has seen, or puts one
+// in its place whatever it was.
 func (o *operators) assign(ctx context.Context, client *linear.Client, random *rand.Rand, node *coordinator, name string) {
-	path := "/api/v1/assignments/" + name
+	if random.IntN(4) == 0 {
+		put(ctx, client, random, node, name, nil)
+		return
+	}
 	seen, ok := read(ctx, client, node, name)
 	if !ok || random.IntN(3) == 0 {
 		return
@@ -79,17 +83,24 @@ func (o *operators) assign(ctx context.Context, client *linear.Client, random *r
 	if random.IntN(5) == 0 && seen.Exists {
 		in := linear.Input{Kind: linear.DeleteAssignment, Object: name, IfRevision: true, Previous: seen.Number}
 		pending := client.Begin(in)
-		settle(pending, do(ctx, node, http.MethodDelete, fmt.Sprintf("%s?revision=%d", path, seen.Number), nil, nil), func() linear.Output { return linear.Output{} })
+		path := fmt.Sprintf("/api/v1/assignments/%s?revision=%d", name, seen.Number)
+		settle(pending, do(ctx, node, http.MethodDelete, path, nil, nil), func() linear.Output { return linear.Output{} })
 		return
 	}
-	in := linear.Input{Kind: linear.PutAssignment, Object: name, Value: fmt.Sprintf("v=%d", random.Uint64()), IfRevision: random.IntN(4) > 0, Previous: seen.Number}
-	put := resource.PutAssignment{Selector: in.Value, Certificate: json.RawMessage(`{"names":["${hostname}.example.com"]}`)}
-	if in.IfRevision {
-		put.Revision = &in.Previous
+	put(ctx, client, random, node, name, &seen.Number)
+}
+
+// put stores an assignment that is new, if the revision of the one before is as
+// given.
+func put(ctx context.Context, client *linear.Client, random *rand.Rand, node *coordinator, name string, revision *uint64) {
+	in := linear.Input{Kind: linear.PutAssignment, Object: name, Value: fmt.Sprintf("v=%d", random.Uint64())}
+	if revision != nil {
+		in.IfRevision, in.Previous = true, *revision
 	}
+	body := resource.PutAssignment{Selector: in.Value, Certificate: json.RawMessage(`{"names":["${hostname}.example.com"]}`), Revision: revision}
 	var result resource.AssignmentResult
 	pending := client.Begin(in)
-	settle(pending, do(ctx, node, http.MethodPut, path, put, &result), func() linear.Output {
+	settle(pending, do(ctx, node, http.MethodPut, "/api/v1/assignments/"+name, body, &result), func() linear.Output {
 		return linear.Output{Number: result.Assignment.Revision}
 	})
 }
