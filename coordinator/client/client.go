@@ -171,7 +171,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 	}
 	var text bytes.Buffer
-	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		text.Reset()
 		var body io.Reader
 		if in != nil {
@@ -179,7 +179,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 		return c.request(ctx, method, base, path, query, body)
 	}
-	base, err := c.exchange(ctx, exchange{by: c.http, make: make, out: &text, most: maxAnswer, each: readPatience})
+	base, err := c.exchange(ctx, exchange{by: c.http, make: build, out: &text, most: maxAnswer, each: readPatience})
 	if err != nil || out == nil {
 		return err
 	}
@@ -196,10 +196,10 @@ func decode(base *url.URL, text *bytes.Buffer, out any) error {
 // Download makes one read whose answer is no JSON, and writes the answer, of most
 // octets, to out. It fails as Do does; something may be written then.
 func (c *Client) Download(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
-	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		return c.request(ctx, http.MethodGet, base, path, query, nil)
 	}
-	_, err := c.exchange(ctx, exchange{by: c.http, make: make, out: out, most: most, once: true})
+	_, err := c.exchange(ctx, exchange{by: c.http, make: build, out: out, most: most, once: true})
 	return err
 }
 

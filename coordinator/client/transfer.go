@@ -25,10 +25,10 @@ var ErrStalled = errors.New("the transfer stands still")
 func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
-	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		return c.request(ctx, http.MethodGet, base, path, query, nil)
 	}
-	_, err := c.exchange(ctx, exchange{by: c.patient(), make: make, out: watchedWriter{watch, out}, most: most, once: true})
+	_, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: watchedWriter{watch, out}, most: most, once: true})
 	return watch.explain(ctx, err)
 }
 
@@ -38,7 +38,7 @@ func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out i
 func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
-	make := func(ctx context.Context, base *url.URL) (*http.Request, error) {
+	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		// Nothing is read of it before there is a connection.
 		request, err := c.request(ctx, method, base, path, query, watchedReader{watch, in})
 		if err == nil {
@@ -47,7 +47,7 @@ func (c *Client) Send(ctx context.Context, method, path string, query url.Values
 		return request, err
 	}
 	var text bytes.Buffer
-	base, err := c.exchange(ctx, exchange{by: c.patient(), make: make, out: &text, most: maxAnswer})
+	base, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: &text, most: maxAnswer})
 	if err = watch.explain(ctx, err); err != nil || out == nil {
 		return err
 	}

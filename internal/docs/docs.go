@@ -29,8 +29,12 @@ Whoever can change the agent's configuration can run commands with its rights. T
 at the start, at a reload and by ` + "`check-config`" + `, when somebody else than root and the user that the program runs as
 owns it or may write it, or could replace it because its directory is open to writing without the sticky bit. A file with
 a secret is refused when others may read it: give it the mode 0600, or leave it to root with 0640 and the group of the
-program. On Windows neither is checked: keep these files in a directory that only administrators may write, with secrets
-in one that only they may read.`
+program. A file with a wider mode will do where nobody else gets to it, because only root and the program's user may enter
+one of the directories on the way (or root's group too, if it may not write the file); and one that others may read but not
+write will do where it was mounted for the program: below ` + "`/run/secrets` or `/var/run/secrets`" + ` (Docker, Podman), below
+` + "`$CREDENTIALS_DIRECTORY`" + ` (systemd), and on a file system in memory that is mounted read-only (Kubernetes). Everywhere else,
+and in /tmp and /dev/shm too, it is refused. On Windows neither is checked: keep these files in a directory that only
+administrators may write, with secrets in one that only they may read.`
 
 // Configuration is docs/operator/configuration.md.
 func Configuration() ([]byte, error) {

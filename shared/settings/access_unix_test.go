@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -76,6 +77,8 @@ func TestFileOfAnotherUser(t *testing.T) {
 
 func TestSecretFileThatOthersMayRead(t *testing.T) {
 	path := write(t, "server: {url: u, token_file: token}\n")
+	require.NoError(t, os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755)) // #nosec G302 -- others reach it
+	require.NoError(t, os.Chmod(filepath.Dir(path), 0o755))               // #nosec G302
 	secret := filepath.Join(filepath.Dir(path), "token")
 	require.NoError(t, os.WriteFile(secret, []byte("secret\n"), 0o600))
 	load := func() error {
@@ -98,4 +101,73 @@ func TestSecretFileThatOthersMayRead(t *testing.T) {
 	require.NoError(t, load(), "root gave it to a group")
 	require.NoError(t, os.Chown(secret, 12345, -1))
 	assert.ErrorContains(t, load(), fmt.Sprintf("run \"chown 0 %[1]s\" and \"chmod 0600 %[1]s\"", secret))
+}
+
+// secretIn loads a secret through a symbolic link that others reach, as Kubernetes makes them.
+func secretIn(t *testing.T, path string) error {
+	t.Helper()
+	dir := filepath.Dir(filepath.Dir(write(t, "")))
+	require.NoError(t, os.Chmod(dir, 0o755)) // #nosec G302 -- others reach it
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(path, link))
+	defer os.Remove(link)
+	_, err := settings.Load(&daemon{}, settings.Options{Env: []string{"CERTCTL_T_URL=u", "CERTCTL_T_TOKEN_FILE=" + link}})
+	return err
+}
+
+// The mode of a file says nothing where nobody else gets to it.
+func TestSecretFileOutOfReach(t *testing.T) {
+	outer := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(outer), 0o755)) // #nosec G302 -- others reach it
+	inner := filepath.Join(outer, "a", "b")
+	require.NoError(t, os.MkdirAll(inner, 0o755)) // #nosec G301
+	secret := filepath.Join(inner, "token")
+	require.NoError(t, os.WriteFile(secret, []byte("secret\n"), 0o600))
+	check := func(dir, file os.FileMode) error {
+		require.NoError(t, os.Chmod(outer, dir))
+		require.NoError(t, os.Chmod(secret, file))
+		return secretIn(t, secret)
+	}
+	for _, dir := range []os.FileMode{0o700, 0o744, 0o766} { // a list of names opens nothing
+		for _, file := range []os.FileMode{0o444, 0o644, 0o666} {
+			require.NoError(t, check(dir, file), "%o %o", dir, file)
+		}
+	}
+	for _, dir := range []os.FileMode{0o755, 0o711, 0o701} {
+		for _, file := range []os.FileMode{0o444, 0o644, 0o666} {
+			require.ErrorContains(t, check(dir, file), "is open to other users", "%o %o", dir, file)
+		}
+	}
+	if os.Geteuid() != 0 {
+		require.ErrorContains(t, check(0o750, 0o644), "is open to other users", "the group is not root's choice")
+		return
+	}
+	require.NoError(t, check(0o750, 0o644), "root gave the directory to a group")
+	require.ErrorContains(t, check(0o750, 0o664), "is open to other users", "the group may write it")
+	require.NoError(t, os.Chown(outer, 12345, -1))
+	require.ErrorContains(t, check(0o700, 0o644), "is open to other users", "the directory is somebody else's")
+	require.ErrorContains(t, check(0o750, 0o644), "is open to other users", "the directory is somebody else's")
+}
+
+// What systemd hands out is for the service alone, whatever its mode.
+func TestCredentialsOfSystemd(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // #nosec G302 -- others reach it
+	require.NoError(t, os.Chmod(dir, 0o755))               // #nosec G302
+	secret := filepath.Join(dir, "token")
+	require.NoError(t, os.WriteFile(secret, []byte("secret\n"), 0o600))
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	for _, mode := range []os.FileMode{0o400, 0o440, 0o444} {
+		require.NoError(t, os.Chmod(secret, mode))
+		require.NoError(t, secretIn(t, secret), "%o", mode)
+	}
+	require.NoError(t, os.Chmod(secret, 0o464))
+	require.ErrorContains(t, secretIn(t, secret), "is open to other users", "it may be written")
+	require.NoError(t, os.Chmod(secret, 0o444)) // #nosec G302
+	beside := strings.TrimSuffix(dir, "1")
+	require.NoError(t, os.MkdirAll(beside, 0o755)) // #nosec G301 -- its name is the beginning of the other's
+	for _, other := range []string{"", "/", filepath.Join(dir, "none"), ".", beside} {
+		t.Setenv("CREDENTIALS_DIRECTORY", other)
+		require.ErrorContains(t, secretIn(t, secret), "is open to other users", other)
+	}
 }
