@@ -70,7 +70,7 @@ func BenchmarkApply(b *testing.B) {
 // What applying costs is mostly what it allocates: this goes by the count, which does
 // not depend on the machine, and leaves room for what a sync may get in addition.
 func TestApplyingASyncAllocatesLittle(t *testing.T) {
-	const batch, runs, most = 32, 20, 106
+	const batch, runs, most = 32, 20, 80
 	state, entry := renewals(t, 200, batch)
 	var entries [][]byte
 	for n := range runs + 1 {

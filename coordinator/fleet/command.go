@@ -155,25 +155,29 @@ func DecodeEntry(data []byte) ([]Command, error) {
 	if len(data) > MaxReadEntry {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", ErrUndecodable, len(data), MaxReadEntry)
 	}
-	// The version comes first, so that the frame of a later version is told
-	// from a damaged one.
-	var probe []cbor.RawMessage
-	if err := decoder.Unmarshal(data, &probe); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
-	}
-	var version uint8
-	if len(probe) == 0 || decoder.Unmarshal(probe[0], &version) != nil {
-		return nil, fmt.Errorf("%w: no version", ErrUndecodable)
-	}
-	if version > entryVersion {
-		return nil, fmt.Errorf("%w: entry version %d", ErrUnknownCommand, version)
-	}
 	var frame entryFrame
-	if err := decoder.Unmarshal(data, &frame); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
+	if err := decoder.Unmarshal(data, &frame); err != nil || frame.Version > entryVersion {
+		return nil, unreadableEntry(data, err)
 	}
 	if len(frame.Commands) == 0 || len(frame.Commands) > MaxEntryCommands {
 		return nil, fmt.Errorf("%w: %d commands", ErrUndecodable, len(frame.Commands))
 	}
 	return frame.Commands, nil
+}
+
+// unreadableEntry says why an entry is not one of this version. The version comes
+// first, so that the frame of a later one is told from a damaged one.
+func unreadableEntry(data []byte, decoding error) error {
+	var probe []cbor.RawMessage
+	if err := decoder.Unmarshal(data, &probe); err != nil {
+		return fmt.Errorf("%w: %w", ErrUndecodable, err)
+	}
+	var version uint8
+	if len(probe) == 0 || decoder.Unmarshal(probe[0], &version) != nil {
+		return fmt.Errorf("%w: no version", ErrUndecodable)
+	}
+	if version > entryVersion {
+		return fmt.Errorf("%w: entry version %d", ErrUnknownCommand, version)
+	}
+	return fmt.Errorf("%w: %w", ErrUndecodable, decoding)
 }

@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -241,4 +242,29 @@ func FuzzCommand(f *testing.F) {
 		}
 		checkApplied(t, before, entry)
 	})
+}
+
+// The frame of a later version is told from a damaged one, whether this version could
+// read it or not: the mends differ.
+func TestALaterEntryIsToldFromADamagedOne(t *testing.T) {
+	command, err := fleet.NewCommand(testTime, token("token"))
+	require.NoError(t, err)
+	entry, err := fleet.EncodeEntry([]fleet.Command{command})
+	require.NoError(t, err)
+	require.Equal(t, []byte{0x82, 1}, entry[:2], "an array of two, the first of which is the version")
+	_, err = fleet.DecodeEntry(entry)
+	require.NoError(t, err)
+
+	later := bytes.Clone(entry)
+	later[1] = 2
+	for name, data := range map[string][]byte{"of the same shape": later, "of another shape": {0x83, 2, 0x61, 'x', 3}} {
+		_, err = fleet.DecodeEntry(data)
+		require.ErrorIs(t, err, fleet.ErrUnknownCommand, name)
+	}
+	for name, data := range map[string][]byte{
+		"cut short": entry[:len(entry)-1], "later and cut short": later[:len(later)-1], "without a version": {0x80}, "of another shape": {0x83, 1, 0x61, 'x', 3},
+	} {
+		_, err = fleet.DecodeEntry(data)
+		require.ErrorIs(t, err, fleet.ErrUndecodable, name)
+	}
 }

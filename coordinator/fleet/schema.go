@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,14 @@ type index struct {
 	keys func(record any) [][]byte
 	// whole keys do not end with the record's id, and are unique nevertheless.
 	whole bool
+	// same, when it is set, reports that two records with one id have the same keys.
+	// Records are put far more often than their keys change.
+	same func(a, b any) bool
+}
+
+// sameBy makes an index's same from what the keys are made of, besides the id.
+func sameBy[T any](same func(a, b *T) bool) func(a, b any) bool {
+	return func(a, b any) bool { return same(a.(*T), b.(*T)) }
 }
 
 // key joins parts to a key that sorts by the first part, then the second, and
@@ -134,11 +143,13 @@ func agentIndexes() []index {
 				keys = append(keys, key(identity.Fingerprint, a.ID))
 			}
 			return keys
-		}},
+		}, same: sameBy(func(a, b *Agent) bool {
+			return slices.EqualFunc(identities(a), identities(b), func(x, y *Identity) bool { return x.Fingerprint == y.Fingerprint })
+		})},
 		{name: indexPublicKey, keys: func(r any) [][]byte {
 			a := r.(*Agent)
 			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
-		}},
+		}, same: sameBy(func(a, b *Agent) bool { return a.Enrolled.PublicKeyFingerprint == b.Enrolled.PublicKeyFingerprint })},
 		{name: indexHorizon, keys: horizonKeys},
 	}
 }
@@ -152,7 +163,7 @@ func certificateIndexes() []index {
 				return nil
 			}
 			return only(key(v, c.Agent, c.Name))
-		}}
+		}, same: sameBy(func(a, b *Certificate) bool { return value(a.Columns) == value(b.Columns) })}
 	}
 	return []index{
 		{name: indexID, keys: func(r any) [][]byte { return only(certificateKey(r.(*Certificate))) }},
@@ -166,14 +177,14 @@ func certificateIndexes() []index {
 				return nil
 			}
 			return only(certificateKey(c))
-		}},
+		}, same: sameBy(func(a, b *Certificate) bool { return a.Columns.Attention == b.Columns.Attention })},
 		{name: indexNotAfter, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			if c.Columns.NotAfter.IsZero() {
 				return nil
 			}
 			return only(key(c.Columns.NotAfter, c.Agent, c.Name))
-		}},
+		}, same: sameBy(func(a, b *Certificate) bool { return a.Columns.NotAfter.Equal(b.Columns.NotAfter) })},
 		{name: indexName, keys: func(r any) [][]byte {
 			c := r.(*Certificate)
 			keys := make([][]byte, 0, len(c.Columns.Names))
@@ -181,7 +192,7 @@ func certificateIndexes() []index {
 				keys = append(keys, key(name, c.Agent, c.Name))
 			}
 			return keys
-		}},
+		}, same: sameBy(func(a, b *Certificate) bool { return slices.Equal(a.Columns.Names, b.Columns.Names) })},
 	}
 }
 
@@ -242,7 +253,7 @@ func databaseSchema() tables.Schema {
 	for _, s := range schemas {
 		table := tables.Table{Name: string(s.table)}
 		for _, x := range s.indexes {
-			table.Indexes = append(table.Indexes, tables.Index{Name: x.name, Keys: x.keys, Whole: x.whole})
+			table.Indexes = append(table.Indexes, tables.Index{Name: x.name, Keys: x.keys, Whole: x.whole, Same: x.same})
 		}
 		all = append(all, table)
 	}

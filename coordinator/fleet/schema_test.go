@@ -1,0 +1,57 @@
+package fleet
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// Where an index says that two records of one id have the same keys, it is so; and
+// records that differ in one field alone are told apart wherever their keys differ.
+func TestWhatCountsAsTheSameKeysIs(t *testing.T) {
+	word := rapid.SampledFrom([]string{"", "a", "b"})
+	moment := rapid.Map(rapid.IntRange(0, 2), func(i int) time.Time {
+		if i == 0 {
+			return time.Time{}
+		}
+		return time.Unix(int64(i), int64(i)).In(time.FixedZone("", 3600*i))
+	})
+	agent := rapid.Custom(func(t *rapid.T) any {
+		a := &Agent{ID: "id", State: AgentState(word.Draw(t, "state"))}
+		a.Enrolled.PublicKeyFingerprint, a.Current.Fingerprint = word.Draw(t, "key"), word.Draw(t, "current")
+		if rapid.Bool().Draw(t, "pending") {
+			a.Pending = &Identity{Fingerprint: word.Draw(t, "next")}
+		}
+		return a
+	})
+	certificate := rapid.Custom(func(t *rapid.T) any {
+		return &Certificate{Agent: "id", Name: "name", Columns: Columns{
+			Names: rapid.SliceOfN(word, 0, 2).Draw(t, "names"), Issuer: word.Draw(t, "issuer"), Serial: word.Draw(t, "serial"),
+			Fingerprint: word.Draw(t, "fingerprint"), NotAfter: moment.Draw(t, "not after"), Attention: rapid.Bool().Draw(t, "attention"),
+		}}
+	})
+	compared := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		for _, kind := range []struct {
+			table  Table
+			record *rapid.Generator[any]
+		}{{TableAgents, agent}, {TableCertificates, certificate}} {
+			a, b := kind.record.Draw(t, "a"), kind.record.Draw(t, "b")
+			for _, x := range indexesOf(kind.table) {
+				if x.same == nil {
+					continue
+				}
+				name := fmt.Sprint(kind.table, " by ", x.name)
+				if x.same(a, b) {
+					require.Equal(t, x.keys(a), x.keys(b), name)
+					compared[name]++
+				}
+				require.True(t, x.same(a, a), name)
+			}
+		}
+	})
+	require.Len(t, compared, 9, "of each index, records were the same at times: %v", compared)
+}
