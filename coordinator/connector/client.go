@@ -84,6 +84,23 @@ func NewClient(c ClientConfig) (*Client, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	asking := newTransport(c)
+	// What places an order gets a connection of its own: on one that is used again
+	// the request may have left before the other side closes it, and net/http sends
+	// some requests a second time. HTTP/2 has ways of its own of doing so. This one
+	// is made anew and is no clone of the other, which would keep the offer of HTTP/2
+	// to the server and then not speak it.
+	placing := newTransport(c)
+	placing.DisableKeepAlives = true
+	placing.Protocols = new(http.Protocols)
+	placing.Protocols.SetHTTP1(true)
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{
+		config: c, asking: &http.Client{Transport: asking, CheckRedirect: stay}, placing: &http.Client{Transport: placing, CheckRedirect: stay},
+	}, nil
+}
+
+func newTransport(c ClientConfig) *http.Transport {
 	transport := &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
@@ -94,25 +111,17 @@ func NewClient(c ClientConfig) (*Client, error) {
 		MaxResponseHeaderBytes: maxHeader,
 		MaxConnsPerHost:        64,
 		IdleConnTimeout:        idleTime,
-		ForceAttemptHTTP2:      true,
+		Protocols:              new(http.Protocols),
 	}
+	transport.Protocols.SetHTTP1(true)
+	transport.Protocols.SetHTTP2(true)
 	if c.Dial != nil {
 		transport.Proxy, transport.DialContext = nil, c.Dial
 	}
 	if c.Certificate != nil {
 		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate() }
 	}
-	// What places an order gets a connection of its own: on one that is used again
-	// the request may have left before the other side closes it, and net/http sends
-	// some requests a second time.
-	placing := transport.Clone()
-	placing.DisableKeepAlives = true
-	placing.ForceAttemptHTTP2 = false
-	placing.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{
-		config: c, asking: &http.Client{Transport: transport, CheckRedirect: stay}, placing: &http.Client{Transport: placing, CheckRedirect: stay},
-	}, nil
+	return transport
 }
 
 // Close ends the idle connections.

@@ -2,6 +2,7 @@ package connector_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -201,16 +202,29 @@ func TestWhatIsSent(t *testing.T) {
 }
 
 func TestBoundsOfAnAnswer(t *testing.T) {
+	reached := make(chan struct{})
 	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/hangs" {
-			<-r.Context().Done()
+		if r.URL.Path == "/long" {
+			_, _ = io.WriteString(w, strings.Repeat("x", connector.MaxAnswer+1))
 			return
 		}
-		_, _ = io.WriteString(w, strings.Repeat("x", connector.MaxAnswer+1))
+		_, _ = io.Copy(io.Discard, r.Body) // else the end of the connection is not seen
+		if r.URL.Path == "/reached" {
+			close(reached)
+		}
+		<-r.Context().Done()
 	})
-	_, err := newClient(t, base, nil).Do(t.Context(), connector.Call{})
+	client := newClient(t, base, nil)
+	_, err := client.Do(t.Context(), connector.Call{Path: []string{"long"}})
 	assert.Equal(t, connector.ClassAnswer, failure(t, err).Class)
-	_, err = newClient(t, base, nil).Do(t.Context(), connector.Call{Path: []string{"hangs"}, Timeout: 50 * time.Millisecond, Places: true})
+	_, err = client.Do(t.Context(), connector.Call{Path: []string{"hangs"}, Timeout: 50 * time.Millisecond})
+	assert.Equal(t, connector.ClassRetry, failure(t, err).Class)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reached
+		cancel()
+	}()
+	_, err = client.Do(ctx, connector.Call{Path: []string{"reached"}, Places: true})
 	assert.Equal(t, connector.ClassRetry, failure(t, err).Class)
 	assert.False(t, failure(t, err).NotPlaced)
 	assert.Len(t, connector.Detail(strings.Repeat("ä", 600)), 512)
@@ -238,4 +252,23 @@ func TestTheCallersOwnConnections(t *testing.T) {
 	_, err := client.Do(t.Context(), connector.Call{})
 	require.NoError(t, err)
 	assert.Equal(t, "authority.example:80", dialled)
+}
+
+// Most servers of authorities speak HTTP/2. Questions use it; what places an order
+// does not, and is answered all the same.
+func TestAServerThatSpeaksHTTP2(t *testing.T) {
+	var protocols []string
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { protocols = append(protocols, r.Proto) }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	client := newClient(t, server.URL, func(c *connector.ClientConfig) {
+		c.Roots = x509.NewCertPool()
+		c.Roots.AddCert(server.Certificate())
+	})
+	for _, places := range []bool{false, true, false} {
+		_, err := client.Do(t.Context(), connector.Call{Method: "POST", Body: 1, Places: places})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, []string{"HTTP/2.0", "HTTP/1.1", "HTTP/2.0"}, protocols)
 }
