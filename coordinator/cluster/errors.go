@@ -32,6 +32,10 @@ var (
 	ErrNoMember = errors.New("no member of the cluster has this id; list the members")
 )
 
+// errForgotten says why an outcome stays unknown: the commands were proposed before,
+// so long ago that the state would not recognize them.
+var errForgotten = errors.New("it was proposed so many changes ago that it would not be recognized, and could be applied twice")
+
 // ConflictError says that the membership is not what the caller thought it was.
 // Nothing was done.
 type ConflictError struct {

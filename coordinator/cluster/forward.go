@@ -85,7 +85,7 @@ func (n *Node) worthRetrying(ctx context.Context, err error) bool {
 	if !errors.Is(err, ErrNotLeader) && !errors.As(err, &uncertain) {
 		return false
 	}
-	if errors.Is(err, ErrStopped) {
+	if errors.Is(err, ErrStopped) || errors.Is(err, errForgotten) {
 		return false
 	}
 	if n.config.Peers != nil {
@@ -134,7 +134,9 @@ func (n *Node) forward(ctx, callCtx context.Context, id, address string, p *prop
 		return nil, err
 	}
 	var body proposeAnswer
-	err = n.call(callCtx, id, address, methodPropose, mustEncode(proposeRequest{Level: requiredLevel(p.commands), Entry: entry}), &body)
+	err = n.call(callCtx, id, address, methodPropose, mustEncode(proposeRequest{
+		Level: requiredLevel(p.commands), Entry: entry, Repeats: p.repeats, Since: p.since,
+	}), &body)
 	if err == nil && len(body.Results) != len(p.commands) {
 		err = &UnknownOutcomeError{Err: fmt.Errorf("node %s gave %d results for %d commands", id, len(body.Results), len(p.commands))}
 	}
@@ -162,6 +164,7 @@ func (n *Node) accept(ctx context.Context, request []byte) (*proposeAnswer, erro
 	if err != nil {
 		return nil, err
 	}
+	p.repeats, p.since = body.Repeats, body.Since
 	if !n.incoming.take(p.size) {
 		return nil, &OverloadedError{RetryAfter: overloadPause}
 	}

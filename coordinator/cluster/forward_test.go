@@ -175,3 +175,45 @@ func TestConsistentReadsSeeEveryAcknowledgedWrite(t *testing.T) {
 		require.True(t, ok, "%s on %s", id, reader.id)
 	}
 }
+
+// A command whose answer was lost is proposed again. When so much has happened
+// meanwhile that it would not be recognized, it is not stored a second time.
+func TestWhatWouldNotBeRecognizedIsNotStoredAgain(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	leader := m.leader()
+	m.do(leader, newToken("load"))
+	follower := m.follower()
+	later := mustCommand(t, newToken("later"))
+	later.Time = time.Now().Add(3 * time.Hour).UnixNano() // a clock that is wrong empties the memory
+	for _, forgets := range []bool{false, true} {
+		var turn atomic.Uint64
+		m.mu.Lock()
+		m.answered = func(method string) {
+			if method != "propose" || turn.Add(1) != 1 || !forgets {
+				return
+			}
+			_, err := leader.Propose(t.Context(), later)
+			assert.NoError(t, err)
+		}
+		m.lose = func(method string) bool { return method == "propose" && turn.Load() == 1 }
+		m.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+		results, err := follower.Propose(ctx, mustCommand(t, enrolment(fmt.Sprint("forgets ", forgets))))
+		require.NoError(t, ctx.Err())
+		cancel()
+		if !forgets {
+			require.NoError(t, err)
+			require.True(t, results[0].OK(), "it is recognized")
+			continue
+		}
+		require.ErrorAs(t, err, new(*cluster.UnknownOutcomeError))
+		require.ErrorContains(t, err, "applied twice")
+	}
+	index, err := follower.ConsistentIndex(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, follower.WaitIndex(t.Context(), index))
+	for _, n := range m.all() {
+		_, ok := n.State().View().Agent("forgets true")
+		assert.True(t, ok || n != follower, "the first attempt counts")
+	}
+}

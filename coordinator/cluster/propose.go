@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,10 @@ var proposeRetry = backoff.Policy{Initial: 10 * time.Millisecond, Max: 250 * tim
 type proposal struct {
 	commands []fleet.Command
 	size     int
+	// repeats says that an earlier attempt may have been stored, behind the log
+	// index since.
+	repeats bool
+	since   uint64
 	// claimed is set by whoever decides first: the dispatcher, which hands the
 	// proposal to Raft, or the proposer, which gives up waiting.
 	claimed atomic.Bool
@@ -57,8 +62,10 @@ type dispatched struct {
 // A node that does not lead sends the commands to the leader. Propose tries
 // again by itself while ctx lives and a leader may be found. Errors:
 // *OverloadedError, *LevelError, ErrNotLeader, ErrStopped, ErrTooLarge or ctx's
-// error, after which nothing was done; or *UnknownOutcomeError, after which the
-// same commands may be proposed again, here or on another node.
+// error, after which nothing was done; or *UnknownOutcomeError, after which it
+// looks whether the commands had their effect who has to know. Commands of which
+// an earlier attempt may have been stored are not stored again when that attempt
+// would be recognized no more.
 func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
 	if len(commands) == 0 {
 		return nil, nil
@@ -67,6 +74,13 @@ func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.
 	if err != nil {
 		return nil, err
 	}
+	// Whatever attempt is stored comes behind what is applied here now.
+	p.since = n.State().Index()
+	note := func(err error) error {
+		_, unknown := errors.AsType[*UnknownOutcomeError](err)
+		p.repeats = p.repeats || unknown
+		return err
+	}
 	var results []fleet.Result
 	err = n.atLeader(ctx, func(ctx context.Context) error {
 		if err := n.understood(ctx, requiredLevel(commands)); err != nil {
@@ -74,10 +88,12 @@ func (n *Node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.
 		}
 		o := n.try(ctx, p.again())
 		results = o.results
-		return o.err
+		return note(o.err)
 	}, func(callCtx context.Context, id, address string) (err error) {
 		results, err = n.forward(ctx, callCtx, id, address, p)
-		return err
+		// Who is given up by this side may have stored it too: see attempt.
+		p.repeats = p.repeats || callCtx.Err() != nil
+		return note(err)
 	})
 	if err != nil {
 		return nil, err
@@ -98,7 +114,7 @@ func newProposal(commands []fleet.Command) (*proposal, error) {
 
 // again is the same proposal for another attempt.
 func (p *proposal) again() *proposal {
-	return &proposal{commands: p.commands, size: p.size, outcome: make(chan outcome, 1)}
+	return &proposal{commands: p.commands, size: p.size, repeats: p.repeats, since: p.since, outcome: make(chan outcome, 1)}
 }
 
 // try is one attempt, at the node that leads.
@@ -179,8 +195,36 @@ func (n *Node) gather(first *proposal) (batch []*proposal, held *proposal) {
 	}
 }
 
+// recognized leaves out of an entry what was proposed before and would not be
+// recognized any more, so that it could be applied twice: its outcome cannot be
+// known. What Raft has is waited for, since it makes the state forget more; and
+// nothing else can come in between, as this goroutine alone hands it entries.
+func (n *Node) recognized(batch []*proposal) []*proposal {
+	if !slices.ContainsFunc(batch, func(p *proposal) bool { return p.repeats }) {
+		return batch
+	}
+	n.flying.Wait()
+	leads, forgotten := n.IsLeader(), n.State().Forgotten()
+	return slices.DeleteFunc(batch, func(p *proposal) bool {
+		switch {
+		case !p.repeats:
+			return false
+		case !leads: // what earlier leaders have left may not be applied yet
+			p.outcome <- outcome{err: ErrNotLeader}
+		case p.since < forgotten:
+			p.outcome <- outcome{err: &UnknownOutcomeError{Err: errForgotten}}
+		default:
+			return false
+		}
+		return true
+	})
+}
+
 // send hands one entry to Raft. It waits when Raft is busy.
 func (n *Node) send(batch []*proposal) {
+	if batch = n.recognized(batch); len(batch) == 0 {
+		return
+	}
 	var commands []fleet.Command
 	for _, p := range batch {
 		commands = append(commands, p.commands...)
@@ -193,6 +237,7 @@ func (n *Node) send(batch []*proposal) {
 	n.gate.RLock()
 	future := n.raft.Apply(entry, enqueuePatience)
 	n.gate.RUnlock()
+	n.flying.Add(1)
 	n.inflight <- dispatched{future: future, proposals: batch}
 }
 
@@ -200,26 +245,31 @@ func (n *Node) send(batch []*proposal) {
 // everything in flight is answered.
 func (n *Node) complete() {
 	for d := range n.inflight {
-		if err := n.confirmed(d.future); err != nil {
-			finish(d.proposals, outcome{err: applyError(err)})
-			continue
-		}
-		applied, ok := d.future.Response().(appliedEntry)
-		if !ok {
-			finish(d.proposals, outcome{err: fmt.Errorf("the state machine answered with a %T", d.future.Response())})
-			continue
-		}
-		if applied.err != nil {
-			// The entry is in the log, and this node did not apply it.
-			finish(d.proposals, outcome{err: &UnknownOutcomeError{Err: applied.err}})
-			continue
-		}
-		signal(n.nudger.changed)
-		rest := applied.results
-		for _, p := range d.proposals {
-			p.outcome <- outcome{index: d.future.Index(), results: rest[:len(p.commands):len(p.commands)]}
-			rest = rest[len(p.commands):]
-		}
+		n.answer(d)
+		n.flying.Done()
+	}
+}
+
+func (n *Node) answer(d dispatched) {
+	if err := n.confirmed(d.future); err != nil {
+		finish(d.proposals, outcome{err: applyError(err)})
+		return
+	}
+	applied, ok := d.future.Response().(appliedEntry)
+	if !ok {
+		finish(d.proposals, outcome{err: fmt.Errorf("the state machine answered with a %T", d.future.Response())})
+		return
+	}
+	if applied.err != nil {
+		// The entry is in the log, and this node did not apply it.
+		finish(d.proposals, outcome{err: &UnknownOutcomeError{Err: applied.err}})
+		return
+	}
+	signal(n.nudger.changed)
+	rest := applied.results
+	for _, p := range d.proposals {
+		p.outcome <- outcome{index: d.future.Index(), results: rest[:len(p.commands):len(p.commands)]}
+		rest = rest[len(p.commands):]
 	}
 }
 

@@ -62,6 +62,7 @@ const (
 	codeQuorum     callCode = "quorum"
 	codeRefused    callCode = "refused"
 	codeTaken      callCode = "address_taken"
+	codeForgotten  callCode = "forgotten" // the outcome is unknown, and stays so
 )
 
 // Bodies.
@@ -71,6 +72,10 @@ type (
 		// eyes of the proposer, which may be of a later version than the leader.
 		Level uint32 `cbor:"1,keyasint"`
 		Entry []byte `cbor:"2,keyasint"`
+		// Repeats says that an earlier attempt may have been stored, behind the
+		// log index Since.
+		Repeats bool   `cbor:"3,keyasint,omitempty"`
+		Since   uint64 `cbor:"4,keyasint,omitempty"`
 	}
 	proposeAnswer struct {
 		Index   uint64         `cbor:"1,keyasint"`
@@ -173,6 +178,8 @@ func encodeError(err error) *callError {
 		taken      *AddressTakenError
 	)
 	switch {
+	case errors.Is(err, errForgotten):
+		e.Code = codeForgotten
 	case errors.As(err, &unknown): // before what it wraps
 		e.Code, e.Detail = codeUnknown, unknown.Err.Error()
 	case errors.As(err, &overloaded):
@@ -204,6 +211,8 @@ func decodeError(e *callError) error {
 		return fmt.Errorf("%w: %s", ErrNotLeader, e.Detail)
 	case codeUnknown:
 		return &UnknownOutcomeError{Err: errors.New(e.Detail)}
+	case codeForgotten:
+		return &UnknownOutcomeError{Err: errForgotten}
 	case codeOverloaded:
 		return &OverloadedError{RetryAfter: time.Duration(e.RetryAfter) * time.Millisecond}
 	case codeTooLarge:

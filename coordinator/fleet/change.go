@@ -23,6 +23,7 @@ type change struct {
 	err      error
 
 	rememberMax int
+	forgotten   uint64 // index of the newest command that was forgotten
 }
 
 func (c *change) fail(err error) {

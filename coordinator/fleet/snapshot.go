@@ -142,8 +142,19 @@ func (s *State) Restore(r io.Reader) error {
 		return fmt.Errorf("fleet snapshot: %w", err)
 	}
 	s.db.Store(db)
+	s.forgotten.Store(forgottenBefore(db, index))
 	s.index.Store(index)
 	return nil
+}
+
+// forgottenBefore is what may have been forgotten by the time of a snapshot: all
+// that is older than the oldest command in it, and others of the same entry.
+func forgottenBefore(db *tables.Tables, index uint64) uint64 {
+	view := &View{txn: db.Read()}
+	if oldest, ok := view.txn.FirstPrefix(string(tableSeen), indexOrder, nil).(*seenCommand); ok {
+		return oldest.Index
+	}
+	return index
 }
 
 type snapshotReader struct {

@@ -11,8 +11,10 @@ import (
 )
 
 // What is remembered of commands: a proposer that could not know the outcome
-// tries again within minutes, so that an hour is far beyond what it needs.
-// Whichever bound is met first forgets the oldest.
+// tries again within seconds, a long restore within half an hour. Whichever bound
+// is met first forgets the oldest; a busy fleet meets the second one within a
+// quarter of a minute. Whoever hands a repeated command to the log therefore asks
+// [State.Forgotten] whether it would be recognized.
 const (
 	rememberFor = time.Hour
 	rememberMax = 100_000
@@ -33,6 +35,8 @@ const cleanPerEntry = 256
 type State struct {
 	db    atomic.Pointer[tables.Tables]
 	index atomic.Uint64
+	// forgotten is what Forgotten tells.
+	forgotten atomic.Uint64
 	// rememberMax is the constant, but in tests that cannot wait for so many.
 	rememberMax int
 }
@@ -46,6 +50,11 @@ func New() (*State, error) {
 
 // Index is the log index of the last applied entry.
 func (s *State) Index() uint64 { return s.index.Load() }
+
+// Forgotten is the highest log index of a command that is not remembered any more:
+// one that was applied later, and is proposed again, is recognized. It is of this
+// process, and not replicated: after a restore it may be higher than need be.
+func (s *State) Forgotten() uint64 { return s.forgotten.Load() }
 
 // Apply applies one log entry: all of its commands, in order, as one change
 // that readers see at once. It returns a result for each command and the facts
@@ -82,6 +91,7 @@ func (s *State) Apply(index uint64, entry []byte) ([]Result, []Fact, error) {
 		return stop(c.err)
 	}
 	s.db.Store(c.txn.Commit())
+	s.forgotten.Store(max(s.forgotten.Load(), c.forgotten))
 	s.index.Store(index)
 	return results, c.facts, nil
 }
@@ -126,6 +136,7 @@ func (c *change) clean() {
 			break
 		}
 		c.delete(tableSeen, seen)
+		c.forgotten = seen.Index
 	}
 	c.cleanStaged()
 	for range cleanPerEntry {
