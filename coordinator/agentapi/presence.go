@@ -18,11 +18,17 @@ const (
 	farewell = time.Second
 )
 
+// seenFor is how long this node remembers by itself that it heard of an agent: by
+// then the replicated state has it. Agents come and go for years.
+const seenFor = time.Hour
+
 // presence is when agents were last heard of. The zero value is ready.
 type presence struct {
-	mu    sync.Mutex
-	seen  map[string]time.Time
-	dirty map[string]time.Time // what of it is not in the replicated state
+	mu     sync.Mutex
+	seen   map[string]time.Time
+	dirty  map[string]time.Time // what of it is not in the replicated state
+	swept  time.Time            // when what is old was last dropped from seen
+	newest time.Time            // of all
 }
 
 func (p *presence) touch(agentID string, at time.Time) {
@@ -35,6 +41,22 @@ func (p *presence) touch(agentID string, at time.Time) {
 		return
 	}
 	p.seen[agentID], p.dirty[agentID] = at, at
+	if at.After(p.newest) {
+		p.newest = at
+	}
+	if p.newest.Sub(p.swept) >= seenFor {
+		p.sweep()
+	}
+}
+
+// sweep drops what is old and replicated; p.mu is held.
+func (p *presence) sweep() {
+	p.swept = p.newest
+	for agentID, at := range p.seen {
+		if _, dirty := p.dirty[agentID]; !dirty && p.newest.Sub(at) > seenFor {
+			delete(p.seen, agentID)
+		}
+	}
 }
 
 // stored takes an agent off the list of those to be replicated: a change that

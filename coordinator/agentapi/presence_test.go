@@ -247,3 +247,25 @@ func TestSessionsGoOneByOne(t *testing.T) {
 		assert.NotSame(t, first.session, enter("a").session)
 	})
 }
+
+// Agents come and go for years; what is remembered of them here is the last hours,
+// and what is not stored yet.
+func TestAgentsThatAreGoneAreForgotten(t *testing.T) {
+	p := new(presence)
+	at := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	p.touch("unstored", at)
+	for i := range 100_000 {
+		id := fmt.Sprint(i)
+		at = at.Add(time.Minute)
+		p.touch(id, at)
+		if i%10 == 0 {
+			taken := p.take()
+			if at, ok := taken["unstored"]; ok { // it cannot be stored
+				p.putBack(map[string]time.Time{"unstored": at})
+			}
+		}
+		require.LessOrEqual(t, len(p.seen), 2*60+2+10)
+	}
+	assert.Contains(t, p.seen, "unstored")
+	assert.Contains(t, p.seen, "99999")
+}

@@ -149,18 +149,32 @@ func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 }
 
 // RemoveFailedServer implements autopilot.ApplicationIntegration. The library
-// has counted the voters; whether enough of them are alive is looked at again.
+// has counted the voters; whether enough of them are alive is looked at again. The
+// member is asked a last time: it may have been this node that stood still, and has
+// not looked since.
 func (p *pilot) RemoveFailedServer(server *autopilot.Server) {
-	n, id := p.node, string(server.ID)
-	n.asking.begin(func() {
-		ctx, cancel := context.WithTimeout(n.life, changePatience)
-		defer cancel()
-		if err := n.change(ctx, methodRemoveMember, memberRequest{ID: id}); err != nil {
-			n.log.Warn("a member that is dead was not removed", "node_id", id, "err", err)
-			return
-		}
-		n.log.Warn("a member was removed because it did not answer for too long", "node_id", id, "dead_after", n.config.DeadServerAfter)
-	})
+	id := string(server.ID)
+	p.node.asking.begin(func() { p.removeDead(id) })
+}
+
+func (p *pilot) removeDead(id string) {
+	n := p.node
+	ctx, cancel := context.WithTimeout(n.life, changePatience)
+	defer cancel()
+	_, servers := n.configuration()
+	member := serverOf(servers, id)
+	if member == nil {
+		return
+	}
+	if len(n.probe(ctx, []raft.Server{*member})) > 0 {
+		n.log.Info("a member that was taken for dead answers, and stays", "node_id", id)
+		return
+	}
+	if err := n.change(ctx, methodRemoveMember, memberRequest{ID: id}); err != nil {
+		n.log.Warn("a member that is dead was not removed", "node_id", id, "err", err)
+		return
+	}
+	n.log.Warn("a member was removed because it did not answer for too long", "node_id", id, "dead_after", n.config.DeadServerAfter)
 }
 
 // pilotRaft is Raft as the library sees it. Whatever it changes is bound to the

@@ -99,3 +99,22 @@ func TestDeadMembersAreRemovedAsFarAsTheQuorumAllows(t *testing.T) {
 		}
 	}
 }
+
+// A member that autopilot takes for dead is asked once more: it may be the leader
+// that stood still.
+func TestADeadMemberIsAskedBeforeItIsRemoved(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	leader := m.leader()
+	var suspect *meshNode
+	for _, n := range m.all() {
+		if n != leader {
+			suspect = n
+		}
+	}
+	leader.RemoveDead(suspect.id)
+	assert.Len(t, m.ids(), 3)
+
+	m.isolate(suspect)
+	leader.RemoveDead(suspect.id)
+	assert.Len(t, m.ids(), 2)
+}

@@ -33,3 +33,6 @@ func (n *Node) LeaderIndex(ctx context.Context) (uint64, error) { return n.leade
 // SetCommitTimeout sets how long a leader with nothing to send waits before Raft
 // tells the others what is committed.
 func SetCommitTimeout(c *Config, timeout time.Duration) { c.commitTimeout = timeout }
+
+// RemoveDead does what autopilot has done to a member that it takes for dead.
+func (n *Node) RemoveDead(id string) { n.pilot.removeDead(id) }

@@ -50,8 +50,8 @@ type Node struct {
 	queue    chan *proposal
 	inflight chan dispatched
 	flying   sync.WaitGroup // entries that Raft has; only the dispatcher adds
-	gate     sync.RWMutex  // held while entries must not be handed to Raft; see moveOn
-	stopping chan struct{} // closed when Run ends: nothing is accepted any more
+	gate     sync.RWMutex   // held while entries must not be handed to Raft; see moveOn
+	stopping chan struct{}  // closed when Run ends: nothing is accepted any more
 
 	work        []runner.Task // of the leader; fixed once Run is called
 	asking      questions

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -192,4 +193,35 @@ func TestOneStreamLayerAtATime(t *testing.T) {
 	require.Error(t, err)
 	assert.Equal(t, a.address, second.Addr().String())
 	assert.Equal(t, "tcp", second.Addr().Network())
+}
+
+// When a root is retired, what it had vouched for ends by itself, in both directions:
+// a connection that lives for weeks would else outlive its root.
+func TestConnectionsOfARetiredRootEnd(t *testing.T) {
+	w := newTown(t)
+	a, b := w.member("a"), w.member("b")
+	var told atomic.Int32
+	c := w.settle("c", true)
+	c.OnClosed(func() { told.Add(1) })
+	c.start()
+	_, toB := stream(t, a, b)
+	fromC, _ := stream(t, c, b)
+	later, _ := stream(t, a, c)
+	for _, end := range []net.Conn{toB, fromC, later} {
+		require.NoError(t, end.SetReadDeadline(time.Now().Add(patience)))
+	}
+	w.rotate([]*Identity{a.identity, b.identity, c.identity}, func() {})
+	for _, end := range []net.Conn{toB, fromC, later} {
+		_, err := end.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	require.Eventually(t, func() bool { return told.Load() > 0 }, patience, time.Millisecond, "whoever keeps idle streams is told")
+	for _, n := range []*resident{a, b, c} {
+		require.Eventually(t, func() bool { return len(n.Stats().Connections) == 0 }, patience, time.Millisecond)
+	}
+	fresh, _ := stream(t, a, b)
+	require.NoError(t, fresh.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err := fresh.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "one of the new root stays")
 }
