@@ -76,19 +76,16 @@ func (n *Node) confirm(ctx context.Context, term uint64) error {
 	}
 	answers, enough := n.askTerms(others)
 	defer enough()
-	same, old := 0, 0
+	same := 0
 	var failure error
-	for left := len(others); same+old+left >= needed; left-- {
+	for left := len(others); same+left >= needed; left-- {
 		var a termReply
 		select {
 		case a = <-answers:
 		case <-ctx.Done():
 			return fmt.Errorf("%w as far as a majority says: %w", ErrNotLeader, ctx.Err())
 		}
-		var refused *RefusedError
 		switch {
-		case errors.As(a.err, &refused):
-			old++
 		case a.err != nil:
 			failure = a.err
 		case a.term > term:
@@ -98,11 +95,6 @@ func (n *Node) confirm(ctx context.Context, term uint64) error {
 		}
 		if same >= needed {
 			return nil
-		}
-		if same+old >= needed {
-			// While the cluster is upgraded there are members that do not know the
-			// question. Raft's confirmation is what they have.
-			return n.VerifyLeader(ctx)
 		}
 	}
 	if failure != nil {

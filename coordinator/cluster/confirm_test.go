@@ -100,20 +100,3 @@ func TestAVoterThatHangsHoldsNoConsistentReadUp(t *testing.T) {
 	read()
 	assert.LessOrEqual(t, hanging(), 16)
 }
-
-// While a cluster is upgraded, members of the earlier version do not know the
-// question for the term.
-func TestConsistentReadsGoOnBesideMembersOfAnEarlierVersion(t *testing.T) {
-	m := newMesh(t, 3, nil)
-	m.mu.Lock()
-	m.old = true
-	m.mu.Unlock()
-	for _, n := range m.all() {
-		m.do(m.leader(), newToken("for-"+n.id))
-		_, err := n.ConsistentIndex(t.Context())
-		require.NoError(t, err)
-		_, ok := n.State().View().EnrollmentToken("for-" + n.id)
-		assert.True(t, ok)
-	}
-	assert.Positive(t, m.count("term"))
-}

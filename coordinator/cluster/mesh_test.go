@@ -54,9 +54,6 @@ type mesh struct {
 	oldFacts, lying bool
 	liar            string
 	lies            int
-	// old, when it is set, lets nobody know the question for the term, as members
-	// of an earlier version.
-	old bool
 }
 
 // unpipelined does not let Raft send on without an answer, like [cluster.Transport].
@@ -226,9 +223,6 @@ func (n *meshNode) Call(ctx context.Context, id, address, method string, request
 	}
 	reachable := target != nil && !m.cut[n.id] && !m.cut[id] && !target.stopped.Load() && target.address == address
 	lose, strict, answered := m.lose, m.strict, m.answered
-	if m.old && method == "term" {
-		method = "term-of-later"
-	}
 	if m.oldFacts && strings.HasPrefix(method, "journal_") {
 		method += "-of-later"
 	}

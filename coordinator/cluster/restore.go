@@ -120,6 +120,14 @@ func (n *Node) restoreStep(ctx context.Context, r Restoration, payload fleet.Pay
 // node knows of it: with others, the loss of this node in that moment would let
 // two histories have the same index. Alone there is nobody to differ from.
 func (n *Node) moveOn(ctx context.Context, index uint64) error {
+	// Nor does a member come meanwhile, or it would not be one of the histories
+	// that are the same.
+	select {
+	case n.changing <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("restore: %w", ctx.Err())
+	}
+	defer func() { <-n.changing }()
 	n.gate.Lock() // nothing is handed to Raft meanwhile
 	defer n.gate.Unlock()
 	configuration := n.raft.GetConfiguration()

@@ -158,6 +158,14 @@ func TestARestoreOntoAFreshCluster(t *testing.T) {
 			}
 		}
 	})
+	// While a member is added or removed the log is not moved on: only alone there is
+	// nobody to differ from.
+	fresh.node.changing <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	require.ErrorIs(t, fresh.node.Restore(ctx, r), context.DeadlineExceeded)
+	cancel()
+	fresh.has("replaced")
+	<-fresh.node.changing
 	require.NoError(t, fresh.node.Restore(t.Context(), r))
 	close(stop)
 	proposing.Wait()
