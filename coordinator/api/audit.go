@@ -21,7 +21,7 @@ type listEvents struct {
 }
 
 type eventList struct {
-	Body resource.Page[resource.Event]
+	Body resource.Events
 }
 
 func (s *server) registerAudit(api huma.API) {
@@ -29,7 +29,8 @@ func (s *server) registerAudit(api huma.API) {
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/api/v1/audit", Tags: []string{"audit"},
 		Summary: "List facts of the journal",
 		Description: "Facts have one order, that of the Raft log. Facts of the audit trail are never dropped; routine facts are kept " +
-			"for a time and up to a size.",
+			"for a time and up to a size. A node that is new in the cluster gets the facts of before from the others: until it has all, missing " +
+			"says of how many log entries they are not in the list.",
 	}), s.listEvents)
 }
 
@@ -41,12 +42,17 @@ func (s *server) listEvents(_ context.Context, in *listEvents) (*eventList, erro
 	for _, kind := range in.Kinds {
 		query.Kinds = append(query.Kinds, fleet.Kind(kind))
 	}
+	// Before the facts are read: what comes in between is not missing then.
+	status, err := s.Journal.Status()
+	if err != nil {
+		return nil, s.fail("read the journal", err)
+	}
 	facts, next, err := s.Journal.Read(query)
 	if err != nil {
 		return nil, s.fail("read the journal", err)
 	}
 	out := &eventList{}
-	out.Body.NextCursor = next
+	out.Body.NextCursor, out.Body.Missing = next, status.Gaps.Count()
 	out.Body.Items = make([]resource.Event, 0, len(facts))
 	for _, fact := range facts {
 		out.Body.Items = append(out.Body.Items, resource.Event{

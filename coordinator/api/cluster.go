@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/clusterca"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
@@ -24,6 +26,8 @@ import (
 type Cluster interface {
 	Members(ctx context.Context) resource.Members
 	Health(ctx context.Context) resource.ClusterHealth
+	// HistoryLost says what of the history would be lost without a member.
+	HistoryLost(ctx context.Context, id string) history.Loss
 	// Diagnose writes a gzipped tar archive for a support case.
 	Diagnose(ctx context.Context, w io.Writer) error
 }
@@ -43,6 +47,7 @@ type transferLeadership struct {
 type removeMember struct {
 	ID        string `path:"id" maxLength:"64" doc:"Id of the node."`
 	PrevIndex uint64 `query:"prev_index" doc:"configuration_index of the members that the request was made for. If they have changed since, nothing is done. Absent: whatever they are."`
+	Force     bool   `query:"force" doc:"Remove it even if no other member has a part of the history that it has, or may have."`
 }
 
 func (s *server) registerCluster(api huma.API) {
@@ -68,7 +73,7 @@ func (s *server) registerCluster(api huma.API) {
 		OperationID: "remove-member", Method: http.MethodDelete, Path: path + "/members/{id}", Tags: tags,
 		Summary: "Remove a member for good",
 		Description: "The node counts for nothing any more, and the others talk to it no more. It is refused when those that remain " +
-			"could store nothing. A leader hands over first. A node that was let in and never became a member is forgotten. The answer is the members after it.",
+			"could store nothing, and, without force, when none of them has a part of the history that the member has, or may have if it does not answer. A leader hands over first. A node that was let in and never became a member is forgotten. The answer is the members after it.",
 	}), s.removeMember)
 	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "rotate-cluster-ca", Method: http.MethodPost, Path: path + "/rotate-ca", Tags: tags,
@@ -161,6 +166,11 @@ func (s *server) awaitLeader(ctx context.Context, to, before string) {
 func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDocument, error) {
 	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
 	defer cancel()
+	if !in.Force {
+		if problem := losesHistory(in.ID, s.Cluster.HistoryLost(ctx, in.ID)); problem != nil {
+			return nil, problem
+		}
+	}
 	err := s.Node.RemoveMember(ctx, in.ID, in.PrevIndex, actorOf(ctx))
 	gone := errors.Is(err, cluster.ErrNoMember)
 	if err != nil && !gone {
@@ -180,6 +190,24 @@ func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDo
 		}
 	}
 	return s.listMembers(ctx, nil)
+}
+
+// losesHistory refuses the removal of the last member that has a part of the history.
+func losesHistory(id string, loss history.Loss) *Problem {
+	if loss.Entries == 0 {
+		return nil
+	}
+	detail := fmt.Sprintf("no other member has the facts of %d log entries that %s has: a part of the history and of the audit trail would be lost", loss.Entries, id)
+	mend := "wait until the others have them, which they fetch by themselves (\"certctl cluster health\" says how that stands)"
+	if !loss.Answers {
+		detail = fmt.Sprintf("no other member has the facts of %d log entries, and %s, which does not answer, may: a part of the history and of the audit trail would be lost", loss.Entries, id)
+		mend = "start " + id + " until the others have them"
+	}
+	if len(loss.Silent) > 0 {
+		detail += "; of the others, these do not answer: " + strings.Join(loss.Silent, ", ")
+		mend += ", and bring those back that do not answer"
+	}
+	return newProblem(wire.CodeConflict, "force", detail, mend+"; to lose them, give force=true (\"certctl cluster remove "+id+" --force\")")
 }
 
 // membershipProblem is the answer to a change of the members that was not made.

@@ -106,11 +106,14 @@ func TestChangesOfTheMembers(t *testing.T) {
 		_, known := w.State().View().ClusterNode("e")
 		assert.True(t, known, "the member is still there")
 	}
+	// Whether it is forced or not, the others are asked in the same way.
+	outcome = nil
+	decode[resource.Members](t, remove("e?force=true"), http.StatusOK)
 	var facts []string
-	for _, e := range w.events("/api/v1/audit?kind=node.removed", 2).Items {
+	for _, e := range w.events("/api/v1/audit?kind=node.removed", 3).Items {
 		facts = append(facts, e.Actor+" "+e.Object)
 	}
-	assert.Equal(t, []string{"api_token:" + w.Admin.ID + " d", "api_token:" + w.Admin.ID + " c"}, facts)
+	assert.Equal(t, []string{"api_token:" + w.Admin.ID + " e", "api_token:" + w.Admin.ID + " d", "api_token:" + w.Admin.ID + " c"}, facts)
 }
 
 func TestJoinTokens(t *testing.T) {

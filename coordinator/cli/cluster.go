@@ -89,6 +89,7 @@ func withoutFigures(members []resource.Member) []resource.Member {
 	for i := range standing {
 		one := &standing[i]
 		one.LeaderHeardSeconds, one.AppliedIndex, one.AppliedLag, one.ClockAheadSeconds, one.Reason = 0, 0, 0, 0, ""
+		one.HistoryMissing = min(one.HistoryMissing, 1)
 	}
 	return standing
 }
@@ -111,8 +112,13 @@ func (p *program) showMembers(cmd *cobra.Command, m *resource.Members) error {
 			return err
 		}
 		for i := range m.Items {
-			if one := &m.Items[i]; one.Reason != "" {
+			one := &m.Items[i]
+			if one.Reason != "" {
 				fmt.Fprintf(out, "\n%s: %s\n", plain(one.ID), plain(one.Reason))
+			}
+			if one.HistoryMissing > 0 {
+				fmt.Fprintf(out, "\n%s: its history lacks the facts of %s, which it gets from the others\n", plain(one.ID),
+					counted(int(one.HistoryMissing), "log entry", "log entries")) //nolint:gosec // far below
 			}
 		}
 		_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(p.answeredBy(m.AnsweredBy)), m.ConfigurationIndex)

@@ -70,7 +70,7 @@ func memberID(m *resource.Members, text string) string {
 }
 
 func (p *program) removeCommand() *cobra.Command {
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use: "remove NODE", Short: "Remove a node from the cluster for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeNodes(),
 		Long: `Takes a node out of the cluster: it counts for nothing any more, and the others talk to
@@ -78,7 +78,9 @@ it no more. Stop it too, and clear its data directory, which holds the seal key.
 have it back, let it join anew with an empty data directory.
 
 It is refused when those that remain could store nothing, and when the members have
-changed since they were shown.`,
+changed since they were shown. It is also refused while the others lack a part of the
+history that went with the node: wait until they have it ("certctl cluster health"),
+or give --force to lose it.`,
 		Example: `  certctl cluster remove c3.example.com
   certctl cluster remove node-k3v9q2m1xa --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -94,6 +96,9 @@ changed since they were shown.`,
 				}
 			}
 			prev := query("prev_index", strconv.FormatUint(shown.ConfigurationIndex, 10))
+			if force {
+				prev.Set("force", "true")
+			}
 			if err := p.ask(cmd, http.MethodDelete, membersPath+client.Path(id), prev, nil, &left); err != nil {
 				return err
 			}
@@ -101,6 +106,7 @@ changed since they were shown.`,
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	cmd.Flags().BoolVar(&force, "force", false, "lose what no other node has of the history")
 	return cmd
 }
 

@@ -36,7 +36,7 @@ func (p *program) snapshotCommand() *cobra.Command {
 		Use: "snapshot", Short: "Save, look at and restore all that the coordinators know",
 		Long: `A snapshot is one file with all that the coordinators know, but for two things that
 have to be kept by themselves: the seal key, without which the private keys in the
-file cannot be used, and the journal.`,
+file cannot be used, and the journal, which is the history and the audit trail.`,
 	}, p.saveSnapshotCommand(), p.inspectSnapshotCommand(), p.restoreSnapshotCommand())
 }
 
@@ -240,6 +240,7 @@ func inspectSnapshot(cmd *cobra.Command, path string, opening *decryption) (*sav
 
 func (p *program) showSnapshot(cmd *cobra.Command, s *savedSnapshot) error {
 	return p.show(cmd, s, func(out io.Writer, now time.Time) error {
+		const history = "not in it: the journal and its audit trail stay on the nodes"
 		encrypted := "no"
 		if s.Encrypted {
 			encrypted = "yes"
@@ -248,6 +249,7 @@ func (p *program) showSnapshot(cmd *cobra.Command, s *savedSnapshot) error {
 			{"file", s.File}, {"size", octetsText(s.Size)}, {"encrypted", encrypted},
 			{"cluster", s.ClusterID}, {"taken", moment(s.Time, now)}, {"by", s.NodeID + ", certctl " + s.Version},
 			{"log index", strconv.FormatUint(s.Index, 10)}, {"seal key", strings.Join(s.SealKeys, ", ")}, {"SHA-256", s.SHA256},
+			{"history", history},
 		}); err != nil {
 			return err
 		}
@@ -332,12 +334,14 @@ func (p *program) sendSnapshot(cmd *cobra.Command, path string, identities []age
 
 func (p *program) showRestored(cmd *cobra.Command, r *resource.Restored) error {
 	return p.show(cmd, r, func(out io.Writer, now time.Time) error {
+		const same = "stays as it is, and goes on with the restore"
+		history := "stays that of this cluster; that of the other one is not in a snapshot"
 		lost := "everything that this cluster has: the snapshot is of another one, " + r.Snapshot.ClusterID
 		if r.Snapshot.ClusterID == r.ClusterID {
-			lost = fmt.Sprintf("%d changes since then", r.LostChanges)
+			lost, history = fmt.Sprintf("%d changes since then", r.LostChanges), same
 		}
 		if err := facts(out, [][2]string{
-			{"cluster", r.ClusterID}, {"snapshot", moment(r.Snapshot.Time, now) + ", by " + r.Snapshot.NodeID}, {"lost", lost},
+			{"cluster", r.ClusterID}, {"snapshot", moment(r.Snapshot.Time, now) + ", by " + r.Snapshot.NodeID}, {"lost", lost}, {"history", history},
 		}); err != nil {
 			return err
 		}

@@ -125,6 +125,14 @@ func (p *program) auditCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var newest resource.Events
+			if err := p.ask(cmd, get, "/api/v1/audit", query("limit", "1"), nil, &newest); err != nil {
+				return err
+			}
+			if newest.Missing > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: the node that was asked lacks the facts of %d log entries, of before it joined or while it was away, "+
+					"and gets them from the others; \"certctl cluster health\" says how that stands\n", newest.Missing)
+			}
 			return p.show(cmd, events, func(out io.Writer, _ time.Time) error {
 				var rows [][]string
 				for _, e := range events.Items {

@@ -85,3 +85,11 @@ func (g Gaps) Minus(other Gaps) (rest Gaps) {
 func (g Gaps) covers(one Gap) bool {
 	return slices.ContainsFunc(g, func(gap Gap) bool { return gap.From <= one.From && one.To <= gap.To })
 }
+
+// Loss is what would be lost of the history of a cluster without one of its nodes.
+type Loss struct {
+	Entries uint64 // of the log, whose facts no other node has that answers
+	// Answers tells that the node said itself that it has them. Else it may.
+	Answers bool
+	Silent  []string // other nodes, which may have them too
+}

@@ -216,6 +216,7 @@ func (c collector) journal(send send) error {
 	send(journalBytes, float64(status.Bytes))
 	send(journalLimit, float64(status.MaxBytes))
 	send(journalDropped, float64(status.Dropped))
+	send(journalMissing, float64(status.Gaps.Count()))
 	return nil
 }
 

@@ -75,6 +75,7 @@ var (
 	journalLimit   = family(gauge, "certctl_journal_limit_bytes", "Size at which routine facts are dropped.")
 	journalLag     = family(gauge, "certctl_journal_lag_entries", "Entries of the log that are applied and whose facts are not in the journal yet.")
 	journalLagTime = family(gauge, "certctl_journal_lag_seconds", "For how long the oldest fact that is not in the journal has waited.")
+	journalMissing = family(gauge, "certctl_journal_missing_entries", "Entries of the log whose facts the journal lacks, because the node joined later or was away. It gets them from the other members; those that nobody has stay missing.")
 	journalDropped = family(counter, "certctl_journal_dropped_facts_total", "Routine facts that were dropped for want of room.")
 
 	fleetAgents       = family(gauge, "certctl_fleet_agents", "Agents: connected and cut_off are the active ones.", "state")

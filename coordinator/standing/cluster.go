@@ -10,6 +10,7 @@ import (
 // look asks all members and takes the replicated state's word on them.
 func (s *Service) look(ctx context.Context) *picture {
 	p := &picture{self: s.cfg.NodeID, nodes: map[string]*fleet.ClusterNode{}}
+	p.begun = s.cfg.Node.State().Index()
 	p.answers, p.index = s.Gather(ctx)
 	p.now = s.cfg.Now()
 	view := s.cfg.Node.State().View()

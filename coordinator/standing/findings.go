@@ -114,6 +114,30 @@ func (f *findings) node(a *Answer, p *picture) {
 	}
 }
 
+// history tells of members that lack a part of the history: of what they will have
+// from others, and of what nobody has.
+func (f *findings) history(p *picture) {
+	lost, silent := p.lost()
+	for _, a := range p.answers {
+		if a.Report == nil {
+			continue
+		}
+		if left := a.Report.skipped().Minus(lost).Count(); left > 0 {
+			f.add(CodeHistory, resource.SeverityWarning, a.Member.ID,
+				fmt.Sprintf("the journal of %s lacks the facts of %d log entries of before it joined, or was away", a.Member.ID, left),
+				"wait, and remove no other member meanwhile: it gets them from the others by itself, if those are of a version that can give them")
+		}
+	}
+	switch n := lost.Count(); {
+	case n > 0 && len(silent) > 0:
+		f.add(CodeHistory, resource.SeverityWarning, "", fmt.Sprintf("no member that answers has the facts of %d log entries", n),
+			"bring "+list(silent)+" back, which may have them: the others get them from there by themselves")
+	case n > 0:
+		f.add(CodeHistory, resource.SeverityNote, "", fmt.Sprintf("no member has the facts of %d log entries: that part of the history is lost", n),
+			"nothing is to be done: the members that had it are gone; the state has all that came of it")
+	}
+}
+
 // versions tells of an upgrade that is not complete.
 func (f *findings) versions(members []resource.Member) {
 	var versions []string

@@ -39,6 +39,7 @@ const (
 	CodeCertificate   = "certificate"
 	CodeDisk          = "disk"
 	CodeJournal       = "journal"
+	CodeHistory       = "history"
 	CodeBackup        = "backup"
 	CodeStranger      = "stranger"
 	CodeConfiguration = "configuration"
@@ -50,6 +51,7 @@ type picture struct {
 	self    string // the node that judges
 	now     time.Time
 	index   uint64 // of the configuration
+	begun   uint64 // what this node knew to be stored before it asked
 	answers []Answer
 	nodes   map[string]*fleet.ClusterNode
 	ca      *fleet.ClusterCA // nil: there is none
@@ -113,6 +115,7 @@ func (p *picture) members() resource.Members {
 		if r := a.Report; r != nil {
 			m.Version, m.Level = r.Version, r.Level
 			m.AppliedIndex = r.Raft.AppliedIndex
+			m.HistoryMissing = r.skipped().Count()
 			m.AppliedLag = newest - min(newest, r.Raft.AppliedIndex)
 			if !r.Raft.Elected {
 				m.LeaderHeardSeconds = r.silence().Seconds()
@@ -192,6 +195,7 @@ func (p *picture) health() resource.ClusterHealth {
 			found.node(&a, p)
 		}
 	}
+	found.history(p)
 	found.versions(members.Items)
 	found.strangers(p)
 	h.Problems = append(h.Problems, found.list...)

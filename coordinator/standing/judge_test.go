@@ -20,7 +20,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // sound is a cluster of voters a, b, ... of which the first leads and all is well.
 func sound(voters int) *picture {
-	p := &picture{self: "a", now: noon, index: 7, nodes: map[string]*fleet.ClusterNode{}}
+	p := &picture{self: "a", now: noon, index: 7, begun: 1000, nodes: map[string]*fleet.ClusterNode{}}
 	for i := range voters {
 		id := string(rune('a' + i))
 		r := &Report{
@@ -122,6 +122,13 @@ func TestProblems(t *testing.T) {
 		"a node that joins": {3, func(p *picture) { p.nodes["x"] = &fleet.ClusterNode{ID: "x", UpdatedAt: noon.Add(-time.Second)} }, nil, 3, 1},
 		"newer members elsewhere": {3, func(p *picture) { p.answers[1].Report.Raft.ConfigurationIndex = 9 },
 			[]string{"configuration warning b"}, 3, 1},
+		"a journal that is filled":  {3, func(p *picture) { p.lack(1, GapReport{1, 500}) }, []string{"history warning b"}, 3, 1},
+		"a history that nobody has": {1, func(p *picture) { p.lack(0, GapReport{1, 500}) }, []string{"history note "}, 1, 0},
+		"a history that one may have": {3, func(p *picture) {
+			p.lack(0, GapReport{1, 500})
+			p.lack(1, GapReport{1, 600})
+			p.lose(2)
+		}, []string{"no_margin critical ", "unreachable warning c", "history warning b", "history warning "}, 2, 0},
 		"no members": {0, func(*picture) {}, []string{"no_quorum critical "}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +142,7 @@ func TestProblems(t *testing.T) {
 				assert.NotEmpty(t, problem.Mend)
 			}
 			assert.Equal(t, c.want, got)
-			assert.Equal(t, len(c.want) == 0 || c.want[0] == "versions note ", h.Healthy)
+			assert.Equal(t, len(c.want) == 0 || c.want[0] == "versions note " || c.want[0] == "history note ", h.Healthy)
 			assert.Equal(t, c.working, h.VotersWorking)
 			assert.Equal(t, c.tolerance, h.FailureTolerance)
 		})

@@ -87,9 +87,11 @@ type JournalReport struct {
 	MaxBytes   int64  `json:"max_bytes"`
 	Dropped    uint64 `json:"dropped"`
 	Expired    uint64 `json:"expired"`
-	Gaps       int    `json:"gaps"` // stretches whose facts this node never saw
-	NearlyFull bool   `json:"nearly_full"`
-	Error      string `json:"error,omitempty"` // why this could not be read
+	Gaps       int    `json:"gaps"` // stretches whose facts this node never saw, and does not have from others yet
+	// Missing are those stretches.
+	Missing    []GapReport `json:"missing,omitempty"`
+	NearlyFull bool        `json:"nearly_full"`
+	Error      string      `json:"error,omitempty"` // why this could not be read
 }
 
 // DiskReport is the room where the data directory is.
@@ -165,7 +167,7 @@ func (s *Service) journalReport() JournalReport {
 	status, err := s.cfg.Journal.Status()
 	return JournalReport{
 		Through: status.Through, Facts: status.Facts, AuditFacts: status.AuditFacts, Bytes: status.Bytes, MaxBytes: status.MaxBytes,
-		Dropped: status.Dropped, Expired: status.Expired, Gaps: len(status.Gaps), NearlyFull: status.NearlyFull, Error: text(err),
+		Dropped: status.Dropped, Expired: status.Expired, Gaps: len(status.Gaps), Missing: gapReports(status.Gaps), NearlyFull: status.NearlyFull, Error: text(err),
 	}
 }
 

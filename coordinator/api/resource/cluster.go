@@ -30,6 +30,7 @@ type Member struct {
 	LeaderHeardSeconds  float64   `json:"leader_heard_seconds,omitempty" doc:"Since it last heard of the leader. Absent for the leader itself."`
 	AppliedIndex        uint64    `json:"applied_index,omitempty" doc:"How far it has applied the log."`
 	AppliedLag          uint64    `json:"applied_lag" doc:"By how many entries that is behind the newest one that any member knows to be stored. A few are always under way."`
+	HistoryMissing      uint64    `json:"history_missing,omitempty" doc:"Log entries of before it joined, or was away, whose facts its journal lacks. It gets them from the other members by itself."`
 	ClockAheadSeconds   float64   `json:"clock_ahead_seconds" doc:"By how much its clock is ahead of that of the node that answers, as exactly as a question and its answer tell."`
 	CertificateNotAfter time.Time `json:"certificate_not_after,omitzero" doc:"End of the certificate that it shows to the other nodes, which it renews by itself."`
 	JoinedAt            time.Time `json:"joined_at,omitzero"`

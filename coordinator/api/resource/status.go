@@ -78,6 +78,12 @@ type AgentCounts struct {
 	NeedingAttention int `json:"needing_attention" doc:"Active agents with a certificate for which a person has to act."`
 }
 
+// Events is a page of the journal.
+type Events struct {
+	Page[Event]
+	Missing uint64 `json:"missing,omitempty" doc:"Log entries whose facts the node that answers does not have yet, of whichever time: the list lacks them. It gets them from the other members, if one has them; show-cluster-health says how that stands."`
+}
+
 // JournalStatus is how full the journal is.
 type JournalStatus struct {
 	Facts      uint64 `json:"facts" doc:"Routine facts that are kept."`
