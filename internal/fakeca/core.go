@@ -27,6 +27,8 @@ type Config struct {
 	// Delay is from the acceptance or the approval of an order to its certificate;
 	// 0 issues at once. Up to Spread is added, by Seed.
 	Delay, Spread time.Duration
+	// Hidden is how long a new order is not found by who does not know its name.
+	Hidden time.Duration
 	// Validity of a certificate whose order does not say; 0 is 90 days.
 	Validity time.Duration
 	// Rates are how often which fault comes by itself.

@@ -199,6 +199,12 @@ func (c *Core) Ledger(keep func(*Order) bool) []Order {
 	return list
 }
 
+// Listed is Ledger without the orders that are too new to be found.
+func (c *Core) Listed(keep func(*Order) bool) []Order {
+	since := c.Now().Add(-c.config.Hidden)
+	return slices.DeleteFunc(c.Ledger(keep), func(o Order) bool { return c.config.Hidden > 0 && o.PlacedAt.After(since) })
+}
+
 // Duplicates are the orders for a key that an earlier order is for.
 func (c *Core) Duplicates() []Order {
 	seen := map[string]bool{}

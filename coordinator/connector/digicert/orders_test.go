@@ -111,6 +111,26 @@ func TestAReferenceThatIsTaken(t *testing.T) {
 	assert.Len(t, server.Core().Ledger(nil), 1)
 }
 
+// A new order may be found after a while alone, and within Visible at the latest.
+func TestANewOrderThatIsNotFoundAtOnce(t *testing.T) {
+	for _, modes := range []fake.Modes{{}, {NoReference: true}} {
+		now := time.Now()
+		c, server := fixture(t, connectortest.Options{Fake: fakeca.Config{Hidden: 2 * time.Minute, Now: func() time.Time { return now }}}, nil)
+		server.Set(modes)
+		server.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
+		r, _ := connectortest.Request(t, "www.example.com")
+		_, err := c.Place(t.Context(), r)
+		require.Error(t, err)
+		found, err := c.Search(t.Context(), r)
+		require.NoError(t, err)
+		assert.Empty(t, found)
+		now = now.Add(c.Visible())
+		found, err = c.Search(t.Context(), r)
+		require.NoError(t, err)
+		assert.Len(t, found, 1)
+	}
+}
+
 func TestAListOfManyPages(t *testing.T) {
 	c, _ := fixture(t, connectortest.Options{}, func(c *digicert.Config) { c.NoReference = true })
 	first, _ := connectortest.Request(t, "www.example.com")

@@ -102,6 +102,23 @@ func TestASearchDoesNotRelyOnTheExternalRequester(t *testing.T) {
 	assert.Positive(t, c.Visible())
 }
 
+// A new order may be listed after a while alone, and within Visible at the latest.
+func TestANewOrderThatIsNotListedAtOnce(t *testing.T) {
+	now := time.Now()
+	c, server := fixture(t, connectortest.Options{Fake: fakeca.Config{Hidden: 2 * time.Minute, Now: func() time.Time { return now }}}, nil)
+	server.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
+	r, _ := connectortest.Request(t, "www.example.com")
+	_, err := c.Place(t.Context(), r)
+	require.Error(t, err)
+	found, err := c.Search(t.Context(), r)
+	require.NoError(t, err)
+	assert.Empty(t, found)
+	now = now.Add(c.Visible())
+	found, err = c.Search(t.Context(), r)
+	require.NoError(t, err)
+	assert.Len(t, found, 1)
+}
+
 func TestWithoutAnyReferenceASearchProvesNothing(t *testing.T) {
 	c, _ := fixture(t, connectortest.Options{}, func(c *sectigo.Config, _ *fake.Server) { c.NoComments = true })
 	assert.Negative(t, c.Visible())

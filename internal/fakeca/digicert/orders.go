@@ -92,7 +92,7 @@ func (s *Server) place(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, "bad_request_format", "A valid organization.id is required.")
 	case body.SkipApproval && modes.Plain:
 		s.fail(w, http.StatusForbidden, "access_denied|missing_permission", "skip_approval is for administrators.")
-	case modes.UniqueReference && body.Reference != "" && len(s.byReference(body.Reference)) > 0:
+	case modes.UniqueReference && body.Reference != "" && s.taken(body.Reference):
 		s.fail(w, http.StatusBadRequest, "duplicate_alternative_order_id", "There is an order with this alternative_order_id.")
 	default:
 		s.accept(w, &body, product, csr, modes)
@@ -258,7 +258,7 @@ func (s *Server) info(w http.ResponseWriter, r *http.Request) {
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	name, status := query.Get("filters[common_name]"), query.Get("filters[status]")
-	found := s.core.Ledger(func(o *fakeca.Order) bool { return name == "" || strings.EqualFold(o.CommonName, name) })
+	found := s.core.Listed(func(o *fakeca.Order) bool { return name == "" || strings.EqualFold(o.CommonName, name) })
 	found = slices.DeleteFunc(found, func(o fakeca.Order) bool { return status != "" && s.word(o) != status })
 	if query.Get("sort") == "-date_created" {
 		slices.Reverse(found)
@@ -278,8 +278,13 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	fakeca.JSON(w, http.StatusOK, map[string]any{"orders": rows, "page": map[string]int{"total": len(found), "limit": limit, "offset": offset}})
 }
 
+// taken reports whether an order has the reference, found or not.
+func (s *Server) taken(reference string) bool {
+	return len(s.core.Ledger(func(o *fakeca.Order) bool { return o.Reference == reference })) > 0
+}
+
 func (s *Server) byReference(reference string) []fakeca.Order {
-	return s.core.Ledger(func(o *fakeca.Order) bool { return o.Reference == reference })
+	return s.core.Listed(func(o *fakeca.Order) bool { return o.Reference == reference })
 }
 
 func (s *Server) alternate(w http.ResponseWriter, r *http.Request) {
@@ -316,7 +321,7 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	since := s.core.Now().Add(-span)
-	changed := slices.DeleteFunc(s.core.Ledger(nil), func(o fakeca.Order) bool { return o.ChangedAt.Before(since) })
+	changed := slices.DeleteFunc(s.core.Listed(nil), func(o fakeca.Order) bool { return o.ChangedAt.Before(since) })
 	if len(changed) == 0 {
 		fakeca.JSON(w, http.StatusOK, map[string]any{})
 		return

@@ -197,7 +197,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	has := func(name, value string) bool {
 		return query.Get(name) == "" || strings.EqualFold(query.Get(name), value)
 	}
-	found := s.core.Ledger(func(o *fakeca.Order) bool {
+	found := s.core.Listed(func(o *fakeca.Order) bool {
 		san := query.Get("subjectAlternativeName")
 		return has("commonName", o.CommonName) && has("externalRequester", o.Extra["external"]) && has("orgId", strconv.Itoa(Organization)) &&
 			has("requester", Login) && (san == "" || slices.ContainsFunc(o.Names, func(name string) bool { return strings.EqualFold(name, san) }))
