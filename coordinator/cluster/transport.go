@@ -31,6 +31,7 @@ type Transport struct {
 	closed   chan struct{}
 	once     sync.Once
 	passing  sync.WaitGroup
+	log      *slog.Logger
 	// moved gives the address of a member that has told of another one than Raft's
 	// configuration has; nil before a node uses the transport.
 	moved atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
@@ -45,7 +46,7 @@ func NewTransport(streams raft.StreamLayer, log *slog.Logger) *Transport {
 			Stream: streams, MaxPool: streamPool, Timeout: streamTimeout, MaxRPCsInFlight: streamEntries,
 			MsgpackUseNewTimeFormat: true, Logger: newRaftLogger(log),
 		}),
-		messages: make(chan raft.RPC), closed: make(chan struct{}),
+		messages: make(chan raft.RPC), closed: make(chan struct{}), log: log,
 	}
 	t.passing.Go(t.pass)
 	return t
@@ -98,6 +99,9 @@ func (t *Transport) pass() {
 	for {
 		select {
 		case message := <-t.NetworkTransport.Consumer():
+			if ask, ok := message.Command.(*raft.TimeoutNowRequest); ok {
+				t.log.Info("the leader asks this node to take over", "leader", string(ask.ID))
+			}
 			t.say(message)
 		case <-t.closed:
 			return

@@ -3,7 +3,11 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,4 +85,34 @@ func TestStopDuringStart(t *testing.T) {
 	}
 	c.start()
 	c.awaitServing()
+}
+
+// A leader that is asked to stop hands over first: one of the others is told to
+// stand for election at once, before the process has ended, and nobody waits for an
+// election timeout.
+func TestAStoppedLeaderHandsOver(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	c := &cluster{t: t, program: filepath.Join(binDir, "certctl-coordinator")}
+	c.prepare = func(node *coordinator) {
+		node.output.line = func(line []byte) {
+			if bytes.Contains(line, []byte(`"msg":"the leader asks this node to take over"`)) {
+				asked.Add(1)
+			}
+		}
+	}
+	c.start()
+	for range c.nodes {
+		leader := c.nodes[c.leader()]
+		before := asked.Load()
+		leader.stop()
+		await(t, time.Minute, "another node was asked to take over from "+leader.name, func() error {
+			if asked.Load() == before {
+				return errors.New("none was")
+			}
+			return nil
+		})
+		leader.start()
+		leader.awaitServing()
+	}
 }
