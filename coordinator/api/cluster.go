@@ -92,6 +92,7 @@ func (s *server) registerCluster(api huma.API) {
 			Description: "The bundle.", Content: map[string]*huma.MediaType{diagnosisType: {Schema: archive}},
 		}},
 	}), s.diagnoseCluster)
+	s.registerLeave(api)
 	s.registerJoinTokens(api)
 }
 

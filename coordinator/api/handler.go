@@ -62,6 +62,8 @@ type Config struct {
 	Authority Authority
 	// Cluster asks the members of the cluster how they stand.
 	Cluster Cluster
+	// Departing takes this node out of the cluster.
+	Departing Departing
 	// EnrollmentURL is the https URL by which new agents reach the coordinator.
 	EnrollmentURL string
 	// Listening is the address that the coordinator's port is bound to, of which
@@ -87,6 +89,7 @@ func (c Config) validate() error {
 	require(c.Journal != nil, "Journal is missing")
 	require(c.Authority != nil, "Authority is missing")
 	require(c.Cluster != nil, "Cluster is missing")
+	require(c.Departing != nil, "Departing is missing")
 	require(c.Pause != nil, "Pause is missing")
 	require(c.Log != nil, "Log is missing")
 	u, err := url.Parse(c.EnrollmentURL)

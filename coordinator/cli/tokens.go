@@ -186,13 +186,14 @@ func (p *program) apiTokenCommand() *cobra.Command {
 
 func (p *program) createAPITokenCommand() *cobra.Command {
 	var name, role, ttl string
+	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "create --name NAME --role ROLE",
 		Short: "Make an API token",
 		Long: `Makes an API token. viewer reads; operator also makes enrolment tokens and retires
 agents; admin also makes API tokens. The token is shown once.`,
 		Example: `  certctl api-token create --name grafana --role viewer --ttl 365d
-  certctl api-token create --name anna --role operator --output json | jq -r .token > anna.token`,
+  certctl api-token create --name anna --role operator --quiet > anna.token`,
 		Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			request := resource.CreateAPIToken{Name: name, Role: role}
@@ -207,6 +208,10 @@ agents; admin also makes API tokens. The token is shown once.`,
 				return err
 			}
 			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
+				if quiet {
+					_, err := fmt.Fprintln(out, made.Token)
+					return err
+				}
 				if err := facts(out, [][2]string{
 					{"token", made.ID}, {"name", made.Name}, {"role", made.Role}, {"good until", first(moment(made.ExpiresAt, now), "it is revoked")},
 				}); err != nil {
@@ -220,6 +225,7 @@ agents; admin also makes API tokens. The token is shown once.`,
 	cmd.Flags().StringVar(&name, "name", "", "who or what uses it")
 	choice(cmd, &role, "role", "what it may do", "viewer", "operator", "admin")
 	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is good, such as 12h or 90d (default: until it is revoked)")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the token and nothing else")
 	_ = cmd.MarkFlagRequired("name")
 	_ = cmd.MarkFlagRequired("role")
 	return cmd

@@ -209,6 +209,10 @@ func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, 
 	})
 	if err == nil {
 		n.log.Info("a member was removed", "node_id", id)
+		// A node that leaves has asked for it itself, and is let in no more: nobody
+		// waits for the answer then.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changePatience)
+		defer cancel()
 		n.forget(ctx, id, cmp.Or(actor, systemActor))
 	}
 	return err

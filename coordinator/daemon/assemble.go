@@ -150,7 +150,7 @@ func (d *Daemon) assemble() error {
 	}
 	d.network.Handle(standing.Prefix, stands.Handler())
 	operators, err := api.New(api.Config{
-		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: stands,
+		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: stands, Departing: departing{d},
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {

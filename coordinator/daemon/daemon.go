@@ -57,6 +57,9 @@ type Daemon struct {
 	backups   *backup.Keeper                    // nil if none are wanted
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server
+
+	end  atomic.Pointer[context.CancelCauseFunc] // ends Run; nil before it
+	left atomic.Pointer[LeftError]               // set when the node has left the cluster
 }
 
 // New opens the ports and the data directory and puts the parts together. At the
@@ -84,8 +87,11 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 }
 
 // SetUpAs is the id of the node that a data directory belongs to, "" if it was not
-// set up.
+// set up. The error is a *LeftError if that node has left its cluster.
 func SetUpAs(dataDir string) (nodeID string, err error) {
+	if err := checkLeft(dataDir); err != nil {
+		return "", err
+	}
 	exists, err := cluster.HasState(dataDir)
 	if err != nil || !exists {
 		return "", err

@@ -56,6 +56,9 @@ func begin(s *config.Settings, wanted beginning) (beginning, error) {
 	} else if pending {
 		return "", fmt.Errorf("data directory %s: %w", s.DataDir, cluster.ErrRecovering)
 	}
+	if err := checkLeft(s.DataDir); err != nil {
+		return "", err
+	}
 	there, err := present(s.DataDir)
 	if err != nil {
 		return "", err

@@ -20,7 +20,8 @@ const (
 )
 
 // Run is the coordinator's life. It returns when ctx is done and everything has
-// ended, with nil, or when a part has failed.
+// ended, with nil, or when a part has failed. A node that has left its cluster ends
+// with a *LeftError.
 func (d *Daemon) Run(ctx context.Context) error {
 	defer d.Close()
 	// What answers ends first, so that requests under way at a stop can still be
@@ -29,6 +30,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	// those above it.
 	serving, stopServing := context.WithCancelCause(ctx)
 	defer stopServing(nil)
+	d.end.Store(&stopServing)
 	nodeCtx, stopNode := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopNode(nil)
 	peersCtx, stopPeers := context.WithCancel(context.WithoutCancel(ctx))
@@ -54,7 +56,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 		nodeEnded <- err
 	}()
 	err := d.serve(serving)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	left := d.left.Load()
+	if errors.Is(err, context.Canceled) && (ctx.Err() != nil || left != nil) {
 		err = nil // asked to stop in the middle of the start
 	}
 	stopNode(nil)
@@ -64,6 +67,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	d.log.Info("coordinator stops")
+	if left != nil {
+		return left
+	}
 	return nil
 }
 

@@ -25,6 +25,10 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
+// leftStatus is with what run ends when the node has left its cluster. The systemd
+// unit does not start it again then.
+const leftStatus = 3
+
 type coordinatorCommand struct {
 	source cli.Source
 }
@@ -58,7 +62,8 @@ directory is its root) and an administrator's token (admin.token there). One nod
 is enough to begin with; two more join later, with a token of "certctl cluster
 join-token create", and then any one of the three may be lost.
 
-Exit status: 0 it was asked to stop, 1 something is wrong.`,
+Exit status: 0 it was asked to stop, 1 something is wrong, 3 the node has left its
+cluster, and is not to be started again.`,
 		Example: `  certctl-coordinator install && certctl-coordinator start
   certctl-coordinator run --set server.listen=127.0.0.1:8443
   certctl-coordinator join --token-file /root/join-token
@@ -71,7 +76,7 @@ Exit status: 0 it was asked to stop, 1 something is wrong.`,
 	}
 	cli.FlagErrors(root)
 	c.source.Bind(root)
-	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), recovery.Command(&c.source), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
+	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), c.leaveCommand(), recovery.Command(&c.source), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
 	definition := func() (service.Definition, error) { return c.definition(), nil }
 	root.AddCommand(service.Commands(definition)...)
 	root.AddCommand(service.Status(definition))
@@ -88,6 +93,9 @@ func (c *coordinatorCommand) runCommand() *cobra.Command {
 				if err := c.run(ctx, life); err != nil {
 					fmt.Fprintf(os.Stderr, "certctl-coordinator: %v\n", err)
 					life.Failed(err)
+					if _, left := errors.AsType[*daemon.LeftError](err); left {
+						return leftStatus
+					}
 					return 1
 				}
 				return 0

@@ -120,6 +120,7 @@ func found(ctx context.Context, conf daemon.Config) (*setUp, error) {
 func (c *coordinatorCommand) joinCommand() *cobra.Command {
 	var output cli.Output
 	var file string
+	var putAside bool
 	cmd := &cobra.Command{
 		Use:   "join [TOKEN]",
 		Short: "Join a cluster: make the data directory of a new node, and exit",
@@ -136,9 +137,12 @@ processes.
 (CERTCTL_CLUSTER_JOIN_TOKEN, or its _FILE) is set: one command line for the first
 start and for all others. On a data directory that is set up already, join changes
 nothing, and says so; it fails if the directory belongs to another cluster than the
-token.`,
+token, and if its node has left its cluster. --put-aside lets such a node join: what it
+had goes to the folder left-TIME of the data directory, and can be deleted when the node
+has joined.`,
 		Example: `  certctl cluster join-token create --quiet | ssh c2 certctl-coordinator join --token-file -
   certctl-coordinator join --token-file /root/join-token
+  certctl-coordinator join --put-aside --token-file /root/join-token
   CERTCTL_CLUSTER_JOIN_TOKEN_FILE=/run/secrets/join certctl-coordinator run`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -150,6 +154,11 @@ token.`,
 			if err != nil {
 				return err
 			}
+			if putAside {
+				if err := madeRoom(conf); err != nil {
+					return err
+				}
+			}
 			done, err := joined(cmd.Context(), conf, token)
 			if err != nil {
 				return err
@@ -159,6 +168,7 @@ token.`,
 	}
 	output.Bind(cmd, cmd.Flags())
 	cmd.Flags().StringVar(&file, "token-file", "", "file with the join token; - is the standard input")
+	cmd.Flags().BoolVar(&putAside, "put-aside", false, "let a node that has left its cluster join again, and keep what it had beside")
 	return cmd
 }
 
@@ -204,6 +214,15 @@ func readToken(stdin io.Reader, name string) (string, error) {
 		return "", fmt.Errorf("join token: %s holds more than %d octets", name, maxTokenFile)
 	}
 	return string(text), nil
+}
+
+// madeRoom puts aside what a node had that has left its cluster.
+func madeRoom(conf daemon.Config) error {
+	aside, err := daemon.PutAside(conf.Settings.DataDir)
+	if err == nil && aside != "" {
+		conf.Log.Warn("what this node had before it left its cluster was put aside; delete it when the node has joined", "directory", aside)
+	}
+	return err
 }
 
 // joined makes the data directory of a node that the cluster lets in, unless

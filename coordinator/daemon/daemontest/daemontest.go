@@ -144,6 +144,31 @@ func (n *Node) TryJoin(token jointoken.Token) (*daemon.Joined, error) {
 	return daemon.Join(ctx, c)
 }
 
+// TryStart is what a start fails with that is expected to.
+func (n *Node) TryStart() error {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	d, err := daemon.New(ctx, n.config())
+	if err == nil {
+		d.Close()
+	}
+	require.Error(n.t, err)
+	return err
+}
+
+// Ended waits for the end of a node that ends by itself, and returns with what.
+func (n *Node) Ended() error {
+	n.t.Helper()
+	select {
+	case <-n.ended:
+	case <-time.After(patience):
+		require.Fail(n.t, "the node does not end", n.ID)
+	}
+	n.stop()
+	return n.failure
+}
+
 func (n *Node) stop() {
 	if n.cancel == nil {
 		return

@@ -1,0 +1,93 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/certctl/certctl/shared/backoff"
+)
+
+// Departure is what it would mean that this node leaves the cluster.
+type Departure struct {
+	ConfigurationIndex uint64 // of the members that it is about
+	Member             bool   // else this node has left, or was removed
+	Voter              bool
+	Leader             bool     // it hands over first
+	Remaining          []string // ids of the voters that remain
+	Silent             []string // those of them that do not answer
+	Needed             int      // voters that have to answer for changes to be stored
+	// ToleranceBefore and ToleranceAfter are how many more voters may fail, now and
+	// without this node. The latter is below 0 if nothing could be stored.
+	ToleranceBefore, ToleranceAfter int
+}
+
+// Possible reports whether those that remain could store changes.
+func (d *Departure) Possible() bool { return !d.Voter || len(d.Remaining) > 0 && d.ToleranceAfter >= 0 }
+
+// Endangers reports whether the cluster bears a failure now, and would not any more.
+func (d *Departure) Endangers() bool {
+	return d.Voter && d.ToleranceBefore > 0 && d.ToleranceAfter < 1
+}
+
+// Departure asks the other members how they are, and changes nothing.
+func (n *Node) Departure(ctx context.Context) *Departure {
+	index, servers := n.configuration()
+	d := &Departure{ConfigurationIndex: index, Member: n.isMember(), Leader: n.IsLeader()}
+	voters := votersOf(servers)
+	if self := serverOf(servers, n.config.NodeID); self != nil {
+		d.Voter = self.Suffrage == raft.Voter
+	}
+	rest := slices.DeleteFunc(slices.Clone(voters), func(s raft.Server) bool { return string(s.ID) == n.config.NodeID })
+	answers := n.probe(ctx, rest)
+	for _, s := range rest {
+		d.Remaining = append(d.Remaining, string(s.ID))
+		if _, ok := answers[s.ID]; !ok {
+			d.Silent = append(d.Silent, string(s.ID))
+		}
+	}
+	d.Needed = len(rest)/2 + 1
+	d.ToleranceAfter = len(answers) - d.Needed
+	d.ToleranceBefore = d.ToleranceAfter
+	if d.Voter {
+		d.ToleranceBefore = len(answers) + 1 - (len(voters)/2 + 1)
+	}
+	return d
+}
+
+// departureRetry spaces the looks at whether this node is a member still.
+var departureRetry = backoff.Policy{Initial: 100 * time.Millisecond, Max: time.Second, Multiplier: 2, Jitter: 0.2}
+
+// Leave takes this node out of the cluster. It is RemoveMember of itself, but that
+// the others talk to this node no more when it is done, so that their answer may be
+// lost: then it counts that this node is no member.
+func (n *Node) Leave(ctx context.Context, prevIndex uint64, actor string) error {
+	asking, gone := context.WithCancel(ctx)
+	defer gone()
+	left := make(chan bool, 1)
+	go func() {
+		for attempt := 1; n.isMember(); attempt++ {
+			if backoff.Wait(asking, departureRetry.Delay(attempt, nil)) != nil {
+				left <- false
+				return
+			}
+		}
+		gone()
+		left <- true
+	}()
+	err := n.RemoveMember(asking, n.config.NodeID, prevIndex, actor)
+	gone()
+	if <-left || err == nil || errors.Is(err, ErrNoMember) || n.isExpelled(ctx) {
+		return nil
+	}
+	return err
+}
+
+// isExpelled asks the other members whether they let this node in.
+func (n *Node) isExpelled(ctx context.Context) bool {
+	answered, refused, _ := n.refresh(ctx) // nobody may be there, and then it is not known
+	return !n.isMember() || answered == 0 && refused > 0
+}
