@@ -61,6 +61,10 @@ func (n *Node) Departure(ctx context.Context) *Departure {
 // departureRetry spaces the looks at whether this node is a member still.
 var departureRetry = backoff.Policy{Initial: 100 * time.Millisecond, Max: time.Second, Multiplier: 2, Jitter: 0.2}
 
+// lastWord is how long a node that is out waits for the answer that says so: then its
+// record is gone too.
+const lastWord = 2 * time.Second
+
 // Leave takes this node out of the cluster. It is RemoveMember of itself, but that
 // the others talk to this node no more when it is done, so that their answer may be
 // lost: then it counts that this node is no member.
@@ -75,6 +79,7 @@ func (n *Node) Leave(ctx context.Context, prevIndex uint64, actor string) error 
 				return
 			}
 		}
+		_ = backoff.Wait(asking, lastWord)
 		gone()
 		left <- true
 	}()

@@ -17,6 +17,9 @@ import (
 // membership: it takes one when the one before is committed.
 const changePatience = 10 * time.Second
 
+// removalPatience bounds a removal that was begun.
+const removalPatience = 2 * changePatience
+
 // handOverAttempts bounds how often a node is asked to take the lead over.
 const handOverAttempts = 3
 
@@ -204,15 +207,15 @@ func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, 
 		}
 		return fmt.Errorf("%w any more: it has handed over to be removed", ErrNotLeader)
 	}
+	// A node that leaves has asked for it itself, and is let in no more as soon as it
+	// is out: nobody waits for the answer then, and there is more to do.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalPatience)
+	defer cancel()
 	err := n.reconfigure(ctx, index, func(prev uint64) raft.IndexFuture {
 		return n.raft.RemoveServer(raft.ServerID(id), prev, changePatience)
 	})
 	if err == nil {
 		n.log.Info("a member was removed", "node_id", id)
-		// A node that leaves has asked for it itself, and is let in no more: nobody
-		// waits for the answer then.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changePatience)
-		defer cancel()
 		n.forget(ctx, id, cmp.Or(actor, systemActor))
 	}
 	return err

@@ -136,7 +136,9 @@ func TestTheOnlyNodeDoesNotLeave(t *testing.T) {
 func TestPutAsideGoesOn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write := func(name, text string) { require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
 	write("left.json", `{"node_id":"c2","time":"2026-01-02T03:04:05Z","actor":"root"}`)
 	write("node-id", "c2\n")
 	write("seal.key", "key")

@@ -56,7 +56,6 @@ func TestThePageOnClusters(t *testing.T) {
 	joined := left.verb("join", "--put-aside", token)
 	require.Zero(t, joined.status, joined.stderr)
 	s.startOn("c2")
-	s.admin.does("cluster", "health", "--watch", "--every", "1s")
 	s.admin.reads(&members, "cluster", "members")
 	assert.Len(t, members.Items, 4)
 }

@@ -53,8 +53,8 @@ wrong.`,
   certctl-coordinator leave --token-file admin.token --yes`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dry && (yes || force) {
-				return errors.New("give either --dry-run or --yes, and --force with the latter alone")
+			if dry && yes {
+				return errors.New("give one of --dry-run and --yes")
 			}
 			conf, err := c.loadQuietly()
 			if err != nil {
