@@ -34,7 +34,7 @@ func (s *server) registerLeave(api huma.API) {
 		OperationID: "leave-cluster", Method: http.MethodPost, Path: "/api/v1/cluster/leave", Tags: []string{"cluster"},
 		Summary: "Take the node that gets the request out of the cluster",
 		Description: "It hands over if it leads, is removed, and ends; it starts no more until it joins again. It is refused when those " +
-			"that remain could store nothing, and unless force is set when they would bear no failure while the cluster bears one now.",
+			"that remain could store nothing, and without force also when they would bear no failure while the cluster bears one now.",
 	}), s.leaveCluster)
 }
 

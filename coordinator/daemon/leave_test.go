@@ -31,7 +31,7 @@ func operatorOf(t *testing.T, first, n *daemontest.Node) *client.Client {
 	require.NoError(t, err)
 	roots, err := os.ReadFile(filepath.Join(first.Settings.DataDir, server.RootFile))
 	require.NoError(t, err)
-	c, err := client.New(client.Config{Server: n.URL(), Token: token, Roots: string(roots)})
+	c, err := client.New(client.Config{Servers: []string{n.URL()}, Token: token, Roots: string(roots)})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return c

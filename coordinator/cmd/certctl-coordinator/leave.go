@@ -185,5 +185,5 @@ func localClient(s *config.Settings, url, tokenFile string) (*client.Client, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", tokenFile, err)
 	}
-	return client.New(client.Config{Server: url, Token: token, Roots: string(roots)})
+	return client.New(client.Config{Servers: []string{url}, Token: token, Roots: string(roots)})
 }
