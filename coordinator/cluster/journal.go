@@ -198,11 +198,15 @@ type JournalLag struct {
 	Since   time.Duration // for which the oldest of them have waited
 }
 
-func (w *journalWriter) lag() JournalLag {
+// lag is zero only when the journal has every fact up to the index applied.
+func (w *journalWriter) lag(applied uint64) JournalLag {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.facts) == 0 {
+	if len(w.facts) == 0 && applied <= w.through {
 		return JournalLag{}
+	}
+	if len(w.facts) == 0 {
+		return JournalLag{Entries: applied - w.through} // whose facts are about to be handed over
 	}
 	return JournalLag{Entries: w.through - w.flushed, Facts: len(w.facts), Since: time.Since(w.since)}
 }

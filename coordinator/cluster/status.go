@@ -51,7 +51,7 @@ func (n *Node) Status() Status {
 		Leader: n.raft.State() == raft.Leader, LeaderID: leader, Term: n.raft.CurrentTerm(),
 		CommitIndex: n.raft.CommitIndex(), AppliedIndex: n.raft.AppliedIndex(), LastIndex: n.raft.LastIndex(),
 		Waiting: len(n.queue), WaitingMax: cap(n.queue), InFlight: len(n.inflight),
-		Apply: n.machine.took.read(), Store: n.stored.read(), Forwarded: n.forwarded.read(), Journal: n.writer.lag(),
+		Apply: n.machine.took.read(), Store: n.stored.read(), Forwarded: n.forwarded.read(), Journal: n.writer.lag(n.AppliedIndex()),
 		ReadQuestions: n.reads.asked() + n.verifications.asked(),
 	}
 	s.Elections, s.LeaderChanges = n.leaders.counts()

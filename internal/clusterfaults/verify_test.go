@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/internal/counts"
@@ -63,7 +64,7 @@ func (b *bench) verify(l *load) (f findings) {
 		b.t.Log(pictures2names(pictures))
 	}
 
-	facts, differing := b.allFacts(index)
+	facts, differing := b.allFacts()
 	f.journals = differing
 	missing, excess := b.ledger.compare(facts)
 	f.lost, f.twice, f.facts = len(missing), len(excess), b.ledger.len()
@@ -104,10 +105,10 @@ func (b *bench) settle() (index uint64) {
 	return index
 }
 
-// allFacts puts the journals of all nodes together, when they have everything up
-// to an index: what one has not because it got a snapshot, another one has. It
+// allFacts puts the journals of all nodes together, when they have everything that
+// is applied: what one has not because it got a snapshot, another one has. It
 // counts the journals that differ from the whole elsewhere.
-func (b *bench) allFacts(index uint64) (whole []fleet.Fact, differing int) {
+func (b *bench) allFacts() (whole []fleet.Fact, differing int) {
 	b.t.Helper()
 	type place struct {
 		index   uint64
@@ -121,7 +122,7 @@ func (b *bench) allFacts(index uint64) (whole []fleet.Fact, differing int) {
 	journals := make([][]fleet.Fact, len(b.members))
 	var gaps []history.Gaps
 	for i, m := range b.members {
-		journals[i] = b.factsOf(m, index)
+		journals[i] = b.factsOf(m)
 		status, err := m.journal.Status()
 		require.NoError(b.t, err)
 		gaps = append(gaps, status.Gaps)
@@ -179,26 +180,13 @@ func firstDifference(want, got []fleet.Fact) string {
 	return fmt.Sprintf("%d facts, want %d", len(got), len(want))
 }
 
-// factsOf reads a journal, when all facts up to an index are in it.
-func (b *bench) factsOf(m *member, index uint64) (facts []fleet.Fact) {
+// factsOf reads a journal, when everything that is applied there is in it.
+func (b *bench) factsOf(m *member) (facts []fleet.Fact) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var last uint64
-	for _, other := range b.members { // of the entries that made facts
-		b.eventually(ctx, "facts are written", func() bool {
-			_, newest, err := other.journal.Bounds()
-			require.NoError(b.t, err)
-			last = max(last, newest)
-			return true
-		})
-	}
 	b.eventually(ctx, m.id+" has written its facts", func() bool {
-		_, newest, err := m.journal.Bounds()
-		require.NoError(b.t, err)
-		status, err := m.journal.Status()
-		require.NoError(b.t, err)
-		return newest >= last || status.Through >= index || slices.ContainsFunc(status.Gaps, func(g history.Gap) bool { return g.To >= last })
+		return m.node.Load().Status().Journal == (cluster.JournalLag{})
 	})
 	return b.read(m.journal)
 }
