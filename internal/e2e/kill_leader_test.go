@@ -152,19 +152,24 @@ func (c *cluster) settle(members []*member) (facts, lost, twice int) {
 		m.done.Wait()
 		facts += m.facts
 	}
-	seen := map[string]int{} // by agent and fact
-	for _, event := range c.equal() {
-		if event.Kind == string(wire.EventIssued) {
-			seen[event.AgentID+event.Object]++
+	// Journals are written behind the answers.
+	deadline := time.Now().Add(time.Minute)
+	for again := true; again; again = lost > 0 && time.Now().Before(deadline) {
+		lost, twice = 0, 0
+		seen := map[string]int{} // by agent and fact
+		for _, event := range c.equal() {
+			if event.Kind == string(wire.EventIssued) {
+				seen[event.AgentID+event.Object]++
+			}
 		}
-	}
-	for _, m := range members {
-		for fact := range m.facts {
-			switch n := seen[fmt.Sprintf("%sfact%d", m.id, fact+1)]; {
-			case n == 0:
-				lost++
-			case n > 1:
-				twice++
+		for _, m := range members {
+			for fact := range m.facts {
+				switch n := seen[fmt.Sprintf("%sfact%d", m.id, fact+1)]; {
+				case n == 0:
+					lost++
+				case n > 1:
+					twice++
+				}
 			}
 		}
 	}
