@@ -1,12 +1,16 @@
 package api
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -27,4 +31,35 @@ func TestRemovalsThatLoseHistoryAreRefused(t *testing.T) {
 	assert.Contains(t, p.Detail, "c1, which does not answer, may")
 	assert.Contains(t, p.Detail, "do not answer: c2, c3")
 	assert.Contains(t, p.Mend, "start c1")
+}
+
+// lossy is a cluster that lacks what a member has of the history.
+type lossy struct{ Cluster }
+
+func (lossy) HistoryLost(context.Context, string) history.Loss {
+	return history.Loss{Answers: true, Entries: 7}
+}
+
+// removals counts the removals that it refuses.
+type removals struct {
+	Node
+	asked int
+}
+
+func (r *removals) RemoveMember(context.Context, string, uint64, string) error {
+	r.asked++
+	return &cluster.RefusedError{Reason: "not now"}
+}
+
+// The members are asked before a removal, unless it is forced.
+func TestARemovalIsMadeOnceTheHistoryIsSafe(t *testing.T) {
+	node := &removals{}
+	s := &server{Config: Config{Node: node, Cluster: lossy{}, Log: slog.New(slog.DiscardHandler)}}
+	ctx := context.WithValue(t.Context(), bearerKey{}, &fleet.APIToken{ID: "admin"})
+	_, err := s.removeMember(ctx, &removeMember{ID: "c1"})
+	require.ErrorContains(t, err, "would be lost")
+	assert.Zero(t, node.asked, "nothing is changed")
+	_, err = s.removeMember(ctx, &removeMember{ID: "c1", Force: true})
+	require.ErrorContains(t, err, "not now")
+	assert.Equal(t, 1, node.asked)
 }
