@@ -141,9 +141,10 @@ func (c Config) openStores() (*disk, raft.SnapshotStore, error) {
 	return store, snapshots, nil
 }
 
-// readLog reads the first entry of the log, and all that are newer than the
-// newest snapshot: Raft reads these when it starts, and ends the program where
-// it cannot.
+// readLog reads the last entry of the log, and all that are newer than the newest
+// snapshot: Raft reads these when it starts, and ends the program where it cannot.
+// One that a snapshot covers is of no use but to members that are behind, which are
+// sent the snapshot instead.
 func readLog(store raft.LogStore, snapshots raft.SnapshotStore) error {
 	first, err := store.FirstIndex()
 	if err != nil {
@@ -155,10 +156,6 @@ func readLog(store raft.LogStore, snapshots raft.SnapshotStore) error {
 	}
 	list, err := snapshots.List()
 	if err != nil {
-		return err
-	}
-	var entry raft.Log
-	if err := store.GetLog(first, &entry); err != nil {
 		return err
 	}
 	from := first

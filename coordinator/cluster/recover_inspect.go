@@ -47,6 +47,9 @@ type Report struct {
 	Configuration      []ServerReport `json:"configuration"`
 	ConfigurationIndex uint64         `json:"configuration_index"`
 	JournalThrough     uint64         `json:"journal_through"`
+	// DamagedEntries counts those that cannot be read and that a good snapshot covers:
+	// nothing is lost with them.
+	DamagedEntries int `json:"damaged_entries,omitempty"`
 	// Terms are runs of entries of one term, over the whole log.
 	Terms []TermRun `json:"terms"`
 	// Entries are the newest entries, in order.
@@ -299,6 +302,9 @@ func (r *Report) readLog(logs *disk, newest *storedSnapshot, limit int) error {
 		var entry raft.Log
 		if err := logs.GetLog(index, &entry); errors.Is(err, raft.ErrLogNotFound) {
 			continue // a restore leaves a hole
+		} else if errors.Is(err, ErrLogDamaged) && newest != nil && index <= newest.Index {
+			r.DamagedEntries++
+			continue // the snapshot has what it did
 		} else if err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -443,4 +444,37 @@ func TestADamagedLogIsToldByInspection(t *testing.T) {
 	require.ErrorIs(t, Recover(t.Context(), s.config, Recovery{Version: 1, NodeID: "node0", Servers: []ServerReport{{ID: "node0"}}, Kept: "k"}), ErrLogDamaged)
 	_, err = os.Stat(filepath.Join(s.config.Dir, recoveryFile))
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// What a snapshot has is not needed of the log: an entry that is damaged there keeps
+// nobody from a recovery, nor a node from its start.
+func TestDamageThatASnapshotCoversDoesNotMatter(t *testing.T) {
+	const covered, needed = "a-token-of-before-the-snapshot", "a-token-of-after-the-snapshot"
+	s := newSurvivors(t, 1)[0]
+	s.config.TrailingEntries = 10_000
+	s.start()
+	tokens(t, []*survivor{s}, covered)
+	require.NoError(t, s.node.raft.Snapshot().Error())
+	tokens(t, []*survivor{s}, needed)
+	s.stop() // with a snapshot more
+	path := filepath.Join(s.config.Dir, "raft", "log.db")
+	damage := func(text string) {
+		log, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Contains(t, string(log), text)
+		changed := bytes.ReplaceAll(log, []byte(text), bytes.ToUpper([]byte(text)))
+		require.NoError(t, os.WriteFile(path, changed, 0o600))
+	}
+	damage(covered)
+	damage("at-node0") // in the first entry
+	s.start()
+	leaderOf(t, s)
+	s.has(covered, needed)
+	s.stop()
+	report := s.inspect()
+	assert.Equal(t, 2, report.DamagedEntries)
+	require.NoError(t, s.recover(PlanRecovery(report, "at-node0", time.Now()), nil))
+	s.start()
+	leaderOf(t, s)
+	s.has(covered, needed)
 }

@@ -54,6 +54,9 @@ func (r *Report) write(w io.Writer) error {
 	s.line("last entry", "%d of term %d", r.LastIndex, r.LastTerm)
 	s.line("committed at least", "%d", r.Committed)
 	s.line("log", "from entry %d; %s", r.FirstIndex, termsText(r))
+	if r.DamagedEntries > 0 {
+		s.line("damaged", "%d entries that a snapshot covers: nothing is lost with them", r.DamagedEntries)
+	}
 	s.line("term", "%d, last vote for %s", r.CurrentTerm, orUnknown(r.VotedFor))
 	s.line("journal", "%s", orElse(r.JournalProblem, fmt.Sprintf("through entry %d", r.JournalThrough)))
 	for _, snapshot := range r.Snapshots {
