@@ -109,8 +109,17 @@ func (d *disk) Set(key, value []byte) error {
 	return d.storeVote(func() error { return d.files.Set(key, value) })
 }
 
-// SetUint64 implements raft.StableStore.
+// SetUint64 implements raft.StableStore. Raft stores the term that it has read once
+// more while it is opened. Nothing has to be waited for then, and nobody could end
+// the wait.
 func (d *disk) SetUint64(key []byte, value uint64) error {
+	if stored, err := d.GetUint64(key); err == nil && stored == value {
+		err := d.hook.Around(stepStoreVote, d.path, func() error { return d.files.SetUint64(key, value) })
+		if err != nil {
+			d.log.Error("the Raft log cannot be written; check its disk and that it is not full", "path", d.path, "err", err)
+		}
+		return nil
+	}
 	return d.storeVote(func() error { return d.files.SetUint64(key, value) })
 }
 

@@ -141,6 +141,15 @@ func TestARestoreOntoAFreshCluster(t *testing.T) {
 	fresh := newSurvivors(t, 1)[0]
 	fresh.start()
 	tokens(t, []*survivor{fresh}, "replaced")
+	// While a member is added or removed the log is not moved on: only alone there is
+	// nobody to differ from.
+	fresh.node.changing <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	require.ErrorIs(t, fresh.node.Restore(ctx, r), context.DeadlineExceeded)
+	cancel()
+	assert.Less(t, fresh.node.raft.LastIndex(), r.Index)
+	fresh.has("replaced")
+	<-fresh.node.changing
 	// Others go on proposing, and lose nothing of what is acknowledged before and
 	// after the restore.
 	stop := make(chan struct{})
@@ -158,14 +167,6 @@ func TestARestoreOntoAFreshCluster(t *testing.T) {
 			}
 		}
 	})
-	// While a member is added or removed the log is not moved on: only alone there is
-	// nobody to differ from.
-	fresh.node.changing <- struct{}{}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	require.ErrorIs(t, fresh.node.Restore(ctx, r), context.DeadlineExceeded)
-	cancel()
-	fresh.has("replaced")
-	<-fresh.node.changing
 	require.NoError(t, fresh.node.Restore(t.Context(), r))
 	close(stop)
 	proposing.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // open bootstraps a node and does not run it.
@@ -75,4 +77,36 @@ func TestRunEndsWithTheMendWhenTheLogCannotBeApplied(t *testing.T) {
 	require.ErrorContains(t, err, "upgrade this node")
 	require.Error(t, n.Ready().Failure)
 	assert.Zero(t, n.AppliedIndex())
+}
+
+// A start on a full disk gets as far as it can, where a stop reaches it.
+func TestAStartOnAFullDiskCanBeStopped(t *testing.T) {
+	dir := t.TempDir()
+	journal, err := history.Create(history.Config{Path: filepath.Join(dir, "journal.db"), Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = journal.Close() })
+	config := cluster.Config{Dir: dir, NodeID: "n", Journal: journal, Log: slog.New(slog.DiscardHandler), ElectionTimeout: 20 * time.Millisecond}
+	require.NoError(t, cluster.Bootstrap(config, nil))
+	config.Hook = func(durable.Step, string, bool) error { return syscall.ENOSPC }
+	ctx, cancel := context.WithCancel(t.Context())
+	opened, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		n, err := cluster.Open(config)
+		opened <- err
+		if err == nil {
+			ended <- n.Run(ctx)
+		}
+	}()
+	select {
+	case err := <-opened:
+		require.NoError(t, err)
+	case <-time.After(testPatience):
+		require.Fail(t, "the start hangs")
+	}
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(testPatience):
+		require.Fail(t, "the stop hangs")
+	}
 }
