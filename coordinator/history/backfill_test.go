@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -281,6 +282,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 	for name, chunk := range map[string]*history.Chunk{
 		"facts of another range":           signed(history.Chunk{From: 11, To: 30, Facts: encoded(t, of(facts, 9, 30)...)}),
 		"facts of later entries":           signed(history.Chunk{From: 11, To: 30, Facts: encoded(t, of(facts, 11, 31)...)}),
+		"a routine fact of before":         signed(history.Chunk{From: 11, To: 30, Facts: append(encoded(t, fact(10, 9, 0)), honest...)}),
+		"a routine fact of after":          signed(history.Chunk{From: 11, To: 30, Facts: append(slices.Clone(honest), encoded(t, fact(31, 9, 0))...)}),
 		"out of order":                     signed(history.Chunk{From: 11, To: 30, Facts: swapped}),
 		"a fact twice":                     signed(history.Chunk{From: 11, To: 30, Facts: append([][]byte{honest[0]}, honest...)}),
 		"no facts":                         signed(history.Chunk{From: 11, To: 30, Facts: [][]byte{{0xff}}}),
