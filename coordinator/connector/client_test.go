@@ -3,7 +3,6 @@ package connector_test
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +29,7 @@ const secret = "0123-the-key-4567"
 // vendorProblem reads {"code":…,"message":…}.
 func vendorProblem(a *connector.Answer) *connector.Error {
 	var body struct{ Code, Message string }
-	if json.Unmarshal(a.Body, &body) != nil || body.Code == "" {
+	if !a.Reads(&body) || body.Code == "" {
 		return nil
 	}
 	return &connector.Error{Code: body.Code, Detail: body.Message}

@@ -11,30 +11,30 @@ import (
 type Class string
 
 const (
-	// ClassRetry: the network, or the authority, for a while. The same question is
+	// ClassRetry is the network, or the authority, for a while. The same question is
 	// asked again.
 	ClassRetry Class = "retry"
-	// ClassBusy: the authority limits the account (429, 503). Nothing is asked of
-	// the account before RetryAfter.
+	// ClassBusy is an authority that limits the account (429, 503). Nothing is asked
+	// of the account before RetryAfter.
 	ClassBusy Class = "busy"
-	// ClassNotReady: no failure; what was asked for is not there yet.
+	// ClassNotReady is no failure; what was asked for is not there yet.
 	ClassNotReady Class = "not_ready"
-	// ClassCredentials: the authority does not accept who asks (401, 403). The
+	// ClassCredentials is an authority that does not accept who asks (401, 403). The
 	// account is paused until the credentials change or somebody says to go on; no
 	// order fails for it.
 	ClassCredentials Class = "credentials"
-	// ClassRefused: the authority will not issue what is asked for.
+	// ClassRefused is an authority that will not issue what is asked for.
 	ClassRefused Class = "refused"
-	// ClassNeedsPerson: it will, once somebody has done something at the authority:
+	// ClassNeedsPerson is one that will, once somebody has done something there:
 	// approved, validated a domain, paid, raised a quota.
 	ClassNeedsPerson Class = "needs_person"
-	// ClassNotFound: the authority knows no such order. Shortly after it was placed
-	// that may pass.
+	// ClassNotFound is an authority that knows no such order. Shortly after it was
+	// placed that may pass.
 	ClassNotFound Class = "not_found"
-	// ClassConfig: the issuer's settings are wrong.
+	// ClassConfig is for settings of the issuer that are wrong.
 	ClassConfig Class = "config"
-	// ClassAnswer: the answer cannot be understood: another program answered, or
-	// the authority says something new.
+	// ClassAnswer is an answer that cannot be understood: another program answered,
+	// or the authority says something new.
 	ClassAnswer Class = "answer"
 )
 

@@ -154,7 +154,9 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 	// What is under way, hanging answers among it, is cut off.
 	_, _ = api.Close(), page.Close()
 	for range running {
-		<-failed
+		if ended := <-failed; err == nil && !errors.Is(ended, http.ErrServerClosed) {
+			err = ended
+		}
 	}
 	return err
 }

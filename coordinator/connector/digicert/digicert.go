@@ -194,22 +194,30 @@ func (d *Connector) secrets() []string {
 	return []string{key}
 }
 
-// problem reads {"errors":[{"code","message"}]}. Old answers have one object there.
+// failures are one object or a list of them: old answers have one.
+type failures []failure
+
+type failure struct{ Code, Message string }
+
+func (f *failures) UnmarshalJSON(data []byte) error {
+	var list []failure
+	err := json.Unmarshal(data, &list)
+	if err != nil {
+		list = make([]failure, 1)
+		err = json.Unmarshal(data, &list[0])
+	}
+	*f = list
+	return err
+}
+
+// problem reads {"errors":[{"code","message"}]}.
 func problem(a *connector.Answer) *connector.Error {
-	type entry struct{ Code, Message string }
-	var body struct{ Errors json.RawMessage }
-	if json.Unmarshal(a.Body, &body) != nil {
+	var body struct{ Errors failures }
+	if !a.Reads(&body) {
 		return nil
 	}
-	var list []entry
-	if json.Unmarshal(body.Errors, &list) != nil {
-		var one entry
-		if json.Unmarshal(body.Errors, &one) != nil {
-			return nil
-		}
-		list = []entry{one}
-	}
-	list = slices.DeleteFunc(list, func(e entry) bool { return e.Code == "" && e.Message == "" })
+	list := body.Errors
+	list = slices.DeleteFunc(list, func(e failure) bool { return e.Code == "" && e.Message == "" })
 	if len(list) == 0 {
 		return nil
 	}

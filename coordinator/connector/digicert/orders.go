@@ -189,12 +189,12 @@ func (d *Connector) placed(answer *connector.Answer) (*connector.Status, error) 
 		text.WriteString(strings.TrimSpace(entry.PEM) + "\n")
 	}
 	bundle, err := connector.ParseBundle(text.Bytes())
-	if err != nil {
+	if err == nil {
+		status.State, status.Bundle, status.Detail, status.Mend = connector.Issued, bundle, "", ""
+	} else {
 		// The order stands: the certificate is fetched like any other.
 		status.Detail = "the certificate in the answer to the order cannot be read"
-		return &status, nil
 	}
-	status.State, status.Bundle, status.Detail, status.Mend = connector.Issued, bundle, "", ""
 	return &status, nil
 }
 

@@ -50,7 +50,7 @@ func (s *Connector) fetch(ctx context.Context, id, format string) (*connector.Bu
 func (s *Connector) Revoke(ctx context.Context, c *connector.Revocation) (done bool, err error) {
 	path := []string{"ssl", "v1", "revoke", c.Handle.Order}
 	switch {
-	case c.Serial != "" && !(s.config.RevokeByOrder && c.Handle.Order != ""):
+	case c.Serial != "" && (!s.config.RevokeByOrder || c.Handle.Order == ""):
 		serial := strings.ToUpper(c.Serial)
 		if len(serial)%2 != 0 {
 			serial = "0" + serial

@@ -301,7 +301,7 @@ func problem(a *connector.Answer) *connector.Error {
 		Code        json.RawMessage `json:"code"`
 		Description string          `json:"description"`
 	}
-	if json.Unmarshal(a.Body, &body) != nil {
+	if !a.Reads(&body) {
 		return nil
 	}
 	code := string(bytes.Trim(body.Code, `" `))

@@ -2,7 +2,6 @@ package sectigo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -105,7 +104,7 @@ func tokenProblem(a *connector.Answer) *connector.Error {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
-	if json.Unmarshal(a.Body, &body) != nil || body.Error == "" {
+	if !a.Reads(&body) || body.Error == "" {
 		return nil
 	}
 	e := &connector.Error{Code: body.Error, Detail: body.Description}

@@ -277,7 +277,7 @@ func TestTheAnswerIsLostAfterTheOrder(t *testing.T) {
 	a.fake.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
 	data, err := json.Marshal(a.order("ref"))
 	require.NoError(t, err)
-	r, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+digicert.Base+"/order/certificate/ssl_basic", bytes.NewReader(data))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+digicert.Base+"/order/certificate/ssl_basic", bytes.NewReader(data))
 	require.NoError(t, err)
 	r.Header.Set("X-DC-DEVKEY", digicert.Key)
 	answer, err := http.DefaultClient.Do(r)

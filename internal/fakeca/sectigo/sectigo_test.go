@@ -277,10 +277,13 @@ func TestRefusals(t *testing.T) {
 		assert.Equal(t, 400, status)
 		assert.Equal(t, code, answer["code"])
 	}
-	for code, modes := range map[float64]sectigo.Modes{-62: {Mandatory: "Cost centre"}, -737: {UnknownDomains: true}, -195: {BackendDown: 1}} {
-		a.fake.Set(modes)
+	for _, c := range []struct {
+		modes sectigo.Modes
+		code  float64
+	}{{sectigo.Modes{Mandatory: "Cost centre"}, -62}, {sectigo.Modes{UnknownDomains: true}, -737}, {sectigo.Modes{BackendDown: 1}, -195}} {
+		a.fake.Set(c.modes)
 		_, answer := a.object("POST", "/ssl/v1/enroll", order(t))
-		assert.Equal(t, code, answer["code"])
+		assert.Equal(t, c.code, answer["code"])
 	}
 	assert.Empty(t, a.fake.Core().Ledger(nil))
 	a.place() // -195 was for one order
@@ -293,7 +296,7 @@ func TestTheThreeWaysOfLoggingIn(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	ask := func(client *http.Client, base string, header map[string]string) int {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+base+"/ssl/v1/types", nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+base+"/ssl/v1/types", nil)
 		require.NoError(t, err)
 		for name, value := range header {
 			r.Header.Set(name, value)
@@ -364,7 +367,7 @@ func TestTheAnswerIsLostAfterTheOrder(t *testing.T) {
 	a.fake.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
 	data, err := json.Marshal(order(t))
 	require.NoError(t, err)
-	r, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+sectigo.Base+"/ssl/v1/enroll", bytes.NewReader(data))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+sectigo.Base+"/ssl/v1/enroll", bytes.NewReader(data))
 	require.NoError(t, err)
 	r.Header = http.Header{"Login": {sectigo.Login}, "Password": {sectigo.Password}, "Customeruri": {sectigo.CustomerURI}}
 	answer, err := http.DefaultClient.Do(r)
