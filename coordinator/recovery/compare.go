@@ -44,8 +44,13 @@ type Loss struct {
 	// Possible is false if every acknowledged change is on a survivor that is
 	// chosen.
 	Possible bool `json:"possible"`
+	// Sure is an entry up to which everything that was acknowledged is kept, whatever
+	// the nodes that are missing have done.
+	Sure uint64 `json:"sure"`
 	// After is the newest entry that is kept, and Since its time: what was
-	// acknowledged later is lost.
+	// acknowledged later is lost. Entries behind Sure are kept too, but if the
+	// missing nodes had a leader of their own meanwhile, what it acknowledged there
+	// was something else.
 	After uint64    `json:"after"`
 	Since time.Time `json:"since,omitzero"`
 	Why   string    `json:"why"`
@@ -175,12 +180,14 @@ func (c *Comparison) count(ordered []*Report, byID map[string]*Report) {
 }
 
 func (c *Comparison) loss(chosen, newest *Report) Loss {
-	l := Loss{After: chosen.LastIndex, Since: timeOf(chosen)}
+	// A log that is the newest by Raft's rule has all that is known to be committed.
+	l := Loss{Sure: c.KnownCommitted, After: chosen.LastIndex, Since: timeOf(chosen)}
 	switch {
 	case chosen != newest:
-		l.Possible = true
+		l.Possible, l.Sure = true, chosen.Committed
 		l.Why = fmt.Sprintf("the newest log, that of %s, cannot be used", newest.NodeID)
 	case len(c.Missing) < c.Majority:
+		l.Sure = l.After
 		l.Why = "every acknowledged change was on a majority of the voters, and too few are missing to have had one without a survivor"
 	default:
 		l.Possible = true

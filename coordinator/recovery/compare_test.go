@@ -53,6 +53,7 @@ func TestTheLastOfThree(t *testing.T) {
 	assert.Equal(t, []string{"n1", "n3"}, c.Missing)
 	assert.True(t, c.Lost.Possible, "the two that are lost were a majority")
 	assert.EqualValues(t, 5, c.Lost.After)
+	assert.EqualValues(t, 3, c.Lost.Sure, "what is not known to be committed may be an old leader's")
 	assert.Equal(t, noon.Add(4*time.Minute), c.Lost.Since)
 	assert.EqualValues(t, 2, c.Kept.Entries)
 	assert.Equal(t, map[string]int{"SyncAgent": 4}, c.Kept.Kinds)
@@ -106,6 +107,7 @@ func TestHalfOfAnEvenNumberLosesNothing(t *testing.T) {
 	assert.False(t, c.Quorum)
 	assert.Equal(t, 3, c.Majority)
 	assert.False(t, c.Lost.Possible, "what was acknowledged was on three of four, so on one of these")
+	assert.Equal(t, c.Lost.After, c.Lost.Sure)
 	assert.Equal(t, "n1", c.Choose)
 }
 

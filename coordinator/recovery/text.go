@@ -128,6 +128,9 @@ func (c *Comparison) write(w io.Writer) error {
 		}
 		if c.Lost.Possible {
 			s.line("LOST", "what was acknowledged after entry %d (%s), if anything: %s", c.Lost.After, moment(c.Lost.Since), c.Lost.Why)
+			if c.Lost.Sure < c.Lost.After {
+				s.line("PERHAPS LOST", "what was acknowledged after entry %d, if the missing nodes had a leader of their own meanwhile: its entries were others than those that are kept", c.Lost.Sure)
+			}
 		} else {
 			s.line("lost", "nothing that was acknowledged: %s", c.Lost.Why)
 		}
