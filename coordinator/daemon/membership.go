@@ -81,8 +81,9 @@ func (d *Daemon) announce(ctx context.Context) error {
 // another one that signs. The network ends the connections that no trusted root
 // vouches for any more.
 func (d *Daemon) adoptClusterCA() {
-	stored, ok := d.node.State().View().ClusterCA()
-	if !ok {
+	view := d.node.State().View()
+	stored, ok := view.ClusterCA()
+	if !ok || !d.knownTo(view) {
 		return // the leader stores it soon
 	}
 	changed, err := d.directory.identity.Adopt(stored)
@@ -93,6 +94,16 @@ func (d *Daemon) adoptClusterCA() {
 	if changed {
 		d.log.Info("the cluster's CA has changed", "trusted", len(stored.Authorities), "not_after", d.directory.identity.Leaf().NotAfter)
 	}
+}
+
+// knownTo reports whether this node was let in by then. A node that joins is sent a
+// snapshot first, which may be older than what it was told when it was let in: if
+// the CA was replaced since, nobody that the older one vouches for is there any
+// more, and the node would never get the rest of the log.
+func (d *Daemon) knownTo(view *fleet.View) bool {
+	own, err := d.record()
+	record, ok := view.ClusterNode(d.node.ID())
+	return err == nil && ok && record.KeyFingerprint == own.KeyFingerprint
 }
 
 // followMembership ends the connections of nodes that are no members any more, by

@@ -1,10 +1,12 @@
 package daemon_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,9 +15,12 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/clusterca"
+	"github.com/certctl/certctl/coordinator/daemon"
 	"github.com/certctl/certctl/coordinator/daemon/daemontest"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/durable"
 )
 
 // recoverAlone makes a stopped node a cluster of its own.
@@ -93,6 +98,36 @@ func TestARecoveredNodePartsFromTheOldCluster(t *testing.T) {
 	survivor.Start()
 	c.Leader().Do(fleet.CreateEnrollmentToken{ID: "after", SecretHash: [32]byte{1}, ExpiresAt: time.Now().Add(time.Hour)})
 	assert.Equal(t, now.Fingerprints(), rootsOf(t, survivor.Node().State().View()).Fingerprints())
+}
+
+// What a node is sent first, when it joins a recovered one, is a snapshot of before
+// the clusters have parted. It goes by what it was told when it was let in.
+func TestANodeThatJoinsARecoveredOneDoesNotFollowTheOldCluster(t *testing.T) {
+	t.Parallel()
+	c := daemontest.Start(t, 1, nil)
+	survivor := c.Nodes[0]
+	awaitRecords(t, c)
+	survivor.Stop()
+	recoverAlone(t, survivor)
+	survivor.Start()
+	require.Eventually(t, func() bool { return settled(t, survivor) }, patience, 20*time.Millisecond)
+	now := rootsOf(t, survivor.Node().State().View())
+	c.Add(daemontest.Options{Faults: daemon.Faults{Cluster: slowFirstEntries}})
+	c.AwaitVoters(2)
+	c.AwaitEqual()
+	assert.Equal(t, now.Fingerprints(), rootsOf(t, c.Nodes[1].Node().State().View()).Fingerprints())
+}
+
+// slowFirstEntries lets a node look for a while at nothing but the snapshot that it
+// was sent first, which is of before the clusters have parted.
+func slowFirstEntries(c *cluster.Config) {
+	var first sync.Once
+	c.Hook = func(step durable.Step, _ string, done bool) error {
+		if step == "cluster: store log entries" && !done {
+			first.Do(func() { _ = backoff.Wait(context.Background(), 3*time.Second) })
+		}
+		return nil
+	}
 }
 
 // Whoever puts the state of before a recovery back has the old cluster back.
