@@ -2,10 +2,12 @@ package clusterfaults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/recovery"
 	"github.com/certctl/certctl/shared/durable"
 )
 
@@ -35,24 +38,52 @@ type bench struct {
 	leads   *leads
 	ledger  *ledger
 	loads   int // that were begun
+	// losses is how often the cluster has lost a part of its log, and clusters how
+	// often all of it: the indexes of another cluster have nothing to do with those
+	// of the one before. Changed by the one goroutine that injects faults.
+	losses, clusters atomic.Int64
 	// kept are facts of journals that are gone with their disk: a new node does
 	// not get those of before.
 	kept []fleet.Fact
+	// replaced are the parts of the log that were undone, the newest at last.
+	replaced []replaced
+	restored uint64   // index of the newest restore that the verifiers know of
+	found    findings // since the last report
+}
+
+// at is a log index that no other cluster of this bench has had.
+func (b *bench) at(index uint64) uint64 { return uint64(b.clusters.Load())*end + index }
+
+// applied is the newest entry that any node has applied.
+func (b *bench) applied() (index uint64) {
+	for _, m := range b.members {
+		if node := m.node.Load(); node != nil {
+			index = max(index, node.AppliedIndex())
+		}
+	}
+	return b.at(index)
 }
 
 // form is what the nodes of a bench are made of.
 type form interface {
-	// found makes the cluster, and starts its nodes.
-	found(b *bench)
+	// found starts a node with an empty directory as a cluster of its own.
+	found(m *member)
+	// join starts a node with an empty directory as one more of the cluster.
+	join(m *member)
 	// open opens what is in a member's directory.
 	open(m *member) (*opened, error)
-	// replace starts a node with an empty directory in the place of a member
-	// that is down.
-	replace(m *member)
 	// dir is where a member's folder "raft" is.
 	dir(m *member) string
 	// orders reports whether nobody but the clients completes orders.
 	orders() bool
+
+	// recover makes a node that is down a cluster of its own, as an operator does,
+	// and returns what was said about it before.
+	recover(m *member) *recovery.Comparison
+	// save takes a snapshot at a node.
+	save(m *member) snapshot
+	// restore replaces the state of the cluster by that of a snapshot, at a node.
+	restore(m *member, s snapshot) error
 }
 
 // opened is a node that is ready to run.
@@ -97,8 +128,47 @@ func newBench(t testing.TB, seed uint64, form form) *bench {
 			}
 		}
 	})
-	form.found(b)
+	b.begin()
 	return b
+}
+
+// begin makes a cluster of all members, whose directories are empty.
+func (b *bench) begin() {
+	b.t.Helper()
+	b.form.found(b.members[0])
+	for _, m := range b.members[1:] {
+		b.form.join(m)
+	}
+	b.awaitVoters()
+}
+
+// awaitVoters waits until all have a vote.
+func (b *bench) awaitVoters() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b.eventually(ctx, "all have a vote", func() bool {
+		members, _ := b.leader().node.Load().Members()
+		return !slices.ContainsFunc(members, func(m cluster.Member) bool { return !m.Voter }) && len(members) == len(b.members)
+	})
+}
+
+// replace puts a node with an empty disk in the place of one that is down.
+func (b *bench) replace(m *member) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b.eventually(ctx, m.id+" is removed", func() bool {
+		node := b.leader().node.Load()
+		if err := node.RemoveMember(ctx, m.id, 0, ""); err != nil && !errors.Is(err, cluster.ErrNoMember) {
+			return false
+		}
+		_, known := node.State().View().ClusterNode(m.id)
+		return !known
+	})
+	require.NoError(b.t, emptyDir(b.form.dir(m)))
+	b.form.join(m)
+	b.awaitVoters()
 }
 
 // configure adds to a node's configuration what faults need.
@@ -108,6 +178,7 @@ func (m *member) configure(c *cluster.Config) {
 	c.ElectionTimeout = electionTimeout
 	// The log is cut often, so that a node that was away needs a snapshot.
 	c.SnapshotEntries, c.SnapshotInterval, c.TrailingEntries = 200, 300*time.Millisecond, 300
+	c.Stabilization = 200 * time.Millisecond
 }
 
 // log is where a node writes what it does.
@@ -150,6 +221,18 @@ func (m *member) crash() {
 	m.bench.t.Helper()
 	m.bench.network.unplug(m.id)
 	m.stop()
+}
+
+// crashAll ends all nodes without a word to each other.
+func (b *bench) crashAll() {
+	b.t.Helper()
+	for _, m := range b.members {
+		b.network.unplug(m.id)
+	}
+	b.network.heal() // or what is held up is waited for
+	for _, m := range b.members {
+		m.stop()
+	}
 }
 
 // now is the time by the node's clock.

@@ -1,9 +1,14 @@
 package clusterfaults
 
 import (
+	"flag"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
+
+var only = flag.String("faults", "", "inject only faults with this in their names")
 
 // Clients work on a cluster, every fault happens to it in an order drawn at
 // random, and in the end nothing that a client was told is missing, nothing
@@ -23,11 +28,11 @@ func seedOf(t testing.TB) uint64 {
 
 // proveFaults lets all faults happen some times, and counts under a name.
 func proveFaults(b *bench, rounds int, name string) {
-	all := faults()
+	all := slices.DeleteFunc(faults(), func(f fault) bool { return !strings.Contains(f.name, *only) })
 	injected := 0
 	var sum findings
 	for range rounds {
-		l := startLoad(b, 6, b.random.Uint64())
+		l := startLoad(b, 6, b.random.Uint64(), true)
 		for _, i := range b.random.Perm(len(all)) {
 			l.progress(3)
 			end := l.history.Note(all[i].name)

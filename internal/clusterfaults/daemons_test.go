@@ -2,10 +2,11 @@ package clusterfaults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,8 +15,8 @@ import (
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/daemon"
 	"github.com/certctl/certctl/coordinator/daemon/daemontest"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
-	"github.com/certctl/certctl/coordinator/jointoken"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/settings"
 )
@@ -24,6 +25,7 @@ import (
 // does it. The faults of the network are those of the connections below TLS.
 type daemons struct {
 	nodes map[string]*daemontest.Node // for their settings, and for join tokens
+	token string                      // of the API, for an administrator
 }
 
 func newDaemons(t testing.TB) *daemons {
@@ -41,73 +43,38 @@ func (d *daemons) orders() bool { return false }
 
 func (d *daemons) dir(m *member) string { return d.nodes[m.id].Settings.DataDir }
 
-func (d *daemons) found(b *bench) {
-	for i, m := range b.members {
-		if i > 0 {
-			d.invite(b, m)
-		}
-		require.NoError(b.t, m.start())
-		b.leader() // it has the CA before it gives out tokens
-		d.awaitFounded(b)
-	}
-	d.awaitVoters(b)
+func (d *daemons) found(m *member) {
+	d.nodes[m.id].Settings.Cluster.JoinToken = settings.Secret{}
+	m.restart()
+	m.bench.leader() // it has the CA before it gives out tokens
+	d.awaitFounded(m)
 }
 
-// awaitFounded waits until the first start has made what the others join with.
-func (d *daemons) awaitFounded(b *bench) {
+// awaitFounded waits until the first start has made what the others join with,
+// and the token of an administrator.
+func (d *daemons) awaitFounded(m *member) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	b.eventually(ctx, "the cluster has its authorities", func() bool {
-		view := b.leader().node.Load().State().View()
+	m.bench.eventually(ctx, "the cluster has its authorities", func() bool {
+		view := m.bench.leader().node.Load().State().View()
 		_, builtin := view.CA()
 		_, own := view.ClusterCA()
-		return builtin && own
-	})
-}
-
-func (d *daemons) awaitVoters(b *bench) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	b.eventually(ctx, "all have a vote", func() bool {
-		members, _ := b.leader().node.Load().Members()
-		voters := 0
-		for _, member := range members {
-			if member.Voter {
-				voters++
-			}
-		}
-		return voters == len(b.members)
+		_, announced := view.ClusterNode(m.id)
+		text, err := os.ReadFile(filepath.Join(d.dir(m), server.AdminTokenFile))
+		d.token = strings.TrimSpace(string(text))
+		return builtin && own && announced && err == nil && view.Rows(fleet.TableAPITokens) > 0
 	})
 }
 
 // invite gives a node that is not there yet a join token.
 func (d *daemons) invite(b *bench, m *member) {
-	var token jointoken.Token
-	for _, other := range b.members {
-		if other != m && other.node.Load() != nil {
-			token = d.nodes[other.id].JoinToken()
-			break
-		}
-	}
+	token := d.nodes[b.leader().id].JoinToken()
 	d.nodes[m.id].Settings.Cluster.JoinToken = settings.NewSecret(token.Reveal())
 }
 
-func (d *daemons) replace(m *member) {
-	b := m.bench
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	b.eventually(ctx, m.id+" is removed", func() bool {
-		node := b.leader().node.Load()
-		if err := node.RemoveMember(ctx, m.id, 0, ""); err != nil && !errors.Is(err, cluster.ErrNoMember) {
-			return false
-		}
-		_, known := node.State().View().ClusterNode(m.id)
-		return !known
-	})
-	require.NoError(b.t, emptyDir(d.dir(m)))
-	d.invite(b, m)
-	require.NoError(b.t, m.start())
-	d.awaitVoters(b)
+func (d *daemons) join(m *member) {
+	d.invite(m.bench, m)
+	m.restart()
 }
 
 func (d *daemons) open(m *member) (*opened, error) {

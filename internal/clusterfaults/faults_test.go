@@ -25,6 +25,65 @@ type fault struct {
 	inject func(b *bench, l *load)
 }
 
+// spell is a fault that befalls one node and is lifted again. In between clients
+// are told of so many changes, and it lasts for longer than an election if it
+// says so.
+type spell struct {
+	name  string
+	at    func(*bench) *member
+	begin func(*member)
+	acks  int64
+	lasts bool
+	end   func(*member)
+}
+
+func (s spell) fault() fault {
+	return fault{s.name, func(b *bench, l *load) {
+		m := s.at(b)
+		s.begin(m)
+		l.progress(s.acks)
+		if s.lasts {
+			b.rest(b.longer())
+		}
+		s.end(m)
+	}}
+}
+
+func faults() []fault {
+	spells := []spell{
+		{"the leader is gone", (*bench).leader, (*member).crash, 3, false, (*member).restart},
+		// So many that it needs a snapshot, or nearly so.
+		{"a follower is gone", (*bench).follower, (*member).crash, 100, false, (*member).restart},
+		{"the leader hands over", (*bench).leader, (*member).stop, 3, false, (*member).restart},
+		{"the leader pauses", (*bench).leader, (*member).isolate, 3, true, (*member).heal},
+		{"a follower pauses", (*bench).follower, (*member).isolate, 0, true, (*member).heal},
+		{"nobody hears anybody", (*bench).leader, (*member).isolateAll, 0, true, (*member).heal},
+		{"the leader is not heard", (*bench).leader, (*member).mute, 3, true, (*member).heal},
+		{"the leader hears nothing", (*bench).leader, (*member).deafen, 3, true, (*member).heal},
+		{"the leader and one follower do not hear each other", (*bench).leader, (*member).quarrel, 3, true, (*member).heal},
+		{"the network loses and delays", (*bench).leader, (*member).weakenAll, 3, true, (*member).heal},
+		{"the leader's disk is full", (*bench).leader, (*member).fill, 3, true, (*member).mend},
+		{"a follower's disk is full", (*bench).follower, (*member).fill, 3, true, (*member).mend},
+		{"a sync of the leader's disk fails", (*bench).leader, (*member).failSyncs, 3, false, (*member).mend},
+		{"a sync of a follower's disk fails", (*bench).follower, (*member).failSyncs, 3, false, (*member).mend},
+		{"the leader's disk is slow", (*bench).leader, (*member).slow, 3, true, (*member).mend},
+		{"a clock jumps", (*bench).leader, (*member).jump, 10, false, (*member).setClock},
+	}
+	all := []fault{
+		{"two are gone", twoAreGone},
+		{"a follower comes back with an old disk", comesBackOld},
+		{"a follower's log is changed", changedLog},
+		{"a follower's snapshot is cut short", cutSnapshot},
+		{"two are lost, and the third goes on alone", twoAreLost},
+		{"the state is set back to a snapshot", setBack},
+		{"all are lost, and a snapshot is restored to a fresh cluster", startedAnew},
+	}
+	for _, s := range spells {
+		all = append(all, s.fault())
+	}
+	return all
+}
+
 // longer is a time in which an election happens.
 func (b *bench) longer() time.Duration {
 	return 2*electionTimeout + time.Duration(b.random.Int64N(int64(2*electionTimeout)))
@@ -33,196 +92,131 @@ func (b *bench) longer() time.Duration {
 // rest lets a fault last.
 func (b *bench) rest(d time.Duration) { pause(context.Background(), d) }
 
+// follower is one that does not lead.
+func (b *bench) follower() *member { return b.others(b.leader())[0] }
+
 // restart starts a node that was down, which must not refuse what it finds, unless
 // it was damaged before and this was not noticed.
-func (b *bench) restart(m *member) {
+func (m *member) restart() {
 	if m.spoiled {
-		b.startOrReplace(m)
+		m.bench.startOrReplace(m)
 		return
 	}
-	require.NoError(b.t, m.start(), m.id)
-}
-
-func faults() []fault {
-	return []fault{
-		{"the leader is gone", func(b *bench, l *load) {
-			m := b.leader()
-			m.crash()
-			l.progress(3)
-			b.restart(m)
-		}},
-		{"a follower is gone", func(b *bench, l *load) {
-			m := b.others(b.leader())[0]
-			m.crash()
-			l.progress(100) // so many that it needs a snapshot, or nearly so
-			b.restart(m)
-		}},
-		{"two are gone", func(b *bench, _ *load) {
-			down := b.others(b.members[b.random.IntN(3)])
-			down[0].crash()
-			down[1].crash()
-			b.rest(b.longer())
-			b.restart(down[1])
-			b.restart(down[0])
-		}},
-		{"the leader pauses", func(b *bench, l *load) {
-			b.isolate(b.leader())
-			l.progress(3)
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"a follower pauses", func(b *bench, _ *load) {
-			b.isolate(b.others(b.leader())[0])
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"nobody hears anybody", func(b *bench, _ *load) {
-			for _, m := range b.members {
-				b.isolate(m)
-			}
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"the leader is not heard", func(b *bench, l *load) {
-			m := b.leader()
-			for _, other := range b.others(m) {
-				b.network.cut(m.id, other.id)
-			}
-			l.progress(3)
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"the leader hears nothing", func(b *bench, l *load) {
-			m := b.leader()
-			for _, other := range b.others(m) {
-				b.network.cut(other.id, m.id)
-			}
-			l.progress(3)
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"the leader and one follower do not hear each other", func(b *bench, l *load) {
-			m := b.leader()
-			other := b.others(m)[0]
-			b.network.cut(other.id, m.id)
-			b.network.cut(m.id, other.id)
-			l.progress(3)
-			b.rest(b.longer())
-			b.network.heal()
-		}},
-		{"the network loses and delays", func(b *bench, l *load) {
-			for _, m := range b.members {
-				for _, other := range b.others(m) {
-					b.network.weaken(m.id, other.id, 0.03, electionTimeout/8)
-				}
-			}
-			l.progress(3)
-			b.rest(2 * b.longer())
-			b.network.heal()
-		}},
-		{"the leader's disk is full", func(b *bench, l *load) {
-			m := b.leader()
-			m.disk.set(syscall.ENOSPC, true, -1, 0)
-			b.struck(m)
-			l.progress(3)
-			b.rest(b.longer())
-			m.disk.set(nil, false, 0, 0)
-		}},
-		{"a follower's disk is full", func(b *bench, l *load) {
-			m := b.others(b.leader())[0]
-			m.disk.set(syscall.ENOSPC, true, -1, 0)
-			b.struck(m)
-			l.progress(3)
-			b.rest(b.longer())
-			m.disk.set(nil, false, 0, 0)
-		}},
-		{"a sync of the leader's disk fails", func(b *bench, l *load) {
-			m := b.leader()
-			m.disk.set(syscall.EIO, false, 1+b.random.IntN(3), 0) // and what it wrote is there all the same
-			b.struck(m)
-			l.progress(3)
-			m.disk.set(nil, false, 0, 0)
-		}},
-		{"a sync of a follower's disk fails", func(b *bench, l *load) {
-			m := b.others(b.leader())[0]
-			m.disk.set(syscall.EIO, false, 1+b.random.IntN(3), 0)
-			b.struck(m)
-			l.progress(3)
-			m.disk.set(nil, false, 0, 0)
-		}},
-		{"the leader's disk is slow", func(b *bench, l *load) {
-			m := b.leader()
-			m.disk.set(nil, false, 0, electionTimeout/2)
-			l.progress(3)
-			b.rest(b.longer())
-			m.disk.set(nil, false, 0, 0)
-		}},
-		{"a clock jumps", func(b *bench, l *load) {
-			// Answers are remembered for an hour by the clocks of the proposers.
-			jump := time.Duration(b.random.Int64N(int64(40*time.Minute))) - 20*time.Minute
-			b.leader().clock.Store(int64(jump))
-			l.progress(10)
-			for _, m := range b.members {
-				m.clock.Store(0)
-			}
-		}},
-		{"the leader hands over", func(b *bench, l *load) {
-			m := b.leader()
-			m.stop()
-			l.progress(3)
-			b.restart(m)
-		}},
-		{"a follower comes back with an old disk", func(b *bench, l *load) {
-			m := b.others(b.leader())[0]
-			m.stop()
-			old := filepath.Join(b.t.TempDir(), "old")
-			require.NoError(b.t, copyTree(b.form.dir(m), old))
-			b.restart(m)
-			l.progress(20)
-			// It has forgotten what it promised: the others stand in for it, and
-			// they only can while none of them is gone too.
-			b.caughtUp()
-			m.stop()
-			b.keepFacts(m)
-			require.NoError(b.t, os.RemoveAll(b.form.dir(m)))
-			require.NoError(b.t, os.Rename(old, b.form.dir(m)))
-			b.leader()
-			b.restart(m)
-			b.caughtUp()
-		}},
-		{"a follower's log is changed", func(b *bench, l *load) {
-			m := b.others(b.leader())[0]
-			m.stop()
-			// Without the snapshot that it took when it stopped, as if it had been killed.
-			if snapshots := b.snapshots(m); len(snapshots) > 0 {
-				require.NoError(b.t, os.RemoveAll(filepath.Dir(snapshots[len(snapshots)-1])))
-			}
-			b.spoil(filepath.Join(b.form.dir(m), "raft", "log.db"), l.name)
-			m.spoiled = true
-			b.startOrReplace(m)
-			b.caughtUp()
-		}},
-		{"a follower's snapshot is cut short", func(b *bench, _ *load) {
-			m := b.others(b.leader())[0]
-			m.stop()
-			if snapshots := b.snapshots(m); len(snapshots) > 0 {
-				newest := snapshots[len(snapshots)-1]
-				info, err := os.Stat(newest)
-				require.NoError(b.t, err)
-				require.NoError(b.t, os.Truncate(newest, b.random.Int64N(info.Size())))
-			}
-			b.startOrReplace(m)
-			b.caughtUp()
-		}},
-	}
+	require.NoError(m.bench.t, m.start(), m.id)
 }
 
 // isolate lets a node neither hear nor be heard, as if it were stopped.
-func (b *bench) isolate(m *member) {
-	for _, other := range b.others(m) {
-		b.network.cut(m.id, other.id)
-		b.network.cut(other.id, m.id)
+func (m *member) isolate() { m.mute(); m.deafen() }
+
+func (m *member) isolateAll() {
+	for _, each := range m.bench.members {
+		each.isolate()
 	}
+}
+
+func (m *member) mute() {
+	for _, other := range m.bench.others(m) {
+		m.bench.network.cut(m.id, other.id)
+	}
+}
+
+func (m *member) deafen() {
+	for _, other := range m.bench.others(m) {
+		m.bench.network.cut(other.id, m.id)
+	}
+}
+
+// quarrel lets a node and one other not hear each other.
+func (m *member) quarrel() {
+	other := m.bench.others(m)[0]
+	m.bench.network.cut(m.id, other.id)
+	m.bench.network.cut(other.id, m.id)
+}
+
+func (m *member) weakenAll() {
+	for _, from := range m.bench.members {
+		for _, to := range m.bench.others(from) {
+			m.bench.network.weaken(from.id, to.id, 0.03, electionTimeout/8)
+		}
+	}
+}
+
+func (m *member) heal() { m.bench.network.heal() }
+
+func (m *member) fill() {
+	m.disk.set(syscall.ENOSPC, true, -1, 0)
+	m.bench.struck(m)
+}
+
+// failSyncs lets some writes fail that are there all the same.
+func (m *member) failSyncs() {
+	m.disk.set(syscall.EIO, false, 1+m.bench.random.IntN(3), 0)
+	m.bench.struck(m)
+}
+
+func (m *member) slow() { m.disk.set(nil, false, 0, electionTimeout/2) }
+func (m *member) mend() { m.disk.set(nil, false, 0, 0) }
+
+// jump sets a clock: answers are remembered for an hour by the clocks of the
+// proposers.
+func (m *member) jump() {
+	m.clock.Store(m.bench.random.Int64N(int64(40*time.Minute)) - int64(20*time.Minute))
+}
+
+func (m *member) setClock() { m.clock.Store(0) }
+
+func twoAreGone(b *bench, _ *load) {
+	down := b.others(b.members[b.random.IntN(3)])
+	down[0].crash()
+	down[1].crash()
+	b.rest(b.longer())
+	down[1].restart()
+	down[0].restart()
+}
+
+func comesBackOld(b *bench, l *load) {
+	m := b.follower()
+	m.stop()
+	old := filepath.Join(b.t.TempDir(), "old")
+	require.NoError(b.t, copyTree(b.form.dir(m), old))
+	m.restart()
+	l.progress(20)
+	// It has forgotten what it promised: the others stand in for it, and they only
+	// can while none of them is gone too.
+	b.caughtUp()
+	m.stop()
+	b.keepFacts(m)
+	require.NoError(b.t, os.RemoveAll(b.form.dir(m)))
+	require.NoError(b.t, os.Rename(old, b.form.dir(m)))
+	b.leader()
+	m.restart()
+	b.caughtUp()
+}
+
+func changedLog(b *bench, l *load) {
+	m := b.follower()
+	m.stop()
+	// Without the snapshot that it took when it stopped, as if it had been killed.
+	if snapshots := b.snapshots(m); len(snapshots) > 0 {
+		require.NoError(b.t, os.RemoveAll(filepath.Dir(snapshots[len(snapshots)-1])))
+	}
+	b.spoil(filepath.Join(b.form.dir(m), "raft", "log.db"), l.name)
+	m.spoiled = true
+	b.startOrReplace(m)
+	b.caughtUp()
+}
+
+func cutSnapshot(b *bench, _ *load) {
+	m := b.follower()
+	m.stop()
+	if snapshots := b.snapshots(m); len(snapshots) > 0 {
+		newest := snapshots[len(snapshots)-1]
+		info, err := os.Stat(newest)
+		require.NoError(b.t, err)
+		require.NoError(b.t, os.Truncate(newest, b.random.Int64N(info.Size())))
+	}
+	b.startOrReplace(m)
+	b.caughtUp()
 }
 
 // struck waits until a fault of a disk was met.
@@ -265,7 +259,7 @@ func (b *bench) startOrReplace(m *member) {
 		require.Truef(b.t, refused, "%s was refused for another reason: %v", m.id, err)
 		b.leader()
 		b.keepFacts(m)
-		b.form.replace(m)
+		b.replace(m)
 		m.spoiled = false
 	}
 }

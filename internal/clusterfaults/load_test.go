@@ -35,6 +35,10 @@ type load struct {
 	history *linear.History
 	name    string // begins the names of all objects
 	clients []*client
+	orders  bool // they place and complete orders
+
+	// answers is read-locked while an answer comes in and is written down.
+	answers sync.RWMutex
 
 	operations atomic.Int64
 	acked      atomic.Int64 // changes
@@ -42,18 +46,17 @@ type load struct {
 	done       sync.WaitGroup
 }
 
-// startLoad sets clients to work. Each is also an agent with orders of its own.
-func startLoad(b *bench, clients int, seed uint64) *load {
+// startLoad sets clients to work. Each is also an agent, with orders of its own if
+// nobody else completes them.
+func startLoad(b *bench, clients int, seed uint64, orders bool) *load {
 	b.t.Helper()
 	b.loads++
-	l := &load{bench: b, history: linear.NewHistory(), name: fmt.Sprintf("l%d-", b.loads)}
+	l := &load{bench: b, history: linear.NewHistory(), name: fmt.Sprintf("l%d-", b.loads), orders: orders && b.form.orders()}
 	token := newToken(l.name+"agents", 0)
-	require.True(b.t, b.propose(token).OK())
-	b.ledger.once(fleet.KindEnrollmentTokenCreated, token.ID)
+	b.propose(token, b.ledger.once(fleet.KindEnrollmentTokenCreated, token.ID))
 	for i := range clients {
 		c := &client{load: l, Client: l.history.Client(), random: rand.New(rand.NewPCG(seed, uint64(100+i))), agent: fmt.Sprintf("%sagent%d", l.name, i)}
-		require.True(b.t, b.propose(enrolment(token.ID, c.agent, c.agent)).OK())
-		b.ledger.once(fleet.KindAgentEnrolled, c.agent)
+		b.propose(enrolment(token.ID, c.agent, c.agent), b.ledger.once(fleet.KindAgentEnrolled, c.agent))
 		l.clients = append(l.clients, c)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,16 +83,20 @@ func (l *load) progress(n int64) {
 }
 
 // propose has a cluster without faults store something.
-func (b *bench) propose(payload fleet.Payload) fleet.Result {
+func (b *bench) propose(payload fleet.Payload, claim *claim) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	after := b.applied()
 	command, err := fleet.NewCommand(time.Now(), payload)
 	require.NoError(b.t, err)
 	for {
-		results, err := b.leader().node.Load().Propose(ctx, command)
+		node := b.leader().node.Load()
+		results, err := node.Propose(ctx, command)
 		if err == nil {
-			return results[0]
+			require.NoError(b.t, results[0].Err())
+			claim.told(linear.Place{Command: command.ID, After: after, Upto: b.at(node.AppliedIndex())})
+			return
 		}
 		require.NoError(b.t, ctx.Err(), "%v", err)
 	}
@@ -112,7 +119,7 @@ func (c *client) work(ctx context.Context) {
 		switch pick := c.random.IntN(100); {
 		case pick < 35:
 			c.workOnToken()
-		case pick < 70 && c.load.bench.form.orders():
+		case pick < 70 && c.load.orders:
 			c.workOnOrder()
 		default:
 			c.workOnAssignment()
@@ -132,41 +139,40 @@ func (c *client) object(kind string) string {
 
 func (c *client) workOnToken() {
 	in := linear.Input{Object: c.object("token")}
+	ledger := c.load.bench.ledger
 	switch c.random.IntN(6) {
 	case 0:
 		in.Kind, in.Limit = linear.CreateToken, 7
-		c.change(in, newToken(in.Object, 7), func(r fleet.Result) linear.Output {
-			return c.outcome(r, func() { c.load.bench.ledger.once(fleet.KindEnrollmentTokenCreated, in.Object) })
-		}, func() { c.load.bench.ledger.perhapsOnce(fleet.KindEnrollmentTokenCreated, in.Object) })
+		c.change(in, newToken(in.Object, 7), ledger.once(fleet.KindEnrollmentTokenCreated, in.Object), accepted)
 	case 1, 2, 3:
 		c.serial++
 		key := fmt.Sprintf("%s-k%d", c.agent, c.serial-c.random.IntN(2))
 		agent := fmt.Sprintf("%s-%s-%d", in.Object, c.agent, c.serial)
 		in.Kind, in.Value = linear.UseToken, in.Object+"/"+key
-		c.change(in, enrolment(in.Object, agent, in.Value), func(r fleet.Result) linear.Output {
+		c.change(in, enrolment(in.Object, agent, in.Value), ledger.once(fleet.KindAgentEnrolled, agent), func(r fleet.Result) (linear.Output, bool) {
 			var enrolled fleet.Enrollment
-			if r.OK() && r.Decode(&enrolled) == nil && !enrolled.Repeated {
-				c.load.bench.ledger.once(fleet.KindAgentEnrolled, agent)
-			}
-			return linear.Output{Code: r.Code, Repeated: enrolled.Repeated}
-		}, func() { c.load.bench.ledger.perhapsOnce(fleet.KindAgentEnrolled, agent) })
+			there := r.OK() && r.Decode(&enrolled) == nil && !enrolled.Repeated
+			return linear.Output{Code: r.Code, Repeated: enrolled.Repeated}, there
+		})
 	case 4:
 		if c.random.IntN(4) > 0 {
 			c.read(linear.Input{Kind: linear.ReadToken, Object: in.Object})
 			return
 		}
 		in.Kind = linear.RevokeToken
-		c.change(in, fleet.RevokeEnrollmentToken{Actor: "local", ID: in.Object}, func(r fleet.Result) linear.Output {
-			return c.outcome(r, func() { c.load.bench.ledger.once(fleet.KindEnrollmentTokenRevoked, in.Object) })
-		}, func() { c.load.bench.ledger.perhapsOnce(fleet.KindEnrollmentTokenRevoked, in.Object) })
+		c.change(in, fleet.RevokeEnrollmentToken{Actor: "local", ID: in.Object}, ledger.once(fleet.KindEnrollmentTokenRevoked, in.Object), accepted)
 	default:
 		c.read(linear.Input{Kind: linear.ReadToken, Object: in.Object})
 	}
 }
 
+// accepted: the answer is success or not, and the fact is there if it is.
+func accepted(r fleet.Result) (linear.Output, bool) { return linear.Output{Code: r.Code}, r.OK() }
+
 func (c *client) workOnOrder() {
 	id := c.object("order")
 	in := linear.Input{Object: c.agent + "/" + id}
+	ledger := c.load.bench.ledger
 	pick := c.random.IntN(6)
 	if pick >= 3 { // what anybody may do, with anybody's
 		agent := c.load.clients[c.random.IntN(len(c.load.clients))].agent
@@ -179,15 +185,11 @@ func (c *client) workOnOrder() {
 		in.Kind, in.Value = linear.CompleteOrder, fmt.Sprintf("%s%d", c.agent, c.serial)
 		c.change(in, fleet.CompleteOrder{
 			Agent: agent, ID: id, ChainPEM: "a chain", Serial: in.Value, Fingerprint: in.Value, NotAfter: time.Now().Add(240 * time.Hour),
-		}, func(r fleet.Result) linear.Output {
-			out := linear.Output{Code: r.Code}
+		}, ledger.once(fleet.KindOrderIssued, in.Object), func(r fleet.Result) (linear.Output, bool) {
 			var order fleet.OrderOutcome
-			if r.OK() && r.Decode(&order) == nil {
-				out.State = string(order.State)
-				c.load.bench.ledger.once(fleet.KindOrderIssued, in.Object)
-			}
-			return out
-		}, func() { c.load.bench.ledger.perhapsOnce(fleet.KindOrderIssued, in.Object) })
+			there := r.OK() && r.Decode(&order) == nil
+			return linear.Output{Code: r.Code, State: string(order.State)}, there
+		})
 		return
 	}
 	c.sequence++
@@ -195,24 +197,25 @@ func (c *client) workOnOrder() {
 	if pick == 0 {
 		in.Kind = linear.CollectOrder
 		sync.Collected = []string{id}
-		c.change(in, sync, func(r fleet.Result) linear.Output { return linear.Output{Code: r.Code} }, func() {})
+		c.change(in, sync, nil, accepted)
 		return
 	}
 	in.Kind = linear.PlaceOrder
 	sync.Orders = []fleet.OrderPlacement{{ID: id, Certificate: "web", Issuer: "builtin", CSR: []byte(in.Object), Names: pki.MustParseNames("www.example.com")}}
-	c.change(in, sync, func(r fleet.Result) linear.Output {
+	c.change(in, sync, ledger.once(fleet.KindOrderRequested, in.Object), func(r fleet.Result) (linear.Output, bool) {
 		out := linear.Output{Code: r.Code}
 		var outcome fleet.SyncOutcome
-		if r.OK() && r.Decode(&outcome) == nil && len(outcome.Orders) == 1 {
+		there := r.OK() && r.Decode(&outcome) == nil && len(outcome.Orders) == 1
+		if there {
 			out.State = string(outcome.Orders[0].State)
-			c.load.bench.ledger.once(fleet.KindOrderRequested, in.Object)
 		}
-		return out
-	}, func() { c.load.bench.ledger.perhapsOnce(fleet.KindOrderRequested, in.Object) })
+		return out, there
+	})
 }
 
 func (c *client) workOnAssignment() {
 	in := linear.Input{Object: c.object("assignment")}
+	ledger := c.load.bench.ledger
 	pick := c.random.IntN(10)
 	if pick < 4 {
 		c.read(linear.Input{Kind: linear.ReadAssignment, Object: in.Object})
@@ -231,63 +234,41 @@ func (c *client) workOnAssignment() {
 	}
 	if pick == 4 {
 		in.Kind = linear.DeleteAssignment
-		c.change(in, fleet.DeleteAssignment{Actor: "local", Name: in.Object, Previous: previous}, func(r fleet.Result) linear.Output {
-			return c.outcome(r, func() { c.load.bench.ledger.counted(fleet.KindAssignmentDeleted, in.Object) })
-		}, func() { c.load.bench.ledger.perhapsCounted(fleet.KindAssignmentDeleted, in.Object) })
+		c.change(in, fleet.DeleteAssignment{Actor: "local", Name: in.Object, Previous: previous}, ledger.count(fleet.KindAssignmentDeleted, in.Object), accepted)
 		return
 	}
 	c.serial++
 	in.Kind, in.Value = linear.PutAssignment, fmt.Sprintf("%s=%d", c.agent, c.serial-c.random.IntN(2))
-	c.change(in, fleet.PutAssignment{Actor: "local", Name: in.Object, Selector: in.Value, Template: []byte("{}"), Previous: previous}, func(r fleet.Result) linear.Output {
+	claim := ledger.count(fleet.KindAssignmentChanged, in.Object+" "+in.Value)
+	c.change(in, fleet.PutAssignment{Actor: "local", Name: in.Object, Selector: in.Value, Template: []byte("{}"), Previous: previous}, claim, func(r fleet.Result) (linear.Output, bool) {
 		out := linear.Output{Code: r.Code}
 		var put fleet.PutOutcome
 		if r.OK() && r.Decode(&put) == nil {
 			out.Number = put.Assignment.Revision
-			if put.Changed {
-				c.load.bench.ledger.counted(fleet.KindAssignmentChanged, in.Object+" "+in.Value)
-			}
 		}
-		return out
-	}, func() { c.load.bench.ledger.perhapsCounted(fleet.KindAssignmentChanged, in.Object+" "+in.Value) })
-}
-
-func (c *client) outcome(r fleet.Result, done func()) linear.Output {
-	if r.OK() {
-		done()
-	}
-	return linear.Output{Code: r.Code}
+		return out, put.Changed
+	})
 }
 
 // change proposes a change until some node says what came of it: always the same
-// command, whichever node is asked. answered enters what the answer means for
-// the facts, perhaps what it means that there is none.
-func (c *client) change(in linear.Input, payload fleet.Payload, answered func(fleet.Result) linear.Output, perhaps func()) {
+// command, whichever node is asked. answered says what the answer is, and whether
+// the fact that is claimed is there.
+func (c *client) change(in linear.Input, payload fleet.Payload, claim *claim, answered func(fleet.Result) (linear.Output, bool)) {
 	ctx, cancel := context.WithTimeout(context.Background(), opPatience)
 	defer cancel()
-	pending := c.Begin(in)
-	var command *fleet.Command
+	change := &change{load: c.load, pending: c.Begin(in), claim: claim, answered: answered}
 	uncertain := false
 	for ctx.Err() == nil {
 		m := c.load.bench.members[c.home]
-		node := m.node.Load()
-		if node == nil {
-			c.turn(ctx)
-			continue
-		}
-		if command == nil {
-			made, err := fleet.NewCommand(m.now(), payload)
-			if err != nil {
-				panic(err)
+		if change.command.ID == (fleet.ID{}) {
+			if m.node.Load() == nil {
+				c.turn(ctx)
+				continue
 			}
-			command = &made
+			change.make(m.now(), payload)
 		}
-		try, end := context.WithTimeout(ctx, attempt)
-		results, err := node.Propose(try, *command)
-		end()
+		err := change.propose(ctx, m)
 		if err == nil {
-			out := answered(results[0])
-			pending.Done(out)
-			c.load.acked.Add(1)
 			return
 		}
 		var unknown *cluster.UnknownOutcomeError
@@ -295,11 +276,64 @@ func (c *client) change(in linear.Input, payload fleet.Payload, answered func(fl
 		c.turn(ctx)
 	}
 	if uncertain {
-		perhaps()
-		pending.Unknown()
+		change.pending.Unknown()
 	} else {
-		pending.Refused()
+		claim.refused()
+		change.pending.Refused()
 	}
+}
+
+// change is one that is under way.
+type change struct {
+	load     *load
+	pending  *linear.Pending
+	claim    *claim
+	answered func(fleet.Result) (linear.Output, bool)
+
+	command fleet.Command
+	losses  int64  // that the cluster had suffered when the command was made
+	after   uint64 // behind which entry of the log it comes
+}
+
+func (c *change) make(now time.Time, payload fleet.Payload) {
+	c.losses, c.after = c.load.bench.losses.Load(), c.load.bench.applied()
+	command, err := fleet.NewCommand(now, payload)
+	if err != nil {
+		panic(err)
+	}
+	c.command = command
+}
+
+var errDown = errors.New("the node is down")
+
+// propose is one attempt, at one node. What is answered is written down before a
+// loss is.
+func (c *change) propose(ctx context.Context, m *member) error {
+	c.load.answers.RLock()
+	defer c.load.answers.RUnlock()
+	node := m.node.Load()
+	if node == nil {
+		return errDown
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	results, err := node.Propose(ctx, c.command)
+	if err != nil {
+		return err
+	}
+	at := linear.Place{Command: c.command.ID, After: c.after, Upto: c.load.bench.at(node.AppliedIndex())}
+	if c.losses != c.load.bench.losses.Load() {
+		at.After = 0 // of entries that are not there any more
+	}
+	out, there := c.answered(results[0])
+	if there {
+		c.claim.told(at)
+	} else {
+		c.claim.denied(at)
+	}
+	c.pending.DoneAt(out, at)
+	c.load.acked.Add(1)
+	return nil
 }
 
 // turn goes to another node.
@@ -314,23 +348,35 @@ func (c *client) read(in linear.Input) (linear.Output, bool) {
 	defer cancel()
 	pending := c.Begin(in)
 	for ctx.Err() == nil {
-		if node := c.load.bench.members[c.home].node.Load(); node != nil {
-			try, end := context.WithTimeout(ctx, attempt)
-			_, err := node.ConsistentIndex(try)
-			end()
-			if err == nil {
-				out := look(node.State().View(), in)
-				pending.Done(out)
-				if c.random.IntN(5) == 0 {
-					c.home = c.random.IntN(len(c.load.bench.members))
-				}
-				return out, true
+		if out, ok := c.readAt(ctx, c.load.bench.members[c.home], pending, in); ok {
+			if c.random.IntN(5) == 0 {
+				c.home = c.random.IntN(len(c.load.bench.members))
 			}
+			return out, true
 		}
 		c.turn(ctx)
 	}
 	pending.Refused()
 	return linear.Output{}, false
+}
+
+func (c *client) readAt(ctx context.Context, m *member, pending *linear.Pending, in linear.Input) (out linear.Output, ok bool) {
+	c.load.answers.RLock()
+	defer c.load.answers.RUnlock()
+	node := m.node.Load()
+	if node == nil {
+		return out, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	if _, err := node.ConsistentIndex(ctx); err != nil {
+		return out, false
+	}
+	view := node.State().View()
+	seen := c.load.bench.at(view.Index())
+	out = look(view, in)
+	pending.DoneAt(out, linear.Place{After: seen - 1, Upto: seen})
+	return out, true
 }
 
 // look reads what a node has stored.
@@ -377,8 +423,7 @@ func (l *load) readAll() {
 	for _, m := range l.bench.members {
 		reader, view := l.history.Client(), m.node.Load().State().View()
 		for _, in := range slices.Clone(all) {
-			pending := reader.Begin(in)
-			pending.Done(look(view, in))
+			reader.Begin(in).Done(look(view, in))
 		}
 	}
 }

@@ -1,18 +1,22 @@
 package clusterfaults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/recovery"
 )
 
 // nodes are members that are nodes of the cluster and nothing else: no work of a
@@ -23,31 +27,79 @@ func (n *nodes) orders() bool { return true }
 
 func (n *nodes) dir(m *member) string { return filepath.Join(n.root, m.id) }
 
-func (n *nodes) found(b *bench) {
-	for _, m := range b.members {
-		require.NoError(b.t, os.Mkdir(n.dir(m), 0o700))
-		n.make(m)
-		require.NoError(b.t, m.start())
-	}
+func (n *nodes) found(m *member) {
+	n.make(m, func(c cluster.Config) error {
+		return cluster.Bootstrap(c, []raft.Server{{ID: raft.ServerID(m.id), Address: raft.ServerAddress(m.id)}})
+	})
+	m.restart()
 }
 
-func (n *nodes) replace(m *member) {
-	require.NoError(m.bench.t, emptyDir(n.dir(m)))
-	n.make(m)
-	require.NoError(m.bench.t, m.start())
+func (n *nodes) join(m *member) {
+	b := m.bench
+	var members []raft.Server
+	known, _ := b.leader().node.Load().Members()
+	for _, other := range known {
+		members = append(members, raft.Server{ID: raft.ServerID(other.ID), Address: raft.ServerAddress(other.Address)})
+	}
+	n.make(m, func(c cluster.Config) error { return cluster.Prepare(c, members, nil) })
+	m.restart()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b.eventually(ctx, m.id+" is let in", func() bool {
+		return b.leader().node.Load().AddMember(ctx, m.id, m.id, 0) == nil
+	})
 }
 
 // make makes the first state of a node.
-func (n *nodes) make(m *member) {
+func (n *nodes) make(m *member, fill func(cluster.Config) error) {
+	require.NoError(m.bench.t, os.MkdirAll(n.dir(m), 0o700))
 	journal, err := history.Create(n.journal(m))
 	require.NoError(m.bench.t, err)
-	var voters []raft.Server
-	for _, voter := range m.bench.members {
-		voters = append(voters, raft.Server{ID: raft.ServerID(voter.id), Address: raft.ServerAddress(voter.id)})
-	}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(m.id))
-	require.NoError(m.bench.t, cluster.Bootstrap(n.config(m, journal, transport), voters))
+	require.NoError(m.bench.t, fill(n.config(m, journal, transport)))
 	require.NoError(m.bench.t, journal.Close())
+}
+
+func (n *nodes) recover(m *member) *recovery.Comparison {
+	t := m.bench.t
+	report := &recovery.Report{Report: *m.inspect()}
+	plan, err := recovery.Compare([]*recovery.Report{report})
+	require.NoError(t, err)
+	journal, err := history.Open(n.journal(m))
+	require.NoError(t, err)
+	_, transport := raft.NewInmemTransport(raft.ServerAddress(m.id))
+	require.NoError(t, cluster.Recover(context.Background(), n.config(m, journal, transport), cluster.PlanRecovery(&report.Report, m.id, time.Now())))
+	require.NoError(t, journal.Close())
+	// The next recovery puts its old state aside under the same name if it comes in
+	// the same second.
+	require.NoError(t, removeKept(n.dir(m)))
+	return plan
+}
+
+func (n *nodes) save(m *member) snapshot {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := m.node.Load().ConsistentIndex(ctx)
+	require.NoError(m.bench.t, err)
+	pinned := m.node.Load().State().Snapshot()
+	s := snapshot{index: pinned.Index()}
+	packer, err := fleet.NewRestorePacker(func(piece []byte) error {
+		s.pieces = append(s.pieces, bytes.Clone(piece))
+		return nil
+	})
+	require.NoError(m.bench.t, err)
+	require.NoError(m.bench.t, pinned.Persist(packer))
+	require.NoError(m.bench.t, packer.Close())
+	return s
+}
+
+func (n *nodes) restore(m *member, s snapshot) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return m.node.Load().Restore(ctx, cluster.Restoration{
+		Index: s.index, Pieces: s.pieces, Now: m.now,
+		Note: fleet.NoteRestore{Actor: "local", Snapshot: "of a fault", TakenAt: time.Now(), SnapshotIndex: s.index},
+	})
 }
 
 func (n *nodes) journal(m *member) history.Config {

@@ -16,15 +16,21 @@ type History struct {
 	begun time.Time
 
 	mu      sync.Mutex
-	ops     []porcupine.Operation
-	open    int // operations under way
+	ops     []operation
+	open    map[*Pending]bool // operations under way
 	unknown int
 	notes   []porcupine.Annotation
 	clients int
 }
 
+// operation is one that has ended, or will not be waited for any more.
+type operation struct {
+	porcupine.Operation
+	place Place // the zero value for one whose outcome is not known
+}
+
 // NewHistory begins a history.
-func NewHistory() *History { return &History{begun: time.Now()} }
+func NewHistory() *History { return &History{begun: time.Now(), open: map[*Pending]bool{}} }
 
 // now is a moment of this history. The clock is the monotonic one.
 func (h *History) now() int64 { return int64(time.Since(h.begun)) }
@@ -57,17 +63,22 @@ func (c *Client) Begin(in Input) *Pending {
 	h := c.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open++
-	return &Pending{client: c, in: in, call: h.now()}
+	p := &Pending{client: c, in: in, call: h.now()}
+	h.open[p] = true
+	return p
 }
 
 // Done ends an operation with its answer.
-func (p *Pending) Done(out Output) {
+func (p *Pending) Done(out Output) { p.DoneAt(out, Place{}) }
+
+// DoneAt ends an operation with its answer, which stands at a place in the log.
+func (p *Pending) DoneAt(out Output, place Place) {
 	h := p.client.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open--
-	h.ops = append(h.ops, porcupine.Operation{ClientId: p.client.id, Input: p.in, Call: p.call, Output: out, Return: h.now()})
+	delete(h.open, p)
+	done := porcupine.Operation{ClientId: p.client.id, Input: p.in, Call: p.call, Output: out, Return: h.now()}
+	h.ops = append(h.ops, operation{done, place})
 }
 
 // Unknown ends an operation that may have happened and may yet happen.
@@ -75,12 +86,16 @@ func (p *Pending) Unknown() {
 	h := p.client.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open--
+	delete(h.open, p)
 	h.unknown++
-	h.ops = append(h.ops, porcupine.Operation{ClientId: p.client.id, Input: p.in, Call: p.call, Output: unknown{}})
+	h.ops = append(h.ops, p.unknown())
 	// It is still under way, and a client does one thing at a time.
 	h.clients++
 	p.client.id = h.clients
+}
+
+func (p *Pending) unknown() operation {
+	return operation{Operation: porcupine.Operation{ClientId: p.client.id, Input: p.in, Call: p.call, Output: unknown{}}}
 }
 
 // Refused ends an operation that certainly did not happen.
@@ -88,7 +103,7 @@ func (p *Pending) Refused() {
 	h := p.client.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open--
+	delete(h.open, p)
 }
 
 // Note writes what else happened, for the picture; it returns what ends it.
@@ -128,13 +143,14 @@ func (e *NotLinearizableError) Error() string {
 func (h *History) Check(limit time.Duration) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.open != 0 {
-		return fmt.Errorf("%d operations are still under way", h.open)
+	if len(h.open) != 0 {
+		return fmt.Errorf("%d operations are still under way", len(h.open))
 	}
 	end := h.now()
-	ops := slices.Clone(h.ops)
-	for i := range ops {
-		if _, ok := ops[i].Output.(unknown); ok {
+	ops := make([]porcupine.Operation, len(h.ops))
+	for i, op := range h.ops {
+		ops[i] = op.Operation
+		if _, ok := op.Output.(unknown); ok {
 			ops[i].Return = end
 		}
 	}
