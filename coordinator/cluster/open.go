@@ -234,6 +234,7 @@ func Open(c Config) (_ *Node, err error) {
 		moved := n.members.movedTo
 		stored := n.nudger.noteStored
 		transport.moved.Store(&moved)
+		transport.campaigning(n.life, c.raftConfig().ElectionTimeout)
 		transport.stored.Store(&stored)
 	}
 	// Raft falls back to an older snapshot when the newest cannot be read, and

@@ -37,6 +37,9 @@ type Transport struct {
 	moved atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
 	// stored is told what a node has stored; nil before a node uses the transport.
 	stored atomic.Pointer[func(id raft.ServerID, term, index uint64)]
+	// campaign is how candidates ask again; nil before a node uses the transport.
+	campaign atomic.Pointer[campaign]
+	newest   newestTerm
 }
 
 // NewTransport makes a transport. Close ends it.
@@ -76,11 +79,6 @@ func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 	return t.NetworkTransport.RequestVote(id, t.to(id, target), args, resp)
 }
 
-// RequestPreVote implements raft.WithPreVote.
-func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.NetworkTransport.RequestPreVote(id, t.to(id, target), args, resp)
-}
-
 // InstallSnapshot implements raft.Transport.
 func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	return t.NetworkTransport.InstallSnapshot(id, t.to(id, target), args, resp, data)
@@ -102,6 +100,7 @@ func (t *Transport) pass() {
 			if ask, ok := message.Command.(*raft.TimeoutNowRequest); ok {
 				t.log.Info("the leader asks this node to take over", "leader", string(ask.ID))
 			}
+			t.newest.note(message)
 			t.say(message)
 		case <-t.closed:
 			return
