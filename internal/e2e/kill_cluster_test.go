@@ -30,7 +30,7 @@ import (
 func TestKillCluster(t *testing.T) {
 	t.Parallel()
 	const hosts, operators = 4, 3
-	kills, everyPause := times(5, 500), times(5, 10)
+	kills, everyPause := times(5, killsWanted(500)), times(5, 10)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -53,7 +53,11 @@ func TestKillCluster(t *testing.T) {
 		require.True(t, c.nodes[leader].running(), "the leader ended by itself")
 		killed := time.Now()
 		c.nodes[leader].kill()
-		failovers = append(failovers, l.acknowledgedAfter(killed).Sub(killed))
+		took := l.acknowledgedAfter(killed).Sub(killed)
+		failovers = append(failovers, took)
+		if took > failover {
+			c.tell(fmt.Sprintf("%v passed after the kill of %s at %s", took, c.nodes[leader].name, killed.UTC().Format(time.RFC3339Nano)))
+		}
 		c.nodes[leader].start()
 		if kill%everyPause == everyPause-1 {
 			pauses++
@@ -87,6 +91,14 @@ func TestKillCluster(t *testing.T) {
 	counts.Report(t, "cluster-kills-leaders-twice", doubled, fmt.Sprintf("of %d terms, those with more than one leader", elections))
 	counts.Report(t, "cluster-kills-not-linearizable", found.notLinearizable, fmt.Sprintf("histories without an order that explains them, of %d operations on any node", found.operations))
 	assert.Zero(t, found.wrong()+doubled)
+	inTime(t, p99)
+}
+
+// tell logs what the nodes have written lately.
+func (c *cluster) tell(why string) {
+	for _, node := range c.nodes {
+		c.t.Logf("%s; %s wrote:\n%s", why, node.name, node.output.tail())
+	}
 }
 
 // findings is what is wrong in the end; the first block should be 0.

@@ -203,7 +203,7 @@ func TestKillLeader(t *testing.T) {
 		members = append(members, newMember(t, c, i))
 	}
 
-	kills, stops := times(3, 100), times(1, 30)
+	kills, stops := times(3, killsWanted(100)), times(1, 30)
 	killed := c.strike(members, kills, func(leader *coordinator) func() {
 		leader.kill()
 		return leader.start
@@ -217,6 +217,7 @@ func TestKillLeader(t *testing.T) {
 		t.Logf("from %s of the leader to the next sync of each agent: p50 %v, p99 %v, longest %v, of %d",
 			what, quantile(took, 0.5), quantile(took, 0.99), quantile(took, 1), len(took))
 	}
+	inTime(t, quantile(killed, 0.99))
 	a.goesOn(c)
 	facts, lost, twice := c.settle(members)
 	counts.Report(t, "agents-leaders-killed", kills, fmt.Sprintf("kill -9 of the leader while agents sync; p50 %d ms, p99 %d ms to the next sync of each",
