@@ -178,6 +178,10 @@ func (s *server) restoreSnapshot(ctx context.Context, in *putSnapshot) (*restore
 		out.Body.LostChanges = view.Index() - staged.summary.Index
 	}
 	if in.DryRun {
+		out.Body.Preview, err = s.preview(staged, view, tokenOf(ctx).ID)
+		if err != nil {
+			return nil, s.fail(doing, err)
+		}
 		return out, nil
 	}
 	if control := controlOf(in.request); control != nil {
@@ -198,8 +202,7 @@ func (s *server) restoreSnapshot(ctx context.Context, in *putSnapshot) (*restore
 		},
 	})
 	if errors.Is(err, cluster.ErrBehindSnapshot) {
-		return nil, newProblem(wire.CodeConflict, "", fmt.Sprintf("the snapshot is of log index %d, this cluster's log is at %d and it has several nodes", staged.summary.Index, view.Index()),
-			"restore it to a cluster of one node, and let the others join afterwards (see the runbook on restoring)")
+		return nil, behindSnapshot(staged, view)
 	}
 	if err != nil {
 		return nil, s.fail(doing, err)
@@ -208,6 +211,11 @@ func (s *server) restoreSnapshot(ctx context.Context, in *putSnapshot) (*restore
 	out.Body.Index = s.Node.State().Index()
 	s.Log.Warn("a snapshot was restored", "actor", actorOf(ctx), "snapshot_index", staged.summary.Index, "index", out.Body.Index, "duration", s.Now().Sub(begin))
 	return out, nil
+}
+
+func behindSnapshot(staged *stagedSnapshot, view *fleet.View) *Problem {
+	return newProblem(wire.CodeConflict, "", fmt.Sprintf("the snapshot is of log index %d, this cluster's log is at %d and it has several nodes", staged.summary.Index, view.Index()),
+		"restore it to a cluster of one node, and let the others join afterwards (see the runbook on restoring)")
 }
 
 // awaitServed returns when this node's server shows the restored CA, so that who
@@ -233,6 +241,9 @@ var servedPoll = backoff.Policy{Initial: 10 * time.Millisecond, Max: 200 * time.
 type stagedSnapshot struct {
 	summary snapshotfile.Summary
 	pieces  [][]byte
+	// Of a dry run, which tells more than that the snapshot is refused.
+	view    *fleet.View
+	refusal *Problem
 }
 
 // readSnapshot reads the whole file into a state of its own, so that nothing is
@@ -277,8 +288,15 @@ func (s *server) readSnapshot(in *putSnapshot) (*stagedSnapshot, *Problem, error
 	if !ok {
 		return nil, invalid("", "the snapshot has no built-in CA: it is of a coordinator that was not ready", "take one of a later time"), nil
 	}
-	if err := s.Authority.Check(stored); err != nil {
+	err = s.Authority.Check(stored)
+	switch {
+	case in.DryRun && err != nil:
+		staged.refusal = sealedOtherwise(err, summary)
+	case err != nil:
 		return nil, sealedOtherwise(err, summary), nil
+	}
+	if in.DryRun {
+		staged.view = scratch.View()
 	}
 	return staged, nil, nil
 }

@@ -178,3 +178,106 @@ func TestOneSnapshotAtATime(t *testing.T) {
 		return w.ask(http.MethodGet, snapshotPath+"?stale=true", nil).StatusCode == http.StatusOK
 	}, 60*time.Second, 10*time.Millisecond)
 }
+
+// A dry run says by name what a restore would do, and what it would not.
+func TestARestoreIsPreviewed(t *testing.T) {
+	w := start(t)
+	kept := w.Agent("kept", "kept.example.com", nil)
+	w.Agent("gone", "gone.example.com", nil)
+	early := w.Token(fleet.RoleViewer, 0)
+	file := w.saveSnapshot()
+
+	lost := w.Agent("lost", "lost.example.com", nil)
+	lost.Report("www", apitest.Valid(w.Now(), time.Hour, "lost.example.com"))
+	kept.Report("www", apitest.Valid(w.Now(), time.Hour, "kept.example.com"))
+	renewed := apitest.Valid(w.Now(), 2*time.Hour, "kept.example.com")
+	renewed.Serial = "77"
+	kept.Report("www", renewed)
+	require.True(t, w.Do(fleet.RevokeAPIToken{Actor: "local", ID: early.ID}).OK())
+	asking, other := w.Token(fleet.RoleAdmin, 0), w.Token(fleet.RoleViewer, 0)
+
+	as := w.as(asking.Reveal())
+	before := w.State().Index()
+	dry := decode[resource.Restored](t, as.putSnapshot("?dry_run=true", file), http.StatusOK)
+	require.NotNil(t, dry.Preview)
+	assert.True(t, dry.Preview.SealKeyOpens)
+	assert.Empty(t, dry.Preview.Refusal)
+	require.Eventually(t, func() bool { // the journal is written a moment after the state
+		facts, _, err := w.Journal.Read(history.Query{NewestFirst: true, Limit: 1})
+		return err == nil && len(facts) == 1 && facts[0].Index == before
+	}, 60*time.Second, time.Millisecond)
+	dry = decode[resource.Restored](t, as.putSnapshot("?dry_run=true", file), http.StatusOK)
+	facts, _, err := w.Journal.Read(history.Query{NewestFirst: true, Limit: history.MaxLimit})
+	require.NoError(t, err)
+	var since, audit uint64
+	for _, fact := range facts {
+		if fact.Index > dry.Snapshot.Index {
+			since++
+			if fact.Audit > 0 {
+				audit++
+			}
+		}
+	}
+	require.Positive(t, audit)
+	assert.Equal(t, []uint64{since, audit}, []uint64{dry.Preview.LostFacts, dry.Preview.LostAudit})
+
+	changes := map[string]resource.RestoreChange{}
+	for _, c := range dry.Preview.Changes {
+		changes[c.Kind] = c
+	}
+	ids := func(list resource.RestoredRecords) []string {
+		ids := []string{}
+		for _, record := range list.Items {
+			ids = append(ids, record.ID)
+		}
+		assert.Len(t, ids, list.Count)
+		return ids
+	}
+	agents := changes["agents"]
+	assert.Equal(t, []resource.RestoredRecord{{ID: "lost", Name: "lost.example.com"}}, agents.Vanish.Items)
+	assert.Equal(t, []string{"kept"}, ids(agents.Change), "it has reported since")
+	assert.Equal(t, 1, agents.Same)
+	assert.ElementsMatch(t, []string{"kept/www", "lost/www"}, ids(changes["certificates"].Vanish))
+	assert.True(t, changes["certificates"].Reported)
+	assert.Equal(t, []string{other.ID}, ids(changes["api_tokens"].Vanish), "the token that asks is kept")
+	assert.Equal(t, []string{early.ID}, ids(changes["api_tokens"].Change), "it would be good again")
+	assert.Zero(t, changes["ca"].Vanish.Count+changes["ca"].Appear.Count+changes["ca"].Change.Count)
+	assert.Positive(t, changes["ca"].Same)
+
+	// What a restore then does is what was said.
+	decode[resource.Restored](t, as.putSnapshot("?confirm="+w.CA.ClusterID(), file), http.StatusOK)
+	view := w.State().View()
+	for _, c := range dry.Preview.Changes {
+		if c.Kind != "ca" {
+			assert.Equal(t, c.Same+c.Change.Count+c.Appear.Count, view.Rows(fleet.Table(c.Kind)), c.Kind)
+		}
+	}
+	_, usable := view.APIToken(early.ID)
+	assert.True(t, usable)
+}
+
+// What would be refused is compared all the same.
+func TestAPreviewOfAnotherCluster(t *testing.T) {
+	w := start(t)
+	w.Agent("ours", "ours.example.com", nil)
+	other := &world{Coordinator: apitest.Start(t), t: t}
+	other.token = other.Admin.Reveal()
+	other.Agent("theirs", "theirs.example.com", nil)
+	file := other.saveSnapshot()
+	dry := decode[resource.Restored](t, w.putSnapshot("?dry_run=true", file), http.StatusOK)
+	require.NotNil(t, dry.Preview)
+	assert.False(t, dry.Preview.SealKeyOpens)
+	assert.Contains(t, dry.Preview.Refusal, "CERTCTL_CA_SEAL_KEY_FILE")
+	assert.Zero(t, dry.Preview.LostFacts)
+	for _, c := range dry.Preview.Changes {
+		switch c.Kind {
+		case "agents":
+			assert.Equal(t, "ours", c.Vanish.Items[0].ID)
+			assert.Equal(t, "theirs", c.Appear.Items[0].ID)
+		case "ca":
+			assert.Equal(t, c.Vanish.Count, c.Appear.Count)
+			assert.Positive(t, c.Appear.Count)
+			assert.Zero(t, c.Same)
+		}
+	}
+}

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -50,11 +50,10 @@ func TestSnapshotCommands(t *testing.T) {
 	assert.Positive(t, dry.LostChanges)
 	text = p.does("snapshot", "restore", path, "--dry-run")
 	assert.Contains(t, text, "changes since then")
-	for _, line := range lines(text) {
-		if strings.HasPrefix(line, "agents ") {
-			assert.Equal(t, []string{"agents", "2", "1"}, columns(line))
-		}
-	}
+	assert.Regexp(t, `(?m)^agents +1 +0 +0 +1$`, text, "one vanishes, and one stays")
+	assert.Contains(t, text, "\nagents that vanish:\n  lost  lost.example.com\n")
+	assert.Contains(t, text, "opens the private keys in it")
+	assert.Contains(t, text, "of the audit trail: they stay in it")
 	stdout, stderr, status := p.run("snapshot", "restore", path)
 	assert.Equal(t, exitFailed, status)
 	assert.Contains(t, stdout, "changes since then", "what would be lost is told before anybody is asked")
@@ -70,6 +69,36 @@ func TestSnapshotCommands(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Len(t, entries, 1, "nothing else is left behind")
+}
+
+// A person sees the first few by name, and scripts all of them.
+func TestManyRecordsThatVanish(t *testing.T) {
+	var list resource.RestoredRecords
+	for i := range 1200 {
+		if list.Count++; i < resource.MaxPreviewed {
+			list.Items = append(list.Items, resource.RestoredRecord{ID: strconv.Itoa(i), Name: "a\x1b[31m"})
+		}
+	}
+	var out bytes.Buffer
+	require.NoError(t, showRecords(&out, "agents that vanish", list))
+	assert.Contains(t, out.String(), "\n  9  a [31m\n  and 1190 more (--output json)\n")
+	assert.NotContains(t, out.String(), "\x1b")
+}
+
+// What would be refused is shown, and nobody is asked.
+func TestARestoreThatWouldBeRefused(t *testing.T) {
+	c, other := apitest.Start(t), apitest.Start(t)
+	path := filepath.Join(t.TempDir(), "other.snapshot")
+	logIn(t, other).does("snapshot", "save", path)
+	p := logIn(t, c)
+	for _, flag := range []string{"--dry-run", "--yes"} {
+		stdout, stderr, status := p.run("snapshot", "restore", path, flag)
+		assert.Equal(t, exitFailed, status)
+		assert.Contains(t, stdout, "DOES NOT OPEN the private keys in it")
+		assert.Contains(t, stdout, "everything that this cluster has")
+		assert.Contains(t, stderr, "it would be refused")
+		assert.Contains(t, stderr, "CERTCTL_CA_SEAL_KEY_FILE")
+	}
 }
 
 func TestEncryptedSnapshots(t *testing.T) {

@@ -29,4 +29,41 @@ type Restored struct {
 	// LostChanges counts the log entries since the snapshot, if it is of this
 	// cluster.
 	LostChanges uint64 `json:"lost_changes,omitempty" doc:"Log entries since the snapshot, whose changes are lost; absent if it is of another cluster."`
+	// Preview is what a dry run finds.
+	Preview *RestorePreview `json:"preview,omitempty" doc:"Of a dry run: what a restore would do to the state."`
+}
+
+// MaxPreviewed bounds the records that one list of a preview names.
+const MaxPreviewed = 1000
+
+// RestorePreview compares the state with the snapshot.
+type RestorePreview struct {
+	Refusal       string          `json:"refusal,omitempty" doc:"Why the restore would be refused, and what to do about it; absent if it would not."`
+	SealKeyOpens  bool            `json:"seal_key_opens" doc:"Whether the cluster's seal key opens the private keys of the built-in CA in the snapshot."`
+	LostFacts     uint64          `json:"lost_facts" doc:"Facts of this node's journal since the snapshot, if it is of this cluster. They stay in the journal; what they tell of is gone from the state."`
+	LostAudit     uint64          `json:"lost_audit" doc:"Those of them that are of the audit trail."`
+	LostFactsMore bool            `json:"lost_facts_more" doc:"There are more than were counted."`
+	Changes       []RestoreChange `json:"changes" nullable:"false" doc:"By kind of record, all kinds that a restore replaces."`
+}
+
+// RestoreChange is what would become of the records of one kind.
+type RestoreChange struct {
+	Kind     string          `json:"kind" example:"agents"`
+	Vanish   RestoredRecords `json:"vanish" doc:"Are there now, and not in the snapshot."`
+	Appear   RestoredRecords `json:"appear" doc:"Are in the snapshot, and not there now."`
+	Change   RestoredRecords `json:"change" doc:"Are in both, and differ."`
+	Same     int             `json:"same" doc:"Are in both, and do not."`
+	Reported bool            `json:"reported" doc:"Agents report these again by themselves."`
+}
+
+// RestoredRecords are some records of one kind.
+type RestoredRecords struct {
+	Count int              `json:"count"`
+	Items []RestoredRecord `json:"items" nullable:"false" maxItems:"1000" doc:"The first thousand."`
+}
+
+// RestoredRecord names a record.
+type RestoredRecord struct {
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty" doc:"For people: a hostname, a description."`
 }
