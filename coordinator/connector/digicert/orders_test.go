@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -304,4 +305,25 @@ func TestChanges(t *testing.T) {
 	}
 	_, err = c.Changes(t.Context(), time.Now().Add(-8*24*time.Hour))
 	assert.Equal(t, connector.ClassRefused, connector.Classify(err).Class)
+}
+
+// A list that is longer than what was asked for is not followed to its end.
+func TestAListWithoutAnEnd(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/order/certificate" {
+			asked++
+			_, _ = io.WriteString(w, `{"id":1,"status":"issued"}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"orders":[{"id":1}`+strings.Repeat(`,{"id":1}`, 5000)+`]}`)
+	}))
+	defer server.Close()
+	c, err := digicert.New(digicert.Config{URL: server.URL, Key: func() (string, error) { return "k", nil }, Product: "ssl_basic", NoReference: true})
+	require.NoError(t, err)
+	defer c.Close()
+	r, _ := connectortest.Request(t, "www.example.com")
+	_, err = c.Search(t.Context(), r)
+	assert.Equal(t, connector.ClassNeedsPerson, connector.Classify(err).Class)
+	assert.LessOrEqual(t, asked, 500)
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/certctl/certctl/shared/pki"
 )
 
-// maxListed bounds how many orders of one name are looked through for a lost one.
+// maxListed bounds how many orders of one name are listed, and how many of them are
+// asked about, for a lost one.
 const maxListed = 500
 
 // pageSize of the list of orders.
@@ -54,6 +55,7 @@ func (d *Connector) byKey(ctx context.Context, r *connector.Request) ([]connecto
 		return nil, err
 	}
 	var found []connector.Status
+	asked := 0
 	since := r.CommittedAt.Add(-skew)
 	for offset := 0; ; offset += pageSize {
 		answer, err := d.client.Do(ctx, connector.Call{Path: []string{"order", "certificate"}, Query: url.Values{
@@ -75,6 +77,9 @@ func (d *Connector) byKey(ctx context.Context, r *connector.Request) ([]connecto
 			if row.ID == "" || !created.IsZero() && created.Before(since) {
 				continue
 			}
+			if asked++; asked > maxListed {
+				return nil, errTooMany(body.Certificate.CommonName)
+			}
 			o, err := d.info(ctx, string(row.ID))
 			if err != nil {
 				return nil, err
@@ -87,11 +92,15 @@ func (d *Connector) byKey(ctx context.Context, r *connector.Request) ([]connecto
 		case len(page.Orders) < pageSize:
 			return found, nil
 		case offset+pageSize >= maxListed:
-			return nil, &connector.Error{
-				Class: connector.ClassNeedsPerson, Detail: fmt.Sprintf("the account has more than %d orders for %s", maxListed, body.Certificate.CommonName),
-				Mend: "look for the order in CertCentral, and tell its number with certctl orders resolve",
-			}
+			return nil, errTooMany(body.Certificate.CommonName)
 		}
+	}
+}
+
+func errTooMany(name string) error {
+	return &connector.Error{
+		Class: connector.ClassNeedsPerson, Detail: fmt.Sprintf("the account has more than %d orders for %s", maxListed, name),
+		Mend: "look for the order in CertCentral, and tell its number with certctl orders resolve",
 	}
 }
 

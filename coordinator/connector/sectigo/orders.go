@@ -283,6 +283,9 @@ func (s *Connector) list(ctx context.Context, filter url.Values) ([]string, erro
 		if err := answer.Decode(&rows); err != nil {
 			return nil, err
 		}
+		if len(ids)+len(rows) > maxListed {
+			return nil, errTooMany(len(ids) + len(rows))
+		}
 		for _, row := range rows {
 			if id := cmp.Or(row.ID, row.SSLID); id != "" && !slices.Contains(ids, string(id)) {
 				ids = append(ids, string(id))
@@ -293,8 +296,6 @@ func (s *Connector) list(ctx context.Context, filter url.Values) ([]string, erro
 		case len(rows) < pageSize, err == nil && position+len(rows) >= total:
 			slices.Reverse(ids)
 			return ids, nil
-		case len(ids) >= maxListed:
-			return nil, errTooMany(len(ids))
 		}
 	}
 }

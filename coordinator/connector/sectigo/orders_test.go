@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -288,4 +289,16 @@ func TestAPasswordThatCannotBeUsedSendsNothing(t *testing.T) {
 		assert.True(t, e.NotPlaced)
 		assert.Zero(t, server.Core().Count(fakeca.Place))
 	}
+}
+
+// A list that is longer than what was asked for is not followed to its end.
+func TestAListWithoutAnEnd(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"id":1}`+strings.Repeat(`,{"id":2}`, 5000)+`]`)
+	}))
+	defer server.Close()
+	c, _ := fixture(t, connectortest.Options{}, func(c *sectigo.Config, _ *fake.Server) { c.URL = server.URL })
+	r, _ := connectortest.Request(t, "www.example.com")
+	_, err := c.Search(t.Context(), r)
+	assert.Equal(t, connector.ClassNeedsPerson, connector.Classify(err).Class)
 }
