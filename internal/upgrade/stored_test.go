@@ -33,7 +33,7 @@ type stored struct {
 
 // eachStored runs a test for each archive, on a copy of its own.
 func eachStored(t *testing.T, test func(s *stored)) {
-	archives, err := filepath.Glob(filepath.Join("testdata", "*.tar.gz"))
+	archives, err := filepath.Glob(filepath.Join("testdata", "*-*.tar.gz"))
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(archives), 2, "one that was stopped in order, and one that was killed")
 	for _, archive := range archives {
