@@ -39,9 +39,12 @@ func (n *Node) At(address string) (id string, ok bool) {
 
 // Key is the fingerprint of the key by which a member is known: by its record in
 // the state, or by what was heard of the record where the state has not come to it.
-// A member of a configuration that is applied here has its record here, so that one
-// without has no key that is good. known is false while this node cannot know it:
-// it joins, or its state is behind the configuration that it has heard of.
+// A member of a configuration that is applied here, but for its first, has its record
+// here, so that one without has no key that is good. The founder is in the first one
+// from the first entry on, and announces itself later, much later if the version that
+// founded knew no other nodes: a node that joins and reads the log from its beginning
+// goes by what it was told. known is false while this node cannot know it: it joins,
+// or its state is behind the configuration that it has heard of.
 func (n *Node) Key(id string) (fingerprint string, known bool) {
 	view := n.State().View()
 	applied := n.State().Index() // or later than the view
@@ -52,7 +55,7 @@ func (n *Node) Key(id string) (fingerprint string, known bool) {
 	if record, stored := view.ClusterNode(id); stored {
 		return record.KeyFingerprint, true
 	}
-	if n.members.applied(id) {
+	if (!ok || heard.fingerprint == "") && n.members.applied(id) {
 		return "", true
 	}
 	return heard.fingerprint, ok
