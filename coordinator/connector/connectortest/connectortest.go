@@ -129,6 +129,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("Revoke", s.revoke)
 	t.Run("Reissue", s.reissue)
 	t.Run("Account", s.account)
+	t.Run("Storm", s.storm)
 }
 
 // failure is err as an Error, in which no secret is.
