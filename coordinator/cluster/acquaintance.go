@@ -39,26 +39,23 @@ func (n *Node) At(address string) (id string, ok bool) {
 
 // Key is the fingerprint of the key by which a member is known: by its record in
 // the state, or by what was heard of the record where the state has not come to it.
-// A member of a configuration that is applied here, but for its first, has its record
-// here, so that one without has no key that is good. The founder is in the first one
-// from the first entry on, and announces itself later, much later if the version that
-// founded knew no other nodes: a node that joins and reads the log from its beginning
-// goes by what it was told. known is false while this node cannot know it: it joins,
-// or its state is behind the configuration that it has heard of.
+// known is false while this node cannot know it: it joins, or its state is behind
+// the members that it has heard of. That a configuration is applied here does not
+// say that the records of its members are: the founder is in the first one from the
+// first entry on, and announces itself later, much later if the version that founded
+// knew no other nodes. A node that joins goes by what it was told; one that an earlier
+// version let in, which tells no keys, by the certificate until the record is here.
 func (n *Node) Key(id string) (fingerprint string, known bool) {
 	view := n.State().View()
 	applied := n.State().Index() // or later than the view
 	heard, ok := n.members.key(id)
 	if ok && heard.at > applied {
-		return heard.fingerprint, true
+		return heard.fingerprint, heard.fingerprint != "" // "" if it was forgotten
 	}
 	if record, stored := view.ClusterNode(id); stored {
 		return record.KeyFingerprint, true
 	}
-	if (!ok || heard.fingerprint == "") && n.members.applied(id) {
-		return "", true
-	}
-	return heard.fingerprint, ok
+	return heard.fingerprint, heard.fingerprint != ""
 }
 
 // ownConfiguration is what this node tells others about the members.

@@ -173,14 +173,6 @@ func (c *configurations) key(id string) (heardKey, bool) {
 	return key, ok
 }
 
-// applied reports whether a configuration with a node in it is applied here, and
-// with it everything that was stored before.
-func (c *configurations) applied(id string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return serverOf(c.committed.servers, id) != nil
-}
-
 // index is that of the newest configuration of this node's own log.
 func (c *configurations) index() uint64 {
 	c.mu.Lock()
