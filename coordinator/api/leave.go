@@ -47,13 +47,13 @@ func (s *server) leaveCluster(ctx context.Context, in *leaveCluster) (*departure
 		Remaining: append([]string{}, d.Remaining...), Silent: append([]string{}, d.Silent...),
 		ToleranceBefore: max(0, d.ToleranceBefore), ToleranceAfter: max(0, d.ToleranceAfter),
 	}}
-	mend := ""
-	out.Body.Refusal, mend, out.Body.Forcible = refusal(s.Node.ID(), d)
+	why, mend, forcible := refusal(s.Node.ID(), d)
+	out.Body.Refusal, out.Body.Forcible = why, forcible
 	switch {
 	case in.Body.DryRun:
 		return out, nil
-	case out.Body.Refusal != "" && !(out.Body.Forcible && in.Body.Force):
-		return nil, newProblem(wire.CodeConflict, "force", out.Body.Refusal, mend)
+	case why != "" && (!forcible || !in.Body.Force):
+		return nil, newProblem(wire.CodeConflict, "force", why, mend)
 	}
 	prev := in.Body.PrevIndex
 	if prev == 0 {

@@ -89,7 +89,7 @@ func leave(ctx context.Context, asks *client.Client, out io.Writer, output cli.O
 	if err := asks.Do(ctx, http.MethodPost, leavePath, nil, resource.LeaveCluster{DryRun: true}, &d); err != nil {
 		return askedIn(err)
 	}
-	refused := d.Refusal != "" && !(d.Forcible && force)
+	refused := d.Refusal != "" && (!d.Forcible || !force)
 	if yes && !refused {
 		wish := resource.LeaveCluster{Force: force, PrevIndex: d.ConfigurationIndex}
 		if err := asks.Do(ctx, http.MethodPost, leavePath, nil, wish, &d); err != nil {
