@@ -198,10 +198,18 @@ func (c *CA) IssuerExpiry() time.Time {
 }
 
 // Refresh unseals the CA anew if the stored one is another than before, as after
-// a rotation, and reports whether it was. Errors are those of Unseal.
-func (c *CA) Refresh(stored *fleet.CA) (changed bool, err error) {
+// a rotation. Errors are those of Unseal.
+func (c *CA) Refresh(stored *fleet.CA) error {
 	if m := c.material.Load(); m != nil && m.modified == stored.ModifyIndex {
-		return false, nil
+		return nil
 	}
-	return true, c.Unseal(stored)
+	return c.Unseal(stored)
+}
+
+// Modified is the ModifyIndex of the CA that is in use; 0 if there is none yet.
+func (c *CA) Modified() uint64 {
+	if m := c.material.Load(); m != nil {
+		return m.modified
+	}
+	return 0
 }

@@ -57,9 +57,9 @@ func SealKeyIDs(stored *fleet.CA) []string {
 	return ids
 }
 
-// NoteServed notes that the server's certificate and the root file are of a
-// stored CA: whoever connects from now on meets this one.
-func (c *CA) NoteServed(stored *fleet.CA) { c.served.Store(stored.ModifyIndex) }
+// NoteServed notes of which ModifyIndex the CA is that the server's certificate and
+// the root file are of: whoever connects from now on meets this one.
+func (c *CA) NoteServed(modified uint64) { c.served.Store(modified) }
 
 // Served is the ModifyIndex of the CA that NoteServed was told of last; 0 if it
 // never was.

@@ -35,8 +35,17 @@ type certificate struct {
 	stored func() (*fleet.CA, bool)
 	// rootFile is kept equal to what clients have to trust; "" keeps none.
 	rootFile string
+}
 
-	outdated bool // the CA has changed since the certificate was issued
+// begin obtains the first certificate. The CA may be unsealed anew meanwhile, by a
+// start that has heard from the leader: then this one is found to be outdated.
+func (c *certificate) begin() error {
+	of := c.ca.Modified()
+	if err := c.obtain(); err != nil {
+		return err
+	}
+	c.ca.NoteServed(of)
+	return nil
 }
 
 // obtain replaces the certificate, key and all.
@@ -105,11 +114,10 @@ func (c *certificate) adopt() error {
 	if !ok {
 		return nil // restored to a state of before the first start; Bootstrap's matter
 	}
-	changed, err := c.ca.Refresh(stored)
-	if err != nil {
+	if err := c.ca.Refresh(stored); err != nil {
 		return err
 	}
-	if c.outdated = c.outdated || changed; !c.outdated {
+	if c.ca.Served() == stored.ModifyIndex {
 		return nil
 	}
 	c.log.Info("the CA has changed", "root_fingerprint", pki.Fingerprint(c.ca.Root()), "trust_generation", len(stored.Generations))
@@ -121,7 +129,6 @@ func (c *certificate) adopt() error {
 	if err := c.obtain(); err != nil {
 		return err
 	}
-	c.outdated = false
-	c.ca.NoteServed(stored)
+	c.ca.NoteServed(stored.ModifyIndex)
 	return nil
 }

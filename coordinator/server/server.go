@@ -141,7 +141,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // returns nil when all of them have. The CA must have been unsealed.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.listener.Close()
-	if err := s.certificate.obtain(); err != nil {
+	if err := s.certificate.begin(); err != nil {
 		return err
 	}
 	// The certificates of clients are the handlers' to judge: a refusal in the

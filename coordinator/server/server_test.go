@@ -436,3 +436,37 @@ func TestTheCertificateIsRenewed(t *testing.T) {
 		require.NoError(t, <-ended)
 	})
 }
+
+// A node that starts knows the CA of its newest snapshot, and may hear of another
+// one, from a restore or a rotation, while its server begins.
+func TestACAThatIsReplacedWhileTheServerBegins(t *testing.T) {
+	authority := newCA(t, t.TempDir())
+	older, err := authority.Create()
+	require.NoError(t, err)
+	newer, err := authority.Create()
+	require.NoError(t, err)
+	require.NoError(t, authority.Unseal(&fleet.CA{Authorities: older, ModifyIndex: 5}))
+	stored := &fleet.CA{Authorities: newer, ModifyIndex: 9}
+	c := &certificate{
+		ca: authority, names: pki.MustParseNames("localhost"), now: time.Now, log: quiet,
+		stored: func() (*fleet.CA, bool) { return stored, true },
+	}
+	require.NoError(t, c.begin())
+	require.EqualValues(t, 5, authority.Served())
+	require.NoError(t, authority.Unseal(stored)) // the start has heard of it first
+
+	require.NoError(t, c.adopt())
+	assert.EqualValues(t, 9, authority.Served())
+	leaf := c.source.Leaf()
+	chain, err := authority.ServerChain(leaf)
+	require.NoError(t, err)
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(authority.Root())
+	for _, issuer := range chain[1:] {
+		intermediates.AddCert(issuer)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, DNSName: "localhost"})
+	require.NoError(t, err, "the server shows a certificate of the CA that there is")
+	require.NoError(t, c.adopt())
+	assert.Equal(t, leaf, c.source.Leaf(), "nothing is replaced without need")
+}
