@@ -2,13 +2,13 @@ package clusterfaults
 
 import (
 	"flag"
+	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
 
-var only = flag.String("faults", "", "inject only faults with this in their names")
+var only = flag.String("faults", "", "inject only faults whose names match this regular expression")
 
 // Clients work on a cluster, every fault happens to it in an order drawn at
 // random, and in the end nothing that a client was told is missing, nothing
@@ -28,7 +28,8 @@ func seedOf(t testing.TB) uint64 {
 
 // proveFaults lets all faults happen some times, and counts under a name.
 func proveFaults(b *bench, rounds int, name string) {
-	all := slices.DeleteFunc(faults(), func(f fault) bool { return !strings.Contains(f.name, *only) })
+	wanted := regexp.MustCompile(*only)
+	all := slices.DeleteFunc(faults(), func(f fault) bool { return !wanted.MatchString(f.name) })
 	injected := 0
 	var sum findings
 	for range rounds {

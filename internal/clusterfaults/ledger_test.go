@@ -101,12 +101,16 @@ func (l *ledger) lose(loss linear.Loss) (before *ledger, gone int) {
 	before = newLedger()
 	for name, e := range l.facts {
 		copied := *e
-		copied.told = slices.DeleteFunc(slices.Clone(e.told), func(at linear.Place) bool {
+		// Whoever was told something behind the loss may have done it before the loss
+		// too: what is undone is done again for who repeats it, maybe to another end.
+		later := func(at linear.Place) bool {
 			if at.Upto >= loss.Before && at.After+1 < loss.Before {
-				copied.claims++ // it came before or behind
+				copied.claims++
 			}
 			return at.Upto >= loss.Before
-		})
+		}
+		copied.told = slices.DeleteFunc(slices.Clone(e.told), later)
+		copied.denied = slices.DeleteFunc(slices.Clone(e.denied), later)
 		before.facts[name] = &copied
 		told := len(e.told)
 		unsure := func(at linear.Place) bool {

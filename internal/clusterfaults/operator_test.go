@@ -77,10 +77,18 @@ func (d *daemons) save(m *member) snapshot {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var file []byte
+	last := ""
 	m.bench.eventually(ctx, "a snapshot is saved", func() bool {
 		status, body, err := d.ask(ctx, m, http.MethodGet, "", nil)
-		file = body
-		return err == nil && status == http.StatusOK
+		if err == nil && status == http.StatusOK {
+			file = body
+			return true
+		}
+		if now := fmt.Sprintf("%d %v %.200s", status, err, body); now != last {
+			last = now
+			t.Logf("no snapshot of %s: %s", m.id, now)
+		}
+		return false
 	})
 	summary, err := backup.Check(bytes.NewReader(file))
 	require.NoError(t, err)
