@@ -67,9 +67,9 @@ func (a *authority) rotate(now time.Time) error {
 }
 
 // issue signs a certificate for a server.
-func (a *authority) issue(key crypto.PublicKey, o *Order, now time.Time, validity time.Duration) (*x509.Certificate, error) {
+func (a *authority) issue(key crypto.PublicKey, serial *big.Int, o *Order, now time.Time, validity time.Duration) (*x509.Certificate, error) {
 	template := &x509.Certificate{
-		SerialNumber: a.serial(), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(validity),
+		SerialNumber: serial, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(validity),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
 	}
 	if o.CommonName != "" {

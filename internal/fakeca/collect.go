@@ -91,7 +91,7 @@ func (c *Core) chain(o *Order, leaf *x509.Certificate, ways Behaviour, wrong boo
 		if err != nil {
 			return nil, err
 		}
-		return c.authority.issue(key, o, c.Now(), c.config.Validity)
+		return c.authority.issue(key, c.serial(), o, c.Now(), c.config.Validity)
 	}
 	var err error
 	if wrong {

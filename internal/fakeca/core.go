@@ -92,6 +92,13 @@ func (c *Core) serial() *big.Int {
 	return new(big.Int).SetBytes(octets)
 }
 
+// NewSerial draws a serial number, for Placement.
+func (c *Core) NewSerial() *big.Int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serial()
+}
+
 // Now is the authority's clock.
 func (c *Core) Now() time.Time { return c.config.Now() }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"math/big"
 	"slices"
 	"strconv"
 	"time"
@@ -54,6 +55,7 @@ type Order struct {
 	Extra map[string]string
 
 	key      crypto.PublicKey
+	serial   *big.Int // of the next certificate, nil to draw one
 	validity time.Duration
 	issueAt  time.Time
 	collects int // that were ready, since the last certificate
@@ -92,6 +94,9 @@ type Placement struct {
 	CommonName string
 	Names      []string
 	Validity   time.Duration
+	// Serial is the serial number of the certificate, of a vendor that tells it before
+	// there is one: see NewSerial. nil has one drawn.
+	Serial *big.Int
 	// Person has it wait for one, whatever the Config says.
 	Person bool
 	Extra  map[string]string
@@ -113,7 +118,7 @@ func (c *Core) Accept(p Placement) (Order, error) {
 	sum := sha256.Sum256(spki)
 	o := &Order{
 		ID: p.ID, Number: firstNumber + int64(len(c.orders)), Reference: p.Reference, PublicKey: hex.EncodeToString(sum[:]), CSR: der,
-		CommonName: p.CommonName, Names: slices.Clone(p.Names), PlacedAt: c.Now(), ChangedAt: c.Now(), State: Waiting, Extra: maps.Clone(p.Extra), key: key, validity: p.Validity,
+		CommonName: p.CommonName, Names: slices.Clone(p.Names), PlacedAt: c.Now(), ChangedAt: c.Now(), State: Waiting, Extra: maps.Clone(p.Extra), key: key, serial: p.Serial, validity: p.Validity,
 	}
 	if o.Extra == nil {
 		o.Extra = map[string]string{}
@@ -150,10 +155,15 @@ func (c *Core) settle(o *Order) error {
 	if lasts == 0 {
 		lasts = c.config.Validity
 	}
-	leaf, err := c.authority.issue(o.key, o, now, lasts)
+	serial := o.serial
+	if serial == nil {
+		serial = c.serial()
+	}
+	leaf, err := c.authority.issue(o.key, serial, o, now, lasts)
 	if err != nil {
 		return err
 	}
+	o.serial = nil
 	o.State, o.Reissuing, o.collects, o.ChangedAt = Issued, false, 0, o.issueAt
 	o.Certificates = append(o.Certificates, Certificate{Number: o.NextNumber(), Leaf: leaf, IssuedAt: o.issueAt})
 	c.bySerial[normalSerial(leaf.SerialNumber.Text(16))] = o
