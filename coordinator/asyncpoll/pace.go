@@ -19,8 +19,9 @@ const MaxPause = 6 * time.Hour
 var (
 	// quick is the pace while the budget lasts.
 	quick = backoff.Policy{Initial: 5 * time.Second, Max: 5 * time.Minute, Multiplier: 3, Jitter: 0.2}
-	// slow is the pace afterwards, and while a person has to act.
-	slow = backoff.Policy{Initial: 5 * time.Minute, Max: time.Hour, Multiplier: 2, Jitter: 0.2}
+	// slow is the pace afterwards, and while a person has to act. Its wider jitter takes
+	// orders apart that were all placed in one moment.
+	slow = backoff.Policy{Initial: 5 * time.Minute, Max: time.Hour, Multiplier: 2, Jitter: 0.5}
 )
 
 // defaultMaxWait is in nanoseconds.

@@ -76,7 +76,7 @@ func TestAnyPace(t *testing.T) {
 			p = pace.Next(p, now, a)
 			gap, after := p.Next.Sub(now), min(a.RetryAfter, asyncpoll.MaxPause)
 			assert.GreaterOrEqual(t, gap, max(4*time.Second, after), "never at once, never before it was asked for")
-			assert.LessOrEqual(t, gap, max(72*time.Minute, after+5*time.Minute))
+			assert.LessOrEqual(t, gap, max(90*time.Minute, after+5*time.Minute))
 			assert.Equal(t, start, p.Since, "the budget is of wall time since the first question")
 			assert.Equal(t, a.Person || now.Sub(start) >= wait, p.Slow)
 			if p.Slow == was.Slow && !was.Next.IsZero() {
