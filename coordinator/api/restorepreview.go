@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 )
@@ -63,7 +64,8 @@ var previewed = []struct {
 func (s *server) preview(staged *stagedSnapshot, now *fleet.View, token string) (*resource.RestorePreview, error) {
 	out := &resource.RestorePreview{SealKeyOpens: staged.refusal == nil}
 	refusal := staged.refusal
-	if members, _ := s.Node.Members(); refusal == nil && len(members) > 1 && staged.summary.Index >= now.Index() {
+	restoration := cluster.Restoration{Index: staged.summary.Index, Pieces: staged.pieces}
+	if members, _ := s.Node.Members(); refusal == nil && len(members) > 1 && restoration.Behind(now.Index()) {
 		refusal = behindSnapshot(staged, now)
 	}
 	if refusal != nil {

@@ -43,6 +43,12 @@ type Restoration struct {
 	Progress func(done, of int)
 }
 
+// Behind reports whether a log that has come to index has to be moved on before it
+// can take the snapshot, which only a cluster of one node can do: the last command
+// of the restore, which comes after the pieces, has to be later than all that is
+// restored.
+func (r Restoration) Behind(index uint64) bool { return index+uint64(len(r.Pieces)) <= r.Index }
+
 // Restore replaces the state of the whole cluster by a snapshot. It goes through
 // the log like every other change, piece by piece, and is done when the last
 // command of it is applied: until then nothing changes, and what is lost in
@@ -56,7 +62,7 @@ func (n *Node) Restore(ctx context.Context, r Restoration) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	if index+uint64(len(r.Pieces)) <= r.Index { // the last command comes after the pieces
+	if r.Behind(index) {
 		if err := n.moveOn(ctx, r.Index); err != nil {
 			return err
 		}
