@@ -34,7 +34,7 @@ if [ "$status" -eq 0 ] && [ -n "${CERTCTL_COUNTS_REQUIRED:-}" ]; then
 	history=1
 	git cat-file -e "$previous^{commit}" 2>/dev/null || { history=0; echo "not required, for the history does not reach back to $previous: $(grep -c ' history$' "$CERTCTL_COUNTS_REQUIRED") counts"; }
 	awk -F '\t' -v user="$(id -u)" -v namespaces="$namespaces" -v history="$history" '
-		NR == FNR { counted[$1] = 1; sum[$1] += $2; next }
+		FILENAME == ARGV[1] { counted[$1] = 1; sum[$1] += $2; next }
 		/^#/ || !NF { next }
 		user != 0 && / root$/ { next }
 		!namespaces && / netns$/ { next }

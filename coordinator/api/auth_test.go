@@ -96,6 +96,7 @@ var operations = []struct {
 	{"show-cluster-health", http.MethodGet, "/api/v1/cluster/health", "", fleet.RoleViewer},
 	{"transfer-leadership", http.MethodPost, "/api/v1/cluster/transfer", `{"to":"none"}`, fleet.RoleAdmin},
 	{"remove-member", http.MethodDelete, "/api/v1/cluster/members/none", "", fleet.RoleAdmin},
+	{"leave-cluster", http.MethodPost, "/api/v1/cluster/leave", `{"dry_run":true}`, fleet.RoleAdmin},
 	{"rotate-cluster-ca", http.MethodPost, "/api/v1/cluster/rotate-ca", "", fleet.RoleAdmin},
 	{"diagnose-cluster", http.MethodGet, "/api/v1/cluster/diagnosis", "", fleet.RoleAdmin},
 	{"create-join-token", http.MethodPost, "/api/v1/cluster/join-tokens", `{}`, fleet.RoleAdmin},

@@ -34,7 +34,7 @@ func TestHandlerStandsAlone(t *testing.T) {
 	stands, err := nodestanding.New(nodestanding.Config{NodeID: "test", DataDir: node.Dir, Node: node, Journal: node.Journal, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	handler, err := New(Config{
-		Cluster: stands, Node: node, Journal: node.Journal, Pause: func() time.Duration { return time.Minute },
+		Cluster: stands, Departing: node.Node, Node: node, Journal: node.Journal, Pause: func() time.Duration { return time.Minute },
 		Authority: new(ca.CA), EnrollmentURL: "https://pki.example.com", Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

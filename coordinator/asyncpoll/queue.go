@@ -72,11 +72,11 @@ type Outcome struct {
 type Health int
 
 const (
-	// Well: the authority answers, whatever it says of the order.
+	// Well says that the authority answers, whatever it says of the order.
 	Well Health = iota
-	// Failing: it does not, or answers that it cannot (5xx).
+	// Failing says that it does not, or answers that it cannot (5xx).
 	Failing
-	// Unclear: nothing can be said, because the question was never asked.
+	// Unclear says nothing, because the question was never asked.
 	Unclear
 )
 

@@ -261,16 +261,16 @@ func (b *backfill) drain(ctx context.Context, s source, gaps, want history.Gaps)
 			if ctx.Err() == nil {
 				b.say(s.id, err)
 			}
-			return gaps, nil
+			break // the next member is asked, or this one later
 		}
 		taken := history.Gaps{chunk.Range()}
 		gaps, want = gaps.Minus(taken), want.Minus(taken)
 		rest := min(max(chunkRest*time.Since(began), minChunkRest), maxChunkRest)
 		if backoff.Wait(ctx, rest) != nil {
-			return gaps, nil
+			break
 		}
 	}
-	return gaps, nil
+	return gaps, nil //nolint:nilerr // what a member answers is said, and is no fault of this journal's
 }
 
 // fetch has a member give a part of the facts of a range.

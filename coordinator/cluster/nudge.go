@@ -102,7 +102,7 @@ func (u *nudger) tell(index uint64) {
 	self := n.transport.EncodePeer(raft.ServerID(n.config.NodeID), n.transport.LocalAddr())
 	request := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.config.NodeID), Addr: self},
-		Term:      entry.Term, Leader: self, PrevLogEntry: index, PrevLogTerm: entry.Term, LeaderCommitIndex: index,
+		Term:      entry.Term, PrevLogEntry: index, PrevLogTerm: entry.Term, LeaderCommitIndex: index,
 	}
 	_, servers := n.configuration()
 	u.mu.Lock()

@@ -16,7 +16,7 @@ func Differences(from, to *View, table Table, visit func(before, after any)) err
 	left, right := from.scan(table, indexID, nil), to.scan(table, indexID, nil)
 	before, after := left.Next(), right.Next()
 	for before != nil || after != nil {
-		order := 0
+		var order int
 		switch {
 		case before == nil:
 			order = 1

@@ -64,12 +64,12 @@ func TestARepeatIsRecognizedOrHeldBack(t *testing.T) {
 				batch[i] = fresh()
 			}
 			since := state.Index()
-			switch results := []Result(nil); random.IntN(4) {
+			switch random.IntN(4) {
 			case 0: // it never arrived
 				open = append(open, proposed{command: batch[0], since: since, behind: count})
 			default:
 				before := count
-				results = apply(batch...)
+				results := apply(batch...)
 				open = append(open, proposed{command: batch[0], since: since, result: results[0], applied: true, behind: before})
 			}
 			if len(open) == 0 || random.IntN(2) == 0 {

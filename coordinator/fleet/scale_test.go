@@ -147,7 +147,7 @@ func TestScale(t *testing.T) {
 	t.Logf("a snapshot is written and synced in %v: %.0f MiB", written, mib(uint64(info.Size())))
 
 	want := state.View().Version(fleet.Tables()...)
-	f.state, state = nil, nil
+	f.state = nil
 	runtime.GC()
 	file, err = os.Open(path)
 	require.NoError(t, err)

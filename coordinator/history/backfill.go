@@ -124,12 +124,11 @@ func (j *Journal) Backfill(c *Chunk) error {
 // 0 if there is none or there are gaps between the two.
 func (b buckets) auditBefore(index uint64, gaps Gaps) (uint64, error) {
 	cursor := b.audit.Cursor()
-	k, v := cursor.Seek(indexKey(index))
-	if k == nil {
-		k, v = cursor.Last()
-	} else {
-		k, v = cursor.Prev()
+	before := cursor.Prev
+	if k, _ := cursor.Seek(indexKey(index)); k == nil {
+		before = cursor.Last
 	}
+	k, v := before()
 	if k == nil || len(gaps.And(Gaps{{binary.BigEndian.Uint64(k), index - 1}})) > 0 {
 		return 0, nil
 	}

@@ -36,8 +36,8 @@ func git(args ...string) (string, error) {
 }
 
 // previousCommit is the commit of the version before this one. The test is skipped
-// where its source cannot be had: outside of a repository, and in a shallow clone
-// that does not reach back to it. A whole clone has it.
+// where its source cannot be had: outside of a repository, and where the history does
+// not reach back to it, as in a shallow clone.
 func previousCommit(t testing.TB) string {
 	t.Helper()
 	commit := os.Getenv(previousEnv)
@@ -56,13 +56,11 @@ func previousCommit(t testing.TB) string {
 	if _, err := os.Stat("../../.git"); errors.Is(err, fs.ErrNotExist) && !given {
 		t.Skip("this source tree is no Git repository (there is no .git in it), and the version before this one is built from its history")
 	}
-	shallow, err := git("rev-parse", "--is-shallow-repository")
-	require.NoError(t, err)
-	_, err = git("cat-file", "-e", commit+"^{commit}")
-	if err != nil && shallow == "true" && !given {
-		t.Skipf("this clone is shallow (git rev-parse --is-shallow-repository) and does not reach back to %s, the version before this one", commit)
+	_, err := git("cat-file", "-e", commit+"^{commit}")
+	if err != nil && !given {
+		t.Skipf("the history of this clone does not reach back to the version before this one (git cat-file -e %s)", commit)
 	}
-	require.NoError(t, err, "the version before this one is not in the history of a whole clone: see internal/upgrade/previous.txt")
+	require.NoError(t, err, "the version that %s names is not in the history", previousEnv)
 	return commit
 }
 

@@ -15,6 +15,6 @@ func readOnlyMemory(path string) bool {
 	if err := syscall.Statfs(path, &fs); err != nil {
 		return false
 	}
-	kind := uint32(fs.Type) //nolint:gosec,unconvert // the numbers have 32 bits, and the field has as many as the processor
+	kind := uint32(fs.Type) //nolint:gosec // the numbers have 32 bits, and the field has as many as the processor
 	return (kind == tmpfsMagic || kind == ramfsMagic) && fs.Flags&readOnlyFlag != 0
 }
