@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -104,19 +105,29 @@ func (w *journalWriter) restored(index uint64) error {
 	return nil
 }
 
-// wait returns when the journal has everything up to index, which was added.
-func (w *journalWriter) wait(index uint64) error {
+// wait returns when the journal has everything up to index, which was added, or
+// when ctx is done.
+func (w *journalWriter) wait(ctx context.Context, index uint64) error {
+	stop := context.AfterFunc(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.changed.Broadcast()
+	})
+	defer stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted = max(w.wanted, index)
 	w.changed.Broadcast()
-	for w.flushed < index && !w.closed {
+	for w.flushed < index && !w.closed && ctx.Err() == nil {
 		w.changed.Wait()
 	}
-	if w.flushed < index {
+	switch {
+	case w.flushed >= index:
+		return nil
+	case w.closed:
 		return fmt.Errorf("the journal was not written up to log entry %d: %w", index, ErrStopped)
 	}
-	return nil
+	return fmt.Errorf("the journal was not written up to log entry %d: %w", index, errors.Join(ctx.Err(), w.err))
 }
 
 // health is the error of the last write, nil if it went well.
@@ -166,7 +177,11 @@ func (w *journalWriter) next() (facts []fleet.Fact, through uint64, ok bool) {
 		if left <= 0 {
 			break
 		}
-		timer := time.AfterFunc(left, w.changed.Broadcast)
+		timer := time.AfterFunc(left, func() {
+			w.mu.Lock() // or it may come before the wait that it is to end
+			defer w.mu.Unlock()
+			w.changed.Broadcast()
+		})
 		w.changed.Wait()
 		timer.Stop()
 	}

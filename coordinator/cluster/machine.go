@@ -165,7 +165,7 @@ type machineSnapshot struct {
 // until facts are in the journal the log is where they are durable: so the
 // journal goes first.
 func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
-	err := s.writer.wait(s.snapshot.Index())
+	err := s.writer.wait(context.Background(), s.snapshot.Index())
 	if err == nil {
 		err = s.snapshot.Persist(sink)
 	}

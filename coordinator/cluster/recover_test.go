@@ -34,6 +34,7 @@ type survivor struct {
 	node      *Node
 	cancel    context.CancelFunc
 	ended     chan error
+	wrap      func(Journal) Journal // changes the journal that the node gets; nil does not
 }
 
 // newSurvivors bootstraps a cluster of so many nodes that can reach each other,
@@ -78,6 +79,9 @@ func (s *survivor) openJournal() {
 	s.journal, err = history.Open(s.journalConfig())
 	require.NoError(s.t, err)
 	s.config.Journal = s.journal
+	if s.wrap != nil {
+		s.config.Journal = s.wrap(s.journal)
+	}
 }
 
 func (s *survivor) closeJournal() { require.NoError(s.t, s.journal.Close()) }
@@ -248,7 +252,7 @@ func TestTheLastOfThreeGoesOnAlone(t *testing.T) {
 	}
 	tokens(t, []*survivor{last}, "four")
 	want["four"] = 1
-	require.NoError(t, last.node.writer.wait(last.node.AppliedIndex()))
+	require.NoError(t, last.node.writer.wait(t.Context(), last.node.AppliedIndex()))
 	assert.Equal(t, want, createdFacts(t, last.journal), "each fact once")
 
 	// The others come back empty, under new names.

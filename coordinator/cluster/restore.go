@@ -152,6 +152,11 @@ func (n *Node) moveOn(ctx context.Context, index uint64) error {
 	}
 	// The state is not applied to now, so that it is the same twice.
 	pinned := n.machine.state.Snapshot()
+	// Raft puts what it is given in the place of the log, from which the journal
+	// could not be completed any more.
+	if err := n.writer.wait(ctx, pinned.Index()); err != nil {
+		return fmt.Errorf("restore: move the log on: %w", err)
+	}
 	size := new(octets)
 	if err := pinned.Persist(size); err != nil {
 		return fmt.Errorf("restore: move the log on: %w", err)

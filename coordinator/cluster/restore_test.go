@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,7 +80,7 @@ func TestARestoreOfALiveCluster(t *testing.T) {
 		s.has("one")
 		_, ok := s.node.State().View().EnrollmentToken("two")
 		assert.False(t, ok)
-		require.NoError(t, s.node.writer.wait(s.node.AppliedIndex()))
+		require.NoError(t, s.node.writer.wait(t.Context(), s.node.AppliedIndex()))
 		status, err := s.journal.Status()
 		require.NoError(t, err)
 		assert.Empty(t, status.Gaps, "the log went on, entry by entry")
@@ -286,4 +287,54 @@ func same(t *testing.T, list []*survivor) {
 		}
 		return true
 	}, recoverPatience, 10*time.Millisecond, "the states differ")
+}
+
+// stuckJournal takes nothing while its disk does not.
+type stuckJournal struct {
+	Journal
+	stuck *atomic.Bool
+}
+
+// Append implements Journal.
+func (s stuckJournal) Append(through uint64, facts []fleet.Fact) error {
+	if s.stuck.Load() {
+		return errors.New("no room is left")
+	}
+	return s.Journal.Append(through, facts)
+}
+
+// A log that is moved on holds the facts no more that the journal lacks: so it waits
+// for the journal, and is not moved on while that cannot be written.
+func TestALogIsMovedOnWhenTheJournalHasItAll(t *testing.T) {
+	old := newSurvivors(t, 1)[0]
+	old.start()
+	for range 200 {
+		command, err := fleet.NewCommand(time.Now(), fleet.DropRestore{})
+		require.NoError(t, err)
+		_, err = old.node.Propose(t.Context(), command)
+		require.NoError(t, err)
+	}
+	r := saved(t, old.node)
+	old.stop()
+
+	var stuck atomic.Bool
+	s := newSurvivors(t, 1)[0]
+	s.wrap = func(j Journal) Journal { return stuckJournal{j, &stuck} }
+	s.start()
+	tokens(t, []*survivor{s}, "before")
+	require.NoError(t, s.node.writer.wait(t.Context(), s.node.AppliedIndex()))
+	stuck.Store(true)
+	tokens(t, []*survivor{s}, "acknowledged")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := s.node.Restore(ctx, r)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no room is left")
+	assert.Less(t, s.node.raft.LastIndex(), r.Index, "the log is where it was")
+	s.has("before", "acknowledged")
+
+	stuck.Store(false)
+	require.NoError(t, s.node.Restore(t.Context(), r))
+	require.NoError(t, s.node.writer.wait(t.Context(), s.node.AppliedIndex()))
+	assert.Equal(t, map[string]int{"before": 1, "acknowledged": 1}, createdFacts(t, s.journal))
 }

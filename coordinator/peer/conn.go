@@ -134,11 +134,14 @@ func (n *Network) closeWhere(condition func(*conn) bool) map[string]int {
 }
 
 // sweep ends the connections that could not be opened again: those whose
-// certificates, on either side, lead to a root that is trusted no more. It goes by
-// the roots and not by the clock, which may be wrong today and right tomorrow; the
-// age of a connection, which no clock that is set can change, bounds it instead.
+// certificates, on either side, lead to a root that is trusted no more, and those with
+// somebody whose key turns out not to be the member's. It goes by the roots and not by
+// the clock, which may be wrong today and right tomorrow; the age of a connection,
+// which no clock that is set can change, bounds it instead.
 func (n *Network) sweep() {
-	n.closeWhere(func(c *conn) bool { return n.outdated(c) || time.Since(c.since) > n.config.MaxAge })
+	n.closeWhere(func(c *conn) bool {
+		return n.outdated(c) || n.impostor(c) || time.Since(c.since) > n.config.MaxAge
+	})
 }
 
 // outdated reports whether a connection is by a root that has gone since. It is

@@ -116,3 +116,21 @@ func TestConnectionsOfAnEarlierKeyEnd(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	assert.Zero(t, a.Stats().Connections[ConnectionKind{Peer: "b", Protocol: raftProtocol, Incoming: true}])
 }
+
+// Whoever was let in before the member's key was known here stays no longer than that.
+func TestTheKeyIsLookedAtAgain(t *testing.T) {
+	w := newTown(t)
+	a, b := w.member("a"), w.member("b")
+	out, in := stream(t, b, a)
+	defer out.Close()
+	defer in.Close()
+	a.sweep()
+	assert.EqualValues(t, 1, a.Stats().Connections[ConnectionKind{Peer: "b", Protocol: raftProtocol, Incoming: true}])
+	w.mu.Lock()
+	w.keys["b"] = "another"
+	w.mu.Unlock()
+	require.NoError(t, in.SetReadDeadline(time.Now().Add(patience)))
+	a.sweep()
+	_, err := in.Read(make([]byte, 1))
+	require.ErrorIs(t, err, net.ErrClosed)
+}

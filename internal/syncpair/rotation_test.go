@@ -30,8 +30,7 @@ func (c *coordinator) rotate(authority string, step ca.Step) {
 	require.NoError(c.t, err)
 	require.NoError(c.t, c.node.Do(change).Err())
 	stored, _ = c.view().CA()
-	_, err = c.ca.Refresh(stored)
-	require.NoError(c.t, err)
+	require.NoError(c.t, c.ca.Refresh(stored))
 }
 
 func (c *coordinator) rotateRoot() {

@@ -90,7 +90,7 @@ func outOfReach(target string, mode os.FileMode) bool {
 		if owner, ok := info.Sys().(*syscall.Stat_t); ok {
 			ours := owner.Uid == 0 || int(owner.Uid) == os.Geteuid()
 			enters := info.Mode().Perm() & 0o011
-			if ours && enters == 0 || owner.Uid == 0 && enters == 0o010 && mode&0o020 == 0 {
+			if ours && enters == 0 || owner.Uid == 0 && enters == 0o010 && mode&0o022 == 0 {
 				return true
 			}
 		}

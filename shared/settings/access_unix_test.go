@@ -143,7 +143,9 @@ func TestSecretFileOutOfReach(t *testing.T) {
 		return
 	}
 	require.NoError(t, check(0o750, 0o644), "root gave the directory to a group")
-	require.ErrorContains(t, check(0o750, 0o664), "is open to other users", "the group may write it")
+	for _, file := range []os.FileMode{0o664, 0o646, 0o606} {
+		require.ErrorContains(t, check(0o750, file), "is open to other users", "%o: who is in the directory's group may write it", file)
+	}
 	require.NoError(t, os.Chown(outer, 12345, -1))
 	require.ErrorContains(t, check(0o700, 0o644), "is open to other users", "the directory is somebody else's")
 	require.ErrorContains(t, check(0o750, 0o644), "is open to other users", "the directory is somebody else's")
