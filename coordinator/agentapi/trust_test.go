@@ -24,8 +24,7 @@ func (w *world) rotate(authority string, step ca.Step) {
 	require.NoError(w.t, err)
 	w.do(change)
 	stored, _ = w.view().CA()
-	_, err = w.ca.Refresh(stored)
-	require.NoError(w.t, err)
+	require.NoError(w.t, w.ca.Refresh(stored))
 }
 
 func (w *world) rotateRoot() {
