@@ -21,6 +21,7 @@ import (
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/connector/connectortest"
 	"github.com/certctl/certctl/coordinator/connector/digicert"
+	"github.com/certctl/certctl/coordinator/connector/entrust"
 	"github.com/certctl/certctl/coordinator/connector/globalsign"
 	"github.com/certctl/certctl/coordinator/connector/sectigo"
 	"github.com/certctl/certctl/shared/backoff"
@@ -90,7 +91,7 @@ func client(s map[string]string) func() (*tls.Certificate, error) {
 }
 
 // noPerson are the vendors that have no word for an order that waits for one.
-var noPerson = map[string]bool{"globalsign": true}
+var noPerson = map[string]bool{"entrust": true, "globalsign": true}
 
 // connect makes a connector of nothing but what the program tells.
 func connect(t *testing.T, vendor string, s map[string]string) connector.Connector {
@@ -98,6 +99,11 @@ func connect(t *testing.T, vendor string, s map[string]string) connector.Connect
 	switch vendor {
 	case "digicert":
 		c, err := digicert.New(digicert.Config{URL: s["url"], Key: fixed(s["key"]), Product: s["product"], Organization: 112233, Roots: roots(t, s["ca_file"])})
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		return c
+	case "entrust":
+		c, err := entrust.New(entrust.Config{URL: s["url"], CA: s["ca"], Profile: s["profile"], Certificate: client(s), Roots: roots(t, s["ca_file"])})
 		require.NoError(t, err)
 		t.Cleanup(c.Close)
 		return c
@@ -144,7 +150,11 @@ func TestAnOrderByWhatTheProgramTells(t *testing.T) {
 			page := fetch(t, http.MethodGet, control)
 			assert.Contains(t, page, placed.Handle.Order)
 			assert.Contains(t, page, "Approve")
-			fetch(t, http.MethodPost, control+"approve?id="+placed.Handle.Order)
+			if placed.Handle.Order == "" { // it has no name before it is issued
+				fetch(t, http.MethodPost, control+"approve-all")
+			} else {
+				fetch(t, http.MethodPost, control+"approve?id="+placed.Handle.Order)
+			}
 			status, err = c.Status(t.Context(), r, placed.Handle)
 			require.NoError(t, err)
 			require.Equal(t, connector.Issued, status.State)

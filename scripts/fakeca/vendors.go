@@ -5,6 +5,7 @@ import (
 
 	"github.com/certctl/certctl/internal/fakeca"
 	"github.com/certctl/certctl/internal/fakeca/digicert"
+	"github.com/certctl/certctl/internal/fakeca/entrust"
 	"github.com/certctl/certctl/internal/fakeca/globalsign"
 	"github.com/certctl/certctl/internal/fakeca/sectigo"
 )
@@ -13,6 +14,7 @@ import (
 // them.
 var vendors = map[string]func(fakeca.Config) fakeca.Server{
 	"digicert":   func(c fakeca.Config) fakeca.Server { return digicert.New(c) },
+	"entrust":    func(c fakeca.Config) fakeca.Server { return entrust.New(c) },
 	"globalsign": func(c fakeca.Config) fakeca.Server { return globalsign.New(c) },
 	"sectigo":    func(c fakeca.Config) fakeca.Server { return sectigo.New(c) },
 }

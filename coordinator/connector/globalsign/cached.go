@@ -66,30 +66,3 @@ func (c *cached[T]) drop(meant func(T) bool) {
 		c.until = time.Time{}
 	}
 }
-
-// maxKeys bounds how many certificates are remembered.
-const maxKeys = 20_000
-
-// keys remembers the fingerprints of the public keys of certificates by their serial
-// numbers, neither of which ever changes: each search looks through what the account
-// got of late.
-type keys struct {
-	mu   sync.Mutex
-	byID map[string]string
-}
-
-func (k *keys) of(id string) (key string, ok bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	key, ok = k.byID[id]
-	return key, ok
-}
-
-func (k *keys) set(id, key string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.byID) >= maxKeys || k.byID == nil {
-		k.byID = map[string]string{}
-	}
-	k.byID[id] = key
-}

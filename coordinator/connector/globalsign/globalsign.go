@@ -96,7 +96,7 @@ type Connector struct {
 	token  *cached[string]
 	policy *cached[*policy]
 	chain  *cached[[]*x509.Certificate]
-	keys   keys
+	keys   connector.Keys
 
 	shown sync.Mutex // of last
 	last  string     // the token, which no error may show

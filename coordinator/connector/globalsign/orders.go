@@ -210,7 +210,7 @@ func (g *Connector) Search(ctx context.Context, r *connector.Request) ([]connect
 	}
 	var found []connector.Status
 	for _, serial := range serials {
-		if key, known := g.keys.of(serial); known && key != wanted {
+		if key, known := g.keys.Of(serial); known && key != wanted {
 			continue
 		}
 		f, err := g.fetch(ctx, serial)
@@ -230,7 +230,7 @@ func (g *Connector) Search(ctx context.Context, r *connector.Request) ([]connect
 			}
 			mine = mine || key == wanted
 			if len(f.bundle.Certificates) == 1 {
-				g.keys.set(serial, key)
+				g.keys.Set(serial, key)
 			}
 		}
 		if mine {
