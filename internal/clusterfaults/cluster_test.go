@@ -142,15 +142,20 @@ func (b *bench) begin() {
 	b.awaitVoters()
 }
 
-// awaitVoters waits until all have a vote.
+// awaitVoters waits until all have a vote, and know it of each other: a node that
+// has not heard of a promotion yet does not vote for the one that was promoted, so
+// that the loss of the leader at that moment would be the loss of two.
 func (b *bench) awaitVoters() {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	b.eventually(ctx, "all have a vote", func() bool {
-		members, _ := b.leader().node.Load().Members()
-		return !slices.ContainsFunc(members, func(m cluster.Member) bool { return !m.Voter }) && len(members) == len(b.members)
+		return !slices.ContainsFunc(b.members, func(m *member) bool {
+			members, _ := m.node.Load().Members()
+			return slices.ContainsFunc(members, func(m cluster.Member) bool { return !m.Voter }) || len(members) != len(b.members)
+		})
 	})
+	b.leader()
 }
 
 // replace puts a node with an empty disk in the place of one that is down.
@@ -306,7 +311,8 @@ func (b *bench) tell() {
 	for _, m := range b.members {
 		if node := m.node.Load(); node != nil {
 			leader, _ := node.Leader()
-			b.t.Logf("%s: leader %q, %+v, %+v", m.id, leader, node.Status(), node.Ready())
+			members, index := node.Members()
+			b.t.Logf("%s: leader %q, members of entry %d %+v, %+v, %+v", m.id, leader, index, members, node.Status(), node.Ready())
 		} else {
 			b.t.Logf("%s is down", m.id)
 		}

@@ -104,7 +104,7 @@ func (l *ledger) lose(loss linear.Loss) (before *ledger, gone int) {
 		// Whoever was told something behind the loss may have done it before the loss
 		// too: what is undone is done again for who repeats it, maybe to another end.
 		later := func(at linear.Place) bool {
-			if at.Upto >= loss.Before && at.After+1 < loss.Before {
+			if at.Upto >= loss.Before && at.After < loss.Before {
 				copied.claims++
 			}
 			return at.Upto >= loss.Before
@@ -150,10 +150,11 @@ func factName(f fleet.Fact) string {
 func (l *ledger) compare(facts []fleet.Fact) (missing, excess []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	counted := map[string]int{}
+	counted, indexes := map[string]int{}, map[string][]uint64{}
 	for _, f := range facts {
 		if name := factName(f); name != "" {
 			counted[name]++
+			indexes[name] = append(indexes[name], f.Index)
 		}
 	}
 	for name, e := range l.facts {
@@ -167,10 +168,18 @@ func (l *ledger) compare(facts []fleet.Fact) (missing, excess []string) {
 			_, most = e.bounds()
 		}
 		if n > most {
-			excess = append(excess, fmt.Sprintf("%s: %d times, at most %d", name, n, most))
+			excess = append(excess, fmt.Sprintf("%s: %d times, at most %d, of the entries %v, and told %+v", name, n, most, indexes[name], l.places(name)))
 		}
 	}
 	return missing, excess
+}
+
+// places are those of a fact, as they were told.
+func (l *ledger) places(name string) []linear.Place {
+	if e := l.facts[name]; e != nil {
+		return e.told
+	}
+	return nil
 }
 
 // objects are those of a kind of which somebody was told.

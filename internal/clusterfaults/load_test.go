@@ -251,14 +251,15 @@ func (c *client) workOnAssignment() {
 }
 
 // change proposes a change until some node says what came of it: always the same
-// command, whichever node is asked. answered says what the answer is, and whether
+// command, whichever node is asked. Some give up at the first node that does not
+// say it, and go by what that told them. answered says what the answer is, and whether
 // the fact that is claimed is there.
 func (c *client) change(in linear.Input, payload fleet.Payload, claim *claim, answered func(fleet.Result) (linear.Output, bool)) {
 	ctx, cancel := context.WithTimeout(context.Background(), opPatience)
 	defer cancel()
 	change := &change{load: c.load, pending: c.Begin(in), claim: claim, answered: answered}
 	uncertain := false
-	for ctx.Err() == nil {
+	for patient := c.random.IntN(4) > 0; ctx.Err() == nil; {
 		m := c.load.bench.members[c.home]
 		if change.command.ID == (fleet.ID{}) {
 			if m.node.Load() == nil {
@@ -274,6 +275,9 @@ func (c *client) change(in linear.Input, payload fleet.Payload, claim *claim, an
 		var unknown *cluster.UnknownOutcomeError
 		uncertain = uncertain || errors.As(err, &unknown)
 		c.turn(ctx)
+		if !patient {
+			break
+		}
 	}
 	if uncertain {
 		change.pending.Unknown()

@@ -221,7 +221,7 @@ func (b *bench) undone(l *load, m *member, snapshot uint64) {
 		if fact.Kind == fleet.KindStateRestored && fact.Index > b.restored {
 			restores++
 			b.restored = fact.Index
-			b.setBack(l, linear.Loss{After: b.at(snapshot), Before: fact.Index})
+			b.setBack(l, b.at(snapshot), fact)
 		}
 	}
 	require.Positive(b.t, restores)
@@ -261,6 +261,5 @@ func startedAnew(b *bench, l *load) {
 	others.end()
 	b.undone(others, first, 0)
 	b.caughtUp()
-	b.settle()
 	b.check(others)
 }

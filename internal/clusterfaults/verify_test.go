@@ -42,7 +42,7 @@ func (f *findings) add(more findings) {
 	f.leaders += more.leaders
 	f.notLinearizable += more.notLinearizable
 	f.operations += more.operations
-	f.facts += more.facts
+	f.facts = more.facts // of all rounds
 	f.terms += more.terms
 	f.gone += more.gone
 }
@@ -52,16 +52,7 @@ func (f *findings) add(more findings) {
 func (b *bench) verify(l *load) findings {
 	b.t.Helper()
 	b.caughtUp()
-	index := b.settle()
-	pictures := map[string][]string{}
-	for _, m := range b.members {
-		state := m.node.Load().State()
-		var picture bytes.Buffer
-		snapshot := state.Snapshot()
-		require.Equal(b.t, index, snapshot.Index(), m.id)
-		require.NoError(b.t, snapshot.Persist(&picture))
-		pictures[picture.String()] = append(pictures[picture.String()], m.id)
-	}
+	index, pictures := b.pictures()
 	if !assert.Len(b.t, pictures, 1, "the tables of all nodes are equal, at log entry %d", index) {
 		b.t.Log(slices.Collect(maps.Values(pictures)))
 	}
@@ -70,6 +61,7 @@ func (b *bench) verify(l *load) findings {
 	b.found.journals += differing
 	b.compareReplaced(facts)
 	b.compare(b.ledger, facts)
+	b.found.facts = b.ledger.len()
 	b.compareAgents()
 	b.check(l)
 	b.countLeaders()
@@ -82,13 +74,10 @@ func (b *bench) verify(l *load) findings {
 func (b *bench) compare(ledger *ledger, facts []fleet.Fact) {
 	b.t.Helper()
 	missing, excess := ledger.compare(slices.DeleteFunc(distinct(facts), func(fact fleet.Fact) bool {
-		return slices.ContainsFunc(b.replaced, func(r replaced) bool {
-			return r.loss.After < fact.Index && fact.Index < r.loss.Before
-		})
+		return slices.ContainsFunc(b.replaced, func(r replaced) bool { return r.loss.After < fact.Index && r.follows(fact) })
 	}))
 	b.found.lost += len(missing)
 	b.found.twice += len(excess)
-	b.found.facts += ledger.len()
 	assert.Empty(b.t, missing, "acknowledged facts that no journal has")
 	assert.Empty(b.t, excess, "facts that the journals have too often")
 }
@@ -151,17 +140,26 @@ func (b *bench) lose(l *load, loss linear.Loss, facts []fleet.Fact) {
 
 // replaced is a part of the log that was undone and whose facts stay.
 type replaced struct {
-	loss linear.Loss
+	loss    linear.Loss
+	restore fleet.Fact // of what has undone it
 	// before is what is to be found up to there; nil once it was compared.
 	before *ledger
 }
 
+// follows reports whether the restore came after a fact: other changes may stand
+// before it in the same entry.
+func (r replaced) follows(fact fleet.Fact) bool {
+	return cmp.Or(cmp.Compare(fact.Index, r.restore.Index), cmp.Compare(fact.Ordinal, r.restore.Ordinal)) < 0
+}
+
 // setBack has the verifiers look at what was there before a restore has undone
-// it, and forget it. Its facts are looked at when all of them are written.
-func (b *bench) setBack(l *load, loss linear.Loss) {
+// it, back to an index, and forget it. Its facts are looked at when all of them are
+// written.
+func (b *bench) setBack(l *load, index uint64, restore fleet.Fact) {
 	b.t.Helper()
+	loss := linear.Loss{After: index, Before: restore.Index}
 	before, gone := b.ledger.lose(loss)
-	b.replaced = append(b.replaced, replaced{loss: loss, before: before})
+	b.replaced = append(b.replaced, replaced{loss: loss, restore: restore, before: before})
 	b.explain(l.history.Lose(loss))
 	b.losses.Add(1)
 	b.found.gone += gone
@@ -176,7 +174,7 @@ func (b *bench) compareReplaced(facts []fleet.Fact) {
 			continue
 		}
 		b.replaced = all[:i] // those before it had been undone by then
-		b.compare(r.before, slices.DeleteFunc(slices.Clone(facts), func(fact fleet.Fact) bool { return fact.Index >= r.loss.Before }))
+		b.compare(r.before, slices.DeleteFunc(slices.Clone(facts), func(fact fleet.Fact) bool { return !r.follows(fact) }))
 		all[i].before = nil
 	}
 	b.replaced = all
@@ -203,21 +201,29 @@ func distinct(facts []fleet.Fact) (all []fleet.Fact) {
 	return all
 }
 
-// settle returns an index that every node is at: nobody changes anything.
-func (b *bench) settle() (index uint64) {
+// pictures are the tables of all nodes at one index, each with those that have it.
+// Clients change nothing any more, but a leader may.
+func (b *bench) pictures() (index uint64, pictures map[string][]string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	b.eventually(ctx, "all nodes are at the same log entry", func() bool {
-		index = b.members[0].node.Load().AppliedIndex()
-		for _, m := range b.members {
-			if m.node.Load().AppliedIndex() != index {
+		pictures = map[string][]string{}
+		for i, m := range b.members {
+			snapshot := m.node.Load().State().Snapshot()
+			if i == 0 {
+				index = snapshot.Index()
+			}
+			if snapshot.Index() != index {
 				return false
 			}
+			var picture bytes.Buffer
+			require.NoError(b.t, snapshot.Persist(&picture))
+			pictures[picture.String()] = append(pictures[picture.String()], m.id)
 		}
 		return true
 	})
-	return index
+	return index, pictures
 }
 
 // allFacts puts the journals of all nodes together, when they have everything:

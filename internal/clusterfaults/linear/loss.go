@@ -13,6 +13,7 @@ type Place struct {
 
 // Loss is a part of the log that a cluster does not have any more: the entries
 // behind After and before Before. It goes on with the state that it had at After.
+// The entry Before is what undid them, and some that stood before it there.
 type Loss struct {
 	After, Before uint64
 	// Kept are changes that may stand somewhere else in the log too, in a part
@@ -33,7 +34,7 @@ const (
 // Fate says what became of what was acknowledged at a place.
 func (l Loss) Fate(p Place) Fate {
 	switch {
-	case p.Upto <= l.After || p.After+1 >= l.Before:
+	case p.Upto <= l.After || p.After >= l.Before:
 		return Kept
 	case p.After >= l.After && p.Upto < l.Before && !l.Kept[p.Command]:
 		return Gone
@@ -63,7 +64,7 @@ func (h *History) Lose(loss Loss) (before *History) {
 		switch {
 		case op.place.Upto < loss.Before:
 			before.ops = append(before.ops, op)
-		case op.place.After+1 < loss.Before:
+		case op.place.After < loss.Before:
 			before.unknownOf(op)
 		}
 		switch loss.Fate(op.place) {

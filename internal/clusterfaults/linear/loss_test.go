@@ -21,7 +21,8 @@ func TestTheFateOfAPlace(t *testing.T) {
 		{Place{After: 18, Upto: 19}, Gone},
 		{Place{After: 10, Upto: 11, Command: [16]byte{1}}, Unsure},
 		{Place{After: 18, Upto: 20}, Unsure},
-		{Place{After: 19, Upto: 20}, Kept},
+		{Place{After: 19, Upto: 20}, Unsure},
+		{Place{After: 20, Upto: 21}, Kept},
 		{Place{After: 30, Upto: 31}, Kept},
 	} {
 		assert.Equal(t, c.want, loss.Fate(c.place), "%+v", c.place)
