@@ -56,6 +56,12 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		if !ok {
 			panic("api: operation " + ctx.Operation().OperationID + " has no role")
 		}
+		// What a node that was removed knows is of before: members that are none any
+		// more, tokens that are revoked since.
+		if !s.Node.Ready().Member {
+			refuse(ctx, notMember(s.Node.ID()))
+			return
+		}
 		judge := func() (*fleet.APIToken, *Problem) {
 			token, refusal := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
 			if refusal == nil && !token.Role.Includes(role) {

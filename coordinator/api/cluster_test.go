@@ -211,3 +211,18 @@ func TestDiagnosis(t *testing.T) {
 	assert.Contains(t, part("log.jsonl"), "the newest line")
 	assert.Contains(t, part("goroutines.txt"), "goroutine")
 }
+
+// What a node that was removed knows may be false by now, tokens that it takes included:
+// it says nothing, and clients ask another.
+func TestANodeThatWasRemovedAnswersNothing(t *testing.T) {
+	w := start(t)
+	w.Remove(true)
+	for _, path := range []string{"/api/v1/whoami", "/api/v1/cluster/members", "/api/v1/agents"} {
+		p := w.ask(http.MethodGet, path, nil).problem(t, http.StatusServiceUnavailable, wire.CodeNotMember)
+		assert.Contains(t, p.Detail, apitest.NodeID)
+		assert.NotEmpty(t, p.Mend)
+	}
+	w.ask(http.MethodPost, "/api/v1/tokens", `{"name":"x","role":"viewer"}`).problem(t, http.StatusServiceUnavailable, wire.CodeNotMember)
+	w.Remove(false)
+	get[resource.Identified](w, "/api/v1/whoami")
+}

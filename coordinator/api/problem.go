@@ -170,6 +170,12 @@ func unavailable(detail string) *Problem {
 	return &Problem{*problem.Later(wire.CodeUnavailable, detail, 2*time.Second)}
 }
 
+// notMember is the answer of a node that the cluster has removed.
+func notMember(id string) *Problem {
+	return &Problem{*problem.New(wire.CodeNotMember, "", fmt.Sprintf("the node %s is no member of the cluster any more: it was removed, or none of the members that it reaches lets it in", id),
+		"ask another node; stop this one if it was removed, else bring the other members back")}
+}
+
 // refusedMethod and unknownPath are the mux's own errors as problems.
 func refusedMethod(r *http.Request, allow string) *Problem {
 	return withStatus(http.StatusMethodNotAllowed, invalid("",

@@ -117,7 +117,7 @@ func (c *Client) exchange(ctx context.Context, x exchange) (base *url.URL, err e
 		switch {
 		case ctx.Err() != nil:
 			return base, err
-		case refused && (problem.Code == wire.CodeNoLeader || !done && passing(problem)):
+		case refused && (nothingDone(problem) || !done && passing(problem)):
 			refusal = problem
 		case refused, !errors.Is(err, ErrUnreachable), x.once && counted.n > 0:
 			return base, err
@@ -134,6 +134,11 @@ func (c *Client) exchange(ctx context.Context, x exchange) (base *url.URL, err e
 		}
 	}
 	return base, err // there is at least one
+}
+
+// nothingDone reports whether a server says that it did nothing and another one may.
+func nothingDone(problem *wire.Problem) bool {
+	return problem.Code == wire.CodeNoLeader || problem.Code == wire.CodeNotMember
 }
 
 // passing reports whether another node may do what this one cannot at the moment.

@@ -90,6 +90,7 @@ func TestTheNextNodeIsAsked(t *testing.T) {
 	}{
 		"nobody listens":   {nil, true, true, ""},
 		"no leader":        {refuses(wire.CodeNoLeader), true, true, ""},
+		"not a member":     {refuses(wire.CodeNotMember), true, true, ""},
 		"unavailable":      {refuses(wire.CodeUnavailable), true, false, "not now"},
 		"overloaded":       {refuses(wire.CodeOverloaded), true, false, "not now"},
 		"refused":          {refuses(wire.CodeForbidden), false, false, "not now"},

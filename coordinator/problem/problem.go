@@ -43,7 +43,7 @@ func Status(code wire.Code) int {
 		return http.StatusForbidden
 	case wire.CodeNotFound:
 		return http.StatusNotFound
-	case wire.CodeOverloaded, wire.CodeUnavailable, wire.CodeNoLeader:
+	case wire.CodeOverloaded, wire.CodeUnavailable, wire.CodeNoLeader, wire.CodeNotMember:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusInternalServerError

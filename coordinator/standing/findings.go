@@ -44,7 +44,11 @@ func (f *findings) cluster(h *resource.ClusterHealth, storing int) {
 			"bring the missing node back, or remove it (\"certctl cluster remove\") and let a new one join")
 	}
 	if h.Voters%2 == 0 {
-		f.add(CodeEvenVoters, warning, "",
+		severity := warning
+		if h.Voters > 2 {
+			severity = resource.SeverityNote // as while one node takes another's place
+		}
+		f.add(CodeEvenVoters, severity, "",
 			fmt.Sprintf("%d voters bear the failure of as many as %d would, and there is one more that can fail", h.Voters, h.Voters-1),
 			"let one more node join, or remove one")
 	}

@@ -103,6 +103,14 @@ type seamNode struct {
 	hurried atomic.Bool
 	confirm atomic.Pointer[func(context.Context) (uint64, error)]
 	change  atomic.Pointer[func(id string, prevIndex uint64) error]
+	removed atomic.Bool
+}
+
+// Ready implements api.Node.
+func (n *seamNode) Ready() cluster.Readiness {
+	r := n.Node.Ready()
+	r.Member = r.Member && !n.removed.Load()
+	return r
 }
 
 // Propose implements api.Node.
@@ -255,6 +263,9 @@ func (c *Coordinator) Confirm(fn func(context.Context) (uint64, error)) { c.node
 
 // OnChange makes fn what becomes of changes of the members.
 func (c *Coordinator) OnChange(fn func(id string, prevIndex uint64) error) { c.node.change.Store(&fn) }
+
+// Remove makes the node one that its cluster has removed, or a member again.
+func (c *Coordinator) Remove(removed bool) { c.node.removed.Store(removed) }
 
 // RootFile is the path of the root certificate.
 func (c *Coordinator) RootFile() string { return filepath.Join(c.Dir, server.RootFile) }
