@@ -198,8 +198,14 @@ func losesHistory(id string, loss history.Loss) *Problem {
 	if loss.Entries == 0 {
 		return nil
 	}
-	detail := fmt.Sprintf("no other member has the facts of %d log entries that %s has: a part of the history and of the audit trail would be lost", loss.Entries, id)
-	mend := "wait until the others have them, which they fetch by themselves (\"certctl cluster health\" says how that stands)"
+	detail, mend := lossOf(id, loss)
+	return newProblem(wire.CodeConflict, "force", detail, mend+"; to lose them, give force=true (\"certctl cluster remove "+id+" --force\")")
+}
+
+// lossOf is what goes with a member, and how to keep it.
+func lossOf(id string, loss history.Loss) (detail, mend string) {
+	detail = fmt.Sprintf("no other member has the facts of %d log entries that %s has: a part of the history and of the audit trail would be lost", loss.Entries, id)
+	mend = "wait until the others have them, which they fetch by themselves (\"certctl cluster health\" says how that stands)"
 	if !loss.Answers {
 		detail = fmt.Sprintf("no other member has the facts of %d log entries, and %s, which does not answer, may: a part of the history and of the audit trail would be lost", loss.Entries, id)
 		mend = "start " + id + " until the others have them"
@@ -208,7 +214,7 @@ func losesHistory(id string, loss history.Loss) *Problem {
 		detail += "; of the others, these do not answer: " + strings.Join(loss.Silent, ", ")
 		mend += ", and bring those back that do not answer"
 	}
-	return newProblem(wire.CodeConflict, "force", detail, mend+"; to lose them, give force=true (\"certctl cluster remove "+id+" --force\")")
+	return detail, mend
 }
 
 // membershipProblem is the answer to a change of the members that was not made.

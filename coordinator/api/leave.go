@@ -11,6 +11,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -34,7 +35,7 @@ func (s *server) registerLeave(api huma.API) {
 		OperationID: "leave-cluster", Method: http.MethodPost, Path: "/api/v1/cluster/leave", Tags: []string{"cluster"},
 		Summary: "Take the node that gets the request out of the cluster",
 		Description: "It hands over if it leads, is removed, and ends; it starts no more until it joins again. It is refused when those " +
-			"that remain could store nothing, and without force also when they would bear no failure while the cluster bears one now.",
+			"that remain could store nothing, and without force also when they would bear no failure while the cluster bears one now, or none of them has a part of the history.",
 	}), s.leaveCluster)
 }
 
@@ -47,7 +48,11 @@ func (s *server) leaveCluster(ctx context.Context, in *leaveCluster) (*departure
 		Remaining: append([]string{}, d.Remaining...), Silent: append([]string{}, d.Silent...),
 		ToleranceBefore: max(0, d.ToleranceBefore), ToleranceAfter: max(0, d.ToleranceAfter),
 	}}
-	why, mend, forcible := refusal(s.Node.ID(), d)
+	var loss history.Loss
+	if d.Member {
+		loss = s.Cluster.HistoryLost(ctx, s.Node.ID())
+	}
+	why, mend, forcible := refusal(s.Node.ID(), d, loss)
 	out.Body.Refusal, out.Body.Forcible = why, forcible
 	switch {
 	case in.Body.DryRun:
@@ -68,7 +73,7 @@ func (s *server) leaveCluster(ctx context.Context, in *leaveCluster) (*departure
 
 // refusal is why a node should not leave, what to do about it, and whether it may all
 // the same.
-func refusal(node string, d *cluster.Departure) (why, mend string, forcible bool) {
+func refusal(node string, d *cluster.Departure, loss history.Loss) (why, mend string, forcible bool) {
 	switch {
 	case !d.Member:
 		return fmt.Sprintf("node %s is no member of a cluster any more", node), "stop it", false
@@ -78,10 +83,19 @@ func refusal(node string, d *cluster.Departure) (why, mend string, forcible bool
 	case !d.Possible():
 		return fmt.Sprintf("without node %s nothing could be stored: of the %d voters that remain %d must work, and %s do not answer",
 			node, len(d.Remaining), d.Needed, strings.Join(d.Silent, ", ")), "bring them back first; \"certctl cluster health\" says how", false
-	case d.Endangers():
-		return fmt.Sprintf("without node %s the cluster bears no failure any more: of the %d voters that remain all %d that work are needed, and now %d may fail",
-				node, len(d.Remaining), d.Needed, d.ToleranceBefore),
-			"let the node that takes its place join first, and bring back those that do not answer; or force it", true
 	}
-	return "", "", false
+	var whys, mends []string
+	if d.Endangers() {
+		whys = append(whys, fmt.Sprintf("without node %s the cluster bears no failure any more: of the %d voters that remain all %d that work are needed, and now %d may fail",
+			node, len(d.Remaining), d.Needed, d.ToleranceBefore))
+		mends = append(mends, "let the node that takes its place join first, and bring back those that do not answer")
+	}
+	if loss.Entries > 0 {
+		detail, mend := lossOf(node, loss)
+		whys, mends = append(whys, detail), append(mends, mend)
+	}
+	if len(whys) == 0 {
+		return "", "", false
+	}
+	return strings.Join(whys, "; and "), strings.Join(append(mends, "or force it"), "; "), true
 }

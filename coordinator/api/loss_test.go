@@ -63,3 +63,45 @@ func TestARemovalIsMadeOnceTheHistoryIsSafe(t *testing.T) {
 	require.ErrorContains(t, err, "not now")
 	assert.Equal(t, 1, node.asked)
 }
+
+type leaving struct {
+	Departing
+	left int
+}
+
+func (*leaving) Departure(context.Context) *cluster.Departure {
+	return &cluster.Departure{Member: true, Voter: true, Remaining: []string{"b", "c", "d"}, Needed: 2, ToleranceBefore: 1, ToleranceAfter: 1}
+}
+
+func (l *leaving) Leave(context.Context, uint64, string) error { l.left++; return nil }
+
+func (*removals) ID() string { return "a" }
+
+// A node that leaves takes no part of the history with it, unless that is forced; the
+// dry run says so too.
+func TestALeaveThatLosesHistoryIsRefused(t *testing.T) {
+	l := &leaving{}
+	s := &server{Config: Config{Node: &removals{}, Departing: l, Cluster: lossy{}, Log: slog.New(slog.DiscardHandler)}}
+	ctx := context.WithValue(t.Context(), bearerKey{}, &fleet.APIToken{ID: "admin"})
+	in := &leaveCluster{}
+	in.Body.DryRun = true
+	out, err := s.leaveCluster(ctx, in)
+	require.NoError(t, err)
+	assert.Contains(t, out.Body.Refusal, "the facts of 7 log entries that a has")
+	assert.True(t, out.Body.Forcible)
+	in.Body.DryRun = false
+	_, err = s.leaveCluster(ctx, in)
+	require.ErrorContains(t, err, "would be lost")
+	assert.Zero(t, l.left)
+	in.Body.Force = true
+	out, err = s.leaveCluster(ctx, in)
+	require.NoError(t, err)
+	assert.True(t, out.Body.Left)
+
+	// It is said beside what else stands against it.
+	why, mend, forcible := refusal("a", &cluster.Departure{Member: true, Voter: true, Remaining: []string{"b", "c"}, Needed: 2, ToleranceBefore: 1}, history.Loss{Answers: true, Entries: 7})
+	assert.Contains(t, why, "bears no failure any more")
+	assert.Contains(t, why, "would be lost")
+	assert.Contains(t, mend, "; or force it")
+	assert.True(t, forcible)
+}

@@ -10,6 +10,9 @@ import (
 	autopilot "github.com/hashicorp/raft-autopilot"
 )
 
+// keptFor is how long a member that is dead and stays is left alone.
+const keptFor = time.Minute
+
 // maxTrailing is how many entries a member may be behind and still count as
 // healthy: more than what comes in between two looks.
 const maxTrailing = 1024
@@ -24,6 +27,7 @@ type pilot struct {
 	mu        sync.Mutex
 	sightings map[raft.ServerID]sighting
 	state     *autopilot.State
+	kept      map[string]time.Time // the dead that stay, and until when nobody asks again whether they have to
 }
 
 // A sighting is what is known of a member from its own answers.
@@ -49,7 +53,7 @@ func (p *pilot) run(ctx context.Context) error {
 	<-p.Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sightings, p.state = nil, nil
+	p.sightings, p.state, p.kept = nil, nil, nil
 	return nil
 }
 
@@ -154,6 +158,12 @@ func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 // not looked since.
 func (p *pilot) RemoveFailedServer(server *autopilot.Server) {
 	id := string(server.ID)
+	p.mu.Lock()
+	again := p.kept[id]
+	p.mu.Unlock()
+	if time.Now().Before(again) {
+		return
+	}
 	p.node.asking.begin(func() { p.removeDead(id) })
 }
 
@@ -170,11 +180,38 @@ func (p *pilot) removeDead(id string) {
 		n.log.Info("a member that was taken for dead answers, and stays", "node_id", id)
 		return
 	}
+	if !p.mayForget(ctx, id) {
+		return
+	}
 	if err := n.change(ctx, methodRemoveMember, memberRequest{ID: id}); err != nil {
 		n.log.Warn("a member that is dead was not removed", "node_id", id, "err", err)
 		return
 	}
 	n.log.Warn("a member was removed because it did not answer for too long", "node_id", id, "dead_after", n.config.DeadServerAfter)
+}
+
+// mayForget reports whether nothing stands against removing a member that is dead, and
+// logs once what does.
+func (p *pilot) mayForget(ctx context.Context, id string) bool {
+	n := p.node
+	if n.config.MayForget == nil {
+		return true
+	}
+	err := n.config.MayForget(ctx, id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.kept, id)
+		return true
+	}
+	if _, said := p.kept[id]; !said {
+		n.log.Warn("a member that is dead stays", "node_id", id, "err", err)
+	}
+	if p.kept == nil {
+		p.kept = map[string]time.Time{}
+	}
+	p.kept[id] = time.Now().Add(keptFor)
+	return false
 }
 
 // pilotRaft is Raft as the library sees it. Whatever it changes is bound to the

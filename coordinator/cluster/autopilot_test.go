@@ -1,6 +1,11 @@
 package cluster_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,5 +121,39 @@ func TestADeadMemberIsAskedBeforeItIsRemoved(t *testing.T) {
 
 	m.isolate(suspect)
 	leader.RemoveDead(suspect.id)
+	assert.Len(t, m.ids(), 2)
+}
+
+// What only a dead member may have of the history keeps it in the cluster, and is said
+// once.
+func TestADeadMemberStaysForItsHistory(t *testing.T) {
+	var (
+		log     lockedBuffer
+		refused atomic.Bool
+	)
+	refused.Store(true)
+	m := newMesh(t, 3, func(c *cluster.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.MayForget = func(_ context.Context, id string) error {
+			if refused.Load() {
+				return errors.New("only " + id + " has it")
+			}
+			return nil
+		}
+	})
+	leader := m.leader()
+	var dead *meshNode
+	for _, n := range m.all() {
+		if n != leader {
+			dead = n
+		}
+	}
+	m.isolate(dead)
+	leader.RemoveDead(dead.id)
+	leader.RemoveDead(dead.id)
+	assert.Len(t, m.ids(), 3)
+	assert.Equal(t, 1, bytes.Count(log.bytes(), []byte("only "+dead.id+" has it")))
+	refused.Store(false)
+	leader.RemoveDead(dead.id)
 	assert.Len(t, m.ids(), 2)
 }

@@ -27,6 +27,7 @@ const (
 	maxChunkRest           = 2 * time.Second
 	defaultBackfillPace    = 15 * time.Second
 	distrust               = time.Hour // of a member that gave nonsense
+	defaultFloorPatience   = time.Hour // for members that do not answer and may have more
 	maxExtentGaps          = 1000
 	maxChunkAnswer         = history.MaxChunk + 64<<10
 	concurrentChunksServed = 1
@@ -62,6 +63,7 @@ type backfill struct {
 	said    map[string]string    // what was logged last of each member
 	shunned map[string]time.Time // members that gave nonsense, and until when they are not asked
 	open    bool                 // a gap was being filled at the last look
+	since   time.Time            // when a gap was seen first; zero if there is none
 	lost    uint64               // indexes of which it was said that nobody has them
 }
 
@@ -112,13 +114,23 @@ func (b *backfill) round(ctx context.Context) error {
 		if b.open {
 			b.node.log.Info("the journal has no gap any more")
 		}
-		b.open = false
+		b.open, b.since = false, time.Time{}
 		return nil
+	}
+	if b.since.IsZero() {
+		b.since = time.Now()
 	}
 	_, servers := b.node.configuration()
 	sources, silent := b.ask(ctx, servers)
+	// What is taken closes the gap, also where retention has dropped some of it there;
+	// a node that is not among the members that it knows does not know all of them yet.
+	knows := serverOf(servers, b.node.config.NodeID) != nil
+	sparing := (silent > 0 || !knows) && time.Since(b.since) < b.node.config.floorPatience
 	for _, s := range sources {
 		want := gaps.And(s.has)
+		if sparing && s.floor > 0 {
+			want = want.Minus(history.Gaps{{From: 1, To: s.floor}})
+		}
 		if len(want) == 0 || ctx.Err() != nil {
 			continue
 		}
@@ -132,11 +144,11 @@ func (b *backfill) round(ctx context.Context) error {
 	}
 	if len(gaps) == 0 {
 		b.node.log.Info("the journal has no gap any more")
-		b.open = false
+		b.open, b.since = false, time.Time{}
 		return nil
 	}
-	if ctx.Err() == nil && silent == 0 {
-		b.sayLost(servers, sources, gaps)
+	if ctx.Err() == nil && silent == 0 && knows {
+		b.sayLost(sources, gaps)
 	}
 	return nil
 }
@@ -296,10 +308,7 @@ func (b *backfill) fetch(ctx context.Context, s source, asked history.Gap) (*his
 
 // sayLost says that no member has what is missing here, if all were asked: facts
 // that none of them has are gone.
-func (b *backfill) sayLost(servers []raft.Server, sources []source, gaps history.Gaps) {
-	if serverOf(servers, b.node.config.NodeID) == nil {
-		return // it does not know the members yet
-	}
+func (b *backfill) sayLost(sources []source, gaps history.Gaps) {
 	for _, s := range sources {
 		gaps = gaps.And(s.lacks)
 	}

@@ -278,6 +278,53 @@ func TestAMemberThatLiesIsNotBelieved(t *testing.T) {
 	assert.Equal(t, 1, bytes.Count(log.bytes(), []byte("the facts that a member gives are refused")))
 }
 
+// A floored journal says that retention has dropped facts up to an index.
+type floored struct {
+	cluster.Journal
+	floor uint64
+}
+
+func (f floored) Status() (history.Status, error) {
+	s, err := f.Journal.Status()
+	s.Floor = f.floor
+	return s, err
+}
+
+// Where retention may have dropped facts on the members that answer, a gap waits for
+// those that do not, for a time.
+func TestAGapWaitsForMembersThatMayHaveMore(t *testing.T) {
+	t.Parallel()
+	const floor = 20
+	for name, patience := range map[string]time.Duration{"the member is gone": time.Hour, "the time is over": 5 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMesh(t, 1, func(c *cluster.Config) {
+				snapshots(c)
+				c.Journal = floored{c.Journal, floor}
+			})
+			for i := range 60 {
+				m.do(m.leader(), newToken(fmt.Sprintf("t%d", i)))
+			}
+			require.NoError(t, m.leader().AddMember(t.Context(), "silent", "silent", 0))
+			m.tweak = func(c *cluster.Config) {
+				snapshots(c)
+				cluster.SetFloorPatience(c, patience)
+			}
+			n := m.join("new", "new")
+			require.NoError(t, m.leader().AddMember(t.Context(), "new", "new", 0))
+			want := history.Gaps{{From: 1, To: floor}}
+			require.Eventually(t, func() bool { return slices.Equal(n.gaps(), want) }, testPatience, 5*time.Millisecond, "what is above the floor is taken")
+			if patience == time.Hour {
+				asked := m.count("journal_extent")
+				require.Eventually(t, func() bool { return m.count("journal_extent") > asked+6 }, testPatience, 5*time.Millisecond)
+				require.Equal(t, want, n.gaps(), "and nothing below")
+				require.NoError(t, m.leader().RemoveMember(t.Context(), "silent", 0, ""))
+			}
+			n.filled()
+		})
+	}
+}
+
 // What no member has is lost, and said so once.
 func TestWhatNoMemberHasIsSaidToBeLost(t *testing.T) {
 	t.Parallel()

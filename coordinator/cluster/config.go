@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,6 +84,9 @@ type Config struct {
 	// removes it, as long as MinQuorum voters remain. 0 is never; MinQuorum 0 is 3.
 	DeadServerAfter time.Duration
 	MinQuorum       uint
+	// MayForget says why a member that is dead should not be removed all the same;
+	// nil says nothing. It is asked on the leader.
+	MayForget func(ctx context.Context, id string) error
 	// BackfillPace is how often a node whose journal has a gap asks the other members
 	// for what is missing. 0 is 15 s.
 	BackfillPace time.Duration
@@ -95,6 +99,9 @@ type Config struct {
 	// committed, before it tells it by itself; see nudger. 0 is 50 ms, or less with
 	// a short ElectionTimeout.
 	commitTimeout time.Duration
+	// floorPatience is how long a gap in the journal waits for members that do not
+	// answer, where retention may have dropped facts on those that do. 0 is an hour.
+	floorPatience time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -124,6 +131,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.BackfillPace == 0 {
 		c.BackfillPace = defaultBackfillPace
+	}
+	if c.floorPatience == 0 {
+		c.floorPatience = defaultFloorPatience
 	}
 	if c.MaxWaiting == 0 {
 		c.MaxWaiting = 4096

@@ -36,3 +36,6 @@ func SetCommitTimeout(c *Config, timeout time.Duration) { c.commitTimeout = time
 
 // RemoveDead does what autopilot has done to a member that it takes for dead.
 func (n *Node) RemoveDead(id string) { n.pilot.removeDead(id) }
+
+// SetFloorPatience sets how long a gap waits for members that do not answer.
+func SetFloorPatience(c *Config, patience time.Duration) { c.floorPatience = patience }

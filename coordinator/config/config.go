@@ -82,7 +82,7 @@ type Cluster struct {
 	ElectionTimeout time.Duration   `yaml:"election_timeout" env:"CERTCTL_CLUSTER_ELECTION_TIMEOUT" default:"1s" min:"100ms" max:"1m" doc:"How long nodes go without a word from the leader before they elect another. Longer for slow links between them."`
 	Stabilization   time.Duration   `yaml:"stabilization" env:"CERTCTL_CLUSTER_STABILIZATION" default:"10s" min:"1s" max:"1h" doc:"How long a new node must have been healthy before it gets a vote."`
 	MinQuorum       int             `yaml:"min_quorum" env:"CERTCTL_CLUSTER_MIN_QUORUM" default:"3" min:"1" max:"7" doc:"Number of voting nodes below which the clean-up of dead nodes removes none."`
-	DeadServerAfter time.Duration   `yaml:"dead_server_after" env:"CERTCTL_CLUSTER_DEAD_SERVER_AFTER" default:"72h" min:"0s" max:"8760h" doc:"How long a node must have been dead before the leader removes it from the cluster, if enough voting nodes are left. 0: never; remove it with \"certctl cluster remove\"."`
+	DeadServerAfter time.Duration   `yaml:"dead_server_after" env:"CERTCTL_CLUSTER_DEAD_SERVER_AFTER" default:"72h" min:"0s" max:"8760h" doc:"How long a node must have been dead before the leader removes it from the cluster, if enough voting nodes are left and no part of the history is missing on all others. 0: never; remove it with \"certctl cluster remove\"."`
 }
 
 // Backups are the snapshots that a node takes by itself.

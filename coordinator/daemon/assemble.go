@@ -83,7 +83,8 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	node := dir.raftConfig()
 	node.Transport, node.Peers = d.transport, d.network
 	node.Record, node.ElectionTimeout, node.Stabilization = d.record, s.Cluster.ElectionTimeout, s.Cluster.Stabilization
-	node.DeadServerAfter, node.MinQuorum = s.Cluster.DeadServerAfter, uint(s.Cluster.MinQuorum) // 1 to 7
+	node.DeadServerAfter, node.MinQuorum = s.Cluster.DeadServerAfter, uint(s.Cluster.MinQuorum)        // 1 to 7
+	node.MayForget = func(ctx context.Context, id string) error { return d.stands.MayForget(ctx, id) } // the node runs after assemble
 	if d.config.Faults.Cluster != nil {
 		d.config.Faults.Cluster(&node)
 	}
@@ -140,7 +141,7 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
-	stands, err := standing.New(standing.Config{
+	d.stands, err = standing.New(standing.Config{
 		NodeID: d.NodeID(), DataDir: s.DataDir, Node: node, Journal: journal, Peers: d.network, Log: log.With("part", "standing"),
 		Settings: func() ([]byte, error) { return settings.Effective(s) }, Metrics: figures.Text, Recent: d.recent,
 		CertificateNotAfter: d.certificateEnd, Backups: d.newestBackup,
@@ -148,9 +149,9 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
-	d.network.Handle(standing.Prefix, stands.Handler())
+	d.network.Handle(standing.Prefix, d.stands.Handler())
 	operators, err := api.New(api.Config{
-		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: stands, Departing: departing{d},
+		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d},
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/server"
+	"github.com/certctl/certctl/coordinator/standing"
 	"github.com/certctl/certctl/shared/logring"
 )
 
@@ -54,6 +55,7 @@ type Daemon struct {
 	network   *peer.Network
 	transport *cluster.Transport
 	node      *cluster.Node
+	stands    *standing.Service
 	backups   *backup.Keeper                    // nil if none are wanted
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server

@@ -102,8 +102,10 @@ func (j *Journal) Backfill(c *Chunk) error {
 			if err := b.checkAfter(c.To, before, gaps); err != nil {
 				return err
 			}
-			// What the other journal had dropped is not here either.
-			sum.Inherited = max(sum.Inherited, min(c.Floor, c.To))
+			// What the other journal had dropped of these is not here either.
+			if c.Floor >= c.From {
+				sum.Inherited = max(sum.Inherited, min(c.Floor, c.To))
+			}
 			if err := b.setGaps(gaps.Minus(Gaps{c.Range()})); err != nil {
 				return err
 			}

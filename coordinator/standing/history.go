@@ -2,7 +2,9 @@ package standing
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/history"
@@ -75,6 +77,24 @@ func (p *picture) missingFrom(counts func(id string) bool) (gaps history.Gaps, s
 // them. What nobody has is lost already.
 func (s *Service) HistoryLost(ctx context.Context, id string) history.Loss {
 	return s.look(ctx).lostWith(id)
+}
+
+// MayForget says what speaks against removing a member that is dead without asking
+// anybody; it is a cluster.Config's.
+func (s *Service) MayForget(ctx context.Context, id string) error {
+	return mayForget(id, s.HistoryLost(ctx, id))
+}
+
+func mayForget(id string, loss history.Loss) error {
+	if loss.Entries == 0 {
+		return nil
+	}
+	err := fmt.Errorf("no other member has the facts of %d log entries, and %s may: start it until the others have them, or remove it with \"certctl cluster remove %s --force\"",
+		loss.Entries, id, id)
+	if len(loss.Silent) > 0 {
+		err = fmt.Errorf("%w; of the others, these do not answer: %s", err, strings.Join(loss.Silent, ", "))
+	}
+	return err
 }
 
 func (p *picture) lostWith(id string) (loss history.Loss) {

@@ -1,9 +1,11 @@
 package standing
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/history"
@@ -45,6 +47,15 @@ func TestHistoryLost(t *testing.T) {
 			c.spoil(p)
 			assert.Equal(t, c.want, p.lostWith("a"))
 			assert.Zero(t, p.lostWith("none"))
+			err := mayForget("a", p.lostWith("a"))
+			if c.want.Entries == 0 {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, fmt.Sprintf("the facts of %d log entries", c.want.Entries))
+			for _, id := range c.want.Silent {
+				assert.ErrorContains(t, err, "do not answer: "+id)
+			}
 		})
 	}
 }
