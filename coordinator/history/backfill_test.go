@@ -160,6 +160,16 @@ func TestWhatRetentionDroppedIsNoGap(t *testing.T) {
 	assert.Equal(t, theirs.Floor, ours.Floor)
 	assert.Equal(t, readAll(t, old, history.Query{}), readAll(t, fresh, history.Query{}))
 	assert.Zero(t, ours.Expired, "nothing was dropped here")
+
+	// What lies above the mark does not bring it along.
+	above := create(t, config(t))
+	require.NoError(t, above.Skip(90))
+	chunk, err := old.Chunk(history.Gap{From: 70, To: 90}, history.ChunkSize)
+	require.NoError(t, err)
+	require.NoError(t, above.Backfill(chunk))
+	ours, err = above.Status()
+	require.NoError(t, err)
+	assert.Zero(t, ours.Floor)
 }
 
 // A journal that is smaller than the history keeps the newest of it, and all of the
