@@ -186,6 +186,10 @@ func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDo
 		if rejected, ok := errors.AsType[*Problem](err); ok && rejected.Code == wire.CodeNotFound {
 			err = nil // another one was quicker
 		}
+		if rejected, ok := errors.AsType[*Problem](err); ok && !gone && rejected.Status == http.StatusServiceUnavailable {
+			// Not that nothing was changed, after which clients ask another node.
+			err = unavailable("the member is removed, and it is not known whether its record is; the same request without prev_index is safe to repeat")
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,4 +106,46 @@ func TestALeaveThatLosesHistoryIsRefused(t *testing.T) {
 	assert.Contains(t, why, "would be lost")
 	assert.Contains(t, mend, "; or force it")
 	assert.True(t, forcible)
+}
+
+// headless removes members, and then there is nobody to store anything.
+type headless struct {
+	Node
+	state   *fleet.State
+	removal error
+}
+
+func (h *headless) RemoveMember(context.Context, string, uint64, string) error { return h.removal }
+func (h *headless) State() *fleet.State                                        { return h.state }
+func (*headless) Leader() (id, address string)                                 { return "", "" }
+func (*headless) Propose(context.Context, ...fleet.Command) ([]fleet.Result, error) {
+	return nil, cluster.ErrNotLeader
+}
+
+// A removal of which the half is done is not answered as if nothing was changed, after
+// which a client asks another node, with a configuration that is the old one by now.
+func TestARemovalOfWhichHalfIsDone(t *testing.T) {
+	state, err := fleet.New()
+	require.NoError(t, err)
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	command, err := fleet.NewCommand(now, fleet.AnnounceNode{Node: fleet.ClusterNode{
+		ID: "c1", Address: "c1:8444", URL: "https://c1:8443", Level: 2, KeyFingerprint: strings.Repeat("0", 64),
+	}})
+	require.NoError(t, err)
+	entry, err := fleet.EncodeEntry([]fleet.Command{command})
+	require.NoError(t, err)
+	results, _, err := state.Apply(1, entry)
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err())
+	ctx := context.WithValue(t.Context(), bearerKey{}, &fleet.APIToken{ID: "admin"})
+	for _, c := range []struct {
+		removal error
+		code    wire.Code
+	}{{nil, wire.CodeUnavailable}, {cluster.ErrNoMember, wire.CodeNoLeader}} {
+		s := &server{Config: Config{Node: &headless{state: state, removal: c.removal}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}}
+		_, err := s.removeMember(ctx, &removeMember{ID: "c1", Force: true})
+		var p *Problem
+		require.ErrorAs(t, err, &p)
+		assert.Equal(t, c.code, p.Code, "%v", c.removal)
+	}
 }

@@ -78,6 +78,9 @@ type exchange struct {
 	most int64 // octets
 	// once is set when out cannot forget what was written to it.
 	once bool
+	// spent is asked before another server is, and reports whether anything of a body
+	// that cannot be had again was read; nil if it can. Nothing is read of it after that.
+	spent func() bool
 	// each bounds the answer to a read while another server is left; 0 is as long as
 	// by waits.
 	each time.Duration
@@ -115,7 +118,7 @@ func (c *Client) exchange(ctx context.Context, x exchange) (base *url.URL, err e
 		}
 		done := request.Method != http.MethodGet && connected.Load() // for all that is known
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, x.spent != nil && refused && x.spent():
 			return base, err
 		case refused && (nothingDone(problem) || !done && passing(problem)):
 			refusal = problem

@@ -215,3 +215,19 @@ func TestNodesAreTold(t *testing.T) {
 		assert.Equal(t, told.nodes, asking.Nodes())
 	}
 }
+
+// What was read of a stream cannot be sent to another node.
+func TestAStreamIsSentOnce(t *testing.T) {
+	t.Parallel()
+	first := startNode(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 1000))
+		refuses(wire.CodeNoLeader)(w, r)
+	})
+	second := startNode(t, answers)
+	asking, moves := several(t, first.URL, second.URL)
+	body := struct{ io.Reader }{strings.NewReader(strings.Repeat("x", 1<<20))}
+	err := asking.Send(t.Context(), http.MethodPut, "/x", nil, "text/plain", body, nil)
+	require.ErrorContains(t, err, "not now")
+	assert.Zero(t, second.asked.Load())
+	assert.Empty(t, *moves)
+}

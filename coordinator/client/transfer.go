@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,16 +39,18 @@ func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out i
 func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
+	var body *onceReader
 	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		// Nothing is read of it before there is a connection.
-		request, err := c.request(ctx, method, base, path, query, watchedReader{watch, in})
+		body = &onceReader{r: watchedReader{watch, in}}
+		request, err := c.request(ctx, method, base, path, query, body)
 		if err == nil {
 			request.Header.Set("Content-Type", contentType)
 		}
 		return request, err
 	}
 	var text bytes.Buffer
-	base, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: &text, most: maxAnswer})
+	base, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: &text, most: maxAnswer, spent: func() bool { return body.spent() }})
 	if err = watch.explain(ctx, err); err != nil || out == nil {
 		return err
 	}
@@ -110,4 +113,29 @@ func (r watchedReader) Read(b []byte) (int, error) {
 	}
 	r.watch.timer.Reset(patience)
 	return n, err
+}
+
+// A onceReader is a stream that is read for one request, or kept for another one:
+// what comes first counts, as requests are written while the answer is read.
+type onceReader struct {
+	r     io.Reader
+	state atomic.Int32 // 0, or wasRead or isKept
+}
+
+const (
+	wasRead = 1
+	isKept  = 2
+)
+
+// Read implements io.Reader.
+func (r *onceReader) Read(b []byte) (int, error) {
+	if !r.state.CompareAndSwap(0, wasRead) && r.state.Load() == isKept {
+		return 0, errors.New("the request has ended")
+	}
+	return r.r.Read(b)
+}
+
+// spent reports whether anything was read, and ends the reading if nothing was.
+func (r *onceReader) spent() bool {
+	return !r.state.CompareAndSwap(0, isKept) && r.state.Load() == wasRead
 }

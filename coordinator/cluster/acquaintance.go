@@ -78,11 +78,10 @@ func (n *Node) Refresh(ctx context.Context) error {
 	return err
 }
 
-// refresh also tells how many members answered, and how many let this node in no
-// more.
-func (n *Node) refresh(ctx context.Context) (answered, refused int, err error) {
+// refresh also tells how many members answered, and which let this node in no more.
+func (n *Node) refresh(ctx context.Context) (answered int, refused []raft.ServerID, err error) {
 	if n.config.Peers == nil {
-		return 0, 0, nil
+		return 0, nil, nil
 	}
 	var (
 		mu       sync.Mutex
@@ -104,7 +103,7 @@ func (n *Node) refresh(ctx context.Context) (answered, refused int, err error) {
 				n.members.learn(configuration{index: body.Index, servers: fromWire(body.Members)})
 				n.members.hear(keysOf(body.Members), body.Applied)
 			case errors.Is(err, peer.ErrNotMember):
-				refused++
+				refused = append(refused, s.ID)
 			}
 			if err != nil {
 				failures = append(failures, err)
@@ -131,7 +130,7 @@ func (n *Node) watchMembership(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, probePatience)
 			defer cancel()
 			answered, refused, _ := n.refresh(ctx) // nobody may be there, and that is no news
-			n.expelled.Store(answered == 0 && refused > 0)
+			n.expelled.Store(answered == 0 && len(refused) > 0)
 		}
 		was := member
 		member = n.isMember()

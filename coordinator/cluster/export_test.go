@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // ApplyUnchecked puts an entry into the log as a node of another version would.
@@ -39,3 +41,6 @@ func (n *Node) RemoveDead(id string) { n.pilot.removeDead(id) }
 
 // SetFloorPatience sets how long a gap waits for members that do not answer.
 func SetFloorPatience(c *Config, patience time.Duration) { c.floorPatience = patience }
+
+// RemoveUnchecked has the leader write that a node is removed, and does not wait.
+func (n *Node) RemoveUnchecked(id string) { n.raft.RemoveServer(raft.ServerID(id), 0, time.Minute) }

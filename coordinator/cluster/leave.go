@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -67,32 +68,54 @@ const lastWord = 2 * time.Second
 
 // Leave takes this node out of the cluster. It is RemoveMember of itself, but that
 // the others talk to this node no more when it is done, so that their answer may be
-// lost: then it counts that this node is no member.
+// lost. That the entry is in this node's log is not enough then: it may never be
+// committed. It asks again until the leader says so, or a majority lets this node in
+// no more; the error is an *UnknownOutcomeError if ctx ends before.
 func (n *Node) Leave(ctx context.Context, prevIndex uint64, actor string) error {
+	for attempt := 1; ; attempt++ {
+		cut, err := n.askToLeave(ctx, prevIndex, actor)
+		switch {
+		case err == nil, errors.Is(err, ErrNoMember), n.isExpelled(ctx):
+			return nil
+		case ctx.Err() != nil && (attempt > 1 || !n.isMember()):
+			return &UnknownOutcomeError{Err: err}
+		case !cut && n.isMember():
+			return err
+		}
+		_ = backoff.Wait(ctx, departureRetry.Delay(attempt, nil)) // ctx ends the next attempt at once
+	}
+}
+
+// askToLeave asks once. It cuts the asking short when this node's log says that the
+// node is out, and no answer comes.
+func (n *Node) askToLeave(ctx context.Context, prevIndex uint64, actor string) (cut bool, err error) {
 	asking, gone := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer gone()
-	left := make(chan bool, 1)
-	go func() {
+	watching.Go(func() {
 		for attempt := 1; n.isMember(); attempt++ {
 			if backoff.Wait(asking, departureRetry.Delay(attempt, nil)) != nil {
-				left <- false
 				return
 			}
 		}
 		_ = backoff.Wait(asking, lastWord)
 		gone()
-		left <- true
-	}()
-	err := n.RemoveMember(asking, n.config.NodeID, prevIndex, actor)
-	gone()
-	if <-left || err == nil || errors.Is(err, ErrNoMember) || n.isExpelled(ctx) {
-		return nil
-	}
-	return err
+	})
+	err = n.RemoveMember(asking, n.config.NodeID, prevIndex, actor)
+	return asking.Err() != nil && ctx.Err() == nil, err
 }
 
-// isExpelled asks the other members whether they let this node in.
+// isExpelled asks the other members whether they let this node in. They go by their
+// logs, as this node does: it takes a majority of the voters that remain.
 func (n *Node) isExpelled(ctx context.Context) bool {
-	answered, refused, _ := n.refresh(ctx) // nobody may be there, and then it is not known
-	return !n.isMember() || answered == 0 && refused > 0
+	_, refused, _ := n.refresh(ctx) // nobody may be there, and then it is not known
+	voters := slices.DeleteFunc(votersOf(n.acquaintances()), func(s raft.Server) bool { return string(s.ID) == n.config.NodeID })
+	count := 0
+	for _, s := range voters {
+		if slices.Contains(refused, s.ID) {
+			count++
+		}
+	}
+	return count > len(voters)/2
 }

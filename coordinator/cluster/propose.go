@@ -174,11 +174,17 @@ func (n *Node) dispatch(ctx context.Context) {
 	}
 }
 
+// replaces reports whether the state is another one afterwards, which remembers
+// other commands: such a proposal has an entry of its own.
+func (p *proposal) replaces() bool {
+	return slices.ContainsFunc(p.commands, func(c fleet.Command) bool { return c.Type == fleet.TypeApplyRestore })
+}
+
 // gather claims a first proposal and those behind it that fit in one entry.
 func (n *Node) gather(first *proposal) (batch []*proposal, held *proposal) {
 	size, count := 0, 0
 	for p := first; ; {
-		fits := len(batch) == 0 || size+p.size <= fleet.TargetEntry && count+len(p.commands) <= fleet.MaxEntryCommands
+		fits := len(batch) == 0 || !p.replaces() && !batch[0].replaces() && size+p.size <= fleet.TargetEntry && count+len(p.commands) <= fleet.MaxEntryCommands
 		if !fits {
 			return batch, p
 		}
@@ -204,14 +210,17 @@ func (n *Node) recognized(batch []*proposal) []*proposal {
 		return batch
 	}
 	n.flying.Wait()
-	leads, forgotten := n.IsLeader(), n.State().Forgotten()
+	term := n.established.Load()
+	leads := term != 0 && term == n.raft.CurrentTerm()
+	state := n.State()
+	forgotten := state.Forgotten()
 	return slices.DeleteFunc(batch, func(p *proposal) bool {
 		switch {
 		case !p.repeats:
 			return false
 		case !leads: // what earlier leaders have left may not be applied yet
 			p.outcome <- outcome{err: ErrNotLeader}
-		case p.since < forgotten:
+		case p.since < forgotten && !state.Remembers(p.commands):
 			p.outcome <- outcome{err: &UnknownOutcomeError{Err: errForgotten}}
 		default:
 			return false

@@ -197,6 +197,8 @@ func (c *change) replace(state *State) {
 		c.position = *stored
 	}
 	c.dropStaged("")
+	// What was applied since the snapshot is not remembered any more.
+	c.forgotten = c.index
 	// Another CA may have been changed at the same index as the one before.
 	if ca := find[CA](c, TableCA, indexID, key("ca")); ca != nil {
 		moved := edit(ca)

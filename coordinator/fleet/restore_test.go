@@ -99,12 +99,15 @@ func TestARestoreThroughTheLog(t *testing.T) {
 	assert.Equal(t, audited+1, b.facts[facts].Audit, "no number comes twice")
 
 	// What was acknowledged after the snapshot is gone, and can come again.
+	assert.Equal(t, view.Index(), b.state.Forgotten(), "and would not be recognized")
+	assert.False(t, b.state.Remembers([]fleet.Command{known, lost}))
 	assert.True(t, b.entry(lost)[0].OK())
 	_, ok = view.EnrollmentToken("lost")
 	assert.False(t, ok)
 	_, ok = b.view().EnrollmentToken("lost")
 	assert.True(t, ok)
 	assert.True(t, b.entry(known)[0].OK())
+	assert.True(t, b.state.Remembers([]fleet.Command{known, lost}))
 
 	// The staged pieces are used up.
 	assert.Equal(t, wire.CodeConflict, b.do(fleet.ApplyRestore{ID: "r", Pieces: uint32(len(pieces))}).Code)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,15 @@ func (s *State) Index() uint64 { return s.index.Load() }
 // one that was applied later, and is proposed again, is recognized. It is of this
 // process, and not replicated: after a restore it may be higher than need be.
 func (s *State) Forgotten() uint64 { return s.forgotten.Load() }
+
+// Remembers reports whether each of the commands was applied and is recognized.
+func (s *State) Remembers(commands []Command) bool {
+	txn := s.db.Load().Read()
+	return !slices.ContainsFunc(commands, func(c Command) bool {
+		_, ok := txn.First(string(tableSeen), indexID, key(c.ID[:])).(*seenCommand)
+		return !ok
+	})
+}
 
 // Apply applies one log entry: all of its commands, in order, as one change
 // that readers see at once. It returns a result for each command and the facts
@@ -136,7 +146,7 @@ func (c *change) clean() {
 			break
 		}
 		c.delete(tableSeen, seen)
-		c.forgotten = seen.Index
+		c.forgotten = max(c.forgotten, seen.Index)
 	}
 	c.cleanStaged()
 	for range cleanPerEntry {
