@@ -54,7 +54,8 @@ func (s *State) Index() uint64 { return s.index.Load() }
 
 // Forgotten is the highest log index of a command that is not remembered any more:
 // one that was applied later, and is proposed again, is recognized. It is of this
-// process, and not replicated: after a restore it may be higher than need be.
+// process, and not replicated: after a start from a snapshot it may be higher than need
+// be, and does not tell of an [ApplyRestore] of before.
 func (s *State) Forgotten() uint64 { return s.forgotten.Load() }
 
 // Remembers reports whether each of the commands was applied and is recognized.
