@@ -183,10 +183,31 @@ func (n *Node) add(ctx context.Context, index uint64, servers []raft.Server, req
 		}
 		index, _ = n.configuration()
 	}
+	if serverOf(servers, request.ID) == nil {
+		if err := n.coverVote(ctx, request.ID); err != nil {
+			return err
+		}
+	}
 	// For a member, whether it has a vote or not, this changes the address alone.
 	return n.reconfigure(ctx, index, func(prev uint64) raft.IndexFuture {
 		return n.raft.AddNonvoter(id, address, prev, changePatience)
 	})
+}
+
+// coverVote takes a snapshot if the newest one is of a time when a node that comes
+// back under its id had a vote. It begins with that snapshot: one in which it has the
+// only vote, as the founder's first, would have it elect itself if nobody is there to
+// send it the rest of the log.
+func (n *Node) coverVote(ctx context.Context, id string) error {
+	list, err := n.snapshots.List()
+	if err != nil || len(list) == 0 || serverOf(list[0].Configuration.Servers, id) == nil {
+		return err
+	}
+	err = n.asking.ask(ctx, func() error { return n.raft.Snapshot().Error() })
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return wrap("take a snapshot without the former "+id, raftError(err))
 }
 
 func (n *Node) remove(ctx context.Context, index uint64, servers []raft.Server, id, actor string) error {
