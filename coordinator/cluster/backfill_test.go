@@ -22,7 +22,7 @@ import (
 // snapshots has a new node get a snapshot, and not the log.
 func snapshots(c *cluster.Config) {
 	c.SnapshotEntries, c.SnapshotInterval, c.TrailingEntries = 20, 20*time.Millisecond, 5
-	c.BackfillPace, c.Stabilization = 50*time.Millisecond, time.Second
+	c.BackfillPace, c.Stabilization = 50*time.Millisecond, 200*time.Millisecond
 }
 
 // addVoter has a new node join, and returns when it has a vote.
