@@ -253,8 +253,18 @@ func Open(c Config) (_ *Node, err error) {
 	opened.Store(n.raft)
 	n.machine.opened.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
-	if transport, ok := n.transport.(*Transport); ok && n.decidesAlone() {
-		transport.urge(c.NodeID, c.address())
+	if transport, ok := n.transport.(*Transport); ok {
+		configured := func(id raft.ServerID) (raft.ServerAddress, bool) {
+			server := serverOf(n.raft.GetConfiguration().Configuration().Servers, string(id))
+			if server == nil {
+				return "", false
+			}
+			return server.Address, true
+		}
+		transport.configured.Store(&configured)
+		if n.decidesAlone() {
+			transport.urge(c.NodeID, c.address())
+		}
 	}
 	return n, nil
 }

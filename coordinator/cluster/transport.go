@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -35,6 +36,9 @@ type Transport struct {
 	// moved gives the address of a member that has told of another one than Raft's
 	// configuration has; nil before a node uses the transport.
 	moved atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
+	// configured is a member's address in Raft's newest configuration; nil before a
+	// node uses the transport.
+	configured atomic.Pointer[func(id raft.ServerID) (raft.ServerAddress, bool)]
 	// stored is told what a node has stored; nil before a node uses the transport.
 	stored atomic.Pointer[func(id raft.ServerID, term, index uint64)]
 	// campaign is how candidates ask again; nil before a node uses the transport.
@@ -68,10 +72,29 @@ func (t *Transport) to(id raft.ServerID, target raft.ServerAddress) raft.ServerA
 // AppendEntries implements raft.Transport.
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := t.NetworkTransport.AppendEntries(id, t.to(id, target), args, resp)
+	if err == nil && len(args.Entries) > 0 && t.outdated(id, target) {
+		return errReconfigured
+	}
 	if stored := t.stored.Load(); stored != nil && err == nil && resp.Success && len(args.Entries) > 0 {
 		(*stored)(id, args.Term, args.Entries[len(args.Entries)-1].Index)
 	}
 	return err
+}
+
+// errReconfigured ends a message during which the member got another address. Raft
+// sends it again, to that one.
+var errReconfigured = errors.New("the member has another address since")
+
+// outdated reports whether Raft's newest configuration has another address of a member
+// than the one that it gave. Raft reads the member once more after a message with
+// entries, without the lock under which it then changes the address.
+func (t *Transport) outdated(id raft.ServerID, target raft.ServerAddress) bool {
+	configured := t.configured.Load()
+	if configured == nil {
+		return false
+	}
+	address, ok := (*configured)(id)
+	return ok && address != target
 }
 
 // RequestVote implements raft.Transport.
