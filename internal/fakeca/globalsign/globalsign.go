@@ -5,12 +5,8 @@ package globalsign
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"math/big"
 	"net/http"
@@ -99,10 +95,8 @@ func New(c fakeca.Config) *Server {
 		c.Name = "GlobalSign"
 	}
 	s := &Server{core: fakeca.New(c), secret: APISecret, tokens: map[string]time.Time{}, asked: map[string]int{}}
-	var err error
-	if s.client, err = clientCertificate(s.core.Now()); err != nil {
-		panic(err) // a key and a signature of a sound template
-	}
+	serial, _ := new(big.Int).SetString(clientSerial, 16)
+	s.client = fakeca.ClientCertificate("fake-atlas-client", serial, s.core.Now())
 	s.claims = append(s.claims, s.newClaim("example.com", verified))
 	routes := http.NewServeMux()
 	for pattern, handle := range map[string]http.HandlerFunc{
@@ -128,20 +122,6 @@ func New(c fakeca.Config) *Server {
 	mux.Handle(Base+"/", s.authorized(http.StripPrefix(Base, routes)))
 	s.handler = s.core.Handler(fakeca.Dialect{Op: op, Problem: problem, Serve: mux})
 	return s
-}
-
-func clientCertificate(now time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	serial, _ := new(big.Int).SetString(clientSerial, 16)
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "fake-atlas-client"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 // ServeHTTP implements http.Handler.

@@ -4,12 +4,8 @@ package sectigo
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"math/big"
@@ -100,10 +96,7 @@ func New(c fakeca.Config) *Server {
 		c.Name = "Sectigo"
 	}
 	s := &Server{core: fakeca.New(c), password: Password, secret: ClientSecret, tokens: map[string]time.Time{}}
-	var err error
-	if s.client, err = clientCertificate(s.core.Now()); err != nil {
-		panic(err) // a key and a signature of a sound template
-	}
+	s.client = fakeca.ClientCertificate(Login, big.NewInt(1), s.core.Now())
 	routes := http.NewServeMux()
 	for pattern, handle := range map[string]http.HandlerFunc{
 		"POST /enroll":                 s.enroll,
@@ -134,19 +127,6 @@ func New(c fakeca.Config) *Server {
 	}
 	s.handler = s.core.Handler(fakeca.Dialect{Op: op, Problem: s.problem, Serve: mux})
 	return s
-}
-
-func clientCertificate(now time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: Login}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 // ServeHTTP implements http.Handler.
