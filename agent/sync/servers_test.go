@@ -191,7 +191,7 @@ func TestNodesAreLearnt(t *testing.T) {
 		assert.Equal(t, nodes(3), h.identity().Nodes)
 		assert.Equal(t, []string{given}, h.identity().Servers)
 		assert.Equal(t, given, h.client.State().Server, "no haste")
-		h.pass(homeAfter * 3 / 2)
+		h.pass(homeAfter*3/2 + 3*time.Minute) // the longest stay, and the sync after it
 		assert.Equal(t, own, h.client.State().Server)
 		c.taken()
 		h.pass(10 * time.Minute)

@@ -25,9 +25,12 @@ type Host struct {
 	control int      // a socket of the namespace, with which its interfaces are configured
 	links   map[netip.Addr]*link
 
+	programs []*os.Process // that were started on it; of the thread alone until gone is closed
+
 	work chan func()   // for the thread that is in the namespace
-	end  chan struct{} // tells it to end
+	end  chan struct{} // tells it to leave
 	gone chan struct{} // closed when it has
+	left error         // why it could not; to be read when gone is closed
 }
 
 // openHost makes a host of a new namespace, or of that which this process is in.
@@ -45,35 +48,56 @@ func openHost(address netip.Addr, own bool) (*Host, error) {
 	return h, nil
 }
 
-// live is the host's thread. It is never unlocked: it ends with the namespace, and nothing else of this process runs there.
+// live is the host's thread. Nothing else of this process runs on it until it has left the namespace. It does not end with
+// the host: what it had started before it belonged to this host would get its parent-death signal.
 func (h *Host) live(own bool, ready chan<- error) {
 	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() { // Go lets no goroutine end the process's first thread
+	if unix.Gettid() == unix.Getpid() { // by the first thread, others tell in which namespace the process is
 		defer runtime.UnlockOSThread()
 		go h.live(own, ready)
 		<-h.gone
 		return
 	}
 	defer close(h.gone)
+	back := runtime.UnlockOSThread
 	var err error
 	if !own {
-		err = os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNET))
+		back, err = h.enter()
 	}
 	if err == nil {
 		err = h.plug()
 	}
 	ready <- err
-	if err != nil {
-		return
-	}
-	for {
+	for err == nil {
 		select {
 		case fn := <-h.work:
 			fn()
+			continue
 		case <-h.end:
-			return
 		}
+		break
 	}
+	back()
+}
+
+// enter puts the thread into a namespace of its own. back takes it out of it and lets others have it; where that fails, the
+// thread ends, and close says so.
+func (h *Host) enter() (back func(), err error) {
+	before, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return runtime.UnlockOSThread, &os.PathError{Op: "open", Path: "/proc/thread-self/ns/net", Err: err}
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return runtime.UnlockOSThread, errors.Join(os.NewSyscallError("unshare", err), unix.Close(before))
+	}
+	return func() {
+		if err := unix.Setns(before, unix.CLONE_NEWNET); err != nil {
+			h.left = os.NewSyscallError("setns", err)
+		} else {
+			runtime.UnlockOSThread()
+		}
+		h.left = errors.Join(h.left, unix.Close(before))
+	}, nil
 }
 
 // plug gives the namespace its interfaces.
@@ -147,10 +171,14 @@ func (h *Host) Address() netip.Addr { return h.address }
 // SetUp takes the host's interface down, with the routes over it, or up again.
 func (h *Host) SetUp(up bool) error { return h.setUp(device, up) }
 
-// Start starts a program on the host. It does not outlive the host if its parent-death signal is set.
+// Start starts a program on the host. It is killed at the latest when the host goes.
 func (h *Host) Start(cmd *exec.Cmd) error {
 	err := errors.New("the host is gone")
-	h.do(func() { err = cmd.Start() })
+	h.do(func() {
+		if err = cmd.Start(); err == nil {
+			h.programs = append(h.programs, cmd.Process)
+		}
+	})
 	return err
 }
 
@@ -168,5 +196,11 @@ func (h *Host) do(fn func()) {
 func (h *Host) close() error {
 	close(h.end)
 	<-h.gone
-	return errors.Join(h.tun.Close(), unix.Close(h.control))
+	problems := []error{h.left}
+	for _, program := range h.programs {
+		if err := program.Kill(); !errors.Is(err, os.ErrProcessDone) {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(append(problems, h.tun.Close(), unix.Close(h.control))...)
 }

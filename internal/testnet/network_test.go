@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -210,7 +211,7 @@ func TestProgramsRunOnAHost(t *testing.T) {
 	assert.Equal(t, strings.Count(string(before), ":"), strings.Count(string(after), ":"))
 }
 
-// A program that is tied to its parent does not outlive its host.
+// A program does not outlive its host.
 func TestProgramsEndWithTheirHost(t *testing.T) {
 	t.Parallel()
 	needHosts(t)
@@ -218,9 +219,40 @@ func TestProgramsEndWithTheirHost(t *testing.T) {
 	h, err := n.Add()
 	require.NoError(t, err)
 	cmd := exec.Command("sleep", "600")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, h.Start(cmd))
 	require.NoError(t, n.Close())
 	require.Error(t, cmd.Wait())
 	require.Error(t, h.Start(exec.Command("true")))
+}
+
+// A host that goes takes no program along that was started elsewhere, by whichever thread: programs are tied to threads.
+func TestOtherProgramsOutliveHosts(t *testing.T) {
+	needHosts(t)
+	const programs = 30
+	var started sync.WaitGroup
+	commands := make(chan *exec.Cmd, programs)
+	for range programs { // at the same time, so that many threads have one
+		started.Go(func() {
+			cmd := exec.Command("sleep", "600")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if assert.NoError(t, cmd.Start()) {
+				commands <- cmd
+			}
+		})
+	}
+	started.Wait()
+	close(commands)
+	n := New()
+	for range 30 {
+		_, err := n.Add()
+		require.NoError(t, err)
+	}
+	require.NoError(t, n.Close())
+	time.Sleep(100 * time.Millisecond) // a signal that was sent has arrived; without one, nothing is to be waited for
+	for cmd := range commands {
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		state, err := cmd.Process.Wait()
+		require.NoError(t, err)
+		assert.Equal(t, syscall.SIGTERM, state.Sys().(syscall.WaitStatus).Signal())
+	}
 }
