@@ -49,7 +49,7 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Listening, Now
+// Config is what the API is made of. Everything but Presence, Pass, Listening, Now
 // and Keep is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
@@ -64,6 +64,9 @@ type Config struct {
 	Cluster Cluster
 	// Departing takes this node out of the cluster.
 	Departing Departing
+	// Pass hands a request on to the node that leads, and to here if that is this one.
+	// nil: this node answers all.
+	Pass func(here http.Handler) http.Handler
 	// EnrollmentURL is the https URL by which new agents reach the coordinator.
 	EnrollmentURL string
 	// Listening is the address that the coordinator's port is bound to, of which
@@ -130,7 +133,13 @@ func New(config Config) (http.Handler, error) {
 	if err := serveDocument(mux, api.OpenAPI()); err != nil {
 		return nil, err
 	}
-	return finish(mux), nil
+	handler := finish(mux)
+	if config.Pass != nil {
+		// Strangers take no places on the way to the leader.
+		passed := Guarded(config.Node.State, config.Now, fleet.RoleViewer, config.Pass(handler))
+		handler = passing(mux, api.OpenAPI(), handler, passed)
+	}
+	return named(handler), nil
 }
 
 // register adds every operation to mux.

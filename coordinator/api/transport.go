@@ -13,16 +13,22 @@ import (
 	"github.com/certctl/certctl/coordinator/problem"
 )
 
-// finish wraps the mux: an id for the request where the server has given none,
-// no caching of what needs a token, and problem documents where the mux would
-// answer in plain text.
-func finish(mux *http.ServeMux) http.Handler {
+// named gives the request an id where the server has given none, and keeps
+// answers that need a token out of caches.
+func named(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(problem.RequestIDHeader) == "" {
 			r.Header.Set(problem.RequestIDHeader, rand.Text())
 		}
 		w.Header().Set(problem.RequestIDHeader, r.Header.Get(problem.RequestIDHeader))
 		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// finish wraps the mux: problem documents where it would answer in plain text.
+func finish(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler, pattern := mux.Handler(r)
 		if pattern != "" {
 			mux.ServeHTTP(w, r) // sets the path values

@@ -107,6 +107,13 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	return nil
 }
 
+// What the leader alone knows may be an authority's to say: that takes its time, of
+// which clients of the API have half a minute.
+const (
+	apiPatience = 25 * time.Second
+	apiPassed   = 16
+)
+
 // assemble makes what answers requests.
 func (d *Daemon) assemble() error {
 	s, log, node, journal := d.config.Settings, d.log, d.node, d.directory.journal
@@ -150,7 +157,12 @@ func (d *Daemon) assemble() error {
 		return err
 	}
 	d.network.Handle(standing.Prefix, d.stands.Handler())
+	toLeader, err := pass.New(pass.Config{Leader: d.leader, Leads: node.IsLeader, MaxInFlight: apiPassed, Patience: apiPatience, Log: log.With("part", "api")})
+	if err != nil {
+		return err
+	}
 	operators, err := api.New(api.Config{
+		Pass: func(here http.Handler) http.Handler { return toLeader.Handler(api.MaxPassed, here) },
 		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d},
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
@@ -179,6 +191,7 @@ func (d *Daemon) assemble() error {
 	// limits are the cluster's.
 	d.receive("/agent/", d.front)
 	d.receive(join.Path, d.front)
+	d.receive("/api/", d.front)
 	return nil
 }
 
