@@ -83,6 +83,13 @@ func (c *configurations) note(index uint64, servers []raft.Server, installed boo
 	}
 }
 
+// watch adds a function that is told each committed configuration.
+func (c *configurations) watch(fn func([]raft.Server)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers = append(c.watchers, fn)
+}
+
 // wait returns when a configuration at least as new is committed, or ctx is done.
 func (c *configurations) wait(ctx context.Context, index uint64) {
 	for {

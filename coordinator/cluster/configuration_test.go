@@ -18,7 +18,7 @@ func TestASnapshotOfALeaderTakesThePlaceOfTheTail(t *testing.T) {
 	server := func(id string) []raft.Server { return []raft.Server{{ID: raft.ServerID(id)}} }
 	c := &configurations{tail: configuration{index: 30, servers: server("stale")}}
 	var told []raft.ServerID
-	c.watchers = append(c.watchers, func(servers []raft.Server) { told = append(told, servers[0].ID) })
+	c.watch(func(servers []raft.Server) { told = append(told, servers[0].ID) })
 	c.store(10, server("own snapshot"))
 	assert.Equal(t, uint64(30), c.index())
 	assert.Empty(t, told, "on the way to what was known before")

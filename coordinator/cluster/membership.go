@@ -53,9 +53,7 @@ func (n *Node) OnMembership(fn func(members []raft.Server)) {
 	if n.running.Load() {
 		panic("cluster: OnMembership after Run")
 	}
-	n.members.mu.Lock()
-	defer n.members.mu.Unlock()
-	n.members.watchers = append(n.members.watchers, fn)
+	n.members.watch(fn)
 }
 
 // configuration is the newest one of this node's log, or what a node that joins

@@ -23,7 +23,7 @@ func (m *mesh) join(id, address string) *meshNode {
 	for _, n := range m.all() {
 		members = append(members, raft.Server{ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.address)})
 	}
-	return m.start(id, address, m.t.TempDir(), func(c cluster.Config) error { return cluster.Prepare(c, members, nil) })
+	return m.start(id, address, m.t.TempDir(), func(c cluster.Config) error { return cluster.Prepare(c, members, nil, 0) })
 }
 
 func (m *mesh) ids() (ids []string) {

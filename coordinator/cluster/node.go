@@ -46,6 +46,8 @@ type Node struct {
 	pilot              *pilot
 	nudger             *nudger
 	expelled           atomic.Bool // the members that can be reached do not let this node in
+	admitted           uint64      // the index of a configuration that has this node in it, if it was told; see behindAdmission
+	waits              atomic.Bool // Raft was begun with the timeouts of a node that is behind it
 
 	queue    chan *proposal
 	inflight chan dispatched

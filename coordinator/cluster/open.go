@@ -239,8 +239,11 @@ func Open(c Config) (_ *Node, err error) {
 	}
 	// Raft falls back to an older snapshot when the newest cannot be read, and
 	// panics where the log does not reach back to it.
+	settings := c.raftConfig()
+	n.electionTimeouts(settings)
+	n.members.watch(func([]raft.Server) { n.noteAdmission(opened.Load()) })
 	err = boltfile.Guard(func() (err error) {
-		n.raft, err = raft.NewRaft(c.raftConfig(), n.machine, cached, store, snapshotStore{snapshots}, n.transport)
+		n.raft, err = raft.NewRaft(settings, n.machine, cached, store, snapshotStore{snapshots}, n.transport)
 		return err
 	})
 	if err != nil && (errors.Is(err, boltfile.ErrDamaged) || newestDamaged(snapshots)) {
@@ -251,6 +254,7 @@ func Open(c Config) (_ *Node, err error) {
 		return nil, errors.Join(fmt.Errorf("open the cluster state: %w", err), n.machine.err(), closeTransport(n.transport))
 	}
 	opened.Store(n.raft)
+	n.noteAdmission(n.raft) // its first messages may have been faster
 	n.machine.opened.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.leaders.observe))
 	if transport, ok := n.transport.(*Transport); ok {
@@ -273,7 +277,7 @@ func Open(c Config) (_ *Node, err error) {
 func (n *Node) decidesAlone() bool {
 	_, servers := n.configuration()
 	voters := votersOf(servers)
-	return len(voters) == 1 && string(voters[0].ID) == n.config.NodeID
+	return len(voters) == 1 && string(voters[0].ID) == n.config.NodeID && !n.behindAdmission()
 }
 
 // recallMembers reads who belonged to the cluster when this node stopped.
@@ -296,6 +300,9 @@ func (n *Node) recallMembers(logs raft.LogStore) error {
 	}
 	joining, err := readJoining(n.config.joiningFile())
 	if err != nil {
+		return err
+	}
+	if n.admitted, err = readAdmitted(n.config.admittedFile()); err != nil {
 		return err
 	}
 	n.members.joining = fromWire(joining)

@@ -53,7 +53,7 @@ func fuzzedNode(f *testing.F) *Node {
 		Dir: f.TempDir(), NodeID: "n", Journal: &memoryJournal{}, Log: slog.New(slog.DiscardHandler),
 		ElectionTimeout: time.Minute, Advertise: "n",
 	}
-	require.NoError(f, Prepare(c, []raft.Server{{ID: "other", Address: "other"}}, nil))
+	require.NoError(f, Prepare(c, []raft.Server{{ID: "other", Address: "other"}}, nil, 0))
 	n, err := Open(c)
 	require.NoError(f, err)
 	f.Cleanup(func() { assert.NoError(f, n.Close()) })

@@ -228,7 +228,7 @@ func (d *directory) join(ctx context.Context) error {
 		members = append(members, raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
 		keys[m.ID] = m.Key
 	}
-	return cluster.Prepare(d.raftConfig(), members, keys)
+	return cluster.Prepare(d.raftConfig(), members, keys, admission.Configuration)
 }
 
 // configuredSealKey names the seal key that the configuration gives, if it does.

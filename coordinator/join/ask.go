@@ -121,7 +121,7 @@ func readAnswer(text []byte) (*Admission, error) {
 	if err := json.Unmarshal(text, &granted); err != nil {
 		return nil, fmt.Errorf("join: the answer cannot be read: %w", err)
 	}
-	admission := &Admission{ClusterID: granted.ClusterID, SealKeyID: granted.SealID, Members: granted.Members}
+	admission := &Admission{ClusterID: granted.ClusterID, SealKeyID: granted.SealID, Members: granted.Members, Configuration: granted.Configuration}
 	switch {
 	case granted.Protocol != protocol:
 		return nil, fmt.Errorf("%w: it answers in version %d of the join protocol, this node knows %d: install the same version on all nodes", ErrRefused, granted.Protocol, protocol)

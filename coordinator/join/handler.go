@@ -153,7 +153,7 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	if err := results[0].Decode(&joined); err != nil {
 		return nil, err
 	}
-	members, err := h.addMember(ctx, &record)
+	members, configuration, err := h.addMember(ctx, &record)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*answer, error) {
 	if !ok {
 		return nil, problem.Later(wire.CodeUnavailable, "the state was replaced meanwhile", 2*time.Second)
 	}
-	granted := &answer{Protocol: protocol, ModifyIndex: stored.ModifyIndex, SealID: key.String(), Members: members}
+	granted := &answer{Protocol: protocol, ModifyIndex: stored.ModifyIndex, SealID: key.String(), Members: members, Configuration: configuration}
 	for _, a := range stored.Authorities {
 		granted.Authorities = append(granted.Authorities, authority{Certificate: a.Certificate, SealedKey: a.SealedKey, State: a.State})
 	}
@@ -222,11 +222,12 @@ func (h *Handler) keepRecord(ctx context.Context, record fleet.ClusterNode) erro
 }
 
 // addMember gives a node a place in the cluster, without a vote at first, and
-// lists those that were there before.
-func (h *Handler) addMember(ctx context.Context, record *fleet.ClusterNode) ([]Member, error) {
+// lists those that were there before. in is the index of a configuration that the
+// node is in.
+func (h *Handler) addMember(ctx context.Context, record *fleet.ClusterNode) (members []Member, in uint64, err error) {
 	for attempt := 1; ; attempt++ {
 		present, configuration := h.Node.Members()
-		var members []Member
+		members = nil
 		known, view := false, h.Node.State().View()
 		for _, m := range present {
 			if m.ID == record.ID {
@@ -240,14 +241,14 @@ func (h *Handler) addMember(ctx context.Context, record *fleet.ClusterNode) ([]M
 			members = append(members, member)
 		}
 		if known {
-			return members, nil
+			return members, configuration, nil
 		}
 		err := h.Node.AddMember(ctx, record.ID, record.Address, configuration)
 		if err == nil {
-			return members, nil
+			continue // it is known now
 		}
 		if _, changed := errors.AsType[*cluster.ConflictError](err); !changed || backoff.Wait(ctx, admissionRetry.Delay(attempt, nil)) != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 }

@@ -74,6 +74,9 @@ type answer struct {
 	SealKey string   `json:"seal_key,omitempty"`
 	SealID  string   `json:"seal_key_id"`
 	Members []Member `json:"members"`
+	// Configuration is the index of one that has the new node in it; 0 in the answer
+	// of an earlier version.
+	Configuration uint64 `json:"configuration,omitempty"`
 }
 
 type authority struct {
@@ -93,6 +96,9 @@ type Admission struct {
 	SealKeyID string
 	// Members are the nodes that were in the cluster before.
 	Members []Member
+	// Configuration is the index of the configuration that the node became a member
+	// with, or of a later one; 0 if it was not told.
+	Configuration uint64
 }
 
 // record is a node's record as the state keeps it. The error is a *wire.Problem

@@ -153,6 +153,7 @@ func TestANodeGetsWhatItNeeds(t *testing.T) {
 	require.NotNil(t, admission.SealKey)
 	assert.Equal(t, c.key, *admission.SealKey)
 	assert.Equal(t, []join.Member{{ID: c.ID(), Address: "c1.example.com:8444", Key: "key of one"}}, admission.Members)
+	assert.EqualValues(t, len(c.members), admission.Configuration, "one that has the new node in it")
 	assert.Contains(t, c.members, cluster.Member{ID: "two", Address: "two.example.com:8444"})
 
 	record, ok := c.State().View().ClusterNode("two")

@@ -41,13 +41,19 @@ func (n *nodes) join(m *member) {
 	for _, other := range known {
 		members = append(members, raft.Server{ID: raft.ServerID(other.ID), Address: raft.ServerAddress(other.Address)})
 	}
-	n.make(m, func(c cluster.Config) error { return cluster.Prepare(c, members, nil) })
-	m.restart()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	admitted := uint64(0)
 	b.eventually(ctx, m.id+" is let in", func() bool {
-		return b.leader().node.Load().AddMember(ctx, m.id, m.id, 0) == nil
+		leader := b.leader().node.Load()
+		if leader.AddMember(ctx, m.id, m.id, 0) != nil {
+			return false
+		}
+		_, admitted = leader.Members()
+		return true
 	})
+	n.make(m, func(c cluster.Config) error { return cluster.Prepare(c, members, nil, admitted) })
+	m.restart()
 }
 
 // make makes the first state of a node.
