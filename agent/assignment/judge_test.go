@@ -86,7 +86,7 @@ func TestRefusals(t *testing.T) {
 		"with a name":      {`{"names":["www.example.com"],"name":"other"}`, "name: unknown key"},
 		"placeholder":      {`{"names":["www.example.com"],"deployments":[{"files":{"key":"/a/${hostname}"}}]}`, "the coordinator did not fill in"},
 		"foreign name":     {`{"names":["www.example.com","www.example.org"],"issuer":"public"}`, `www.example.org`},
-		"unknown issuer":   {`{"names":["www.example.com"],"issuer":"other"}`, `issuer: there is no issuer "other"; expected one of: coordinator, public`},
+		"unknown issuer":   {`{"names":["www.example.com"],"issuer":"other"}`, `issuer: there is no issuer "other"; expected one of: coordinator, coordinator/NAME, public`},
 		"wildcard":         {`{"names":["*.www.example.com"],"issuer":"public","fallback_issuers":["coordinator"]}`, "needs an issuer whose challenge is dns-01"},
 		"other directory":  {file(filepath.Join(dir, "elsewhere", "a.pem")), fmt.Sprintf(`add the line "- %s" below assignments.allow_paths`, filepath.Join(dir, "elsewhere"))},
 		"directory itself": {file(inCerts), "does not let the coordinator write"},

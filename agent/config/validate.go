@@ -16,7 +16,7 @@ import (
 
 // CoordinatorIssuer is the name of the issuer that every agent has: the
 // built-in CA of its coordinator.
-const CoordinatorIssuer = "coordinator"
+const CoordinatorIssuer = managed.CoordinatorIssuer
 
 // Keys is the key directory: the one configured, or keys in the state directory.
 func (s *Settings) Keys() string {
@@ -38,7 +38,10 @@ func (s *Settings) Validate(report func(string, error)) {
 		report("issuers."+CoordinatorIssuer, errors.New("this name stands for the coordinator's built-in CA; use another one"))
 	}
 	for name := range s.Issuers {
-		if !wire.ValidName(name) {
+		switch {
+		case strings.HasPrefix(name, CoordinatorIssuer+"/"):
+			report(fmt.Sprintf("issuers[%q]", name), errors.New("names that begin so stand for issuers of the coordinator's settings; use another one"))
+		case !wire.ValidName(name):
 			report(fmt.Sprintf("issuers[%q]", name), fmt.Errorf("expected a name of 1 to %d characters without control characters", wire.MaxNameLen))
 		}
 	}
@@ -116,7 +119,11 @@ func (s *Settings) ValidateIssuers(prefix string, c *managed.Certificate, report
 			report(field, fmt.Errorf("issuer %q is asked already; name each one once", name))
 		}
 		asked[name] = true
-		if name == CoordinatorIssuer {
+		if _, brokered := managed.Brokered(name); brokered {
+			continue
+		}
+		if strings.HasPrefix(name, CoordinatorIssuer+"/") {
+			report(field, fmt.Errorf("cannot use %q; expected coordinator/ and the name of an issuer in the coordinator's settings: 1 to 63 lower-case letters, digits and hyphens", name))
 			continue
 		}
 		iss, known := s.Issuers[name]
@@ -146,7 +153,7 @@ func unprovable(names []string, iss Issuer) string {
 }
 
 func (s *Settings) issuerNames() string {
-	list := []string{CoordinatorIssuer}
+	list := []string{CoordinatorIssuer, CoordinatorIssuer + "/NAME"}
 	for name := range s.Issuers {
 		list = append(list, name)
 	}

@@ -21,7 +21,7 @@ import (
 // Certificate says what a managed certificate is, but for its name.
 type Certificate struct {
 	Names       []string         `yaml:"names" required:"true" min:"1" max:"100" example:"www.example.com" doc:"DNS names and IP addresses that it shall hold."`
-	Issuer      string           `yaml:"issuer" default:"coordinator" doc:"Name of one of the issuers, or coordinator."`
+	Issuer      string           `yaml:"issuer" default:"coordinator" doc:"Name of one of the issuers; coordinator, for the coordinator's built-in CA; or coordinator/NAME, for the issuer NAME in the coordinator's settings."`
 	Fallback    []string         `yaml:"fallback_issuers" max:"8" example:"zerossl,coordinator" doc:"Issuers that stand in, in order, when the issuer refuses, or when it fails and the certificate is at risk. Every renewal begins with the issuer again."`
 	Key         pki.KeyAlgorithm `yaml:"key" default:"ecdsa-p256" type:"key algorithm" doc:"Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519."`
 	KeyPolicy   KeyPolicy        `yaml:"key_policy" default:"rotate" oneof:"rotate|reuse" doc:"What a renewal does with the key. rotate: makes a new one. reuse: keeps the one in service, for those who pin it (DANE, for example); a key that was revoked, refused or lost, or is of another algorithm, is replaced all the same, and so is that of a renewal that was asked for by hand."`

@@ -35,13 +35,13 @@ type parts struct {
 	report      *settings.Report
 	accountKeys acme.KeyStore
 	issuerState acme.StateStore
-	coordinator issuer.Issuer
-	listeners   *acme.Listeners // of the whole run
+	coordinator func(name string) issuer.Issuer // by the name there; "" is its built-in CA
+	listeners   *acme.Listeners                 // of the whole run
 	// before are the issuers of the configuration before: those whose section is
 	// the same are taken over, with their sessions and what they know of limits.
 	before  map[string]madeIssuer
 	made    map[string]madeIssuer    // of managed
-	issuers map[string]issuer.Issuer // of managed, the coordinator's CA too
+	issuers map[string]issuer.Issuer // of the settings
 	own     *config.Own              // where nothing is installed; nil until it is asked for
 	clock   *clock.Clock             // nil in a check of the configuration
 	log     *slog.Logger
@@ -115,7 +115,7 @@ func (p *parts) certificate(c *config.Certificate, mayInstall func(path string) 
 		Profile: c.Profile, Lifetime: c.Lifetime,
 	}
 	for _, name := range c.Issuers() {
-		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuers[name], Limits: p.limits(name), Config: p.made[name].id})
+		m.Issuers = append(m.Issuers, renewal.NamedIssuer{Name: name, Issuer: p.issuer(name), Limits: p.limits(name), Config: p.made[name].id})
 	}
 	var problems []error
 	for j := range c.Deployments {
@@ -148,7 +148,7 @@ func (p *parts) makeIssuers() error {
 	if p.listeners == nil {
 		p.listeners = acme.NewListeners(p.log)
 	}
-	p.issuers = map[string]issuer.Issuer{config.CoordinatorIssuer: p.coordinator}
+	p.issuers = make(map[string]issuer.Issuer, len(p.settings.Issuers))
 	p.made = make(map[string]madeIssuer, len(p.settings.Issuers))
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(p.settings.Issuers)) {
@@ -160,6 +160,14 @@ func (p *parts) makeIssuers() error {
 		p.made[name], p.issuers[name] = made, made.issuer
 	}
 	return errors.Join(problems...)
+}
+
+// issuer is what a name stands for.
+func (p *parts) issuer(name string) issuer.Issuer {
+	if there, brokered := managed.Brokered(name); brokered {
+		return p.coordinator(there)
+	}
+	return p.issuers[name]
 }
 
 // limits are those of an issuer; the coordinator sets the pace of its hosts itself.
@@ -282,7 +290,7 @@ func (p *parts) target(d *managed.Deployment, names pki.Names, mayInstall func(p
 // checkAssembly makes everything that the configuration describes, and throws
 // it away: what only issuers and targets can judge is reported too.
 func checkAssembly(s *config.Settings, report *settings.Report) (warnings []string, err error) {
-	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, log: slog.New(slog.DiscardHandler)}
+	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absentAt, log: slog.New(slog.DiscardHandler)}
 	if _, err := p.managed(); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/certctl/certctl/agent/config"
@@ -184,7 +183,7 @@ func enrollWith(ctx context.Context, s *config.Settings, state *localState, requ
 	}
 	var brokered []pki.Names
 	for i := range s.Certificates {
-		if c := &s.Certificates[i]; slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
+		if c := &s.Certificates[i]; c.Brokered() {
 			names, err := pki.ParseNames(c.Names)
 			if err != nil {
 				return nil, fmt.Errorf("names of the certificate %q: %w", c.Name, err)

@@ -34,7 +34,7 @@ certificates:
 // An issuer whose section is the same is the same issuer, with all it knows.
 func TestIssuersAreTakenOver(t *testing.T) {
 	s, report := loadText(t, twoIssuers)
-	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{}, log: slog.New(slog.DiscardHandler)}
+	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absentAt, log: slog.New(slog.DiscardHandler)}
 	first, err := p.managed()
 	require.NoError(t, err)
 

@@ -182,7 +182,7 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, *issue
 		return nil, nil, err
 	}
 	p := &parts{
-		settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{},
+		settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absentAt,
 		log: slog.New(slog.DiscardHandler),
 	}
 	managed, err := p.managed()
@@ -205,8 +205,10 @@ func (a *agentCommand) subjectsAtRest(now time.Time) ([]*renewal.Subject, *issue
 	return subjects, refusal(sync.StandingOf(rest.Identity), problem), err
 }
 
-// absent stands for the coordinator's CA where none is called.
+// absent stands for the coordinator's issuers where none is called.
 type absent struct{}
+
+func absentAt(string) issuer.Issuer { return absent{} }
 
 func (absent) Kind() string { return coordinator.Kind }
 

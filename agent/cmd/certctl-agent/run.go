@@ -17,6 +17,7 @@ import (
 	"github.com/certctl/certctl/agent/command"
 	"github.com/certctl/certctl/agent/config"
 	"github.com/certctl/certctl/agent/control"
+	"github.com/certctl/certctl/agent/issuer"
 	"github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
@@ -113,7 +114,7 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	assembly := &parts{
 		settings: s, report: report, accountKeys: state.accountKeys, issuerState: state.store,
-		coordinator: brokered, clock: state.clock, log: log.With("part", "renewal"),
+		coordinator: func(name string) issuer.Issuer { return brokered.At(name) }, clock: state.clock, log: log.With("part", "renewal"),
 	}
 	if roll, err = newRoll(assembly, state.store); err != nil {
 		return err

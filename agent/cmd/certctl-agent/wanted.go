@@ -132,11 +132,11 @@ func (r *roll) current() *parts {
 	return r.parts
 }
 
-// brokered are the certificates that the coordinator's CA may issue.
+// brokered are the certificates that are ordered by way of the coordinator.
 func (r *roll) brokered() []string {
 	var names []string
 	add := func(c *config.Certificate) {
-		if slices.Contains(c.Issuers(), config.CoordinatorIssuer) {
+		if c.Brokered() {
 			names = append(names, c.Name)
 		}
 	}

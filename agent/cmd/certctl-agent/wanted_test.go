@@ -25,7 +25,7 @@ func rollOf(t *testing.T, dir, text string) *roll {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, st.Close()) })
 	r, err := newRoll(&parts{
-		settings: &s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{}, log: slog.New(slog.DiscardHandler),
+		settings: &s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absentAt, log: slog.New(slog.DiscardHandler),
 	}, st)
 	require.NoError(t, err)
 	return r
@@ -44,7 +44,7 @@ func namesOf(list []renewal.Managed) []string {
 func TestTheRoll(t *testing.T) {
 	dir := t.TempDir()
 	certs := filepath.Join(dir, "certs")
-	r := rollOf(t, dir, fmt.Sprintf(`{"state_dir": %q, "assignments": {"allow_paths": [%q]}, "certificates": [{"name": "own", "names": ["own.example.com"]}]}`, filepath.Join(dir, "state"), certs))
+	r := rollOf(t, dir, fmt.Sprintf(`{"state_dir": %q, "assignments": {"allow_paths": [%q]}, "certificates": [{"name": "own", "names": ["own.example.com"], "issuer": "coordinator/digicert"}]}`, filepath.Join(dir, "state"), certs))
 	file := func(form, name string) []byte {
 		return fmt.Appendf(nil, `{"names":["a.example.com"],"deployments":[{"files":{%q:%q}}]}`, form, filepath.Join(certs, name))
 	}
@@ -68,6 +68,9 @@ func TestTheRoll(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"own", "a"}, namesOf(list))
 	assert.Equal(t, []string{"own", "a"}, r.brokered())
+	for _, m := range list {
+		assert.Equal(t, absent{}, m.Issuers[0].Issuer)
+	}
 	assert.Equal(t, "d1", made.Digest)
 	require.Len(t, made.Reports, 4)
 	for i, want := range []struct {

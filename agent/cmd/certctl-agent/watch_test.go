@@ -62,7 +62,7 @@ func watchFile(t *testing.T, text string) (path string, c *configuration, log *l
 	require.NoError(t, err)
 	log = new(logged)
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absent{}, log: logger}
+	p := &parts{settings: s, report: report, accountKeys: nowhere{}, issuerState: nowhere{}, coordinator: absentAt, log: logger}
 	r, err := newRoll(p, st)
 	require.NoError(t, err)
 	engine, err := renewal.New(renewal.Config{

@@ -89,6 +89,14 @@ func New(cfg Config) (*Issuer, error) {
 	return &Issuer{cfg: cfg}, nil
 }
 
+// At is the issuer of another name at the same coordinator, which the caller has
+// checked; see [Config.Issuer].
+func (i *Issuer) At(name string) *Issuer {
+	cfg := i.cfg
+	cfg.Issuer = name
+	return &Issuer{cfg: cfg}
+}
+
 // Kind implements issuer.Issuer.
 func (*Issuer) Kind() string { return Kind }
 
