@@ -37,6 +37,9 @@ type Settings struct {
 	Journal Journal `yaml:"journal" doc:"The journal, which is the history while no database is configured."`
 	Cluster Cluster `yaml:"cluster" doc:"The cluster of coordinators. One node is a cluster too."`
 	Backups Backups `yaml:"backups" doc:"Snapshots of the replicated state that every node takes for its operator."`
+	Orders  Orders  `yaml:"orders" doc:"Orders at authorities that may take minutes, or days and a person."`
+
+	Issuers map[string]Issuer `yaml:"issuers" max:"64" doc:"Accounts at certificate authorities that the coordinator orders at for its agents, by name; see docs/operator/issuers.md. All nodes of a cluster need the same: the one that leads uses its own. The name \"builtin\" always stands for the built-in CA."`
 }
 
 // Log is how the coordinator logs.
@@ -177,6 +180,7 @@ func (s *Settings) Validate(report func(string, error)) {
 		}
 	}
 	s.Cluster.validate(report)
+	s.validateIssuers(report)
 	if dir := s.Backups.Directory; dir != "" && !filepath.IsAbs(dir) {
 		report("backups.directory", fmt.Errorf("cannot use %q; expected an absolute path", dir))
 	}

@@ -42,7 +42,8 @@ type ClientConfig struct {
 	// Roots are what the authority's server is verified with; nil is the system's.
 	Roots *x509.CertPool
 	// Certificate is presented to the server; nil presents none. It is called for
-	// every connection, so that a new one needs no restart.
+	// every connection, so that a new one needs no restart. Its errors end the call
+	// before anything is sent.
 	Certificate func() (*tls.Certificate, error)
 	// Authorize adds the credentials to a request, as they are at that moment; nil
 	// adds none. Its errors end the call before anything is sent.
@@ -196,7 +197,12 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, c.clean(&Error{Class: ClassRetry, NotPlaced: !wrote.Load(), Err: unwrapURL(err)})
+		failed := Error{Class: ClassRetry, Err: unwrapURL(err)}
+		if own, ok := errors.AsType[*Error](err); ok { // of Certificate
+			failed = *own
+		}
+		failed.NotPlaced = !wrote.Load()
+		return nil, c.clean(&failed)
 	}
 	defer response.Body.Close()
 	answer := &Answer{Status: response.StatusCode, Header: response.Header}

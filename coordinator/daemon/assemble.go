@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/join"
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/pass"
@@ -41,12 +42,17 @@ func prepare(ctx context.Context, c Config) (_ *Daemon, peers net.Listener, err 
 	recent := new(logring.Ring)
 	s, log := c.Settings, slog.New(recent.Tee(c.Log.Handler()))
 	log.Info("coordinator starts", "version", buildinfo.Version(), "data_dir", s.DataDir)
-	d := &Daemon{config: c, log: log, recent: recent}
+	d := &Daemon{config: c, log: log, recent: recent, issuers: c.Issuers}
 	defer func() {
 		if err != nil {
 			d.Close()
 		}
 	}()
+	if d.issuers == nil {
+		if d.issuers, err = issuers.New(s, issuers.Options{}); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d.listener, err = server.Listen(ctx, s.Server.Listen, server.ListenSetting); err != nil {
 		return nil, nil, err
 	}

@@ -15,18 +15,21 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/coordinator/standing"
 	"github.com/certctl/certctl/shared/logring"
 )
 
-// Config of a Daemon. All but Ready and Faults is required.
+// Config of a Daemon. All but Issuers, Ready and Faults is required.
 type Config struct {
 	Settings *config.Settings
 	// Names are those of the HTTPS server, from server.NamesOf.
 	Names server.Names
 	Log   *slog.Logger
+	// Issuers are those of Settings; nil has them made. They are closed with the Daemon.
+	Issuers *issuers.Registry
 	// Ready, when set, is called once: the coordinator answers from then on, with
 	// or without a leader.
 	Ready func()
@@ -56,6 +59,7 @@ type Daemon struct {
 	transport *cluster.Transport
 	node      *cluster.Node
 	stands    *standing.Service
+	issuers   *issuers.Registry
 	backups   *backup.Keeper                    // nil if none are wanted
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server

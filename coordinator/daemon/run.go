@@ -159,6 +159,9 @@ func (d *Daemon) Close() {
 	if d.listener != nil {
 		_ = d.listener.Close() // closed by the server, if it ran
 	}
+	if d.issuers != nil {
+		d.issuers.Close()
+	}
 	if d.node != nil {
 		if err := d.node.Close(); err != nil {
 			d.log.Error("the cluster's state did not close", "err", err)

@@ -92,6 +92,7 @@ type Server interface {
 	// Core is the authority behind the dialect.
 	Core() *Core
 	// Account tells how to use it: the settings of an issuer that go with it, by
-	// name, but for the URL. Its credentials are worth nothing.
+	// name and as they stand in YAML, but for the URL, whose path is there as "path".
+	// Its credentials are worth nothing.
 	Account() map[string]string
 }

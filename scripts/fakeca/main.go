@@ -10,26 +10,21 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/certctl/certctl/internal/fakeca"
-	"github.com/certctl/certctl/internal/testca"
+	"github.com/certctl/certctl/internal/fakeca/served"
 )
 
 // headerTime bounds how long a client may take with a request's header.
@@ -53,7 +48,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("fakeca", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.vendor, "vendor", "", "whom to play: "+strings.Join(slices.Sorted(maps.Keys(vendors)), ", "))
+	flags.StringVar(&o.vendor, "vendor", "", "whom to play: "+strings.Join(served.Kinds(), ", "))
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the API")
 	flags.StringVar(&o.control, "control", "127.0.0.1:0", "address of the page on which orders are approved; loopback alone, as it asks nobody who they are")
 	flags.StringVar(&o.dir, "dir", "", "directory for certificates and keys; a temporary one that is removed in the end if empty")
@@ -77,8 +72,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q is no flag", flags.Arg(0))
 	}
-	if vendors[o.vendor] == nil {
-		return o, fmt.Errorf("-vendor: %q; play one of %s", o.vendor, strings.Join(slices.Sorted(maps.Keys(vendors)), ", "))
+	if !slices.Contains(served.Kinds(), o.vendor) {
+		return o, fmt.Errorf("-vendor: %q; play one of %s", o.vendor, strings.Join(served.Kinds(), ", "))
 	}
 	host, _, err := net.SplitHostPort(o.control)
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
@@ -113,94 +108,44 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // play serves the fake and its control page until ctx is done.
 func play(ctx context.Context, o options, stdout io.Writer) error {
-	fake := vendors[o.vendor](o.fake)
-	server, err := testca.NewServerTLS(o.dir)
+	fake, err := served.Listen(ctx, o.vendor, o.dir, o.listen, o.fake)
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(server.CertFile, server.KeyFile)
-	if err != nil {
-		return err
-	}
+	defer fake.Close()
 	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", o.listen)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
 	control, err := config.Listen(ctx, "tcp", o.control)
 	if err != nil {
 		return err
 	}
 	defer control.Close()
-	// A client's certificate is asked for, and looked at by the fake.
-	api := &http.Server{Handler: fake, ReadHeaderTimeout: headerTime, TLSConfig: &tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12,
-	}}
-	page := &http.Server{Handler: fake.Core().Control(), ReadHeaderTimeout: headerTime}
-	if err := tell(o, fake, server.RootFile, listener.Addr().String(), control.Addr().String(), stdout); err != nil {
+	page := &http.Server{Handler: fake.Fake.Core().Control(), ReadHeaderTimeout: headerTime}
+	if err := tell(fake, control.Addr().String(), stdout); err != nil {
 		return err
 	}
-	failed := make(chan error, 2)
-	go func() { failed <- api.ServeTLS(listener, "", "") }()
-	go func() { failed <- page.Serve(control) }()
-	running := 2
-	select {
-	case <-ctx.Done():
-		err = nil
-	case err = <-failed:
-		running--
-	}
-	// What is under way, hanging answers among it, is cut off.
-	_, _ = api.Close(), page.Close()
-	for range running {
-		if ended := <-failed; err == nil && !errors.Is(ended, http.ErrServerClosed) {
-			err = ended
-		}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, 1)
+	go func() {
+		defer stop()
+		failed <- page.Serve(control)
+	}()
+	context.AfterFunc(ctx, func() { _ = page.Close() })
+	err = fake.Serve(ctx)
+	stop()
+	if ended := <-failed; err == nil && !errors.Is(ended, http.ErrServerClosed) {
+		err = ended
 	}
 	return err
 }
 
-// tell prints how to use the fake, and writes the files that this takes.
-func tell(o options, fake fakeca.Server, rootFile, api, control string, stdout io.Writer) error {
-	settings := maps.Clone(fake.Account())
-	path := settings["path"]
-	delete(settings, "path")
-	settings["url"], settings["ca_file"] = "https://"+api+path, rootFile
-	if c, ok := fake.(certified); ok {
-		var err error
-		if settings["client_certificate_file"], settings["client_key_file"], err = writeClient(o.dir, c.Client()); err != nil {
-			return err
-		}
-	}
-	issued := filepath.Join(o.dir, "issued-root.pem")
-	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: fake.Core().Root().Raw})
-	if err := os.WriteFile(issued, root, 0o600); err != nil {
-		return err
-	}
+// tell prints how to use the fake.
+func tell(s *served.Server, control string, stdout io.Writer) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s is played here. Its certificates are worth nothing, and its orders cost nothing.\n\n", o.vendor)
+	fmt.Fprintf(&text, "%s is played here. Its certificates are worth nothing, and its orders cost nothing.\n\n", s.Kind)
 	fmt.Fprintf(&text, "Orders are shown, approved and rejected at http://%s/\n", control)
-	fmt.Fprintf(&text, "What is issued is vouched for by %s\n\nFor an issuer of the kind %s:\n", issued, o.vendor)
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		fmt.Fprintf(&text, "  %s: %s\n", name, settings[name])
-	}
+	fmt.Fprintf(&text, "What is issued is vouched for by %s\n\nIn the coordinator's configuration file:\n\n", s.Root)
+	fmt.Fprintf(&text, "issuers:\n  fake:\n%s", s.Settings("    "))
 	_, err := fmt.Fprintln(stdout, text.String())
 	return err
-}
-
-func writeClient(dir string, client tls.Certificate) (certFile, keyFile string, err error) {
-	key, err := x509.MarshalPKCS8PrivateKey(client.PrivateKey)
-	if err != nil {
-		return "", "", err
-	}
-	certFile, keyFile = filepath.Join(dir, "client.pem"), filepath.Join(dir, "client-key.pem")
-	var certs []byte
-	for _, der := range client.Certificate {
-		certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	if err := os.WriteFile(certFile, certs, 0o600); err != nil {
-		return "", "", err
-	}
-	return certFile, keyFile, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)
 }

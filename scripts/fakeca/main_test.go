@@ -3,13 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net/http"
-	"os"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,10 +16,9 @@ import (
 
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/connector/connectortest"
-	"github.com/certctl/certctl/coordinator/connector/digicert"
-	"github.com/certctl/certctl/coordinator/connector/entrust"
-	"github.com/certctl/certctl/coordinator/connector/globalsign"
-	"github.com/certctl/certctl/coordinator/connector/sectigo"
+	"github.com/certctl/certctl/coordinator/issuers"
+	"github.com/certctl/certctl/coordinator/issuers/issuerstest"
+	"github.com/certctl/certctl/internal/fakeca/served"
 	"github.com/certctl/certctl/shared/backoff"
 )
 
@@ -47,8 +42,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start runs the program until the test ends and returns what it tells.
-func start(t *testing.T, args ...string) (settings map[string]string, control string) {
+// start runs the program until the test ends and returns the settings that it tells.
+func start(t *testing.T, args ...string) (settings, control string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var stdout, stderr output
@@ -60,81 +55,37 @@ func start(t *testing.T, args ...string) (settings map[string]string, control st
 	})
 	deadline, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	for !strings.HasSuffix(stdout.String(), "\n\n") && backoff.Wait(deadline, 5*time.Millisecond) == nil {
+	told := regexp.MustCompile(`(?s)\n(issuers:\n.*)\n\n$`)
+	for !told.MatchString(stdout.String()) && backoff.Wait(deadline, 5*time.Millisecond) == nil {
 	}
-	settings = map[string]string{}
-	for _, line := range regexp.MustCompile(`(?m)^  (\w+): (.*)$`).FindAllStringSubmatch(stdout.String(), -1) {
-		settings[line[1]] = line[2]
-	}
+	found := told.FindStringSubmatch(stdout.String())
+	require.NotNil(t, found, stdout.String()+stderr.String())
 	control = regexp.MustCompile(`http://\S+/`).FindString(stdout.String())
-	require.NotEmpty(t, control, stdout.String()+stderr.String())
-	return settings, control
-}
-
-func roots(t *testing.T, file string) *x509.CertPool {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	require.NoError(t, err)
-	pool := x509.NewCertPool()
-	require.True(t, pool.AppendCertsFromPEM(data))
-	return pool
-}
-
-func fixed(text string) func() (string, error) { return func() (string, error) { return text, nil } }
-
-// client is the client certificate that the program writes.
-func client(s map[string]string) func() (*tls.Certificate, error) {
-	return func() (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(s["client_certificate_file"], s["client_key_file"])
-		return &pair, err
-	}
+	require.NotEmpty(t, control, stdout.String())
+	return found[1] + "\n", control
 }
 
 // noPerson are the vendors that have no word for an order that waits for one.
 var noPerson = map[string]bool{"entrust": true, "globalsign": true}
 
 // connect makes a connector of nothing but what the program tells.
-func connect(t *testing.T, vendor string, s map[string]string) connector.Connector {
+func connect(t *testing.T, text string) connector.Connector {
 	t.Helper()
-	switch vendor {
-	case "digicert":
-		c, err := digicert.New(digicert.Config{URL: s["url"], Key: fixed(s["key"]), Product: s["product"], Organization: 112233, Roots: roots(t, s["ca_file"])})
-		require.NoError(t, err)
-		t.Cleanup(c.Close)
-		return c
-	case "entrust":
-		c, err := entrust.New(entrust.Config{URL: s["url"], CA: s["ca"], Profile: s["profile"], Certificate: client(s), Roots: roots(t, s["ca_file"])})
-		require.NoError(t, err)
-		t.Cleanup(c.Close)
-		return c
-	case "globalsign":
-		c, err := globalsign.New(globalsign.Config{
-			URL: s["url"], APIKey: fixed(s["api_key"]), APISecret: fixed(s["api_secret"]), Certificate: client(s), Roots: roots(t, s["ca_file"]),
-		})
-		require.NoError(t, err)
-		t.Cleanup(c.Close)
-		return c
-	case "sectigo":
-		c, err := sectigo.New(sectigo.Config{
-			URL: strings.Replace(s["url"], "/api", "/private/api", 1), Auth: sectigo.AuthCertificate, Login: s["login"], CustomerURI: s["customer_uri"],
-			Certificate:  client(s),
-			Organization: 9731, Profile: 4411, Terms: []int{90}, Roots: roots(t, s["ca_file"]),
-		})
-		require.NoError(t, err)
-		t.Cleanup(c.Close)
-		return c
-	}
-	t.Fatalf("no test of the vendor %s", vendor)
-	return nil
+	settings, err := issuerstest.Load(t, text)
+	require.NoError(t, err, text)
+	registry, err := issuers.New(settings, issuers.Options{})
+	require.NoError(t, err, text)
+	t.Cleanup(registry.Close)
+	return registry.Issuer("fake").Connector
 }
 
 // Whoever follows what the program prints gets a certificate, after a person
 // approved the order on the page.
 func TestAnOrderByWhatTheProgramTells(t *testing.T) {
-	for vendor := range vendors {
+	for _, vendor := range served.Kinds() {
 		t.Run(vendor, func(t *testing.T) {
 			settings, control := start(t, "-vendor", vendor, "-approval")
-			c := connect(t, vendor, settings)
+			c := connect(t, settings)
 			_, err := c.Test(t.Context())
 			require.NoError(t, err)
 			r, _ := connectortest.Request(t, "www.example.com")

@@ -85,12 +85,16 @@ func TestSecretFileThatOthersMayRead(t *testing.T) {
 		_, err := settings.Load(&daemon{}, settings.Options{File: path})
 		return err
 	}
-	require.NoError(t, load())
+	var loaded daemon
+	_, err := settings.Load(&loaded, settings.Options{File: path})
+	require.NoError(t, err)
 	for _, mode := range []os.FileMode{0o604, 0o644, 0o620, 0o602, 0o666, 0o601} {
 		require.NoError(t, os.Chmod(secret, mode))
 		require.ErrorContains(t, load(), fmt.Sprintf("server.token_file: the secret file is not used: %[1]s is open to other users "+
 			"(mode %04[2]o); run \"chmod 0600 %[1]s\", and replace the secret", secret, mode))
-		_, err := settings.Load(&daemon{}, settings.Options{Env: []string{"CERTCTL_T_TOKEN_FILE=" + secret}})
+		_, err := loaded.Server.Token.Read()
+		require.ErrorContains(t, err, "the secret file is not used", "nor is it when it is read again")
+		_, err = settings.Load(&daemon{}, settings.Options{Env: []string{"CERTCTL_T_TOKEN_FILE=" + secret}})
 		require.ErrorContains(t, err, "chmod 0600 "+secret)
 	}
 	require.NoError(t, os.Chmod(secret, 0o640))

@@ -10,7 +10,8 @@ import (
 const exampleWidth = 100
 
 // Example writes a configuration file in which every setting is a comment and shows its default, or its example if it
-// has none. Removing the first # of every line gives a valid file that sets what the defaults set: prose begins with ##.
+// has none. Removing the first # of every line gives a valid file that sets what the defaults set, but for sections that
+// exclude each other: prose begins with ##.
 // It shows the defaults of Linux on every operating system.
 func Example(ptr any) ([]byte, error) {
 	schema, err := schemaOf(ptr)

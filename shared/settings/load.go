@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"sync"
 )
 
@@ -179,19 +178,18 @@ func readBounded(path string, limit int64, check func(path string, info os.FileI
 	return data, nil
 }
 
-// readSecret sets a secret from a file. One line break at the end is not part of the secret, since most editors add it.
+// readSecret sets a secret from a file, which it remembers.
 func (f *field) readSecret(path string, v reflect.Value) error {
-	data, err := readBounded(path, maxSecretSize, checkReaders)
-	if access, refused := errors.AsType[*AccessError](err); refused {
-		return fmt.Errorf("the secret file is not used: %w", access)
-	}
+	text, err := secretText(path)
 	if err != nil {
-		return fmt.Errorf("cannot read the secret file: %w", err)
+		return err
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if r := f.scalar.parse(text, v); r != nil {
 		return f.scalar.refuse("the text in secret file "+path, r)
 	}
+	secret := v.Interface().(Secret)
+	secret.file = path
+	v.Set(reflect.ValueOf(secret))
 	return nil
 }
 

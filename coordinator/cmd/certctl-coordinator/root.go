@@ -12,12 +12,14 @@ import (
 
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/daemon"
+	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/recovery"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/packaging/systemd"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/service"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // exitStatus is an error that has been told already, with the status to exit with.
@@ -76,7 +78,7 @@ cluster, and is not to be started again.`,
 	}
 	cli.FlagErrors(root)
 	c.source.Bind(root)
-	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), c.leaveCommand(), recovery.Command(&c.source), cli.CheckConfig[config.Settings](&c.source, nil), cli.Version())
+	root.AddCommand(c.runCommand(), c.initCommand(), c.joinCommand(), c.leaveCommand(), recovery.Command(&c.source), cli.CheckConfig(&c.source, checkIssuers), cli.Version())
 	definition := func() (service.Definition, error) { return c.definition(), nil }
 	root.AddCommand(service.Commands(definition)...)
 	root.AddCommand(service.Status(definition))
@@ -140,7 +142,37 @@ func (c *coordinatorCommand) load() (daemon.Config, error) {
 	if conf.Names, err = server.NamesOf(conf.Settings.ServerNames()); err != nil {
 		return conf, report.Problem("server.names", err)
 	}
+	if conf.Issuers, err = issuers.New(conf.Settings, issuers.Options{}); err != nil {
+		return conf, located(report, err)
+	}
 	return conf, nil
+}
+
+// checkIssuers reads the files that the issuers' settings name.
+func checkIssuers(s *config.Settings, report *settings.Report) (warnings []string, err error) {
+	registry, err := issuers.New(s, issuers.Options{})
+	if err != nil {
+		return nil, located(report, err)
+	}
+	registry.Close()
+	return nil, nil
+}
+
+// located says where in the configuration the settings are that issuers.New found
+// wrong.
+func located(report *settings.Report, err error) error {
+	list, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it is what errors.Join made
+	if !ok {
+		return err
+	}
+	var problems []error
+	for _, err := range list.Unwrap() {
+		if wrong, ok := errors.AsType[*issuers.Error](err); ok {
+			err = report.Problem(wrong.Path, wrong.Err)
+		}
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
 }
 
 // definition is the coordinator as the service manager knows it. A

@@ -118,7 +118,7 @@ func (s *Server) Core() *fakeca.Core { return s.core }
 
 // Account implements fakeca.Server.
 func (s *Server) Account() map[string]string {
-	return map[string]string{"path": Base, "key": Key, "product": "ssl_basic", "organization": strconv.Itoa(Organization)}
+	return map[string]string{"path": Base, "api_key": Key, "product": "ssl_basic", "organization": strconv.Itoa(Organization)}
 }
 
 // Set changes the modes.

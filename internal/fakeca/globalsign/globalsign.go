@@ -159,6 +159,14 @@ func (s *Server) Spoil() {
 	s.secret, s.refused, s.tokens = "another", true, map[string]time.Time{}
 }
 
+// SetSecret has the account take another API secret, and no longer the one before nor
+// tokens that it gave.
+func (s *Server) SetSecret(secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secret, s.tokens = secret, map[string]time.Time{}
+}
+
 // ForgetTokens ends every access token before its time.
 func (s *Server) ForgetTokens() {
 	s.mu.Lock()

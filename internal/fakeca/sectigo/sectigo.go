@@ -143,7 +143,7 @@ func (s *Server) Client() tls.Certificate { return s.client }
 func (s *Server) Account() map[string]string {
 	return map[string]string{
 		"path": Base, "login": Login, "password": Password, "customer_uri": CustomerURI, "organization": strconv.Itoa(Organization),
-		"profile": strconv.Itoa(Profile), "terms": "90",
+		"profile": strconv.Itoa(Profile), "terms": "[90]",
 	}
 }
 
@@ -165,6 +165,13 @@ func (s *Server) Spoil() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.password, s.secret, s.refused, s.tokens = "another", "another", true, map[string]time.Time{}
+}
+
+// SetPassword has the account take another password, and no longer the one before.
+func (s *Server) SetPassword(password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.password = password
 }
 
 // ForgetTokens ends every access token before its time.
