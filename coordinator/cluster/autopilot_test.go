@@ -157,3 +157,22 @@ func TestADeadMemberStaysForItsHistory(t *testing.T) {
 	leader.RemoveDead(dead.id)
 	assert.Len(t, m.ids(), 2)
 }
+
+// A node whose snapshot covers all that the cluster has gets its vote although nothing
+// more happens.
+func TestAVoteInAQuietCluster(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 1, func(c *cluster.Config) {
+		quick(c)
+		c.TrailingEntries = 1
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+	defer cancel()
+	leader := m.leader()
+	m.do(leader, newToken("before"))
+	require.NoError(t, leader.AddMember(ctx, "new", "new", 0))
+	require.NoError(t, leader.EnsureSnapshot(ctx))
+	require.Equal(t, leader.Status().LastIndex, leader.Status().SnapshotIndex, "the snapshot covers all")
+	n := m.join("new", "new")
+	require.Eventually(t, func() bool { return n.Status().Voter }, testPatience, 5*time.Millisecond)
+}

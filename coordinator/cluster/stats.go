@@ -18,8 +18,7 @@ const probePatience = 2 * time.Second
 // ownStats is how this node is, for the leader.
 func (n *Node) ownStats() statsAnswer {
 	s := statsAnswer{LastIndex: n.raft.LastIndex(), LastContact: -1, Version: buildinfo.Version(), Level: fleet.Level}
-	// Raft gives it in this form alone, and as a number always.
-	s.LastTerm, _ = strconv.ParseUint(n.raft.Stats()["last_log_term"], 10, 64)
+	s.LastTerm = lastTerm(n.raft.Stats())
 	if last := n.raft.LastContact(); n.raft.State() == raft.Leader {
 		s.LastContact = 0
 	} else if !last.IsZero() {
@@ -64,4 +63,17 @@ func (n *Node) probe(ctx context.Context, servers []raft.Server) map[raft.Server
 	}
 	wg.Wait()
 	return answers
+}
+
+// lastTerm is the term of the newest entry, from what Raft tells in no other form. The log may have none: a snapshot that
+// a leader sent can cover all there is.
+func lastTerm(stats map[string]string) uint64 {
+	number := func(key string) uint64 {
+		n, _ := strconv.ParseUint(stats[key], 10, 64) // Raft wrote it
+		return n
+	}
+	if number("last_snapshot_index") > number("last_log_index") {
+		return number("last_snapshot_term")
+	}
+	return number("last_log_term")
 }
