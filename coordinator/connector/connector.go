@@ -40,6 +40,18 @@ type Searcher interface {
 	Visible() time.Duration
 }
 
+// A Repeater says whether an order may be placed again although the first one may have
+// been taken. It may at an authority that is one's own and signs whatever it is asked
+// to: nothing is billed or used up, nobody is bothered, and what was signed for a lost
+// answer is for the same key and names, and in nobody's hands. Such an order is neither
+// searched for nor left to the operator: another attempt is made, at the pace at which
+// others are asked about. It is no licence to hurry.
+type Repeater interface {
+	// Repeatable may be false for what the settings say; then it is as if there were
+	// no such method.
+	Repeatable() bool
+}
+
 // A Canceller takes back orders that are not issued yet.
 type Canceller interface {
 	Cancel(ctx context.Context, r *Request, h Handle, note string) error

@@ -3,6 +3,7 @@ package connector
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 )
 
@@ -121,4 +122,30 @@ func (c Codes) Of(code string) (CodeRow, bool) {
 func (c Codes) Error(code, detail string) *Error {
 	row, _ := c.Of(code)
 	return &Error{Class: row.Class, Mend: row.Mend, Code: code, Detail: detail}
+}
+
+// A MarkRow is what a failure means that has no code and is known by words in its
+// text.
+type MarkRow struct {
+	Status int    // 0 is any that refuses: 400 to 499, but 408 and 429
+	Word   string // in lower case; "" is any text
+	Class  Class  // "" is what the HTTP status says
+	Mend   string
+	Source string
+}
+
+// Marks are rows of which the first that fits counts.
+type Marks []MarkRow
+
+// Error is the Error of a failure with what the authority says of it. Class and Mend
+// are "" if no row fits.
+func (m Marks) Error(status int, text string) *Error {
+	lower := strings.ToLower(text)
+	refuses := status/100 == 4 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
+	for _, row := range m {
+		if (row.Status == status || row.Status == 0 && refuses) && strings.Contains(lower, row.Word) {
+			return &Error{Class: row.Class, Mend: row.Mend, Detail: text}
+		}
+	}
+	return &Error{Detail: text}
 }

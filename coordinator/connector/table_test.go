@@ -1,6 +1,7 @@
 package connector_test
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -50,4 +51,27 @@ func TestCodesOfFailures(t *testing.T) {
 	}
 	assert.Equal(t, "set it", table.Error("not_found|product", "").Mend)
 	assert.Panics(t, func() { connector.NewCodes(connector.CodeRow{Code: "a"}, connector.CodeRow{Code: "A"}) })
+}
+
+func TestFailuresThatAreKnownByWords(t *testing.T) {
+	table := connector.Marks{
+		{Status: http.StatusServiceUnavailable, Word: "asleep", Class: connector.ClassBusy, Mend: "wake it"},
+		{Word: "quota", Class: connector.ClassNeedsPerson},
+		{Status: http.StatusNotFound, Word: "route", Class: connector.ClassConfig},
+		{Status: http.StatusBadRequest, Class: connector.ClassRefused},
+	}
+	for _, c := range []struct {
+		status int
+		text   string
+		class  connector.Class
+	}{
+		{503, "it is Asleep", connector.ClassBusy}, {500, "it is asleep", ""}, {400, "no QUOTA", connector.ClassNeedsPerson}, {404, "quota of the route", connector.ClassNeedsPerson},
+		{404, "no route", connector.ClassConfig}, {404, "no such thing", ""}, {400, "odd", connector.ClassRefused}, {400, "", connector.ClassRefused},
+		{429, "quota", ""}, {408, "quota", ""}, {500, "quota", ""}, {200, "quota", ""},
+	} {
+		e := table.Error(c.status, c.text)
+		assert.Equal(t, c.class, e.Class, "%d %s", c.status, c.text)
+		assert.Equal(t, c.text, e.Detail)
+	}
+	assert.Equal(t, "wake it", table.Error(503, "asleep").Mend)
 }

@@ -161,8 +161,8 @@ func moment(seconds int64) time.Time {
 
 // Test implements connector.Connector.
 func (g *Connector) Test(ctx context.Context) (*connector.Account, error) {
-	g.policy.drop(nil)
-	p, err := g.policy.get(ctx, g.askPolicy)
+	g.policy.Drop(nil)
+	p, err := g.policy.Get(ctx, g.askPolicy)
 	if err != nil {
 		return nil, err
 	}

@@ -93,9 +93,9 @@ type Connector struct {
 	client *connector.Client
 	states connector.States
 
-	token  *cached[string]
-	policy *cached[*policy]
-	chain  *cached[[]*x509.Certificate]
+	token  *connector.Cached[string]
+	policy *connector.Cached[*policy]
+	chain  *connector.Cached[[]*x509.Certificate]
 	keys   connector.Keys
 
 	shown sync.Mutex // of last
@@ -145,7 +145,7 @@ func New(c Config) (*Connector, error) {
 		return nil, fmt.Errorf("globalsign: %w", err)
 	}
 	g := &Connector{config: c, base: base, states: states}
-	g.token, g.policy, g.chain = newCached[string](c.Now), newCached[*policy](c.Now), newCached[[]*x509.Certificate](c.Now)
+	g.token, g.policy, g.chain = connector.NewCached[string](c.Now), connector.NewCached[*policy](c.Now), connector.NewCached[[]*x509.Certificate](c.Now)
 	g.client, err = connector.NewClient(connector.ClientConfig{
 		BaseURL: base, Roots: c.Roots, Certificate: c.Certificate, Timeout: c.Timeout, Now: c.Now, Dial: c.Dial,
 		Authorize: g.authorize, Problem: g.problem, Secrets: g.secrets,
@@ -160,7 +160,7 @@ func New(c Config) (*Connector, error) {
 func (g *Connector) Close() { g.client.Close() }
 
 func (g *Connector) authorize(ctx context.Context, r *http.Request) error {
-	token, err := g.token.get(ctx, g.login)
+	token, err := g.token.Get(ctx, g.login)
 	if err != nil {
 		return err
 	}
@@ -239,10 +239,10 @@ func (g *Connector) do(ctx context.Context, call connector.Call) (*connector.Ans
 	if call.Body != nil {
 		call.Header = typed()
 	}
-	used, had := g.token.fresh()
+	used, had := g.token.Fresh()
 	if !had {
 		// Before the call: whatever was sent by then is none of it.
-		if _, err := g.token.get(ctx, g.login); err != nil {
+		if _, err := g.token.Get(ctx, g.login); err != nil {
 			e := *connector.Classify(err)
 			e.NotPlaced = true
 			return nil, &e
@@ -252,7 +252,7 @@ func (g *Connector) do(ctx context.Context, call connector.Call) (*connector.Ans
 	if err == nil || !had || connector.Classify(err).Status != http.StatusUnauthorized {
 		return answer, err
 	}
-	g.token.drop(func(held string) bool { return held == used })
+	g.token.Drop(func(held string) bool { return held == used })
 	return g.client.Do(ctx, call)
 }
 
@@ -275,7 +275,7 @@ func (g *Connector) problem(a *connector.Answer) *connector.Error {
 	for _, field := range slices.Sorted(maps.Keys(body.Errors)) {
 		text += "; " + field + ": " + body.Errors[field]
 	}
-	e := markTable.find(a.Status, text, g.config.NeedsPerson)
+	e := refusal(a.Status, text, g.config.NeedsPerson)
 	e.Code, e.Detail = body.ID, text
 	return e
 }

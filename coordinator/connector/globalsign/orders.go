@@ -32,7 +32,7 @@ func isSerial(text string) bool {
 
 // Place implements connector.Connector.
 func (g *Connector) Place(ctx context.Context, r *connector.Request) (*connector.Status, error) {
-	p, err := g.policy.get(ctx, g.askPolicy)
+	p, err := g.policy.Get(ctx, g.askPolicy)
 	if err != nil {
 		e := *connector.Classify(err)
 		e.NotPlaced = true
@@ -45,7 +45,7 @@ func (g *Connector) Place(ctx context.Context, r *connector.Request) (*connector
 	answer, err := g.do(ctx, connector.Call{Method: http.MethodPost, Path: []string{"certificates"}, Body: body, Places: true})
 	if err != nil {
 		if connector.Classify(err).Class == connector.ClassRefused {
-			g.policy.drop(nil) // it may be another one by now
+			g.policy.Drop(nil) // it may be another one by now
 		}
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (g *Connector) Status(ctx context.Context, _ *connector.Request, h connecto
 		return nil, err
 	}
 	if f.status.State == connector.Issued {
-		if issuers, known := g.chain.fresh(); known && vouchedFor(f.bundle, issuers) {
+		if issuers, known := g.chain.Fresh(); known && vouchedFor(f.bundle, issuers) {
 			f.status.Bundle = &connector.Bundle{Certificates: slices.Concat(f.bundle.Certificates, issuers)}
 		}
 	}
@@ -151,7 +151,7 @@ func (g *Connector) Collect(ctx context.Context, _ *connector.Request, h connect
 	case f.status.State != connector.Issued:
 		return nil, &connector.Error{Class: connector.ClassNotReady, Detail: "the certificate is not there yet: the authority says " + f.status.Raw}
 	}
-	issuers, err := g.chain.get(ctx, g.askChain)
+	issuers, err := g.chain.Get(ctx, g.askChain)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +173,8 @@ func vouchedFor(bundle *connector.Bundle, issuers []*x509.Certificate) bool {
 
 // Issuers implements connector.Completer.
 func (g *Connector) Issuers(ctx context.Context, _ *connector.Request) ([]*x509.Certificate, error) {
-	g.chain.drop(nil)
-	return g.chain.get(ctx, g.askChain)
+	g.chain.Drop(nil)
+	return g.chain.Get(ctx, g.askChain)
 }
 
 func (g *Connector) askChain(ctx context.Context) ([]*x509.Certificate, time.Duration, error) {

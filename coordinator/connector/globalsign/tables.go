@@ -25,26 +25,14 @@ var stateTable = connector.NewStates(
 	connector.StateRow{Word: "REVOKED", State: connector.Revoked, Source: fromBoth},
 )
 
-// A markRow is what a failure means whose text has a word in it: the authority has
-// no codes.
-type markRow struct {
-	Status int // 0 is any
-	Word   string
-	Class  connector.Class // "" is what the HTTP status says
-	Mend   string
-	Source string
-}
-
-type marks []markRow
-
 const (
 	claimMend  = "claim the domain in GlobalSign Atlas, or renew its claim, and prove control of it"
 	quotaMend  = "buy more certificates at GlobalSign, or have the quota of the account raised"
 	policyMend = "compare the order with the account's validation policy; certctl issuers test shows what it wants"
 )
 
-// markTable has what refusals are known by, the first that fits.
-var markTable = marks{
+// markTable has what refusals are known by: the authority has no codes.
+var markTable = connector.Marks{
 	{Status: http.StatusNotFound, Class: connector.ClassNotFound, Source: fromBoth},
 	{Word: "quota", Class: connector.ClassNeedsPerson, Mend: quotaMend, Source: ours},
 	{Word: "claim", Class: connector.ClassNeedsPerson, Mend: claimMend, Source: ours},
@@ -54,23 +42,17 @@ var markTable = marks{
 	{Status: http.StatusUnsupportedMediaType, Class: connector.ClassRefused, Source: fromBoth},
 }
 
-// find is the class and the mend of a failure. Words count in answers that refuse,
-// and not in those of a busy authority or of one that is out of order.
-func (m marks) find(status int, text string, words []string) *connector.Error {
-	text = strings.ToLower(text)
-	refuses := status/100 == 4 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout && status != http.StatusUnauthorized
-	if !refuses {
+// refusal is the class and the mend of a failure. Words count in answers that refuse,
+// and not in those of a busy authority or of one that is out of order; words are
+// further ones, which the settings have.
+func refusal(status int, text string, words []string) *connector.Error {
+	if status/100 != 4 || status == http.StatusUnauthorized || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 		return &connector.Error{}
 	}
-	if status != http.StatusNotFound && has(text, words) {
+	if status != http.StatusNotFound && has(strings.ToLower(text), words) {
 		return &connector.Error{Class: connector.ClassNeedsPerson, Mend: "see in GlobalSign Atlas what the account lacks for this order"}
 	}
-	for _, row := range m {
-		if (row.Status == 0 || row.Status == status) && strings.Contains(text, row.Word) {
-			return &connector.Error{Class: row.Class, Mend: row.Mend}
-		}
-	}
-	return &connector.Error{}
+	return markTable.Error(status, text)
 }
 
 func has(text string, words []string) bool {
