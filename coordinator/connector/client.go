@@ -213,7 +213,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 	}
 	if len(answer.Body) > MaxAnswer {
 		return nil, &Error{
-			Class: ClassAnswer, Status: answer.Status, Err: fmt.Errorf("the answer is larger than %d bytes", MaxAnswer),
+			Class: ClassAnswer, Status: answer.Status, Err: fmt.Errorf("%w: %d bytes", ErrTooLarge, MaxAnswer),
 			Mend: "see that the issuer's URL is the authority's, and that no proxy answers for it",
 		}
 	}

@@ -7,7 +7,6 @@
 // When to ask, whether to ask again, what is stored and who may ask at all is for
 // the engine of orders, which is the same for every authority.
 //
-// Such an authority bills each order, and none of the commercial ones takes an
-// idempotency key. What a connector says about an order that failed decides whether
+// The commercial ones bill each order, and none of them takes an idempotency key. What a connector says about an order that failed decides whether
 // another one is placed: see [Error] and [NotPlaced].
 package connector

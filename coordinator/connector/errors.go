@@ -38,6 +38,9 @@ const (
 	ClassAnswer Class = "answer"
 )
 
+// ErrTooLarge is within the Error of an answer of which no more is read.
+var ErrTooLarge = errors.New("the answer is larger than is read")
+
 // Error is a classified failure at an authority. It holds no secret: what an
 // authority sent is in it only as far as Detail and Code say.
 type Error struct {

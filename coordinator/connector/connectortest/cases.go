@@ -253,3 +253,30 @@ func (s Suite) search(t *testing.T) {
 	_, err = searcher.Search(t.Context(), requests[0])
 	assert.Equal(t, connector.ClassRetry, f.failure(t, err).Class)
 }
+
+// repeat places an order again whose answer was lost, where the connector says that
+// this harms nobody: another certificate comes of it, which is as good.
+func (s Suite) repeat(t *testing.T) {
+	f := s.New(t, Options{})
+	repeater, ok := f.Connector.(connector.Repeater)
+	if !ok || !repeater.Repeatable() {
+		t.Skip("at this authority every order counts")
+	}
+	r, _ := Request(t, "www.example.com")
+	f.Fake.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
+	_, err := f.Connector.Place(t.Context(), r)
+	assert.False(t, f.failure(t, err).NotPlaced)
+	again := *r
+	again.Reference = "0123456789abcdef0123456789abcdef"
+	status := f.placed(t, &again)
+	bundle := status.Bundle
+	if bundle == nil {
+		bundle = f.collected(t, &again, status.Handle)
+	}
+	_, err = Check(t, f.Connector, &again, bundle)
+	require.NoError(t, err)
+	ledger := f.Fake.Core().Ledger(nil)
+	require.Len(t, ledger, 2)
+	assert.Equal(t, ledger[0].PublicKey, ledger[1].PublicKey)
+	assert.Equal(t, ledger[1].ID, status.Handle.Order)
+}

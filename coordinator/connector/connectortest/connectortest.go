@@ -122,6 +122,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("AnswerLost", s.answerLost)
 	t.Run("NotPlaced", s.notPlaced)
 	t.Run("Search", s.search)
+	t.Run("Repeat", s.repeat)
 	t.Run("Classes", s.classes)
 	t.Run("OddCertificates", s.oddCertificates)
 	t.Run("UnknownWord", s.unknownWord)

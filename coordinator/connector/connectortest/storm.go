@@ -16,7 +16,7 @@ import (
 const (
 	stormOrders = 48
 	stormAtOnce = 8
-	stormTries  = 100
+	stormTries  = 2000
 )
 
 // storm places orders from many sides while every fourth answer to them is lost
