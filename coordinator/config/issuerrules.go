@@ -20,6 +20,7 @@ const (
 	KindEntrust    = "entrust"
 	KindGlobalSign = "globalsign"
 	KindSectigo    = "sectigo"
+	KindVault      = "vault"
 )
 
 // issuerName is a label of a DNS name (RFC 1035, section 2.3.1): it stands in command
@@ -56,7 +57,7 @@ func (s *Settings) PollBudget(i *Issuer) time.Duration {
 // kinds are the kinds whose sections are there.
 func (i *Issuer) kinds() (list []string) {
 	for kind, given := range map[string]bool{
-		KindDigiCert: i.DigiCert != nil, KindEntrust: i.Entrust != nil, KindGlobalSign: i.GlobalSign != nil, KindSectigo: i.Sectigo != nil,
+		KindDigiCert: i.DigiCert != nil, KindEntrust: i.Entrust != nil, KindGlobalSign: i.GlobalSign != nil, KindSectigo: i.Sectigo != nil, KindVault: i.Vault != nil,
 	} {
 		if given {
 			list = append(list, kind)
@@ -75,7 +76,7 @@ func (i *Issuer) Kind() string {
 }
 
 // shortest is the shortest validity that a kind can be told.
-var shortest = map[string]time.Duration{KindDigiCert: 24 * time.Hour, KindSectigo: 24 * time.Hour, KindGlobalSign: time.Hour, KindEntrust: time.Minute}
+var shortest = map[string]time.Duration{KindDigiCert: 24 * time.Hour, KindSectigo: 24 * time.Hour, KindGlobalSign: time.Hour, KindEntrust: time.Minute, KindVault: time.Minute}
 
 // Validate implements settings.Validator.
 func (i *Issuer) Validate(report func(string, error)) {
@@ -84,7 +85,7 @@ func (i *Issuer) Validate(report func(string, error)) {
 		if len(list) > 1 {
 			text = "an issuer is one account, and here are " + strings.Join(list, " and ")
 		}
-		report("", fmt.Errorf("%s; expected exactly one of digicert, entrust, globalsign and sectigo", text))
+		report("", fmt.Errorf("%s; expected exactly one of digicert, entrust, globalsign, sectigo and vault", text))
 	}
 	for field, given := range map[string]time.Duration{"validity": i.Validity, "max_validity": i.MaxValidity} {
 		if least := shortest[i.Kind()]; given > 0 && given < least {
@@ -182,6 +183,40 @@ func (s *Sectigo) Validate(report func(string, error)) {
 		report("dcv_email", errors.New("missing; dcv_mode: EMAIL needs it"))
 	}
 	s.APIServer.validate(report)
+}
+
+// vaultPath is a path of the server, without slashes around it.
+var vaultPath = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$`)
+
+// Validate implements settings.Validator.
+func (v *Vault) Validate(report func(string, error)) {
+	checkURL("url", v.URL, report)
+	if u, err := url.Parse(v.URL); err == nil && strings.HasSuffix(strings.TrimSuffix(u.Path, "/"), "/v1") {
+		report("url", fmt.Errorf("cannot use %q; leave out /v1", hidden(u, v.URL)))
+	}
+	for field, path := range map[string]string{"namespace": v.Namespace, "mount": v.Mount, "approle_mount": v.AppRoleMount, "role": v.Role, "issuer": v.Issuer} {
+		name := field == "role" || field == "issuer"
+		if optional := field == "namespace" || field == "issuer"; optional && path == "" {
+			continue
+		}
+		if !vaultPath.MatchString(path) || strings.Contains(path, "..") || name && strings.Contains(path, "/") {
+			kind := "a path such as pki/web, without a slash before or after it"
+			if name {
+				kind = "a name without slashes"
+			}
+			report(field, fmt.Errorf("cannot use %q; expected %s", path, kind))
+		}
+	}
+	switch token, role, secret := v.Token.IsSet(), v.RoleID.IsSet(), v.SecretID.IsSet(); {
+	case token && (role || secret):
+		report("token", errors.New("give it, or role_id and secret_id, and not both"))
+	case !token && !role && !secret:
+		report("token", errors.New("missing; expected it, or \"token_file\", or role_id and secret_id of AppRole"))
+	case !token:
+		checkSecret("role_id", v.RoleID, report)
+		checkSecret("secret_id", v.SecretID, report)
+	}
+	v.APIServer.validate(report)
 }
 
 func (a *APIServer) validate(report func(string, error)) { checkFile("ca_file", a.CAFile, report) }

@@ -17,6 +17,7 @@ type Issuer struct {
 	Entrust    *Entrust    `yaml:"entrust" doc:"A CA behind Entrust CA Gateway."`
 	GlobalSign *GlobalSign `yaml:"globalsign" doc:"An account at GlobalSign Atlas (HVCA API v2)."`
 	Sectigo    *Sectigo    `yaml:"sectigo" doc:"An account at Sectigo Certificate Manager (SCM REST API)."`
+	Vault      *Vault      `yaml:"vault" doc:"A role of the PKI secrets engine of HashiCorp Vault or OpenBao."`
 
 	Limits       IssuerLimits  `yaml:"limits" doc:"How much is asked of the account, by all orders together. It has to stay below what the authority allows."`
 	PollMaxWait  time.Duration `yaml:"poll_max_wait" default:"0s" min:"0s" max:"365d" doc:"How long an order is asked about at the quick pace. After that it is still pending, and is asked about at the slow pace until the authority decides. 0s: what is set for the kind in the section orders, else orders.poll_max_wait_seconds."`
@@ -147,4 +148,22 @@ type Orders struct {
 	EntrustPollMaxWait    int `yaml:"entrust_poll_max_wait_seconds" env:"CERTCTL_ENTRUST_POLL_MAX_WAIT_SECONDS" default:"0" min:"0" max:"31536000" doc:"The same for the kind entrust."`
 	GlobalSignPollMaxWait int `yaml:"globalsign_poll_max_wait_seconds" env:"CERTCTL_GLOBALSIGN_POLL_MAX_WAIT_SECONDS" default:"0" min:"0" max:"31536000" doc:"The same for the kind globalsign."`
 	SectigoPollMaxWait    int `yaml:"sectigo_poll_max_wait_seconds" env:"CERTCTL_SECTIGO_POLL_MAX_WAIT_SECONDS" default:"0" min:"0" max:"31536000" doc:"The same for the kind sectigo."`
+}
+
+// Vault is a role of a PKI secrets engine.
+type Vault struct {
+	URL          string          `yaml:"url" required:"true" example:"https://vault.example.com:8200" doc:"URL of the server, without /v1."`
+	Namespace    string          `yaml:"namespace" default:"" max:"256" doc:"Namespace of the mount, in servers that have some. Empty: the root namespace."`
+	Mount        string          `yaml:"mount" default:"pki" max:"256" doc:"Where the secrets engine is mounted."`
+	Role         string          `yaml:"role" required:"true" max:"256" doc:"The role that says what may be signed."`
+	Issuer       string          `yaml:"issuer" default:"" max:"256" doc:"Name or id of the issuer that signs, if it is not the one that the role names."`
+	Token        settings.Secret `yaml:"token" doc:"A token that may update mount/sign/role. Give token_file, which is read again for each request, and keep that file fresh: certctl renews no token. Give this, or role_id and secret_id."`
+	RoleID       settings.Secret `yaml:"role_id" doc:"Role id of AppRole, with which a token is had when one is needed."`
+	SecretID     settings.Secret `yaml:"secret_id" doc:"The secret id that goes with it."`
+	AppRoleMount string          `yaml:"approle_mount" default:"approle" max:"256" doc:"Where AppRole is mounted."`
+	PlaceOnce    bool            `yaml:"place_once" default:"false" doc:"Set it where each signature costs something. An order that got no answer is then looked for among the certificates of the mount; without it, another certificate is signed, and the one that was lost is in nobody's hands."`
+	NoStore      bool            `yaml:"no_store" default:"false" doc:"Set it if the role keeps no certificates (no_store). They cannot be looked for then, nor revoked by certctl."`
+	VisibleAfter time.Duration   `yaml:"visible_after" default:"1m" min:"1s" max:"24h" doc:"How long a certificate may take to be listed, with place_once."`
+
+	APIServer `yaml:",inline"`
 }

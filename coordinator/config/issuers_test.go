@@ -23,6 +23,7 @@ var issuers = map[string]string{
 	KindEntrust:    "entrust: {url: https://gateway.example.com/cagw, ca: one, profile: tls, client_certificate_file: ABS, client_key: " + canary + "}",
 	KindGlobalSign: "globalsign: {api_key: " + canary + ", api_secret: " + canary + ", client_certificate_file: ABS, client_key: " + canary + "}",
 	KindSectigo:    "sectigo: {login: admin, customer_uri: example, password: " + canary + ", organization: 1, profile: 2, terms: [90]}",
+	KindVault:      "vault: {url: https://vault.example.com:8200, role: web, token: " + canary + "}",
 }
 
 func absolute(text string) string {
@@ -53,7 +54,7 @@ func TestMistakesInIssuersAreNamed(t *testing.T) {
 		"issuers: {coordinator: {digicert: {api_key: k, product: p}}}": "issuers.coordinator: this name stands for the built-in CA",
 		"issuers: {Two_Words: {digicert: {api_key: k, product: p}}}":   `issuers["Two_Words"]: expected a name of 1 to 63 lower-case letters`,
 		"issuers: {-a: {digicert: {api_key: k, product: p}}}":          `issuers["-a"]: expected a name`,
-		"issuers: {ov: {}}": "issuers.ov: an issuer needs one section that says what it is; expected exactly one of digicert, entrust, globalsign and sectigo",
+		"issuers: {ov: {}}": "issuers.ov: an issuer needs one section that says what it is; expected exactly one of digicert, entrust, globalsign, sectigo and vault",
 		"issuers:\n  ov:\n": "coordinator.yaml:2:3: issuers.ov: an issuer needs one section",
 		"issuers: {ov: {digicert: " + digicert + "}, " + issuers[KindSectigo] + "}}":                                                           "issuers.ov: an issuer is one account, and here are digicert and sectigo",
 		"issuers:\n  ov:\n    digicrt: {}":                                                                                                     `coordinator.yaml:3:5: issuers.ov.digicrt: unknown key; expected`,
@@ -83,6 +84,17 @@ func TestMistakesInIssuersAreNamed(t *testing.T) {
 		"issuers: {ov: {sectigo: {login: a, customer_uri: c, password: p, organization: 1, profile: 2, terms: [0]}}}":                          "issuers.ov.sectigo.terms[0]: cannot use 0",
 		"issuers: {ov: {sectigo: {login: a, customer_uri: c, password: p, organization: 1, profile: 2, terms: [90], external_requester: me}}}": "issuers.ov.sectigo.external_requester: cannot use \"me\"",
 		"issuers: {ov: {sectigo: {login: a, customer_uri: c, organization: 1, profile: 2, terms: [90]}}}":                                      "issuers.ov.sectigo.password: missing; expected it, or \"password_file\"",
+		"issuers: {ov: {vault: {role: web, token: t}}}":                                                                                        "issuers.ov.vault.url: missing",
+		"issuers: {ov: {vault: {url: 'https://v/v1/', role: web, token: t}}}":                                                                  "issuers.ov.vault.url: cannot use \"https://v/v1/\"; leave out /v1",
+		"issuers: {ov: {vault: {url: 'https://v', token: t}}}":                                                                                 "issuers.ov.vault.role: missing",
+		"issuers: {ov: {vault: {url: 'https://v', role: a/b, token: t}}}":                                                                      "issuers.ov.vault.role: cannot use \"a/b\"; expected a name",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, mount: /pki, token: t}}}":                                                         "issuers.ov.vault.mount: cannot use \"/pki\"; expected a path",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, namespace: a/../b, token: t}}}":                                                   "issuers.ov.vault.namespace: cannot use",
+		"issuers: {ov: {vault: {url: 'https://v', role: web}}}":                                                                                "issuers.ov.vault.token: missing; expected it, or \"token_file\", or role_id",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, token: t, role_id: r}}}":                                                          "issuers.ov.vault.token: give it, or role_id",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, role_id: r}}}":                                                                    "issuers.ov.vault.secret_id: missing",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, secret_id: r}}}":                                                                  "issuers.ov.vault.role_id: missing",
+		"issuers: {ov: {vault: {url: 'https://v', role: web, token: t}, validity: 30s}}":                                                       "issuers.ov.validity: cannot use 30s; expected at least 1m",
 		"orders: {poll_max_wait_seconds: 0}":                                                                                                   "orders.poll_max_wait_seconds: cannot use",
 	} {
 		_, err := load(t, absolute(text))
@@ -99,6 +111,9 @@ func TestMistakesInIssuersAreNamed(t *testing.T) {
 // The budget of an issuer's orders: its own, then that of its kind.
 func TestPollBudget(t *testing.T) {
 	for kind, text := range issuers {
+		if kind == KindVault { // nothing waits there
+			continue
+		}
 		variable := "CERTCTL_" + strings.ToUpper(kind) + "_POLL_MAX_WAIT_SECONDS=90"
 		s, err := load(t, absolute("issuers:\n  one:\n    "+text+"\n  own:\n    poll_max_wait: 2m\n    "+text+"\n"), variable, "CERTCTL_ASYNC_POLL_MAX_WAIT_SECONDS=45")
 		require.NoError(t, err, kind)
@@ -150,7 +165,7 @@ func TestSecretsOfIssuersAreNotShown(t *testing.T) {
 
 // inFiles has the secrets of an issuer come from a file.
 func inFiles(text, file string) string {
-	for _, field := range []string{"api_key", "api_secret", "password", "client_key"} {
+	for _, field := range []string{"api_key", "api_secret", "password", "client_key", "token"} {
 		text = strings.ReplaceAll(text, field+": "+canary, field+"_file: '"+file+"'")
 	}
 	return text

@@ -15,6 +15,8 @@ import (
 	"github.com/certctl/certctl/coordinator/connector/entrust"
 	"github.com/certctl/certctl/coordinator/connector/globalsign"
 	"github.com/certctl/certctl/coordinator/connector/sectigo"
+	"github.com/certctl/certctl/coordinator/connector/vault"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // builder makes the connector of one issuer.
@@ -139,6 +141,28 @@ func sectigoConfig(s *config.Sectigo, validity time.Duration) sectigo.Config {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.CustomFields)) {
 		c.CustomFields = append(c.CustomFields, sectigo.CustomField{Name: name, Value: s.CustomFields[name]})
+	}
+	return c
+}
+
+func (b *builder) vault(s *config.Vault) (connector.Connector, error) {
+	c, err := vaultConfig(s, b.validity), error(nil)
+	if c.Roots, err = b.roots(&s.APIServer); err != nil {
+		return nil, err
+	}
+	c.Now, c.Dial = b.Now, b.Dial
+	return made(vault.New(c))
+}
+
+func vaultConfig(s *config.Vault, validity time.Duration) vault.Config {
+	c := vault.Config{
+		URL: s.URL, Namespace: s.Namespace, Mount: s.Mount, Role: s.Role, Issuer: s.Issuer, AppRoleMount: s.AppRoleMount, Validity: validity,
+		PlaceOnce: s.PlaceOnce, NoStore: s.NoStore, Visible: s.VisibleAfter, Timeout: s.Timeout,
+	}
+	for field, secret := range map[*func() (string, error)]settings.Secret{&c.Token: s.Token, &c.RoleID: s.RoleID, &c.SecretID: s.SecretID} {
+		if secret.IsSet() {
+			*field = secret.Read
+		}
 	}
 	return c
 }

@@ -114,6 +114,8 @@ func newIssuer(name string, section *config.Issuer, o Options) (*Issuer, error) 
 		i.Connector, err = b.globalsign(section.GlobalSign)
 	case section.Sectigo != nil:
 		i.Connector, err = b.sectigo(section.Sectigo)
+	case section.Vault != nil:
+		i.Connector, err = b.vault(section.Vault)
 	default:
 		err = errors.New("no section says what it is")
 	}

@@ -1,6 +1,6 @@
-// Command fakeca plays a commercial certificate authority, so that slow orders can
-// be tried without an account: it takes orders in the vendor's dialect, lets a person
-// approve them on a page, and hands out certificates that are worth nothing.
+// Command fakeca plays a certificate authority, so that slow orders can be tried
+// without an account: it takes orders in the vendor's dialect, lets a person approve
+// them on a page, and hands out certificates that are worth nothing.
 //
 //	go run ./scripts/fakeca -vendor digicert -approval
 //
@@ -62,7 +62,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.Float64Var(&o.fake.Rates.Busy, "busy", 0, "share of the requests that are answered with status 429")
 	flags.DurationVar(&o.fake.Rates.RetryAfter, "retry-after", 0, "told with status 429")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "fakeca plays a commercial certificate authority, for trying slow orders without an account.\n\nExamples:\n"+
+		fmt.Fprintln(stderr, "fakeca plays a certificate authority, for trying orders without an account.\n\nExamples:\n"+
 			"  go run ./scripts/fakeca -vendor digicert -approval\n  go run ./scripts/fakeca -vendor sectigo -delay 2m -lost 0.2\n\nFlags:")
 		flags.PrintDefaults()
 	}
@@ -74,6 +74,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	if !slices.Contains(served.Kinds(), o.vendor) {
 		return o, fmt.Errorf("-vendor: %q; play one of %s", o.vendor, strings.Join(served.Kinds(), ", "))
+	}
+	if served.AtOnce(o.vendor) && (o.fake.Approval || o.fake.Delay != 0 || o.fake.Spread != 0) {
+		return o, fmt.Errorf("-vendor %s: its orders are answered with their certificates; leave out -approval, -delay and -spread", o.vendor)
 	}
 	host, _, err := net.SplitHostPort(o.control)
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

@@ -84,7 +84,11 @@ func connect(t *testing.T, text string) connector.Connector {
 func TestAnOrderByWhatTheProgramTells(t *testing.T) {
 	for _, vendor := range served.Kinds() {
 		t.Run(vendor, func(t *testing.T) {
-			settings, control := start(t, "-vendor", vendor, "-approval")
+			args := []string{"-vendor", vendor}
+			if !served.AtOnce(vendor) {
+				args = append(args, "-approval")
+			}
+			settings, control := start(t, args...)
 			c := connect(t, settings)
 			_, err := c.Test(t.Context())
 			require.NoError(t, err)
@@ -93,17 +97,22 @@ func TestAnOrderByWhatTheProgramTells(t *testing.T) {
 			require.NoError(t, err)
 			status, err := c.Status(t.Context(), r, placed.Handle)
 			require.NoError(t, err)
-			if noPerson[vendor] {
-				assert.Equal(t, connector.Pending, status.State)
-			} else {
-				assert.Equal(t, connector.NeedsPerson, status.State)
-			}
 			page := fetch(t, http.MethodGet, control)
 			assert.Contains(t, page, placed.Handle.Order)
 			assert.Contains(t, page, "Approve")
-			if placed.Handle.Order == "" { // it has no name before it is issued
+			switch {
+			case served.AtOnce(vendor):
+				assert.Equal(t, connector.Issued, status.State)
+			case noPerson[vendor]:
+				assert.Equal(t, connector.Pending, status.State)
+			default:
+				assert.Equal(t, connector.NeedsPerson, status.State)
+			}
+			switch {
+			case served.AtOnce(vendor): // there is nothing to approve
+			case placed.Handle.Order == "": // it has no name before it is issued
 				fetch(t, http.MethodPost, control+"approve-all")
-			} else {
+			default:
 				fetch(t, http.MethodPost, control+"approve?id="+placed.Handle.Order)
 			}
 			status, err = c.Status(t.Context(), r, placed.Handle)
@@ -138,6 +147,7 @@ func TestWhatTheCommandLineMayNotSay(t *testing.T) {
 		"is no flag":    {"-vendor", "digicert", "more"},
 		"loopback":      {"-vendor", "digicert", "-control", "0.0.0.0:0"},
 		"-delay":        {"-vendor", "digicert", "-delay", "soon"},
+		"leave out":     {"-vendor", "vault", "-approval"},
 		"flag provided": {"-odd"},
 	} {
 		var stderr output

@@ -35,7 +35,7 @@ const (
 	roleMend    = "check the issuer's role: the mount has none of that name"
 	issuerMend  = "see that the mount has a certificate and a key to sign with, and check the issuer's issuer"
 	namesMend   = "have the role allow these names: see allowed_domains, allow_subdomains, allow_bare_domains, allow_wildcard_certificates and allow_ip_sans"
-	cnMend      = "set require_cn=false in the role: the order has no name that fits into the common name"
+	cnMend      = "let the role sign without a common name (require_cn=false): the order has no name that fits there"
 	keyMend     = "have the role take keys of this kind: see key_type and key_bits"
 	endMend     = "renew the issuing certificate of the mount, or have shorter certificates ordered"
 	serialMend  = "see whether the role keeps its certificates (no_store), and whether this one was tidied away"

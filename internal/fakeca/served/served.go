@@ -23,6 +23,7 @@ import (
 	"github.com/certctl/certctl/internal/fakeca/entrust"
 	"github.com/certctl/certctl/internal/fakeca/globalsign"
 	"github.com/certctl/certctl/internal/fakeca/sectigo"
+	"github.com/certctl/certctl/internal/fakeca/vault"
 	"github.com/certctl/certctl/internal/testca"
 )
 
@@ -35,13 +36,18 @@ var fakes = map[string]func(fakeca.Config) fakeca.Server{
 	"entrust":    func(c fakeca.Config) fakeca.Server { return entrust.New(c) },
 	"globalsign": func(c fakeca.Config) fakeca.Server { return globalsign.New(c) },
 	"sectigo":    func(c fakeca.Config) fakeca.Server { return sectigo.New(c) },
+	"vault":      func(c fakeca.Config) fakeca.Server { return vault.New(c) },
 }
+
+// AtOnce reports whether a kind answers an order with its certificate: nothing waits
+// there, and nobody approves anything.
+func AtOnce(kind string) bool { return kind == "vault" }
 
 // Kinds are the kinds of issuers that are played, sorted.
 func Kinds() []string { return slices.Sorted(maps.Keys(fakes)) }
 
 // secrets are the settings that go into files of their own.
-var secrets = []string{"api_key", "api_secret", "client_secret", "password"}
+var secrets = []string{"api_key", "api_secret", "client_secret", "password", "token"}
 
 // Server is a fake that listens.
 type Server struct {

@@ -64,6 +64,7 @@ type Server struct {
 	mu     sync.Mutex
 	modes  Modes
 	spoilt bool
+	token  string
 	logins map[string]time.Time // tokens of logins, and when they end
 }
 
@@ -74,7 +75,7 @@ func New(c fakeca.Config) *Server {
 		c.Name = "Vault"
 	}
 	c.Approval, c.Delay, c.Spread = false, 0, 0
-	s := &Server{core: fakeca.New(c), logins: map[string]time.Time{}}
+	s := &Server{core: fakeca.New(c), token: Token, logins: map[string]time.Time{}}
 	mux := http.NewServeMux()
 	in := "/v1/" + Mount
 	for pattern, handle := range map[string]http.HandlerFunc{
@@ -122,6 +123,13 @@ func (s *Server) mode() Modes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.modes
+}
+
+// SetToken takes another token instead of the one that there was.
+func (s *Server) SetToken(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.token = token
 }
 
 // Spoil takes no credentials any more.
@@ -205,7 +213,7 @@ func (s *Server) known(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	until, logged := s.logins[token]
-	return !s.spoilt && (token == Token || logged && s.core.Now().Before(until))
+	return !s.spoilt && (token == s.token || logged && s.core.Now().Before(until))
 }
 
 func (s *Server) authorized(next http.HandlerFunc) http.HandlerFunc {
