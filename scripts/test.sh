@@ -9,6 +9,7 @@ step "set-up"
 scripts/setup/cc.sh
 scripts/setup/tools.sh
 scripts/setup/nginx.sh
+scripts/setup/postgres.sh
 scripts/setup/pebble.sh
 scripts/setup/stepca.sh
 

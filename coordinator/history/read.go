@@ -1,11 +1,13 @@
 package history
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -19,11 +21,23 @@ const (
 )
 
 // maxScan bounds the facts that one Read looks at, so that a filter that few
-// facts pass cannot keep it busy.
-const maxScan = 50_000
+// facts pass cannot keep it busy; patience is how many it looks at before it asks
+// again whether anybody still waits.
+const (
+	maxScan  = 50_000
+	patience = 1000
+)
 
 // ErrCursor says that a cursor did not come from Read.
 var ErrCursor = errors.New("the cursor is not one of the history; begin again without a cursor")
+
+// A Reader lists facts, from wherever they are kept: [Journal.Facts] says how. The
+// embedded journal is one, and so is the exporter of package postgres.
+type Reader interface {
+	Facts(ctx context.Context, q Query) (facts []fleet.Fact, next string, err error)
+}
+
+var _ Reader = (*Journal)(nil)
 
 // Query says which facts are wanted. What is not set matches all.
 type Query struct {
@@ -33,25 +47,41 @@ type Query struct {
 	Kinds       []fleet.Kind // any of them
 	Agent       string
 	Object      string
-	AuditOnly   bool
+	Actor       string
+	// Since and Until bound the facts' own time; Until itself is outside. The order
+	// is that of the log all the same, which clocks may disagree with a little.
+	Since, Until time.Time
+	AuditOnly    bool
 }
 
-// Read lists facts in the order of the log. next continues the list; it is ""
-// at the end, as it is now. A page may be short, or empty, and have a next one.
+// Limited is the size of a page that the query asks for.
+func (q Query) Limited() int {
+	if q.Limit <= 0 {
+		return DefaultLimit
+	}
+	return min(q.Limit, MaxLimit)
+}
+
+// Read is Facts for a caller who waits for the answer in any case.
 func (j *Journal) Read(q Query) (facts []fleet.Fact, next string, err error) {
+	return j.Facts(context.Background(), q)
+}
+
+// Facts lists facts in the order of the log. next continues the list; it is ""
+// at the end, as it is now. A page may be short, or empty, and have a next one.
+func (j *Journal) Facts(ctx context.Context, q Query) (facts []fleet.Fact, next string, err error) {
 	after, err := readCursor(q.After)
 	if err != nil {
 		return nil, "", err
 	}
-	limit := q.Limit
-	if limit <= 0 {
-		limit = DefaultLimit
-	}
-	limit = min(limit, MaxLimit)
+	limit := q.Limited()
 	err = j.view(func(b buckets) error {
 		walk := newMerge(b, q, after)
 		var last []byte
 		for scanned := 0; ; scanned++ {
+			if scanned%patience == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
 			k, v := walk.next()
 			if k == nil {
 				return nil
@@ -103,7 +133,22 @@ func (j *Journal) Bounds() (first, last uint64, err error) {
 func (q Query) matches(f fleet.Fact) bool {
 	return (len(q.Kinds) == 0 || slices.Contains(q.Kinds, f.Kind)) &&
 		(q.Agent == "" || f.Agent == q.Agent) &&
-		(q.Object == "" || f.Object == q.Object)
+		(q.Object == "" || f.Object == q.Object) &&
+		(q.Actor == "" || f.Actor == q.Actor) &&
+		(q.Since.IsZero() || !f.Time.Before(q.Since)) &&
+		(q.Until.IsZero() || f.Time.Before(q.Until))
+}
+
+// Cursor is what continues a list after a fact, in every place that keeps history.
+func Cursor(f fleet.Fact) string { return base64.RawURLEncoding.EncodeToString(factKey(f)) }
+
+// Position is where a cursor continues: after the fact of this index and ordinal.
+func Position(cursor string) (index uint64, ordinal uint32, err error) {
+	key, err := readCursor(cursor)
+	if err != nil || key == nil {
+		return 0, 0, err
+	}
+	return binary.BigEndian.Uint64(key), binary.BigEndian.Uint32(key[8:]), nil
 }
 
 func readCursor(cursor string) ([]byte, error) {
