@@ -164,20 +164,17 @@ func retireAgent(c *change, p *RetireAgent) Result {
 			c.delete(table, record)
 		}
 	}
-	for records := c.scan(TableOrders, indexID, key(stored.ID)); ; {
-		order, ok := records.Next().(*Order)
-		if !ok {
-			break
-		}
-		c.delete(TableOrders, order)
-	}
+	var outcome Retirement
+	outcome.OpenOrders = c.retireOrders(stored.ID, p.Actor)
 	agent := edit(stored)
 	agent.State, agent.RetiredAt, agent.ModifyIndex = AgentRetired, c.at, c.index
 	agent.Pending, agent.Sync, agent.Certificates, agent.DesiredDigest = nil, SyncProgress{}, 0, ""
 	agent.SharedAt = time.Time{}
 	c.put(TableAgents, agent)
 	detail := map[string]any{"reason": p.Reason}
-	var outcome Retirement
+	if outcome.OpenOrders > 0 {
+		detail["open_orders"] = outcome.OpenOrders
+	}
 	if outcome.Revoked, outcome.NotRevoked = c.revokeAllOf(agent.ID, p.Actor); outcome.NotRevoked > 0 {
 		detail["not_revoked"] = outcome.NotRevoked // for want of room in the list
 	}

@@ -86,12 +86,16 @@ func problem(r Result) *wire.Problem {
 func (c *change) collect(agent *Agent, ids []string) {
 	for _, id := range ids {
 		stored := find[Order](c, TableOrders, indexID, key(agent.ID, id))
-		if stored == nil || (stored.State != OrderIssued && stored.State != OrderRejected) {
+		if stored == nil || (stored.State != OrderIssued && stored.State != OrderRejected && stored.State != OrderCancelled) {
 			continue
 		}
 		order := edit(stored)
+		if stored.State == OrderIssued && stored.Brokering != nil {
+			order.brokering().DeliveredAt = c.at
+			c.orderFact(KindOrderDelivered, "agent:"+agent.ID, order, map[string]any{"serial": order.Serial})
+		}
 		order.State, order.DoneAt, order.ModifyIndex = OrderCollected, c.at, c.index
-		order.CSR, order.ChainPEM, order.Names = nil, "", nil
+		order.shrink()
 		c.put(TableOrders, order)
 	}
 }
@@ -103,7 +107,7 @@ func requestedOrder(c *change, agent, id string) (*Order, Result) {
 	switch {
 	case stored == nil:
 		return nil, refuse(wire.CodeNotFound, "id", "there is no such order", "")
-	case stored.State != OrderRequested:
+	case stored.State != OrderRequested || stored.Brokering != nil:
 		return nil, c.success(OrderOutcome{ID: id, State: stored.State, Problem: stored.Problem})
 	}
 	return edit(stored), Result{}
@@ -121,11 +125,15 @@ func completeOrder(c *change, p *CompleteOrder) Result {
 	order.ChainPEM, order.Serial, order.Fingerprint, order.NotAfter = p.ChainPEM, p.Serial, p.Fingerprint, p.NotAfter
 	c.put(TableOrders, order)
 	c.issued(order, p.Signer)
-	c.event(Fact{Kind: KindOrderIssued, Actor: "system", Object: order.ID, Agent: order.Agent}, map[string]any{
-		"certificate": order.Certificate, "issuer": order.Issuer, "names": order.Names,
-		"serial": order.Serial, "fingerprint": order.Fingerprint, "not_after": order.NotAfter,
-	})
+	c.orderIssued(order)
 	return c.success(OrderOutcome{ID: order.ID, State: order.State})
+}
+
+func (c *change) orderIssued(o *Order) {
+	c.event(Fact{Kind: KindOrderIssued, Actor: "system", Object: o.ID, Agent: o.Agent}, map[string]any{
+		"certificate": o.Certificate, "issuer": o.Issuer, "names": o.Names,
+		"serial": o.Serial, "fingerprint": o.Fingerprint, "not_after": o.NotAfter,
+	})
 }
 
 func rejectOrder(c *change, p *RejectOrder) Result {

@@ -68,9 +68,12 @@ type Payload interface {
 // that would not come out of the log again.
 func NewCommand(at time.Time, payload Payload) (Command, error) {
 	typ := payload.commandType()
-	if restore, ok := payload.(ApplyRestore); ok {
-		restore.Level = Level
-		payload = restore
+	switch p := payload.(type) {
+	case ApplyRestore:
+		p.Level = Level
+		payload = p
+	case RecordOrder:
+		payload = p.bounded()
 	}
 	data, err := encoder.Marshal(payload)
 	if err != nil {

@@ -43,6 +43,11 @@ const (
 	TypeStageRestore          Type = 68
 	TypeApplyRestore          Type = 69
 	TypeDropRestore           Type = 70
+	TypeClaimOrder            Type = 80
+	TypeRecordOrder           Type = 81
+	TypeCancelOrder           Type = 82
+	TypeRetryOrder            Type = 83
+	TypeResolveOrder          Type = 84
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The
@@ -123,8 +128,10 @@ type PromoteIdentity struct {
 }
 
 // RetireAgent ends an agent: its identities are refused from now on, its
-// summaries and orders go, and what it held of the built-in CA is revoked. Retiring it again changes nothing; an unknown id
-// gives CodeNotFound. The outcome is a Retirement.
+// summaries and orders go, and what it held of the built-in CA is revoked. Orders
+// that other authorities may have are taken back, and go when that is done; what is
+// left of those that were issued stays, so that it can be revoked. Retiring it again
+// changes nothing; an unknown id gives CodeNotFound. The outcome is a Retirement.
 type RetireAgent struct {
 	Actor   string `cbor:"1,keyasint,omitempty"`
 	AgentID string `cbor:"2,keyasint"`
@@ -132,10 +139,12 @@ type RetireAgent struct {
 }
 
 // Retirement counts the certificates of the built-in CA that were revoked with
-// an agent, and those for which the revocation list had no room.
+// an agent, and those for which the revocation list had no room; and its orders
+// at other authorities that are to be taken back.
 type Retirement struct {
 	Revoked    int `cbor:"1,keyasint,omitempty"`
 	NotRevoked int `cbor:"2,keyasint,omitempty"`
+	OpenOrders int `cbor:"3,keyasint,omitempty"`
 }
 
 // SyncAgent is what one sync request changes; see wire.SyncRequest for the

@@ -112,6 +112,7 @@ func (b *bench) furnish() {
 		b.ok(fleet.CompleteOrder{Agent: agent, ID: "o1", ChainPEM: "chain", Serial: fmt.Sprint(i + 1), NotAfter: b.now.Add(time.Hour)})
 		b.ok(fleet.CommandAgent{Actor: "local", Agent: agent, ID: "command1", Kind: wire.CommandRenew, Certificate: "x"})
 	}
+	b.furnishOrders()
 	b.ok(fleet.RevokeCertificate{Actor: "local", Serial: "1"})
 	b.ok(fleet.PublishRevocations{ThisUpdate: b.now, NextUpdate: b.now.Add(time.Hour)})
 	b.ok(fleet.InitClusterCA{Actor: "local", Authority: clusterAuthority("r1", fleet.AuthorityActive)})

@@ -71,6 +71,26 @@ func largestNode() fleet.ClusterNode {
 	return node
 }
 
+func largestHandle() fleet.OrderHandle {
+	return fleet.OrderHandle{Order: text(fleet.MaxOrderHandle), Certificate: text(fleet.MaxOrderHandle), Request: text(fleet.MaxOrderHandle)}
+}
+
+func largestBrokering() fleet.Brokering {
+	b := fleet.Brokering{
+		Reference: text(32), Attempt: 1 << 31, Claim: fleet.OrderClaim{Node: text(64), Term: 1 << 63, At: longTime()},
+		Cancel:      &fleet.OrderCancel{By: text(actorText), Note: text(fleet.MaxOrderText), At: longTime()},
+		SubmittedAt: longTime(), ReadyAt: longTime(), FetchedAt: longTime(), DeliveredAt: longTime(), CancelledAt: longTime(),
+		NeedsPersonSince: longTime(), UnknownSince: longTime(), SearchedAt: longTime(), RestoredAt: longTime(),
+		Handle: largestHandle(), Raw: text(1 << 20), Detail: text(1 << 20), Mend: text(1 << 20), Failure: text(1 << 20),
+		FailedAt: longTime(), Failures: 1 << 31, Since: longTime(), Asked: 1 << 31, Next: longTime(), Polls: 1 << 31, Searches: 1 << 31,
+		WrongCertificates: 1 << 31, Renews: largestHandle(),
+	}
+	for range 3 * fleet.MaxOrderCandidates {
+		b.Candidates = append(b.Candidates, largestHandle())
+	}
+	return b
+}
+
 // largestSync has everything that a valid request may have, but for what is too
 // much for one body together with the rest.
 func largestSync(t *testing.T) fleet.SyncAgent {
@@ -140,6 +160,7 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 	}
 	revision := uint64(1 << 63)
 	actor := text(actorText)
+	bad := largestProblem()
 	largest := []fleet.Payload{
 		fleet.InitCA{Actor: actor, Authorities: ca[:4]},
 		fleet.ChangeCA{Actor: actor, Base: 1 << 63, Authorities: ca, Generations: generations, What: text(255)},
@@ -174,6 +195,14 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		fleet.StageRestore{ID: text(64), Piece: fleet.MaxRestorePieces, Data: make([]byte, fleet.MaxRestorePiece)},
 		fleet.ApplyRestore{ID: text(64), Pieces: fleet.MaxRestorePieces, APIToken: text(64), Note: fleet.NoteRestore{Actor: actor, Snapshot: text(256), TakenAt: longTime(), SnapshotIndex: 1 << 63, ReplacedIndex: 1 << 63, Cluster: text(256), Digest: text(keyText)}},
 		fleet.DropRestore{ID: text(64)},
+		fleet.ClaimOrder{Agent: text(64), ID: text(64), Revision: 1 << 63, Node: text(64), Term: 1 << 63, Again: true, Renews: largestHandle()},
+		fleet.RecordOrder{
+			Agent: text(64), ID: text(64), Revision: 1 << 63, State: fleet.OrderIssued, Brokering: largestBrokering(), Problem: &bad,
+			ChainPEM: text(leafDER * 3), Serial: text(serialText), Fingerprint: text(keyText), NotAfter: longTime(),
+		},
+		fleet.CancelOrder{Actor: actor, Agent: text(64), ID: text(64), Note: text(fleet.MaxOrderText)},
+		fleet.RetryOrder{Actor: actor, Agent: text(64), ID: text(64)},
+		fleet.ResolveOrder{Actor: actor, Agent: text(64), ID: text(64), Action: fleet.ResolvePlaceAgain, Handle: largestHandle(), Note: text(fleet.MaxOrderText)},
 	}
 	pieces := fleet.SplitSync(largestSync(t), fleet.TargetEntry/2)
 	assert.Greater(t, len(pieces), 100)

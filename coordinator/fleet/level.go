@@ -5,7 +5,7 @@ package fleet
 // its own, and the leader appends no command that a member does not understand.
 //
 // Level 1 is that of the versions that did not announce any.
-const Level uint32 = 2
+const Level uint32 = 3
 
 // levels tells from which level on a type of command is understood in a version.
 // What is not listed is understood from level 1 on. testdata/levels.golden holds
@@ -22,6 +22,11 @@ var levels = map[Type]map[uint8]uint32{
 	TypeStageRestore:    {1: 2},
 	TypeApplyRestore:    {1: 2},
 	TypeDropRestore:     {1: 2},
+	TypeClaimOrder:      {1: 3},
+	TypeRecordOrder:     {1: 3},
+	TypeCancelOrder:     {1: 3},
+	TypeRetryOrder:      {1: 3},
+	TypeResolveOrder:    {1: 3},
 }
 
 // RequiredLevel is the level that a node needs to apply a command: that after

@@ -117,13 +117,15 @@ type Columns struct {
 // OrderState is where an order stands.
 type OrderState string
 
-// States of an order. Collected orders are kept for a day without their
-// content, so that a late duplicate of the request does not order again.
+// States of an order, as they are stored; [Order.Stage] has the words that people
+// see. Collected orders are kept for a day without their content, so that a late
+// duplicate of the request does not order again; those at other authorities for as
+// long as their certificates are valid.
 const (
 	OrderRequested OrderState = "requested"
-	OrderIssued    OrderState = "issued"
+	OrderIssued    OrderState = "issued" // the certificate is here
 	OrderRejected  OrderState = "rejected"
-	OrderCollected OrderState = "collected"
+	OrderCollected OrderState = "collected" // the agent has the result
 )
 
 // Order is a certificate request of an agent at a brokered issuer.
@@ -149,6 +151,9 @@ type Order struct {
 	ModifyIndex uint64        `cbor:"17,keyasint"`
 	// Digest of the CSR, kept when the CSR is not.
 	CSRDigest [32]byte `cbor:"18,keyasint"`
+	// Brokering is what is known of the order at its authority; nil for the built-in
+	// CA, and before the order is claimed for the first time.
+	Brokering *Brokering `cbor:"40,keyasint,omitempty"`
 }
 
 // EnrollmentToken is what is kept of an enrolment token: not its secret.

@@ -32,7 +32,8 @@ func pick(t *rapid.T, label string, list ...string) string {
 
 func anAgent(t *rapid.T) string             { return pick(t, "agent", "a1", "a2", "a3") }
 func aToken(t *rapid.T) string              { return pick(t, "token", "t1", "t2") }
-func anOrder(t *rapid.T) string             { return pick(t, "order", "o1", "o2") }
+func anOrder(t *rapid.T) string             { return pick(t, "order", "o1", "o2", "s1", "s2") }
+func aSlowOrder(t *rapid.T) string          { return pick(t, "order", "s1", "s2", "o1") }
 func anAssignment(t *rapid.T) string        { return pick(t, "assignment", "as1", "as2") }
 func aCampaign(t *rapid.T) string           { return pick(t, "campaign", campaigns...) }
 func aSerial(t *rapid.T) string             { return pick(t, "serial", "1", "2") }
@@ -163,6 +164,55 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 		return fleet.NoteRestore{Actor: "local", Snapshot: "file", TakenAt: now, SnapshotIndex: small(t, "index")}
 	},
 	fleet.TypeSyncAgent: func(t *rapid.T, now time.Time) fleet.Payload { return randomSync(t, now) },
+	fleet.TypeClaimOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.ClaimOrder{Agent: anAgent(t), ID: aSlowOrder(t), Revision: aRevision(t), Node: "n1", Term: small(t, "term"), Again: rapid.Bool().Draw(t, "again")}
+	},
+	fleet.TypeRecordOrder: func(t *rapid.T, now time.Time) fleet.Payload { return aRecord(t, now) },
+	fleet.TypeCancelOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.CancelOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t), Note: "not wanted"}
+	},
+	fleet.TypeRetryOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RetryOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t)}
+	},
+	fleet.TypeResolveOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		p := fleet.ResolveOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t), Note: "looked it up",
+			Action: fleet.ResolveAction(pick(t, "action", "adopt", "place_again", "give_up"))}
+		if p.Action == fleet.ResolveAdopt {
+			p.Handle = fleet.OrderHandle{Order: "7"}
+		}
+		return p
+	},
+}
+
+// aRevision is often one of the furnished state, in which a few orders stand.
+func aRevision(t *rapid.T) uint64 { return rapid.Uint64Range(1, 45).Draw(t, "revision") }
+
+// aRecord is one of the many things that a leader may say of an order.
+func aRecord(t *rapid.T, now time.Time) fleet.RecordOrder {
+	p := fleet.RecordOrder{
+		Agent: anAgent(t), ID: aSlowOrder(t), Revision: aRevision(t),
+		State: fleet.OrderState(pick(t, "state", "requested", "placing", "pending", "needs_person", "unknown_outcome", "ready", "issued", "rejected", "cancelled")),
+		Brokering: fleet.Brokering{
+			Raw: pick(t, "raw", "", "PENDING"), Detail: pick(t, "detail", "", "waits"), Since: now, Asked: uint32(small(t, "asked")), Slow: rapid.Bool().Draw(t, "slow"),
+			Searches: uint32(small(t, "searches")),
+		},
+	}
+	if rapid.Bool().Draw(t, "next") {
+		p.Brokering.Next = now.Add(time.Minute)
+	}
+	if rapid.Bool().Draw(t, "handle") {
+		p.Brokering.Handle = fleet.OrderHandle{Order: pick(t, "handle id", "7", "8")}
+	}
+	if rapid.IntRange(0, 5).Draw(t, "several") == 0 {
+		p.Brokering.Candidates = []fleet.OrderHandle{{Order: "7"}, {Order: "8"}}
+	}
+	if p.State == fleet.OrderIssued {
+		p.ChainPEM, p.Serial, p.Fingerprint, p.NotAfter = "chain", aSerial(t), "f", now.Add(20*time.Minute)
+	}
+	if p.State == fleet.OrderRejected {
+		p.Problem = &wire.Problem{Code: wire.CodeInvalid, Title: "t", Detail: "d"}
+	}
+	return p
 }
 
 func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
@@ -174,9 +224,13 @@ func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
 		BaseRevision: base, Revision: revision, HeadRevision: revision,
 		Host:   &wire.HostReport{Hostname: pick(t, "host", "h1", "h2"), StartedAt: now, SafeUntil: &now, NotSafe: rapid.IntRange(0, 2).Draw(t, "not safe")},
 		Events: []wire.Event{{Sequence: small(t, "event") + 1, At: now, Kind: wire.EventIssued}},
-		Orders: []fleet.OrderPlacement{{ID: anOrder(t), Issuer: "builtin", CSR: []byte("csr"),
-			Names: pki.MustParseNames(pick(t, "name", "www.example.com", "www.example.org", "192.0.2.1"))}},
 	}
+	order := fleet.OrderPlacement{ID: anOrder(t), Issuer: "builtin", CSR: []byte("csr"),
+		Names: pki.MustParseNames(pick(t, "name", "www.example.com", "www.example.org", "192.0.2.1"))}
+	if order.ID[0] == 's' {
+		order.Issuer = "slow"
+	}
+	p.Orders = []fleet.OrderPlacement{order}
 	for r := base + 1; r <= revision; r++ {
 		name := pick(t, "certificate", "x", "y", "z")
 		if rapid.Bool().Draw(t, "removed") {
@@ -196,7 +250,7 @@ func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
 		}
 	}
 	if rapid.Bool().Draw(t, "collect") {
-		p.Collected = []string{"o1"}
+		p.Collected = []string{"o1", "s1"}
 	}
 	return p
 }

@@ -56,7 +56,13 @@ const (
 	indexAgent       = "agent"     // issued certificates by their agent
 	indexCampaign    = "campaign"  // commands by the campaign that they belong to
 	indexDone        = "done"      // finished commands by the time of their end
-	indexCollected   = "collected" // collected orders by the time of their collection
+	indexCollected   = "collected" // collected orders by the time at which what is left of them goes
+	// Of orders at the built-in CA: those that wait for it. Of the others: all by issuer
+	// or stage, the open ones, and those for which something is to be done.
+	indexBuiltin = "builtin"
+	indexStage   = "stage"
+	indexOpen    = "open"
+	indexDue     = "due"
 )
 
 // An index is keys that this package builds itself: a prefix by which records are
@@ -193,23 +199,6 @@ func certificateIndexes() []index {
 			}
 			return keys
 		}, same: sameBy(func(a, b *Certificate) bool { return slices.Equal(a.Columns.Names, b.Columns.Names) })},
-	}
-}
-
-func orderIndexes() []index {
-	return []index{
-		{name: indexID, keys: func(r any) [][]byte { return only(orderKey(r.(*Order))) }},
-		{name: indexState, keys: func(r any) [][]byte {
-			o := r.(*Order)
-			return only(key(string(o.State), o.PlacedAt, o.Agent, o.ID))
-		}},
-		{name: indexCollected, keys: func(r any) [][]byte {
-			o := r.(*Order)
-			if o.State != OrderCollected {
-				return nil
-			}
-			return only(key(o.DoneAt, o.Agent, o.ID))
-		}},
 	}
 }
 

@@ -152,7 +152,7 @@ func (c *change) clean() {
 	c.cleanStaged()
 	for range cleanPerEntry {
 		order := findPrefix[Order](c, TableOrders, indexCollected, nil)
-		if order == nil || c.at.Sub(order.DoneAt) < collectedFor {
+		if order == nil || c.at.Before(order.keptUntil()) {
 			break
 		}
 		c.delete(TableOrders, order)
@@ -257,4 +257,9 @@ func init() {
 	register(1, stageRestore)
 	register(1, applyRestore)
 	register(1, dropRestore)
+	register(1, claimOrder)
+	register(1, recordOrder)
+	register(1, cancelOrder)
+	register(1, retryOrder)
+	register(1, resolveOrder)
 }

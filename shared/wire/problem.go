@@ -31,6 +31,8 @@ const (
 	CodeIdentityExpired Code = "identity_expired" // may renew itself, nothing else
 	CodeAgentRetired    Code = "agent_retired"
 	CodeIssuerUnknown   Code = "issuer_unknown"
+	CodeOrderCancelled  Code = "order_cancelled" // somebody took the order back
+	CodeOrderGivenUp    Code = "order_given_up"  // nobody knows whether the authority has it, and an operator has ended it
 	CodeUnauthorized    Code = "unauthorized"
 	CodeForbidden       Code = "forbidden"
 	CodeNotFound        Code = "not_found"
