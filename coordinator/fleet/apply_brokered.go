@@ -144,7 +144,7 @@ func claimOrder(c *change, p *ClaimOrder) Result {
 	}
 	c.begin(order, b)
 	b.Attempt++
-	b.Reference = OrderReference(order.Agent, order.ID, b.Attempt)
+	b.Reference = OrderReference(order.Agent, order.ID)
 	b.Claim = OrderClaim{Node: p.Node, Term: p.Term, At: c.at}
 	b.RestoredAt = zero
 	order.State = OrderPlacing

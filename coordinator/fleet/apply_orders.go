@@ -10,6 +10,10 @@ import (
 // MaxOpenOrders bounds the orders of one agent that are not collected.
 const MaxOpenOrders = 1000
 
+// MaxKeptOrders bounds what is kept of an agent's collected orders at authorities.
+// Beyond it, that goes first which would go first by its time.
+const MaxKeptOrders = 2000
+
 // place stores a new order, or finds what became of it. It makes no difference
 // how often an order is placed.
 func (c *change) place(agent *Agent, p *OrderPlacement) OrderOutcome {
@@ -50,9 +54,12 @@ func (c *change) place(agent *Agent, p *OrderPlacement) OrderOutcome {
 	c.event(Fact{Kind: KindOrderRequested, Actor: "agent:" + agent.ID, Object: p.ID, Agent: agent.ID}, map[string]any{
 		"certificate": p.Certificate, "issuer": p.Issuer, "names": order.Names,
 	})
-	if order.Problem != nil {
+	switch {
+	case order.Problem != nil:
 		order.State, order.DoneAt = OrderRejected, c.at
 		c.orderRejected(order)
+	case p.Doubtful && order.Brokered():
+		c.doubt(order)
 	}
 	c.insert(TableOrders, order)
 	return OrderOutcome{ID: p.ID, State: order.State, Problem: order.Problem}
@@ -97,6 +104,30 @@ func (c *change) collect(agent *Agent, ids []string) {
 		order.State, order.DoneAt, order.ModifyIndex = OrderCollected, c.at, c.index
 		order.shrink()
 		c.put(TableOrders, order)
+		if order.Brokering != nil {
+			c.boundKept(agent.ID)
+		}
+	}
+}
+
+// boundKept keeps to MaxKeptOrders.
+func (c *change) boundKept(agent string) {
+	var kept int
+	var next *Order
+	for records := c.scan(TableOrders, indexID, key(agent)); ; {
+		order, ok := records.Next().(*Order)
+		if !ok {
+			break
+		}
+		if order.State != OrderCollected || order.Brokering == nil {
+			continue
+		}
+		if kept++; next == nil || order.keptUntil().Before(next.keptUntil()) {
+			next = order
+		}
+	}
+	if kept > MaxKeptOrders {
+		c.delete(TableOrders, next)
 	}
 }
 

@@ -128,7 +128,7 @@ type OrderCancel struct {
 // The first group is changed by the commands' own rules alone: what RecordOrder says
 // of it counts for nothing.
 type Brokering struct {
-	// Reference is our name of the order at the authority: that of the newest attempt.
+	// Reference is our name of the order at the authority; see [OrderReference].
 	Reference string     `cbor:"1,keyasint,omitempty"`
 	Attempt   uint32     `cbor:"2,keyasint,omitempty"` // placements begun
 	Claim     OrderClaim `cbor:"3,keyasint,omitzero"`
@@ -143,7 +143,7 @@ type Brokering struct {
 	UnknownSince     time.Time    `cbor:"11,keyasint,omitzero"` // zero unless it is
 	SearchedAt       time.Time    `cbor:"12,keyasint,omitzero"` // the first of Searches
 	// RestoredAt is when the order came out of a backup in a state that may have been
-	// overtaken: it may have been placed meanwhile, and more than once.
+	// overtaken: it may have been placed meanwhile.
 	RestoredAt time.Time `cbor:"13,keyasint,omitzero"`
 
 	Handle OrderHandle `cbor:"20,keyasint,omitzero"`
@@ -172,37 +172,13 @@ type Brokering struct {
 	Renews OrderHandle `cbor:"35,keyasint,omitzero"`
 }
 
-// OrderReference is our name of one attempt to place an order: 32 lower-case hex
-// digits, the same wherever it is made.
-func OrderReference(agent, id string, attempt uint32) string {
-	sum := sha256.Sum256(key("certctl order reference", agent, id, attempt))
+// OrderReference is our name of an order at its authority: 32 lower-case hex digits,
+// the same wherever it is made, and at each attempt. So an authority that tells orders
+// by it refuses a second one, and a search finds them all, also those of attempts that
+// arrive late or that a restored state does not know of.
+func OrderReference(agent, id string) string {
+	sum := sha256.Sum256(key("certctl order reference", agent, id))
 	return hex.EncodeToString(sum[:16])
-}
-
-// Attempts that a restore takes for begun, beyond those that the backup knows of, and
-// those that are looked for after it.
-const (
-	restoredAttempts = 3
-	searchedAttempts = 8
-)
-
-// References are the names under which the authority may have an order of unknown
-// outcome: one, unless the order came out of a backup.
-func (o *Order) References() []string {
-	b := o.Brokering
-	switch {
-	case b == nil || b.Reference == "":
-		return nil
-	case b.RestoredAt.IsZero():
-		return []string{b.Reference}
-	}
-	list := []string{b.Reference}
-	for attempt := b.Attempt; attempt > 0 && attempt+searchedAttempts > b.Attempt; attempt-- {
-		if reference := OrderReference(o.Agent, o.ID, attempt); reference != b.Reference {
-			list = append(list, reference)
-		}
-	}
-	return list
 }
 
 // brokering is a copy of the order's Brokering to change, made a part of the order.

@@ -88,7 +88,11 @@ func NewCommand(at time.Time, payload Payload) (Command, error) {
 	if err := handlers[typ].check(data); err != nil {
 		return Command{}, fmt.Errorf("command %d holds a value that cannot be stored: %w", typ, err)
 	}
-	return Command{Version: handlers[typ].version, Type: typ, ID: NewID(), Time: at.UnixNano(), Payload: data}, nil
+	version := handlers[typ].version
+	if older, ok := payload.(interface{ version() uint8 }); ok {
+		version = older.version()
+	}
+	return Command{Version: version, Type: typ, ID: NewID(), Time: at.UnixNano(), Payload: data}, nil
 }
 
 // Size is what the command takes in a log entry, in bytes, at most.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/shared/pki"
@@ -208,6 +209,9 @@ type OrderPlacement struct {
 	// Problem rejects the order for what the proposer found (an unknown issuer,
 	// a damaged CSR); nil lets the state decide.
 	Problem *wire.Problem `cbor:"8,keyasint,omitempty"`
+	// Doubtful says that the agent made the order before the state was replaced by that
+	// of a backup, which does not know it: it may have been placed then.
+	Doubtful bool `cbor:"9,keyasint,omitempty"`
 }
 
 // SyncOutcome is where an agent stands after a SyncAgent.
@@ -278,6 +282,15 @@ type CreateAPIToken struct {
 type RevokeAPIToken struct {
 	Actor string `cbor:"1,keyasint,omitempty"`
 	ID    string `cbor:"2,keyasint"`
+}
+
+// version is the lowest that has what the sync says, so that nodes of before go on
+// while there are any.
+func (p SyncAgent) version() uint8 {
+	if slices.ContainsFunc(p.Orders, func(o OrderPlacement) bool { return o.Doubtful }) {
+		return 5
+	}
+	return 4
 }
 
 func (InitCA) commandType() Type                { return TypeInitCA }

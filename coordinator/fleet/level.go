@@ -7,6 +7,9 @@ package fleet
 // Level 1 is that of the versions that did not announce any.
 const Level uint32 = 3
 
+// ordersLevel is that from which on orders at authorities are known.
+const ordersLevel = 3
+
 // levels tells from which level on a type of command is understood in a version.
 // What is not listed is understood from level 1 on. testdata/levels.golden holds
 // what each level understands.
@@ -22,11 +25,12 @@ var levels = map[Type]map[uint8]uint32{
 	TypeStageRestore:    {1: 2},
 	TypeApplyRestore:    {1: 2},
 	TypeDropRestore:     {1: 2},
-	TypeClaimOrder:      {1: 3},
-	TypeRecordOrder:     {1: 3},
-	TypeCancelOrder:     {1: 3},
-	TypeRetryOrder:      {1: 3},
-	TypeResolveOrder:    {1: 3},
+	TypeSyncAgent:       {5: ordersLevel},
+	TypeClaimOrder:      {1: ordersLevel},
+	TypeRecordOrder:     {1: ordersLevel},
+	TypeCancelOrder:     {1: ordersLevel},
+	TypeRetryOrder:      {1: ordersLevel},
+	TypeResolveOrder:    {1: ordersLevel},
 }
 
 // RequiredLevel is the level that a node needs to apply a command: that after

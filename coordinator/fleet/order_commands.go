@@ -12,17 +12,16 @@ import (
 // OrderChange is the outcome of the commands about orders at authorities: where the
 // order stands, and the revision by which the next command finds it unchanged.
 type OrderChange struct {
-	ID       string        `cbor:"1,keyasint"`
-	State    OrderState    `cbor:"2,keyasint"` // "" if the order is gone, as its agent is
-	Revision uint64        `cbor:"3,keyasint"`
-	Problem  *wire.Problem `cbor:"4,keyasint,omitempty"`
-	// Attempt and Reference are those of the newest attempt.
-	Attempt   uint32 `cbor:"5,keyasint,omitempty"`
-	Reference string `cbor:"6,keyasint,omitempty"`
+	ID        string        `cbor:"1,keyasint"`
+	State     OrderState    `cbor:"2,keyasint"` // "" if the order is gone, as its agent is
+	Revision  uint64        `cbor:"3,keyasint"`
+	Problem   *wire.Problem `cbor:"4,keyasint,omitempty"`
+	Attempt   uint32        `cbor:"5,keyasint,omitempty"`
+	Reference string        `cbor:"6,keyasint,omitempty"`
 }
 
 // ClaimOrder gives an order to the leader that is about to place it, and begins an
-// attempt with a reference of its own: requested becomes placing. Of a revision, and
+// attempt: requested becomes placing. Of a revision, and
 // so of an attempt, there is one claim. With Again it takes an order of unknown
 // outcome that [AbsenceSearches] have not found. The outcome is an OrderChange.
 //

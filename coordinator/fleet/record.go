@@ -242,4 +242,7 @@ type tableInfo struct {
 type position struct {
 	Index uint64 `cbor:"1,keyasint"`
 	Audit uint64 `cbor:"2,keyasint"` // last audit number given
+	// RestoredAt is when the state was last replaced by that of a backup; zero if it
+	// never was, or by a version that had no orders at authorities.
+	RestoredAt time.Time `cbor:"3,keyasint,omitzero"`
 }

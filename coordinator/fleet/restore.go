@@ -45,7 +45,8 @@ type StageRestore struct {
 // Facts of before stay in the journal and the log goes on, so that indexes only
 // grow. What was acknowledged after the snapshot is gone, and its commands are
 // not remembered: who proposes one again has it applied again, to the restored
-// state. Agents that know more than it are asked for their full inventory.
+// state. Agents that know more than it are asked for their full inventory. Orders at
+// authorities that may have been placed since are of unknown outcome.
 //
 // Codes: CodeInvalid, CodeConflict.
 type ApplyRestore struct {
@@ -173,6 +174,9 @@ func applyRestore(c *change, p *ApplyRestore) Result {
 		return refuse(wire.CodeConflict, "api_token", err.Error(), "")
 	}
 	c.replace(restored)
+	if p.Level >= ordersLevel { // logs of before are replayed as they were applied
+		c.doubtOrders()
+	}
 	return noteRestore(c, &p.Note)
 }
 

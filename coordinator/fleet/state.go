@@ -230,7 +230,7 @@ func init() {
 	register(1, setPendingIdentity)
 	register(1, promoteIdentity)
 	register(2, retireAgent)
-	register(4, syncAgent)
+	register(5, syncAgent)
 	register(1, touchAgents)
 	register(2, completeOrder)
 	register(1, rejectOrder)

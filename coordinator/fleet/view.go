@@ -47,6 +47,16 @@ func (v *View) Index() uint64 {
 	return p.Index
 }
 
+// RestoredAt is when the state was last replaced by that of a backup, zero if it never
+// was.
+func (v *View) RestoredAt() time.Time {
+	p, ok := get[position](v, tablePosition, indexID, nil)
+	if !ok {
+		return time.Time{}
+	}
+	return p.RestoredAt
+}
+
 // Version is the log index of the last change in any of the tables. It is equal
 // on all nodes, and so makes an entity tag of what was read from them.
 func (v *View) Version(tables ...Table) uint64 {
