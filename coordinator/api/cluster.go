@@ -131,6 +131,9 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 	ctx, cancel := context.WithTimeout(ctx, membershipPatience)
 	defer cancel()
 	before, _ := s.Node.Leader()
+	if err := s.noteTransfer(ctx, before, in.Body.To); err != nil {
+		return nil, err
+	}
 	if err := s.Node.Transfer(ctx, in.Body.To); err != nil {
 		return nil, s.membershipProblem("transfer the leadership", "to", err)
 	}
@@ -138,6 +141,25 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 		s.awaitLeader(ctx, in.Body.To, before)
 	}
 	return s.listMembers(ctx, nil)
+}
+
+// noteTransfer puts it into the audit trail, unless a member runs a version that
+// cannot: an upgrade is when the leadership has to move.
+func (s *server) noteTransfer(ctx context.Context, from, to string) error {
+	command, err := fleet.NewCommand(s.Now(), fleet.NoteTransfer{Actor: actorOf(ctx), From: from, To: to})
+	if err != nil {
+		return s.fail("make a command", err)
+	}
+	const doing = "note that the leadership is to be transferred"
+	results, err := s.Node.Propose(ctx, command)
+	if _, early := errors.AsType[*cluster.LevelError](err); early {
+		s.Log.WarnContext(ctx, "the audit trail does not have who asked for a transfer of the leadership", "to", to, "err", err)
+		return nil
+	}
+	if err != nil {
+		return s.membershipProblem(doing, "to", err)
+	}
+	return s.refusal(results[0].Err())
 }
 
 // followPatience bounds how long the answer to a transfer waits for word of the

@@ -84,6 +84,12 @@ func TestChangesOfTheMembers(t *testing.T) {
 	p := remove("d").problem(t, http.StatusNotFound, wire.CodeNotFound)
 	assert.Equal(t, "id", p.Field)
 	w.ask(http.MethodPost, "/api/v1/cluster/transfer", map[string]string{"to": "none"}).problem(t, http.StatusNotFound, wire.CodeNotFound)
+	var transfers []string // one that could not be had too
+	for _, e := range w.events("/api/v1/audit?kind=leadership.transfer_asked", 3).Items {
+		assert.True(t, strings.HasPrefix(e.Actor, "api_token:"), e.Actor)
+		transfers = append(transfers, string(e.Detail))
+	}
+	assert.JSONEq(t, `{"from":"`+apitest.NodeID+`","to":"none"}`, transfers[0])
 
 	announce(w, "e", "")
 	for _, c := range []struct {

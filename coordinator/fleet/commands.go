@@ -44,6 +44,7 @@ const (
 	TypeStageRestore          Type = 68
 	TypeApplyRestore          Type = 69
 	TypeDropRestore           Type = 70
+	TypeNoteTransfer          Type = 71
 	TypeClaimOrder            Type = 80
 	TypeRecordOrder           Type = 81
 	TypeCancelOrder           Type = 82

@@ -56,6 +56,7 @@ const (
 	KindNodeJoined             Kind = "node.joined"
 	KindNodeChanged            Kind = "node.changed"
 	KindNodeRemoved            Kind = "node.removed"
+	KindTransferAsked          Kind = "leadership.transfer_asked"
 	KindStateRestored          Kind = "state.restored"
 )
 

@@ -191,6 +191,7 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		fleet.UseJoinToken{ID: text(40), Node: largestNode()},
 		fleet.AnnounceNode{Node: largestNode()},
 		fleet.ForgetNode{Actor: actor, ID: text(64)},
+		fleet.NoteTransfer{Actor: actor, To: text(64), From: text(64)},
 		fleet.NoteRestore{Actor: actor, Snapshot: text(256), TakenAt: longTime(), SnapshotIndex: 1 << 63, ReplacedIndex: 1 << 63, Cluster: text(256), Digest: text(keyText)},
 		fleet.StageRestore{ID: text(64), Piece: fleet.MaxRestorePieces, Data: make([]byte, fleet.MaxRestorePiece)},
 		fleet.ApplyRestore{ID: text(64), Pieces: fleet.MaxRestorePieces, APIToken: text(64), Note: fleet.NoteRestore{Actor: actor, Snapshot: text(256), TakenAt: longTime(), SnapshotIndex: 1 << 63, ReplacedIndex: 1 << 63, Cluster: text(256), Digest: text(keyText)}},

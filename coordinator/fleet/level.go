@@ -25,6 +25,7 @@ var levels = map[Type]map[uint8]uint32{
 	TypeStageRestore:    {1: 2},
 	TypeApplyRestore:    {1: 2},
 	TypeDropRestore:     {1: 2},
+	TypeNoteTransfer:    {1: 3},
 	TypeSyncAgent:       {5: ordersLevel},
 	TypeClaimOrder:      {1: ordersLevel},
 	TypeRecordOrder:     {1: ordersLevel},

@@ -160,6 +160,9 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 	fleet.TypeForgetNode: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.ForgetNode{Actor: "local", ID: pick(t, "node", "n1", "n2", "n3")}
 	},
+	fleet.TypeNoteTransfer: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.NoteTransfer{Actor: "local", From: "n1", To: pick(t, "to", "", "n2")}
+	},
 	fleet.TypeNoteRestore: func(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.NoteRestore{Actor: "local", Snapshot: "file", TakenAt: now, SnapshotIndex: small(t, "index")}
 	},

@@ -253,6 +253,7 @@ func init() {
 	register(1, useJoinToken)
 	register(1, announceNode)
 	register(1, forgetNode)
+	register(1, noteTransfer)
 	register(1, noteRestore)
 	register(1, stageRestore)
 	register(1, applyRestore)
