@@ -38,6 +38,8 @@ func newDocument() *huma.OpenAPI {
 			{Name: "certificates", Description: "Managed certificates as the agents report them."},
 			{Name: "assignments", Description: "Certificates that are defined centrally, for the hosts that a label selector matches."},
 			{Name: "renewals", Description: "Renewals and revocations that somebody asks for."},
+			{Name: "orders", Description: "Orders at authorities that take their time, and what a person has to do about them."},
+			{Name: "jobs", Description: "What is under way, in one list."},
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},
 			{Name: "CA", Description: "The built-in certificate authority and its rotation."},

@@ -44,7 +44,7 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 	}}
 	counted := s.fleetCount.get(s)
 	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
-	out.Body.Earliest, out.Body.OrdersPending = counted.earliest, counted.ordersPending
+	out.Body.Earliest, out.Body.Orders, out.Body.OrdersPending = counted.earliest, counted.orders, counted.ordersPending
 	out.Body.SafeUntil, out.Body.NotSafe, out.Body.NeedingAttention = counted.safeUntil, counted.notSafe, counted.needingAttention
 	return out, nil
 }
@@ -72,6 +72,7 @@ type fleetCount struct {
 	certificates  resource.HealthCounts
 	earliest      []resource.HostHorizon
 	ordersPending int
+	orders        resource.OrderCounts
 	safeUntil     time.Time
 	// certificates, of active agents
 	notSafe, needingAttention int
@@ -101,7 +102,8 @@ func keepFor(took time.Duration) time.Duration {
 
 func (s *server) count() fleetCount {
 	view, now := s.Node.State().View(), s.Now()
-	count := fleetCount{at: now, ordersPending: len(view.OrdersIn(fleet.OrderRequested, 0))}
+	count := fleetCount{at: now}
+	count.orders, count.ordersPending = countOrders(view)
 	seen := make(map[string]time.Time, view.Rows(fleet.TableAgents))
 	each(func(page fleet.Page) ([]*fleet.Agent, string, error) { return view.Agents(fleet.AgentFilter{}, page) }, func(a *fleet.Agent) {
 		if a.State != fleet.AgentActive {
@@ -151,6 +153,24 @@ func (s *server) count() fleetCount {
 		count.certificates.Add(health)
 	})
 	return count
+}
+
+// countOrders counts the orders at authorities, and all that wait for their
+// certificate, those at the built-in CA too.
+func countOrders(view *fleet.View) (counts resource.OrderCounts, pending int) {
+	for _, c := range view.OrderCounts() {
+		switch c.Stage {
+		case fleet.StageNeedsPerson:
+			counts.NeedsPerson += c.Count
+		case fleet.StageUnknown:
+			counts.UnknownOutcome += c.Count
+		case fleet.StageRequested, fleet.StagePlacing, fleet.StagePending, fleet.StageIssued:
+		default:
+			continue
+		}
+		counts.Open += c.Count
+	}
+	return counts, counts.Open + len(view.BuiltinOrders(0))
 }
 
 // each goes through a whole list of one view. Its cursors cannot be wrong.

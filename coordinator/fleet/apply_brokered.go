@@ -45,7 +45,7 @@ func (c *change) brokeredOrder(agent, id string, revision uint64) (*Order, Resul
 	case stored == nil:
 		return nil, refuse(wire.CodeNotFound, "id", "there is no such order", "list the orders to see their ids")
 	case !stored.Brokered():
-		return nil, refuse(wire.CodeConflict, "id", "this order is at the built-in CA, which needs no help", "")
+		return nil, refuse(wire.CodeConflict, "id", "this order is at the built-in CA, which needs no help", "name an order at an authority")
 	case revision != 0 && stored.ModifyIndex != revision:
 		return nil, refuse(wire.CodeConflict, "revision", "the order has changed meanwhile", "look at it again")
 	case revision == 0 && stored.ModifyIndex == c.index:
@@ -57,7 +57,8 @@ func (c *change) brokeredOrder(agent, id string, revision uint64) (*Order, Resul
 
 // orderDone is the refusal of what comes too late.
 func orderDone(o *Order) Result {
-	return refuse(wire.CodeConflict, "id", fmt.Sprintf("the order has ended: it is %s", o.Stage()), "")
+	return refuse(wire.CodeConflict, "id", fmt.Sprintf("the order has ended: it is %s", o.Stage()),
+		"if another certificate is wanted, have it renewed: \"certctl renew AGENT CERTIFICATE\"")
 }
 
 // store stores an order that was changed.

@@ -73,7 +73,7 @@ func resolveOrder(c *change, p *ResolveOrder) Result {
 	case order.Ended():
 		return orderDone(order)
 	case order.State != OrderUnknown:
-		return refuse(wire.CodeConflict, "id", fmt.Sprintf("the order is %s: there is no doubt to resolve", order.Stage()), "")
+		return refuse(wire.CodeConflict, "id", fmt.Sprintf("the order is %s: there is no doubt to resolve", order.Stage()), "look at it again; only an order of unknown outcome is resolved")
 	case p.Action == ResolveAdopt && p.Handle.IsZero():
 		return refuse(wire.CodeInvalid, "handle", "the number of the order at the authority is missing", "look it up at the authority, and give it")
 	case p.Action != ResolveAdopt && !p.Handle.IsZero():

@@ -92,6 +92,25 @@ func (v *View) Certificates(f CertificateFilter, page Page) (list []*Certificate
 	})
 }
 
+// CommandFilter narrows a list of commands for agents. What is not set matches all.
+type CommandFilter struct {
+	Agent string
+	Kind  wire.CommandKind
+	Open  bool // only those that may still change
+}
+
+// CommandsOfAgents lists the commands for agents by agent and id, finished ones of the
+// last weeks too. next continues the list; it is "" at the end. The error is ErrCursor.
+func (v *View) CommandsOfAgents(f CommandFilter, page Page) (list []*AgentCommand, next string, err error) {
+	plan := scanPlan{table: TableAgentCommands, index: indexID}
+	if f.Agent != "" {
+		plan.prefix = key(f.Agent)
+	}
+	return paginate(v, plan, page, func(c *AgentCommand) verdict {
+		return keep((f.Kind == "" || c.Kind == f.Kind) && (!f.Open || !c.State.Final()))
+	})
+}
+
 func (f CertificateFilter) plan() scanPlan {
 	by := func(index string, prefix []byte) scanPlan {
 		return scanPlan{table: TableCertificates, index: index, prefix: prefix}
@@ -107,6 +126,8 @@ func (f CertificateFilter) plan() scanPlan {
 		return by(indexNotAfter, nil)
 	case f.Agent != "":
 		return by(indexID, key(f.Agent))
+	case f.Attention:
+		return by(indexAttention, nil)
 	case f.State != "":
 		return by(indexState, key(string(f.State)))
 	case f.Issuer != "":

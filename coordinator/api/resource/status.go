@@ -45,8 +45,16 @@ type Status struct {
 	NeedingAttention int `json:"needing_attention" doc:"Certificates of active agents for which a person has to act."`
 	// Earliest are the hosts that the fleet's horizon comes from.
 	Earliest      []HostHorizon `json:"earliest" nullable:"false" doc:"The hosts with the earliest offline horizons, at most five: those that are not safe now, then the earliest. The list of agents with sort=safe_until has all."`
-	OrdersPending int           `json:"orders_pending" doc:"Orders at brokered issuers that wait for their certificate."`
+	OrdersPending int           `json:"orders_pending" doc:"Orders at issuers that the coordinator talks to that wait for their certificate, those at the built-in CA among them."`
+	Orders        OrderCounts   `json:"orders" doc:"Those at authorities, without the built-in CA."`
 	Journal       JournalStatus `json:"journal"`
+}
+
+// OrderCounts counts open orders at authorities.
+type OrderCounts struct {
+	Open           int `json:"open" doc:"All for which something is still to be done at the authority."`
+	NeedsPerson    int `json:"needs_person" doc:"Those of them for which somebody has to approve, prove or pay something."`
+	UnknownOutcome int `json:"unknown_outcome" doc:"Those of them of which nobody knows whether the authority has them."`
 }
 
 // HostHorizon is how long one host is safe alone.
