@@ -57,6 +57,7 @@ addresses, and what the logs say: look at it before you pass it on.`,
 			if err := durable.WriteFile(held.File, bundle.Bytes(), 0o600); err != nil {
 				return fmt.Errorf("flag --file: %w", err)
 			}
+			held.Attention = ordersAttention(cmd.Context(), c)
 			return p.show(cmd, held, func(out io.Writer, _ time.Time) error { return held.tell(out) })
 		},
 	}
@@ -73,6 +74,8 @@ type diagnosis struct {
 	Healthy    bool               `json:"healthy"`
 	Problems   int                `json:"problems"`
 	Nodes      []diagnosedContent `json:"nodes"`
+	// Attention is what orders at authorities wait for, beside the bundle.
+	Attention []string `json:"attention,omitempty"`
 }
 
 // diagnosedContent is a node's part of a bundle, as nodes.json in it says.
@@ -128,5 +131,8 @@ func (d *diagnosis) tell(out io.Writer) error {
 	}
 	_, err := fmt.Fprintf(out, "\n%s (%d KiB) has this, and the members and the health as seen from %s (%s).\n",
 		plain(d.File), (d.Bytes+1023)>>10, plain(d.AnsweredBy), counted(d.Problems, "problem", "problems"))
+	for _, line := range d.Attention {
+		fmt.Fprintf(out, "ORDERS: %s\n", plain(line))
+	}
 	return err
 }

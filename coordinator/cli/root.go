@@ -115,7 +115,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 	root.AddCommand(
 		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
 		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(),
-		p.assignmentsCommand(), p.renewCommand(), p.renewalsCommand(), p.revokeCommand(), p.caCommand(), p.issuersCommand(), p.clusterCommand(), p.snapshotCommand(), p.auditCommand(),
+		p.assignmentsCommand(), p.renewCommand(), p.renewalsCommand(), p.revokeCommand(), p.ordersCommand(), p.jobsCommand(), p.caCommand(), p.clusterCommand(), p.snapshotCommand(), p.auditCommand(),
 		versionCommand(p),
 	)
 	return root
@@ -191,6 +191,17 @@ func (l *listFlags) bind(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("limit", "all")
 }
 
+// most is how many items are wanted; 0 is all.
+func (l *listFlags) most() (int, error) {
+	switch {
+	case l.all:
+		return 0, nil
+	case l.limit < 1:
+		return 0, fmt.Errorf("flag --limit %d: expected 1 or more, or --all", l.limit)
+	}
+	return l.limit, nil
+}
+
 // listOf is what a list prints as JSON.
 type listOf[T any] struct {
 	Items []T  `json:"items"`
@@ -199,12 +210,9 @@ type listOf[T any] struct {
 
 // list collects what a list asks for and says when there is more.
 func list[T any](p *program, cmd *cobra.Command, flags *listFlags, path string, query url.Values) (*listOf[T], error) {
-	limit := flags.limit
-	switch {
-	case flags.all:
-		limit = 0
-	case limit < 1:
-		return nil, fmt.Errorf("flag --limit %d: expected 1 or more, or --all", limit)
+	limit, err := flags.most()
+	if err != nil {
+		return nil, err
 	}
 	c, err := p.target.connect()
 	if err != nil {

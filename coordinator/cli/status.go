@@ -50,6 +50,9 @@ func (p *program) statusCommand() *cobra.Command {
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
 					{"journal", journal},
 				}
+				for _, line := range ordersNeeds(&s.Orders) {
+					pairs = append(pairs, [2]string{"ORDERS", line})
+				}
 				for i, host := range s.Earliest {
 					name := "first host"
 					if i > 0 {

@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
+)
+
+const ordersPath = "/api/v1/orders"
+
+// whichOrder says how an order is named on the command line.
+const whichOrder = `ORDER is the order's id, as much of its beginning as no other order has, or AGENT/ID.`
+
+func (p *program) ordersCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "orders", Aliases: []string{"order"}, Short: "Orders at authorities: list, show, cancel, retry, resolve"},
+		p.listOrdersCommand(), p.showOrderCommand(), p.cancelOrderCommand(), p.retryOrderCommand(), p.resolveOrderCommand())
+}
+
+func (p *program) listOrdersCommand() *cobra.Command {
+	var (
+		page                              listFlags
+		watch                             watching
+		stage, issuer, agent, certificate string
+		ended                             bool
+	)
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List orders at authorities", Args: sharedcli.NoArgs,
+		Long: `Lists orders at issuers that the coordinator talks to: those for which something is
+still to be done at the authority; with --ended the others too. An order that NEEDS A
+PERSON goes on when somebody has approved, proven or paid something. One of UNKNOWN
+OUTCOME was sent, and nobody knows whether the authority has it: "certctl orders show"
+says what to look up, and what to type then.
+
+--watch writes a line for every order that comes, changes or goes.`,
+		Example: `  certctl orders list
+  certctl orders list --stage unknown_outcome
+  certctl orders list --issuer ov --ended
+  certctl orders list --agent u53n5nbgbmcuo7ob --watch`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := query("stage", stage, "issuer", issuer, "agent", agent, "certificate", certificate)
+			if stage == "" && !ended {
+				q.Set("open", "true")
+			}
+			if watch.on {
+				return watchList(p, cmd, &page, watch.every, watchedList[resource.Order]{
+					path: ordersPath, query: q, cells: orderCells, gone: "not listed any more",
+					id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
+				})
+			}
+			orders, err := list[resource.Order](p, cmd, &page, ordersPath, q)
+			if err != nil {
+				return err
+			}
+			return p.show(cmd, orders, func(out io.Writer, now time.Time) error {
+				var rows [][]string
+				for i := range orders.Items {
+					rows = append(rows, orderCells(&orders.Items[i], now))
+				}
+				return table(out, []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, rows)
+			})
+		},
+	}
+	page.bind(cmd)
+	watch.bind(cmd, "there is no such order any more")
+	choice(cmd, &stage, "stage", "only orders at this stage", texts(resource.OrderStages)...)
+	flags := cmd.Flags()
+	flags.StringVar(&issuer, "issuer", "", "only orders at the issuer with this name")
+	_ = cmd.RegisterFlagCompletionFunc("issuer", p.completeOrderIssuers)
+	flags.StringVar(&agent, "agent", "", "only orders of the agent with this id")
+	_ = cmd.RegisterFlagCompletionFunc("agent", p.completeAgents())
+	flags.StringVar(&certificate, "certificate", "", "only orders for the certificate with this name in the agents' configuration")
+	flags.BoolVar(&ended, "ended", false, "those that have ended too")
+	return cmd
+}
+
+// shortID is how much of an order's id tables show. All of it is 32 hex digits.
+const shortID = 12
+
+func orderCells(o *resource.Order, now time.Time) []string {
+	number, next := "", distance(o.NextAt, now)
+	if !o.NextAt.IsZero() && !o.NextAt.After(now) {
+		next = "now"
+	}
+	if o.Handle != nil {
+		number = first(o.Handle.Order, o.Handle.Certificate, o.Handle.Request)
+	}
+	return []string{
+		o.ID[:min(len(o.ID), shortID)], o.Issuer, first(o.Hostname, o.AgentID), o.Certificate, stageText(o), distance(stageSince(o), now), next, number, orderDetail(o),
+	}
+}
+
+// stageText is where an order stands, aloud if somebody has to do something.
+func stageText(o *resource.Order) string {
+	text := stageName(o.Stage)
+	if o.Cancel != nil && o.Open {
+		text += ", to be taken back"
+	}
+	return text
+}
+
+func stageName(stage resource.OrderStage) string {
+	switch stage {
+	case resource.OrderNeedsPerson:
+		return "NEEDS A PERSON"
+	case resource.OrderUnknown:
+		return "UNKNOWN OUTCOME"
+	}
+	return string(stage)
+}
+
+// stageSince is since when an order is where it stands, as far as that is known.
+func stageSince(o *resource.Order) time.Time {
+	switch o.Stage {
+	case resource.OrderPlacing:
+		return o.PlacingAt
+	case resource.OrderPending:
+		return o.SubmittedAt
+	case resource.OrderNeedsPerson:
+		return o.NeedsPersonSince
+	case resource.OrderUnknown:
+		return o.UnknownSince
+	case resource.OrderIssued:
+		return o.IssuedAt
+	case resource.OrderCollected, resource.OrderDelivered, resource.OrderRejected, resource.OrderCancelled:
+		return o.EndedAt
+	}
+	return o.RequestedAt
+}
+
+// orderDetail is the most telling of what is known of an order, in a line.
+func orderDetail(o *resource.Order) string {
+	switch {
+	case o.Refusal != nil:
+		return o.Refusal.Detail
+	case o.Stage == resource.OrderUnknown && o.Needs():
+		return "to do: look it up at the authority, see \"certctl orders show\""
+	case o.Mend != "" && o.Stage != resource.OrderUnknown:
+		return "to do: " + o.Mend
+	case o.LastError != "":
+		return o.LastError
+	}
+	return first(o.Detail, o.AuthorityState)
+}
+
+// findOrder finds the order that a text on the command line names.
+func (p *program) findOrder(cmd *cobra.Command, text string) (*resource.Order, error) {
+	c, err := p.target.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if agent, id, ok := strings.Cut(text, "/"); ok {
+		var o resource.Order
+		if err := c.Do(cmd.Context(), get, ordersPath+client.Path(agent, id), nil, nil, &o); err != nil {
+			return nil, err
+		}
+		return &o, nil
+	}
+	if text == "" {
+		return nil, errors.New("the order's id is empty; " + whichOrder)
+	}
+	// Ids are of one length, so that a whole one has no others behind it.
+	found, more, err := client.List[resource.Order](cmd.Context(), c, ordersPath, query("id", text), maxAmbiguous)
+	if err != nil {
+		return nil, err
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("there is no order whose id begins with %s; \"certctl orders list --ended\" lists them all", text)
+	case 1:
+		return &found[0], nil
+	}
+	var names []string
+	for i := range found {
+		names = append(names, found[i].AgentID+"/"+found[i].ID)
+	}
+	if more {
+		names = append(names, "...")
+	}
+	return nil, fmt.Errorf("several orders have an id that begins with %s: %s; give more of it, or AGENT/ID", text, strings.Join(names, ", "))
+}
+
+// maxAmbiguous is how many orders are named that a text may mean.
+const maxAmbiguous = 5
+
+func orderPath(o *resource.Order, rest ...string) string {
+	return ordersPath + client.Path(append([]string{o.AgentID, o.ID}, rest...)...)
+}
+
+// orderName is how an order is named in a command to be typed: by its id alone, which
+// is unlike any other one's.
+func orderName(o *resource.Order) string { return o.ID }
+
+// completeOrders offers ids of orders that a query chooses.
+func (p *program) completeOrders(pairs ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		id := func(o resource.Order) string {
+			return o.ID + "\t" + plain(strings.Join([]string{string(o.Stage), o.Issuer, o.Certificate, o.Hostname}, " "))
+		}
+		return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Order, error) {
+			items, _, err := client.List[resource.Order](ctx, c, ordersPath, query(pairs...), client.PageSize)
+			return items, err
+		})
+	}
+}
+
+// completeOrderIssuers offers the issuers that orders are at.
+func (p *program) completeOrderIssuers(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return offer(p, func(name string) string { return plain(name) }, func(ctx context.Context, c *client.Client) ([]string, error) {
+		items, _, err := client.List[resource.Order](ctx, c, ordersPath, nil, client.PageSize)
+		var names []string
+		for _, o := range items { // by issuer
+			if len(names) == 0 || names[len(names)-1] != o.Issuer {
+				names = append(names, o.Issuer)
+			}
+		}
+		return names, err
+	})
+}
