@@ -35,7 +35,9 @@ type census struct {
 	atRisk, warned             int
 	certificates               map[wire.State]int
 	attention, expired         int
-	orders                     map[fleet.OrderState]int
+	orders                     map[fleet.OrderState]int // at the built-in CA
+	brokered                   map[orderGroup]int
+	waiting                    map[orderGroup]time.Time
 }
 
 // counting keeps the last census.
@@ -121,8 +123,11 @@ func (e *Exporter) count() *census {
 	}
 	c.unserving = len(idle)
 	for order := range view.AllOrders() {
-		c.orders[order.State]++
+		if !order.Brokered() {
+			c.orders[order.State]++
+		}
 	}
+	c.brokeredOrders(view)
 	return c
 }
 

@@ -242,6 +242,7 @@ func (c collector) fleet(send send) {
 	for _, state := range orderStates {
 		send(fleetOrders, float64(n.orders[state]), string(state))
 	}
+	c.orders(send, n)
 }
 
 func truth(yes bool) float64 {

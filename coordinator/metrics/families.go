@@ -89,8 +89,14 @@ var (
 	fleetNotSafeCerts = family(gauge, "certctl_fleet_certificates_not_safe", "Managed certificates of active hosts that are not safe now, as last reported: expired, revoked, or not in service at one of their deployments.")
 	fleetAttention    = family(gauge, "certctl_fleet_certificates_needing_attention", "Managed certificates of active hosts for which a person has to act.")
 	fleetExpired      = family(gauge, "certctl_fleet_certificates_expired", "Managed certificates of active hosts that have expired, as last reported.")
-	fleetOrders       = family(gauge, "certctl_fleet_orders", "Orders at issuers that the coordinator talks to; collected ones are kept for a day.", "state")
+	fleetOrders       = family(gauge, "certctl_fleet_orders", "Orders at the built-in CA; collected ones are kept for a day.", "state")
 	fleetCounted      = family(gauge, "certctl_fleet_counted_timestamp_seconds", "When the fleet was counted, for all certctl_fleet metrics but the offline horizon.")
+)
+
+// Those of orders at authorities.
+var (
+	orders       = family(gauge, "certctl_orders", "Orders at authorities by issuer and stage, without those at the built-in CA and those that are delivered.", "issuer", "stage")
+	ordersOldest = family(gauge, "certctl_orders_waiting_since_timestamp_seconds", "Since when the order waits that has waited longest of those that need a person, or of which nobody knows whether the authority has them. Absent where there is none.", "issuer", "stage")
 )
 
 var all []*Family

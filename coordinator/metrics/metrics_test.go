@@ -226,7 +226,9 @@ func TestATokenIsNeeded(t *testing.T) {
 func TestGolden(t *testing.T) {
 	c := apitest.Start(t)
 	token := c.Token(fleet.RoleViewer, 0).Reveal()
-	c.Agent("web1", "web1.example.com", nil).SafeUntil(c.Now().Add(day))
+	web := c.Agent("web1", "web1.example.com", nil)
+	web.SafeUntil(c.Now().Add(day))
+	web.AtEveryStage()
 	scrape(t, c, token) // so that one is counted
 	_, text := scrape(t, c, token)
 	parsed := families(t, text)

@@ -76,6 +76,29 @@ Where only the coordinator is scraped, the same of the whole fleet:
 
 "certctl agents list" and "certctl certificates list" say which they are.
 
+## Rules for orders at authorities
+
+What is waited for differs, and so does who has to know: the first is somebody's ordinary work, the second may be about money.
+"certctl orders list" says which orders they are, and "certctl orders show" what to do.
+
+    groups:
+      - name: certctl-orders
+        rules:
+          - alert: OrderNeedsPerson
+            expr: max by (issuer) (certctl_orders{stage="needs_person"}) > 0
+            for: 15m
+            annotations:
+              summary: An order at {{ $labels.issuer }} waits until somebody has approved, proven or paid something.
+          - alert: OrderNeedsPersonForLong
+            expr: time() - min by (issuer) (certctl_orders_waiting_since_timestamp_seconds{stage="needs_person"}) > 3 * 86400
+            annotations:
+              summary: An order at {{ $labels.issuer }} has waited for somebody for three days; the certificate that it renews may expire.
+          - alert: OrderOfUnknownOutcome
+            expr: max by (issuer) (certctl_orders{stage="unknown_outcome"}) > 0
+            for: 30m
+            annotations:
+              summary: Nobody knows whether {{ $labels.issuer }} has an order; somebody has to look it up there before it goes on.
+
 ## Rules for a cluster of coordinators
 
 Scrape every node. "certctl cluster health" says the same at the moment, and of each problem what to do about it.
