@@ -40,13 +40,10 @@ func (s *Service) workOrders(ctx context.Context) error {
 }
 
 func (s *Service) workOnce(ctx context.Context) {
-	orders := s.node.State().View().OrdersIn(fleet.OrderRequested, 0)
+	orders := s.node.State().View().BuiltinOrders(0)
 	for batch := range slices.Chunk(orders, orderBatch) {
 		var commands []fleet.Command
 		for _, order := range batch {
-			if order.Issuer != BuiltinIssuer {
-				continue // placed by a version that knows its issuer
-			}
 			payload, err := s.decide(order)
 			if err == nil {
 				var command fleet.Command

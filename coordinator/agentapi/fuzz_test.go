@@ -37,7 +37,7 @@ func stateWithAgent(t testing.TB) *fleet.State {
 // node can apply: one that cannot be applied would stop the whole cluster.
 func FuzzWhatIsValidCanBeApplied(f *testing.F) {
 	state := stateWithAgent(f)
-	service := &Service{reserved: pki.MustParseNames("pki.example.com")}
+	service := &Service{reserved: pki.MustParseNames("pki.example.com"), known: func(string) bool { return true }, now: time.Now}
 	key, err := pki.GenerateKey(pki.ECDSAP256)
 	require.NoError(f, err)
 	csr, err := pki.CreateCSR(key, pki.MustParseNames("www.example.com"))
@@ -50,7 +50,7 @@ func FuzzWhatIsValidCanBeApplied(f *testing.F) {
 		Revision: 2, HeadRevision: 2,
 		Rows: []wire.Row{{Name: "web", Revision: 1, Data: data}}, Removed: []wire.Removal{{Name: "old", Revision: 2}},
 		Events:    []wire.Event{{Sequence: 1, At: now, Kind: wire.EventIssued, Certificate: "web"}},
-		Orders:    []wire.OrderRequest{{ID: "order-0001", Certificate: "web", CSR: csr}, {ID: "order-0002", Certificate: "web", CSR: []byte{0x30}}},
+		Orders:    []wire.OrderRequest{{ID: "order-0001", Certificate: "web", CSR: csr}, {ID: "order-0002", Certificate: "web", CSR: []byte{0x30}}, {ID: "order-0004", Certificate: "web", Issuer: "slow", CSR: csr, ValiditySeconds: 1 << 40, PlacedAt: now}},
 		Collected: []string{"order-0003"},
 	})
 	require.NoError(f, err)

@@ -71,6 +71,7 @@ type world struct {
 	server  *httptest.Server
 	skew    atomic.Int64 // of the coordinator's clock, nanoseconds
 	log     logText      // of the service
+	woken   atomic.Int64 // how often who works on brokered orders was
 }
 
 // logText collects a log.
@@ -128,6 +129,7 @@ func newSealedWorld(t *testing.T, leads bool) *world {
 			Node: w.node, CA: authority, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 			SyncInterval: time.Minute, SyncTargetRate: 500,
 			Reserved: pki.MustParseNames("pki.example.com", "192.0.2.1"), Now: w.now,
+			Known: func(issuer string) bool { return issuer == "slow" }, Placed: func() { w.woken.Add(1) },
 		})
 		require.NoError(t, err)
 		w.service.patience = requestPatience // a busy machine takes its time to sign

@@ -22,19 +22,27 @@ const BuiltinIssuer = "builtin"
 // so that its answer has them.
 const orderPatience = 2 * time.Second
 
+// maxValidity bounds what agents may ask of other issuers than the built-in CA, which
+// cap it further.
+const maxValidity = 10 * 366 * 24 * time.Hour
+
 // placement reads an order. What is wrong with one rejects that order and not
 // the sync: the others must not suffer from it.
 func (s *Service) placement(view *fleet.View, agentID string, order *wire.OrderRequest) fleet.OrderPlacement {
-	p := fleet.OrderPlacement{
-		ID: order.ID, Certificate: order.Certificate, Issuer: order.Issuer, CSR: order.CSR,
-		Validity: time.Duration(min(order.ValiditySeconds, int64(ca.IssuingLifetime/time.Second))) * time.Second,
-	}
+	p := fleet.OrderPlacement{ID: order.ID, Certificate: order.Certificate, Issuer: order.Issuer, CSR: order.CSR}
 	if p.Issuer == "" {
 		p.Issuer = BuiltinIssuer
 	}
-	if known, ok := view.Order(agentID, order.ID); ok && known.CSRDigest == sha256.Sum256(order.CSR) {
+	builtin, longest := p.Issuer == BuiltinIssuer, maxValidity
+	if builtin {
+		longest = ca.IssuingLifetime
+	}
+	p.Validity = time.Duration(min(order.ValiditySeconds, int64(longest/time.Second))) * time.Second
+	known, ok := view.Order(agentID, order.ID)
+	if ok && known.CSRDigest == sha256.Sum256(order.CSR) {
 		return p // placed before, and judged then
 	}
+	p.Doubtful = !builtin && !ok && s.doubtful(view, order)
 	csr, err := pki.ParseCSR(order.CSR)
 	if err != nil {
 		p.Problem = csrProblem("csr", err)
@@ -46,16 +54,37 @@ func (s *Service) placement(view *fleet.View, agentID string, order *wire.OrderR
 		return p
 	}
 	switch own := reservedName(csr.Names, s.reserved); {
-	case p.Issuer != BuiltinIssuer:
+	case !builtin && !s.known(p.Issuer):
 		p.Problem = problem.New(wire.CodeIssuerUnknown, "issuer", fmt.Sprintf("this coordinator has no issuer %q", order.Issuer),
-			fmt.Sprintf("give %q, the built-in CA, or leave the issuer out", BuiltinIssuer))
+			fmt.Sprintf("give one that the coordinator's settings have, or %q, the built-in CA", BuiltinIssuer))
 	case own != "":
 		p.Problem = reservedProblem("csr", own)
-	case p.Validity > 0 && p.Validity < ca.MinLifetime:
+	case p.Validity > 0 && p.Validity < ca.MinLifetime: // no authority issues shorter ones either
 		p.Problem = problem.New(wire.CodeInvalid, "validity_seconds", fmt.Sprintf("a lifetime of %v is too short", p.Validity),
 			fmt.Sprintf("ask for at least %v, or leave it to the issuer", ca.MinLifetime))
 	}
 	return p
+}
+
+const (
+	// doubtSkew is how far the clocks of hosts may differ from the coordinator's.
+	doubtSkew = time.Hour
+	// doubtFor is how long after a restore an order of an agent that does not say when
+	// it made it may be one of before.
+	doubtFor = 90 * 24 * time.Hour
+)
+
+// doubtful reports whether an order that the state does not know may have been placed
+// before the state was replaced by that of a backup.
+func (s *Service) doubtful(view *fleet.View, order *wire.OrderRequest) bool {
+	restored := view.RestoredAt()
+	switch {
+	case restored.IsZero():
+		return false
+	case order.PlacedAt.IsZero():
+		return s.now().Before(restored.Add(doubtFor))
+	}
+	return order.PlacedAt.Before(restored.Add(doubtSkew))
 }
 
 // reservedName is the first of names with which its holder could pose as one of
@@ -93,12 +122,25 @@ func open(view *fleet.View, agentID string, collected []string) []string {
 	})
 }
 
-// awaitOrders waits a little for the outcome of orders that are new since
-// before.
+// wake has those orders worked on at other issuers that nobody has begun with: they
+// are new, or whoever stored them was lost before it could say so.
+func (s *Service) wake(view *fleet.View, agentID string, asked []fleet.OrderOutcome) {
+	if slices.ContainsFunc(asked, func(outcome fleet.OrderOutcome) bool {
+		order, ok := view.Order(agentID, outcome.ID)
+		return ok && order.Brokered() && (order.State == fleet.OrderRequested || order.State == fleet.OrderUnknown && order.Brokering.Searches == 0)
+	}) {
+		s.brokered()
+	}
+}
+
+// awaitOrders waits a little for the outcome of orders at the built-in CA that are new
+// since before.
 func (s *Service) awaitOrders(ctx context.Context, before *fleet.View, agentID string, placed []fleet.OrderOutcome) {
 	var waiting []string
-	for _, order := range placed {
-		if _, known := before.Order(agentID, order.ID); !known && order.State == fleet.OrderRequested {
+	after := s.node.State().View()
+	for _, outcome := range placed {
+		order, ok := after.Order(agentID, outcome.ID)
+		if _, known := before.Order(agentID, outcome.ID); !known && ok && !order.Brokered() && outcome.State == fleet.OrderRequested {
 			waiting = append(waiting, order.ID)
 		}
 	}
@@ -124,48 +166,82 @@ func (s *Service) awaitOrders(ctx context.Context, before *fleet.View, agentID s
 }
 
 // orderResults are the results to send: first of the orders that the request
-// had, then of others that the agent has not collected. pending says that at
-// least one has none yet.
-func orderResults(view *fleet.View, agentID string, asked []fleet.OrderOutcome) (results []wire.OrderResult, pending bool) {
+// had, then of others that the agent has not collected. pending is the longest pause
+// of an agent that waits for one of them, 0 if it waits for none.
+func orderResults(view *fleet.View, agentID string, asked []fleet.OrderOutcome, now time.Time) (results []wire.OrderResult, pending time.Duration) {
 	told := map[string]bool{}
-	add := func(result wire.OrderResult) {
+	add := func(result wire.OrderResult, pause time.Duration) {
 		told[result.ID] = true
-		pending = pending || result.State == wire.OrderPending
+		if result.State == wire.OrderPending && (pending == 0 || pause < pending) {
+			pending = pause
+		}
 		results = append(results, result)
 	}
 	for _, outcome := range asked {
 		if outcome.State == "" {
-			add(notStored(outcome))
+			add(notStored(outcome), pendingPause)
 			continue
 		}
 		if order, ok := view.Order(agentID, outcome.ID); ok {
-			add(resultOf(order))
+			add(resultOf(order), patienceWith(order, now))
 		}
 	}
 	for _, order := range view.OrdersOf(agentID) {
 		if len(results) >= wire.MaxOrders {
 			break // the rest comes when these are collected
 		}
-		if !told[order.ID] && order.State != fleet.OrderRequested {
-			add(resultOf(order))
+		if !told[order.ID] && order.Ended() {
+			add(resultOf(order), 0)
 		}
 	}
 	return results, pending
 }
+
+// patienceWith is the longest pause of an agent that waits for an order. An order that
+// stays at an authority for weeks must not have a fleet come every few seconds.
+func patienceWith(order *fleet.Order, now time.Time) time.Duration {
+	if !order.Brokered() || order.State == fleet.OrderReady {
+		return pendingPause
+	}
+	return max(pendingPause, now.Sub(order.PlacedAt)/agePart)
+}
+
+// agePart: an agent learns of a certificate that an authority has taken some time for
+// after at most that part of the time.
+const agePart = 8
 
 func resultOf(order *fleet.Order) wire.OrderResult {
 	result := wire.OrderResult{ID: order.ID, State: wire.OrderPending}
 	switch order.State {
 	case fleet.OrderIssued:
 		result.State, result.Chain = wire.OrderIssued, order.ChainPEM
-	case fleet.OrderRejected:
+	case fleet.OrderRejected, fleet.OrderCancelled:
 		result.State, result.Problem = wire.OrderRejected, order.Problem
 	case fleet.OrderCollected:
-		result.State = wire.OrderRejected
-		result.Problem = problem.New(wire.CodeConflict, "orders", "the result of this order was collected before, and is not kept",
-			"place a new order under a new id")
+		result.State, result.Problem = wire.OrderRejected, order.Problem
+		if order.Problem == nil {
+			result.Problem = problem.New(wire.CodeConflict, "orders", "the result of this order was collected before, and is not kept",
+				"place a new order under a new id")
+		}
+	default:
+		if order.Brokered() {
+			progress(order, &result)
+		}
 	}
 	return result
+}
+
+// progress says what an order at an authority waits for.
+func progress(order *fleet.Order, result *wire.OrderResult) {
+	result.Stage = wire.OrderStage(order.Stage())
+	b := order.Brokering
+	if b == nil {
+		return
+	}
+	result.Detail, result.Mend = b.Detail, b.Mend
+	if b.Handle.IsZero() && result.Detail == "" {
+		result.Detail = b.Failure // why it is not at the authority
+	}
 }
 
 // notStored is the answer to an order that the state did not take: for good, or

@@ -35,7 +35,7 @@ type Node interface {
 	WaitIndex(ctx context.Context, index uint64) error
 }
 
-// Config of a Service. All but Leader, MaxPassed, Reserved and Now are required.
+// Config of a Service. Node, CA, Log, SyncInterval and SyncTargetRate are required.
 type Config struct {
 	Node Node
 	CA   *ca.CA
@@ -58,6 +58,11 @@ type Config struct {
 	// Reserved are the coordinator's own names, for which no agent gets a
 	// certificate: with one it could pose as the coordinator to the others.
 	Reserved pki.Names
+	// Known reports whether the coordinator has an issuer of a name besides the
+	// built-in CA; nil is none. Placed is called after an order at one of them was
+	// stored; nil is nobody. Both return at once.
+	Known  func(issuer string) bool
+	Placed func()
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -96,7 +101,9 @@ type Service struct {
 	planner   desired.Planner
 	campaigns campaigns
 	nodes     nodes
-	placed    chan struct{} // an order was stored; holds one value at most
+	known     func(issuer string) bool
+	brokered  func()        // an order at another issuer than the built-in CA was stored
+	placed    chan struct{} // one at the built-in CA was; holds one value at most
 	patience  time.Duration // of a sync, with the orders that it placed
 }
 
@@ -108,6 +115,12 @@ func New(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Known == nil {
+		c.Known = func(string) bool { return false }
+	}
+	if c.Placed == nil {
+		c.Placed = func() {}
+	}
 	var passer *pass.Passer
 	if c.Leader != nil {
 		var err error
@@ -118,7 +131,7 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{
 		node: c.Node, ca: c.CA, log: c.Log, interval: c.SyncInterval, rate: c.SyncTargetRate, passer: passer,
-		reserved: c.Reserved, now: c.Now, placed: make(chan struct{}, 1), patience: orderPatience,
+		reserved: c.Reserved, known: c.Known, brokered: c.Placed, now: c.Now, placed: make(chan struct{}, 1), patience: orderPatience,
 	}, nil
 }
 

@@ -92,11 +92,12 @@ func (s *Service) apply(ctx context.Context, agentID string, request *wire.SyncR
 		s.awaitOrders(ctx, view, agentID, outcome.Orders)
 	}
 	after := s.node.State().View()
-	results, pending := orderResults(after, agentID, outcome.Orders)
+	s.wake(after, agentID, outcome.Orders)
 	now := s.now()
+	results, pending := orderResults(after, agentID, outcome.Orders, now)
 	wait := pause(agentID, now, s.Period())
-	if pending {
-		wait = min(wait, pendingPause)
+	if pending > 0 {
+		wait = min(wait, pending)
 	}
 	return &wire.SyncResponse{
 		ServerTime: now.UTC(), Revision: outcome.Revision, Event: outcome.Event, ResyncID: outcome.ResyncID,

@@ -184,6 +184,8 @@ func (r *SyncRequest) validateOrders() *Problem {
 			return invalid(field+".validity_seconds", "expected 0 or more", "")
 		case len(o.Issuer) > MaxNameLen:
 			return invalid(field+".issuer", "expected the name of an issuer", "")
+		case !validTime(o.PlacedAt):
+			return invalid(field+".placed_at", timeExpected, "")
 		}
 		seen[o.ID] = true
 	}

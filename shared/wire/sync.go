@@ -239,6 +239,10 @@ type OrderRequest struct {
 	// ValiditySeconds asks for a lifetime; 0 leaves it to the issuer, which
 	// also caps it.
 	ValiditySeconds int64 `json:"validity_seconds,omitempty"`
+	// PlacedAt is when the agent made the order, by its clock: a coordinator that was
+	// restored from a backup goes by it when it does not know the order. Agents of
+	// before do not send it.
+	PlacedAt time.Time `json:"placed_at,omitzero"`
 }
 
 // OrderState is where an order stands, seen from the agent.
@@ -260,6 +264,11 @@ type OrderResult struct {
 	Chain string `json:"chain,omitempty"`
 	// Problem says why. Only for OrderRejected.
 	Problem *Problem `json:"problem,omitempty"`
+	// Stage, Detail and Mend say what the order waits for, of those that the request
+	// had. Only for OrderPending; see Parsed.
+	Stage  OrderStage `json:"stage,omitempty"`
+	Detail string     `json:"detail,omitempty"`
+	Mend   string     `json:"mend,omitempty"`
 }
 
 // SyncResponse acknowledges what is committed and hands over what is new.
