@@ -267,6 +267,10 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	return wrap("verify the leadership", err)
 }
 
+// Term is the term in which this node leads and is ready to; 0 if it does not. It may
+// be out of date as IsLeader may.
+func (n *Node) Term() uint64 { return n.established.Load() }
+
 // IsLeader reports whether this node leads and is ready to: everything that
 // earlier leaders committed is applied. It may be out of date; see VerifyLeader.
 func (n *Node) IsLeader() bool { return n.established.Load() != 0 }
