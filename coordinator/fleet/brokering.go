@@ -56,8 +56,14 @@ func Stages() []Stage {
 }
 
 // Stage is where the order stands in the words that people see.
+//
+// An order that its authority does not take before somebody has done something waits
+// for a person like one that it has taken.
 func (o *Order) Stage() Stage {
-	if o.State != OrderCollected {
+	switch {
+	case o.State == OrderRequested && o.Brokering != nil && o.Brokering.Mend != "":
+		return StageNeedsPerson
+	case o.State != OrderCollected:
 		return stages[o.State]
 	}
 	switch {

@@ -81,16 +81,41 @@ func TestARefusalEndsAnOrder(t *testing.T) {
 				defer e.lose()
 				w.sync("a", []fleet.OrderPlacement{placement(t, "o1", kind, "www.example.com")})
 				pass(time.Minute)
-				require.Contains(t, []fleet.Stage{fleet.StageRejected, fleet.StageRequested}, w.stage("o1"))
-				if w.stage("o1") == fleet.StageRequested { // a person has to act first
+				if w.stage("o1") == fleet.StageNeedsPerson { // somebody has to act first
 					assert.NotEmpty(t, w.order("o1").Brokering.Mend)
 				} else {
+					require.Equal(t, fleet.StageRejected, w.stage("o1"))
 					assert.NotEmpty(t, w.order("o1").Problem.Detail)
 				}
 				once(t, v, 0)
 			})
 		})
 	}
+}
+
+// An authority that takes no order before somebody has acted has it wait for a person:
+// it is an alert of its own. It is tried again, slowly, and placed once.
+func TestAnOrderWaitsForAPersonBeforeItIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		_, v := sectigoOf(t, fakeca.Config{})
+		refusal := fakeca.Fault{Kind: fakeca.Refuse, Status: 400, ContentType: "application/json", Body: `{"code":-737,"description":"the domain is not validated"}`}
+		v.fake.Core().Script(fakeca.Place, fakeca.Repeat(6, refusal)...)
+		e := w.engine("n1", issuers(t, v))
+		e.lead()
+		defer e.lose()
+		p := placement(t, "o1", "sectigo", "www.example.com")
+		w.sync("a", []fleet.OrderPlacement{p})
+		pass(time.Hour)
+		o := w.order("o1")
+		require.Equal(t, fleet.StageNeedsPerson, o.Stage())
+		assert.Contains(t, o.Brokering.Detail, "not validated")
+		assert.NotEmpty(t, o.Brokering.Mend)
+		assert.Contains(t, w.state.View().OrderCounts(), fleet.OrderCount{Issuer: "sectigo", Stage: fleet.StageNeedsPerson, Count: 1})
+		assert.LessOrEqual(t, v.fake.Core().Count(fakeca.Place), 6, "which is slowly")
+		pass(8 * time.Hour)
+		w.delivered(p)
+		once(t, v, 1)
+	})
 }
 
 // An authority that limits the account is left alone for as long as it says, and
