@@ -20,10 +20,10 @@ const (
 	ahead        = 5 * time.Second
 	// parting is how long a call that may have made an order goes on when the
 	// leadership ends, for its answer, and then how long that is tried to be stored.
-	parting = 10 * time.Second
+	parting = 5 * time.Second
 	// orphanGrace is how long the answer of another leader is waited for after its claim,
 	// which it may store although it does not lead any more.
-	orphanGrace = 2 * parting
+	orphanGrace = 3 * parting
 )
 
 // errNoTerm ends work that began when the leadership was over already.

@@ -45,7 +45,7 @@ func (a *account) check(ctx context.Context, r *connector.Request, bundle *conne
 		}
 		found, err := more(ctx, r, chain[len(chain)-1])
 		if err != nil && len(chain) == 1 {
-			return nil, err
+			return nil, connector.Classify(err)
 		}
 		pool = append(pool, found...)
 		chain, whole = climb(leaf, pool)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -450,4 +451,39 @@ type silent struct {
 	connector.Searcher
 	connector.Canceller
 	connector.Revoker
+}
+
+// A term that ends while an order is placed leaves the call its time to be answered,
+// and stores the answer; a call that is not answered then is in doubt.
+func TestATermThatEndsWhileAnOrderIsPlaced(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer time.Duration
+		doubt  bool
+	}{"answered soon": {3 * time.Second, false}, "not answered": {time.Minute, true}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				fake, v := digicertOf(t, fakeca.Config{Delay: time.Minute})
+				list := issuers(t, v)
+				slow := &slowAnswers{Connector: list["digicert"].Connector.(*digicert.Connector), until: make(chan struct{})}
+				first := w.engine("n1", map[string]orders.Issuer{"digicert": {Kind: "digicert", Connector: slow}})
+				first.lead()
+				p := placement(t, "o1", "digicert", "www.example.com")
+				w.sync("a", []fleet.OrderPlacement{p})
+				pass(2 * time.Second)
+				require.Equal(t, fleet.StagePlacing, w.stage("o1"))
+				time.AfterFunc(c.answer, func() { close(slow.until) })
+				ended := time.Now()
+				first.lose() // waits for what it began
+				assert.LessOrEqual(t, time.Since(ended), 16*time.Second)
+				second := w.engine("n2", list)
+				second.lead()
+				defer second.lose()
+				pass(time.Hour)
+				w.delivered(p)
+				once(t, v, 1)
+				assert.Equal(t, 1, fake.Core().Count(fakeca.Place))
+				assert.Equal(t, c.doubt, slices.Contains(w.kinds("o1"), fleet.KindOrderUnknown))
+			})
+		})
+	}
 }
