@@ -196,6 +196,26 @@ func TestALostLeaderLosesNothingAndAppliesNothingTwice(t *testing.T) {
 	}, testPatience, time.Millisecond, "leader work runs on one node")
 }
 
+// Work that takes its time to end does not have its node taken for the leader.
+func TestANodeWhoseWorkLingersDoesNotLead(t *testing.T) {
+	release := make(chan struct{})
+	c := startThree(t, func(_ string, n *cluster.Node) {
+		n.Lead("lingers", func(ctx context.Context) error {
+			<-ctx.Done()
+			<-release
+			return nil
+		})
+	})
+	defer c.connect(c.members...)
+	defer close(release)
+	old := c.leader()
+	require.NotZero(t, old.Term())
+	c.isolate(old)
+	next := c.leader(old)
+	assert.Eventually(t, func() bool { return !old.IsLeader() && old.Term() == 0 }, testPatience, 2*time.Millisecond)
+	assert.Greater(t, next.Term(), uint64(1))
+}
+
 func TestAFollowerRefusesAndAStoppingLeaderHandsOver(t *testing.T) {
 	c := startThree(t, func(string, *cluster.Node) {})
 	c.propose(t.Context(), mustCommand(t, newToken("one")))

@@ -44,6 +44,9 @@ func (n *Node) term(ctx context.Context) (leading bool) {
 	select {
 	case <-ctx.Done():
 	case leading = <-n.raft.LeaderCh():
+		// What works may take its time to end, such as a call that is not broken off;
+		// this node leads no more from here on.
+		n.established.Store(0)
 	}
 	end()
 	working.Wait()

@@ -175,7 +175,6 @@ func (t *term) unstorable(o *fleet.Order, err error) {
 type recorder struct {
 	term   *term
 	filled chan struct{} // there is something; holds one value at most
-	ended  chan struct{} // nothing more will come
 
 	mu      sync.Mutex
 	waiting []waiting
@@ -188,7 +187,7 @@ type waiting struct {
 }
 
 func newRecorder(t *term) *recorder {
-	return &recorder{term: t, filled: make(chan struct{}, 1), ended: make(chan struct{})}
+	return &recorder{term: t, filled: make(chan struct{}, 1)}
 }
 
 func (r *recorder) add(key string, o *fleet.Order, t turn) {
@@ -201,28 +200,20 @@ func (r *recorder) add(key string, o *fleet.Order, t turn) {
 	}
 }
 
-// close says that nothing more will come.
-func (r *recorder) close() { close(r.ended) }
-
-// run stores what comes until nothing more will, and then the rest.
-func (r *recorder) run(ctx context.Context) error {
+// run stores what comes until more is done, when nothing more will, and then the rest.
+func (r *recorder) run(ctx, more context.Context) error {
 	last, end := outlive(ctx, 0, parting)
 	defer end()
-	for {
+	for more.Err() == nil {
 		select {
-		case <-r.ended:
-			r.flush(last)
-			return nil
+		case <-more.Done():
 		case <-r.filled:
+			_ = backoff.Wait(more, gather) // or until there is no more to wait for
 		}
-		timer := time.NewTimer(gather)
-		select {
-		case <-r.ended:
-		case <-timer.C:
-		}
-		timer.Stop()
 		r.flush(last)
 	}
+	r.flush(last)
+	return nil
 }
 
 func (r *recorder) flush(ctx context.Context) {

@@ -70,12 +70,14 @@ func (e *Engine) work(ctx context.Context) error {
 	e.current.Store(t)
 	defer e.current.Store(nil)
 	e.Wake()
+	more, none := context.WithCancel(context.WithoutCancel(ctx))
+	defer none()
 	return runner.Run(ctx,
 		runner.Task{Name: "questions to authorities", Run: func(ctx context.Context) error {
-			defer t.record.close() // nothing is asked any more
+			defer none() // nothing is asked any more
 			return t.queue.Run(ctx)
 		}},
-		runner.Task{Name: "records of questions", Run: t.record.run},
+		runner.Task{Name: "records of questions", Run: func(ctx context.Context) error { return t.record.run(ctx, more) }},
 		runner.Task{Name: "orders that are due", Run: func(ctx context.Context) error {
 			jitter.Loop(ctx, lookInterval, jitter.DefaultSchedulerJitter, e.wake, func(context.Context) { t.look() })
 			return nil

@@ -318,7 +318,7 @@ func TestTenThousandOrdersWait(t *testing.T) {
 			mean := len(asked) / len(perMinute)
 			assert.Less(t, n, 2*mean+20, "a crowd, in five minutes number %d: %v", 12+i, perMinute)
 		}
-		assert.Less(t, w.stored()-entries, len(asked)+len(asked)/10, "no more entries than questions")
+		assert.Less(t, w.stored()-entries, len(asked)*8/10, "an entry for each question")
 	})
 }
 
