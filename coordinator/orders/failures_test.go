@@ -1,6 +1,7 @@
 package orders_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -177,6 +178,9 @@ func TestRefusedCredentialsFailNoOrder(t *testing.T) {
 		fake.Core().ApproveAll()
 		require.NoError(t, e.Resume("digicert"))
 		require.ErrorIs(t, e.Resume("nobody"), orders.ErrUnknownIssuer)
+		pass(10 * time.Second)
+		assert.Zero(t, e.Status()[0].PausedUntil)
+		assert.Equal(t, fleet.StageNeedsPerson, w.stage("o2"), "at once")
 		pass(2 * time.Hour)
 		fake.Core().ApproveAll()
 		pass(3 * time.Hour)
@@ -221,6 +225,36 @@ func TestAHangingAuthorityHoldsUpNobody(t *testing.T) {
 		once(t, hangs, len(stuck))
 		assert.Zero(t, e.Status()[0].CircuitUntil)
 		assert.Contains(t, e.text(), "an authority is asked again")
+	})
+}
+
+// stuck is an authority that never answers questions about one order, whatever its
+// connector would do about that.
+type stuck struct{ patient }
+
+func (s *stuck) Status(ctx context.Context, r *connector.Request, h connector.Handle) (*connector.Status, error) {
+	if h.Order == "1" {
+		<-ctx.Done()
+		return nil, &connector.Error{Class: connector.ClassRetry, Err: ctx.Err()}
+	}
+	return s.patient.Status(ctx, r, h)
+}
+
+// Each question has its end, also where a connector knows none: what hangs takes one
+// place of its account, and not for ever.
+func TestAQuestionThatHangsHasItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		s := &stuck{}
+		e := w.engine("n1", map[string]orders.Issuer{"slow": {Connector: s, Limits: asyncpoll.Limits{Rate: 10, Concurrency: 1}}})
+		e.lead()
+		defer e.lose()
+		first, second := placement(t, "o1", "slow", "www.example.com"), placement(t, "o2", "slow", "api.example.com")
+		w.sync("a", []fleet.OrderPlacement{first})
+		pass(5 * time.Second)
+		w.sync("a", []fleet.OrderPlacement{second})
+		pass(6 * time.Hour)
+		assert.Greater(t, w.order("o1").Brokering.Failures, uint32(3))
+		assert.Greater(t, w.order("o2").Brokering.Polls, uint32(3))
 	})
 }
 
@@ -400,8 +434,6 @@ func TestSeveralCandidatesAreForTheOperator(t *testing.T) {
 		p := placement(t, "o1", "digicert", "www.example.com")
 		w.sync("a", []fleet.OrderPlacement{p})
 		// A person has ordered by hand under the same reference.
-		e.lead()
-		defer e.lose()
 		w.hooks(func(_ string, c fleet.Command) error {
 			if c.Type == fleet.TypeRecordOrder && len(fake.Core().Ledger(nil)) == 1 {
 				first := fake.Core().Ledger(nil)[0]
@@ -410,6 +442,8 @@ func TestSeveralCandidatesAreForTheOperator(t *testing.T) {
 			}
 			return nil
 		}, nil)
+		e.lead()
+		defer e.lose()
 		pass(time.Hour)
 		o := w.order("o1")
 		require.Equal(t, fleet.StageUnknown, o.Stage())

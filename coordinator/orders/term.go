@@ -9,14 +9,16 @@ import (
 
 	"github.com/certctl/certctl/coordinator/asyncpoll"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/jitter"
 	"github.com/certctl/certctl/shared/runner"
 )
 
 const (
 	// lookInterval is how often the table of orders is looked at for what nobody told
-	// of; ahead is how far before their time orders are taken into the queue.
+	// of, and lookPause the least time between two looks; ahead is how far before their time orders are taken into the queue.
 	lookInterval = time.Second
+	lookPause    = 50 * time.Millisecond
 	ahead        = 5 * time.Second
 	// parting is how long a call that may have made an order goes on when the
 	// leadership ends, for its answer, and then how long that is tried to be stored.
@@ -79,7 +81,10 @@ func (e *Engine) work(ctx context.Context) error {
 		}},
 		runner.Task{Name: "records of questions", Run: func(ctx context.Context) error { return t.record.run(ctx, more) }},
 		runner.Task{Name: "orders that are due", Run: func(ctx context.Context) error {
-			jitter.Loop(ctx, lookInterval, jitter.DefaultSchedulerJitter, e.wake, func(context.Context) { t.look() })
+			jitter.Loop(ctx, lookInterval, jitter.DefaultSchedulerJitter, e.wake, func(ctx context.Context) {
+				t.look()
+				_ = backoff.Wait(ctx, lookPause) // however many are told of
+			})
 			return nil
 		}},
 	)
