@@ -39,6 +39,7 @@ func newDocument() *huma.OpenAPI {
 			{Name: "assignments", Description: "Certificates that are defined centrally, for the hosts that a label selector matches."},
 			{Name: "renewals", Description: "Renewals and revocations that somebody asks for."},
 			{Name: "orders", Description: "Orders at authorities that take their time, and what a person has to do about them."},
+			{Name: "issuers", Description: "Accounts at authorities, and how they stand."},
 			{Name: "jobs", Description: "What is under way, in one list."},
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},

@@ -49,7 +49,7 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Pass, Listening, Now
+// Config is what the API is made of. Everything but Presence, Issuers, Pass, Listening, Now
 // and Keep is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
@@ -64,6 +64,8 @@ type Config struct {
 	Cluster Cluster
 	// Departing takes this node out of the cluster.
 	Departing Departing
+	// Issuers are the accounts at authorities; nil: there are none.
+	Issuers Issuers
 	// Pass hands a request on to the node that leads, and to here if that is this one.
 	// nil: this node answers all.
 	Pass func(here http.Handler) http.Handler
@@ -121,6 +123,9 @@ func New(config Config) (http.Handler, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	if config.Issuers == nil {
+		config.Issuers = noIssuers{}
+	}
 	if config.Keep == nil {
 		config.Keep = keepFor
 	}
@@ -156,6 +161,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
 	s.registerCA(api)
+	s.registerIssuers(api)
 	s.registerAudit(api)
 	s.registerSnapshots(api)
 	s.registerCluster(api)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certctl/certctl/shared/managed"
 	"github.com/certctl/certctl/shared/settings"
 )
 
@@ -23,19 +24,12 @@ const (
 	KindVault      = "vault"
 )
 
-// issuerName is a label of a DNS name (RFC 1035, section 2.3.1): it stands in command
-// lines, URLs, file names and metrics.
-var issuerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// agentsName is what agents call the built-in CA.
-const agentsName = "coordinator"
-
 func (s *Settings) validateIssuers(report func(string, error)) {
 	for name := range s.Issuers {
 		switch {
-		case name == BuiltinIssuer || name == agentsName:
+		case name == BuiltinIssuer || name == managed.CoordinatorIssuer:
 			report("issuers."+name, errors.New("this name stands for the built-in CA; use another one"))
-		case !issuerName.MatchString(name):
+		case !managed.ValidIssuerName(name):
 			report(fmt.Sprintf("issuers[%q]", name), errors.New("expected a name of 1 to 63 lower-case letters, digits and hyphens, with a letter or a digit first and last"))
 		}
 	}

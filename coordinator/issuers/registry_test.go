@@ -239,12 +239,10 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		fake := issuerstest.Serve(t, kind, fakeca.Config{})
 		i := one(t, fake, issuers.Options{})
 		var secrets []string
-		for _, name := range []string{"api_key_file", "api_secret_file", "password_file", "client_key_file", "token_file"} {
-			if file := fake.Setting(name); file != "" {
-				text, err := os.ReadFile(file)
-				require.NoError(t, err)
-				secrets = append(secrets, strings.TrimSpace(string(text)))
-			}
+		for _, file := range fake.Secrets() {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			secrets = append(secrets, strings.TrimSpace(string(text)))
 		}
 		require.NotEmpty(t, secrets)
 		for _, fault := range []fakeca.Kind{fakeca.Page, fakeca.Refuse, fakeca.Dropped, fakeca.PageAfter} {

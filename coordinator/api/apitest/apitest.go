@@ -23,12 +23,14 @@ import (
 
 	"github.com/certctl/certctl/coordinator/agentapi"
 	"github.com/certctl/certctl/coordinator/api"
+	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/revocation"
@@ -70,9 +72,11 @@ type Coordinator struct {
 
 	t     testing.TB
 	lists *revocation.Service
-	skew  atomic.Int64
-	node  *seamNode
-	http  *http.Client
+	// issuers are those of UseIssuers.
+	issuers atomic.Pointer[api.Issuers]
+	skew    atomic.Int64
+	node    *seamNode
+	http    *http.Client
 }
 
 // A Text collects what is written to it.
@@ -158,6 +162,39 @@ func (n *seamNode) Transfer(ctx context.Context, id string) error {
 	return n.Node.Transfer(ctx, id)
 }
 
+// seamIssuers are the issuers that the API sees.
+type seamIssuers struct{ c *Coordinator }
+
+func (s seamIssuers) those() api.Issuers {
+	if set := s.c.issuers.Load(); set != nil {
+		return *set
+	}
+	return noIssuers{}
+}
+
+// List implements api.Issuers.
+func (s seamIssuers) List() ([]resource.Issuer, bool) { return s.those().List() }
+
+// Test implements api.Issuers.
+func (s seamIssuers) Test(ctx context.Context, name, actor string) (*resource.IssuerTest, error) {
+	return s.those().Test(ctx, name, actor)
+}
+
+// Resume implements api.Issuers.
+func (s seamIssuers) Resume(name, actor string) error { return s.those().Resume(name, actor) }
+
+type noIssuers struct{}
+
+func (noIssuers) List() ([]resource.Issuer, bool) { return nil, true }
+func (noIssuers) Test(context.Context, string, string) (*resource.IssuerTest, error) {
+	return nil, issuers.ErrUnknown
+}
+func (noIssuers) Resume(string, string) error { return issuers.ErrUnknown }
+
+// UseIssuers sets what the API knows of accounts at authorities. Before, it knows
+// none.
+func (c *Coordinator) UseIssuers(list api.Issuers) { c.issuers.Store(&list) }
+
 // Start runs a coordinator until the test's end.
 func Start(t testing.TB) *Coordinator {
 	t.Helper()
@@ -199,7 +236,7 @@ func Start(t testing.TB) *Coordinator {
 	require.NoError(t, err)
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
-		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node,
+		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node, Issuers: seamIssuers{c},
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)

@@ -27,8 +27,8 @@ func TestCheckConfigLooksAtIssuers(t *testing.T) {
 	}
 	for _, kind := range served.Kinds() {
 		fake := issuerstest.Serve(t, kind, fakeca.Config{})
-		for _, name := range []string{"api_key", "api_secret", "password"} {
-			if secret := fake.Setting(name + "_file"); secret != "" {
+		for name, secret := range fake.Secrets() {
+			if name != "client_key" { // which has to be one
 				require.NoError(t, os.WriteFile(secret, []byte(canary), 0o600))
 			}
 		}

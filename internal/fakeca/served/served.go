@@ -144,6 +144,17 @@ func WriteClient(certFile, keyFile string, client tls.Certificate) error {
 // Setting is one of Settings, without the quotes of YAML; "" if there is none.
 func (s *Server) Setting(name string) string { return s.section[name] }
 
+// Secrets are the files of the settings that are secrets, by setting.
+func (s *Server) Secrets() map[string]string {
+	files := map[string]string{}
+	for _, name := range append([]string{"client_key"}, secrets...) {
+		if file := s.section[name+"_file"]; file != "" {
+			files[name] = file
+		}
+	}
+	return files
+}
+
 // Set changes a setting, given as it stands in YAML; "" removes it.
 func (s *Server) Set(name, value string) {
 	if s.section[name] = value; value == "" {
