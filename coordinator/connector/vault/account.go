@@ -245,7 +245,7 @@ func skipped(err error) bool {
 // namespace alone.
 func (v *Connector) testHealth(ctx context.Context, t *examined) error {
 	well := url.Values{}
-	for _, code := range []string{"standbycode", "performancestandbycode", "drsecondarycode", "sealedcode", "uninitcode"} {
+	for _, code := range []string{"standbycode", "performancestandbycode", "drsecondarycode"} {
 		well.Set(code, "200")
 	}
 	answer, err := v.client.Do(ctx, connector.Call{Path: []string{"v1", "sys", "health"}, Query: well, Header: http.Header{"X-Vault-Request": {"true"}}, Anonymous: true})
@@ -258,17 +258,12 @@ func (v *Connector) testHealth(ctx context.Context, t *examined) error {
 	var body struct {
 		Version string `json:"version"`
 		Cluster string `json:"cluster_name"`
-		Sealed  bool   `json:"sealed"`
-		Standby bool   `json:"standby"`
 		Time    int64  `json:"server_time_utc"`
 	}
 	if err := answer.Decode(&body); err != nil {
 		return err
 	}
 	t.fact("server", strings.TrimSpace(body.Cluster+" "+body.Version))
-	if body.Sealed {
-		t.warn("the server is sealed; unseal it")
-	}
 	if off := t.now.Sub(time.Unix(body.Time, 0)).Abs(); body.Time > 0 && off > maxSkew {
 		t.warn(fmt.Sprintf("the server's clock and ours differ by %v", off.Round(time.Second)))
 	}

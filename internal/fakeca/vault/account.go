@@ -28,9 +28,14 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
 // capabilities tells what the token may do with paths.
 func (s *Server) capabilities(w http.ResponseWriter, r *http.Request) {
 	var body struct {
+		Path  string   `json:"path"`
 		Paths []string `json:"paths"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || len(body.Paths) == 0 {
+	err := json.NewDecoder(r.Body).Decode(&body)
+	if body.Path != "" {
+		body.Paths = append(body.Paths, body.Path)
+	}
+	if err != nil || len(body.Paths) == 0 {
 		fail(w, http.StatusBadRequest, "paths must be supplied")
 		return
 	}

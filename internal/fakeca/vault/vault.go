@@ -94,8 +94,12 @@ func New(c fakeca.Config) *Server {
 		"/":                                        s.noRoute,
 	} {
 		mux.HandleFunc(pattern, s.authorized(handle))
+		if rest, is := strings.CutPrefix(pattern, "POST "); is { // they are the same here
+			mux.HandleFunc("PUT "+rest, s.authorized(handle))
+		}
 	}
 	mux.HandleFunc("POST /v1/auth/approle/login", s.login)
+	mux.HandleFunc("PUT /v1/auth/approle/login", s.login)
 	mux.HandleFunc("GET /v1/sys/health", s.health)
 	s.handler = s.core.Handler(fakeca.Dialect{Op: op, Problem: problem, Serve: mux})
 	return s

@@ -97,7 +97,7 @@ func TestWhoMayAsk(t *testing.T) {
 	status, answer := a.ask("POST", "/v1/auth/approle/login", map[string]string{"role_id": vault.RoleID, "secret_id": "odd"})
 	assert.Equal(t, http.StatusBadRequest, status)
 	assert.Equal(t, []any{"invalid role or secret ID"}, answer["errors"])
-	_, answer = a.ask("POST", "/v1/auth/approle/login", map[string]string{"role_id": vault.RoleID, "secret_id": vault.SecretID})
+	_, answer = a.ask("PUT", "/v1/auth/approle/login", map[string]string{"role_id": vault.RoleID, "secret_id": vault.SecretID})
 	auth := answer["auth"].(map[string]any)
 	assert.InDelta(t, 1200, auth["lease_duration"], 0)
 	a.token = auth["client_token"].(string)
@@ -113,6 +113,7 @@ func TestWhoMayAsk(t *testing.T) {
 	may := a.data("POST", "/v1/sys/capabilities-self", map[string]any{"paths": []string{vault.Mount + "/revoke", vault.Mount + "/certs"}})
 	assert.Equal(t, []any{"deny"}, may[vault.Mount+"/revoke"])
 	assert.Contains(t, may[vault.Mount+"/certs"], "list")
+	assert.Equal(t, []any{"deny"}, a.data("PUT", "/v1/sys/capabilities-self", map[string]string{"path": vault.Mount + "/revoke"})["capabilities"])
 	a.fake.Spoil()
 	status, _ = a.ask("GET", "/v1/auth/token/lookup-self", nil)
 	assert.Equal(t, http.StatusForbidden, status)
@@ -120,7 +121,7 @@ func TestWhoMayAsk(t *testing.T) {
 
 func TestASignatureAndItsFields(t *testing.T) {
 	a := newAccount(t, fakeca.Config{Approval: true, Delay: time.Hour})
-	data := a.data("POST", mount+"/sign/"+vault.Role, order(t))
+	data := a.data("PUT", mount+"/sign/"+vault.Role, order(t))
 	leaf := parse(t, data["certificate"])
 	assert.Equal(t, []string{"example.com", "www.example.com"}, leaf.DNSNames)
 	assert.Equal(t, "192.0.2.1", leaf.IPAddresses[0].String())
