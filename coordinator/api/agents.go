@@ -47,15 +47,18 @@ type retireAgent struct {
 	Body   *resource.RetireAgent
 }
 
+// becauseOfSigns is why what is shown of one host has no entity tag.
+const becauseOfSigns = "it tells the last sign of life of the host, which comes with every sync"
+
 func (s *server) registerAgents(api huma.API) {
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agents", Method: http.MethodGet, Path: "/api/v1/agents", Tags: []string{"agents"},
 		Summary: "List agents", Description: "Ordered by id, retired agents too; or by offline horizon with sort=safe_until.",
-	}), s.listAgents)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableAgents, fleet.TableCertificates), s.listAgents)
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-agent", Method: http.MethodGet, Path: "/api/v1/agents/{id}", Tags: []string{"agents"},
 		Summary: "Show one agent",
-	}), s.showAgent)
+	}), becauseOfSigns), s.showAgent)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "retire-agent", Method: http.MethodPost, Path: "/api/v1/agents/{id}/retire", Tags: []string{"agents"},
 		Summary: "Retire an agent",
@@ -64,7 +67,7 @@ func (s *server) registerAgents(api huma.API) {
 	}), s.retireAgent)
 }
 
-func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, error) {
+func (s *server) listAgents(_ context.Context, p *picture, in *listAgents) (*agentList, error) {
 	labels, problem := parseLabels("label", in.Labels)
 	if problem != nil {
 		return nil, problem
@@ -73,7 +76,6 @@ func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, erro
 		Labels: labels, NameContains: in.Q, State: fleet.AgentState(in.State), SafeBefore: in.SafeBefore,
 		BySafeUntil: in.Sort == "safe_until",
 	}
-	view, now := s.Node.State().View(), s.Now()
 	var keep func(*fleet.Agent) bool
 	if in.Connection != "" {
 		if filter.State == fleet.AgentRetired {
@@ -81,11 +83,11 @@ func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, erro
 		}
 		filter.State = fleet.AgentActive
 		keep = func(a *fleet.Agent) bool {
-			return s.cutOff(s.lastSeen(view, a), now) == (in.Connection == "cut_off")
+			return p.contact(a).cutOff == (in.Connection == "cut_off")
 		}
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Agent, string, error) {
-		return view.Agents(filter, page)
+		return p.view.Agents(filter, page)
 	}, keep)
 	if err != nil {
 		return nil, s.fail("list", err)
@@ -94,10 +96,10 @@ func (s *server) listAgents(_ context.Context, in *listAgents) (*agentList, erro
 	out.Body.NextCursor = next
 	out.Body.Items = make([]resource.Agent, 0, len(found))
 	for _, agent := range found {
-		out.Body.Items = append(out.Body.Items, s.agent(view, agent, now))
+		out.Body.Items = append(out.Body.Items, p.agent(agent))
 	}
 	if len(labels) == 0 && in.State == "" && in.Connection == "" && in.Q == "" && in.SafeBefore.IsZero() && !filter.BySafeUntil {
-		total := view.Rows(fleet.TableAgents)
+		total := p.view.Rows(fleet.TableAgents)
 		out.Body.Total = &total
 	}
 	return out, nil
@@ -132,22 +134,21 @@ func gather[T any](in Paging, list func(fleet.Page) ([]T, string, error), keep f
 }
 
 func (s *server) showAgent(_ context.Context, in *AgentPath) (*agentDetail, error) {
-	return s.agentDetail(s.Node.State().View(), in.ID)
+	return s.live().agentDetail(in.ID)
 }
 
-func (s *server) agentDetail(view *fleet.View, id string) (*agentDetail, error) {
-	agent, ok := view.Agent(id)
+func (p *picture) agentDetail(id string) (*agentDetail, error) {
+	agent, ok := p.view.Agent(id)
 	if !ok {
 		return nil, noAgent(id)
 	}
-	now := s.Now()
 	out := &agentDetail{}
-	out.Body.Agent = s.agent(view, agent, now)
-	seen := s.lastSeen(view, agent)
+	out.Body.Agent = p.agent(agent)
+	touch := p.contact(agent)
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
-		return view.Certificates(fleet.CertificateFilter{Agent: id}, page)
+		return p.view.Certificates(fleet.CertificateFilter{Agent: id}, page)
 	}, func(row *fleet.Certificate) {
-		health, _ := s.health(view, row, seen, now)
+		health, _ := p.health(row, touch)
 		out.Body.CertificateHealth.Add(health)
 	})
 	return out, nil
@@ -170,7 +171,7 @@ func (s *server) retireAgent(ctx context.Context, in *retireAgent) (*retiredAgen
 	if err := result.Decode(&outcome); err != nil {
 		return nil, s.fail("retire an agent", err)
 	}
-	shown, err := s.agentDetail(s.Node.State().View(), in.ID)
+	shown, err := s.live().agentDetail(in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -179,13 +180,13 @@ func (s *server) retireAgent(ctx context.Context, in *retireAgent) (*retiredAgen
 	}}, nil
 }
 
-func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource.Agent {
-	seen := s.lastSeen(view, a)
+func (p *picture) agent(a *fleet.Agent) resource.Agent {
+	touch := p.contact(a)
 	out := resource.Agent{
 		ID: a.ID, State: string(a.State), Hostname: a.Host.Hostname, OS: a.Host.OS, Arch: a.Host.Arch,
 		Version: a.Host.Version, Labels: maps.Clone(a.Labels), NamePatterns: slices.Clone(a.NamePatterns),
 		EnrolledAt: a.EnrolledAt.UTC(), EnrollmentTokenID: a.TokenID, RetiredAt: a.RetiredAt.UTC(), StartedAt: a.Host.StartedAt.UTC(),
-		LastSeen: seen.UTC(), Certificates: a.Certificates, EventsDropped: a.Host.EventsDropped,
+		LastSeen: touch.seen.UTC(), Certificates: a.Certificates, EventsDropped: a.Host.EventsDropped,
 		ClockSkewSeconds: a.Host.ClockSkewSeconds, Warnings: []string{},
 		Identity:        resource.Identity{Serial: a.Current.Serial, Fingerprint: a.Current.Fingerprint, NotAfter: a.Current.NotAfter.UTC()},
 		IdentityPending: a.Pending != nil,
@@ -199,15 +200,15 @@ func (s *server) agent(view *fleet.View, a *fleet.Agent, now time.Time) resource
 	if a.State != fleet.AgentActive {
 		return out
 	}
-	out.IdentityShared = a.Shared(now)
-	out.Connected = !s.cutOff(seen, now)
+	out.IdentityShared = !a.SharedAt.IsZero() && !p.reached(a.SharedUntil())
+	out.Connected = !touch.cutOff
 	if !out.Connected {
 		out.CutOffSince = out.LastSeen
 	}
 	if len(a.Host.Warnings) > 0 {
 		out.Warnings = slices.Clone(a.Host.Warnings)
 	}
-	out.NotSafe, out.NeedingAttention = a.Host.NotSafe, view.NeedingAttention(a.ID)
+	out.NotSafe, out.NeedingAttention = a.Host.NotSafe, p.view.NeedingAttention(a.ID)
 	if a.Host.SafeUntil != nil {
 		out.SafeUntil = a.Host.SafeUntil.UTC()
 	}

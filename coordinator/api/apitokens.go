@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -44,19 +43,19 @@ func (s *server) registerAPITokens(api huma.API) {
 		Summary:     "Create an API token",
 		Description: "The answer is the only one that has the token itself. Asking again makes another token.",
 	}), s.createAPIToken)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "list-api-tokens", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List API tokens", Description: "Newest first, ended ones too.",
-	}), s.listAPITokens)
+	}), fleet.TableAPITokens), s.listAPITokens)
 	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "revoke-api-token", Method: http.MethodPost, Path: path + "/{id}/revoke", Tags: tags,
 		Summary:     "Revoke an API token",
 		Description: "It is refused from now on. The last usable token with the role admin cannot be revoked. Revoking a token again changes nothing.",
 	}), s.revokeAPIToken)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "whoami", Method: http.MethodGet, Path: "/api/v1/whoami", Tags: []string{"status"},
 		Summary: "Who the token belongs to",
-	}), whoami)
+	}), "it tells of the token that was looked up already to let the request in"), whoami)
 }
 
 func whoami(ctx context.Context, _ *struct{}) (*identified, error) {
@@ -85,14 +84,14 @@ func (s *server) createAPIToken(ctx context.Context, in *createAPIToken) (*creat
 	if !ok {
 		return nil, s.fail("create an API token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
-	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, s.Now()), Token: token.Reveal()}}, nil
+	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, clockAt(s.Now())), Token: token.Reveal()}}, nil
 }
 
-func (s *server) listAPITokens(_ context.Context, in *listAPITokens) (*tokenList[resource.APIToken], error) {
+func (s *server) listAPITokens(_ context.Context, p *picture, in *listAPITokens) (*tokenList[resource.APIToken], error) {
 	about := func(t resource.APIToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(s.Node.State().View().APITokens(), apiToken, about, in.State, in.Paging, s.Now())
+	return listOf(p.view.APITokens(), apiToken, about, in.State, in.Paging, p.clock)
 }
 
 func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDetail, error) {
@@ -107,7 +106,7 @@ func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDe
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &apiTokenDetail{Body: apiToken(stored, s.Now())}, nil
+	return &apiTokenDetail{Body: apiToken(stored, clockAt(s.Now()))}, nil
 }
 
 // lastAdmin keeps people from locking themselves out by mistake. It is no more
@@ -127,7 +126,7 @@ func (s *server) lastAdmin(id string) bool {
 	return last
 }
 
-func apiToken(t *fleet.APIToken, now time.Time) resource.APIToken {
+func apiToken(t *fleet.APIToken, now *clock) resource.APIToken {
 	out := resource.APIToken{
 		ID: t.ID, Name: t.Name, Role: string(t.Role), State: resource.TokenUsable, CreatedAt: t.CreatedAt.UTC(),
 		CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt.UTC(), RevokedAt: t.RevokedAt.UTC(),
@@ -135,7 +134,7 @@ func apiToken(t *fleet.APIToken, now time.Time) resource.APIToken {
 	switch {
 	case !t.RevokedAt.IsZero():
 		out.State = resource.TokenRevoked
-	case !t.Usable(now):
+	case !t.ExpiresAt.IsZero() && now.reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

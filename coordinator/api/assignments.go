@@ -62,14 +62,14 @@ type assignmentResult struct {
 func (s *server) registerAssignments(api huma.API) {
 	const path = "/api/v1/assignments"
 	tags := []string{"assignments"}
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-assignments", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List assignments", Description: "By name.",
-	}), s.listAssignments)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports), s.listAssignments)
+	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-assignment", Method: http.MethodGet, Path: path + "/{name}", Tags: tags,
 		Summary: "Show one assignment, and where it stands on its hosts",
-	}), s.showAssignment)
+	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports), s.showAssignment)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "put-assignment", Method: http.MethodPut, Path: path + "/{name}", Tags: tags,
 		Summary: "Create or change an assignment",
@@ -84,8 +84,8 @@ func (s *server) registerAssignments(api huma.API) {
 	}), s.deleteAssignment)
 }
 
-func (s *server) listAssignments(_ context.Context, in *listAssignments) (*assignmentList, error) {
-	view := s.Node.State().View()
+func (s *server) listAssignments(_ context.Context, p *picture, in *listAssignments) (*assignmentList, error) {
+	view := p.view
 	all := view.Assignments()
 	total := len(all)
 	if in.Cursor != "" {
@@ -122,8 +122,8 @@ func noAssignment(name string) *Problem {
 	return notFound("there is no assignment named "+clip(name), "list the assignments to see their names")
 }
 
-func (s *server) showAssignment(_ context.Context, in *assignmentPath) (*assignmentDetail, error) {
-	view := s.Node.State().View()
+func (s *server) showAssignment(_ context.Context, p *picture, in *assignmentPath) (*assignmentDetail, error) {
+	view := p.view
 	stored, ok := view.Assignment(in.Name)
 	if !ok {
 		return nil, noAssignment(in.Name)

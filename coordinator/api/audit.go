@@ -25,19 +25,21 @@ type eventList struct {
 }
 
 func (s *server) registerAudit(api huma.API) {
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, showsJournal(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/api/v1/audit", Tags: []string{"audit"},
 		Summary: "List facts of the journal",
 		Description: "Facts have one order, that of the Raft log. Facts of the audit trail are never dropped; routine facts are kept " +
 			"for a time and up to a size. A node that is new in the cluster gets the facts of before from the others: until it has all, missing " +
 			"says of how many log entries they are not in the list.",
-	}), s.listEvents)
+	}), func(query func(string) string) bool { return query("scope") != scopeAll }), s.listEvents)
 }
 
-func (s *server) listEvents(_ context.Context, in *listEvents) (*eventList, error) {
+const scopeAll = "all"
+
+func (s *server) listEvents(_ context.Context, _ *picture, in *listEvents) (*eventList, error) {
 	query := history.Query{
 		After: in.Cursor, Limit: in.Limit, NewestFirst: in.Order != "oldest",
-		Agent: in.Agent, Object: in.Object, AuditOnly: in.Scope != "all",
+		Agent: in.Agent, Object: in.Object, AuditOnly: in.Scope != scopeAll,
 	}
 	for _, kind := range in.Kinds {
 		query.Kinds = append(query.Kinds, fleet.Kind(kind))

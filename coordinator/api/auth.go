@@ -84,7 +84,14 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			refuse(ctx, refusal)
 			return
 		}
-		next(huma.WithValue(answer, bearerKey{}, token))
+		work := func(ctx huma.Context) { next(huma.WithValue(ctx, bearerKey{}, token)) }
+		if sourceOf(ctx.Operation()) == nil {
+			work(answer)
+			return
+		}
+		if refusal := s.conditional(api, answer, work); refusal != nil {
+			refuse(ctx, refusal)
+		}
 	}
 }
 

@@ -49,10 +49,10 @@ type rotateCA struct {
 
 func (s *server) registerCA(api huma.API) {
 	tags := []string{"CA"}
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-ca", Method: http.MethodGet, Path: "/api/v1/ca", Tags: tags,
 		Summary: "Show the built-in CA", Description: "Its certificates, and which agents have not learnt of the newest roots.",
-	}), s.showCA)
+	}), "it tells the last sign of life of hosts that are behind, and what this node signs"), s.showCA)
 	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "rotate-ca", Method: http.MethodPost, Path: "/api/v1/ca/rotate", Tags: tags,
 		Summary: "Rotate an authority of the built-in CA",

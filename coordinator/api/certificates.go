@@ -43,23 +43,23 @@ type certificateDetail struct {
 }
 
 func (s *server) registerCertificates(api huma.API) {
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-certificates", Method: http.MethodGet, Path: "/api/v1/certificates", Tags: []string{"certificates"},
 		Summary:     "List certificates",
 		Description: "In an order that stays the same while paging: by agent and name, or by expiry with expires_before or with the health expired alone.",
-	}), s.listCertificates)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableCertificates, fleet.TableAgents, fleet.TableRevocations), s.listCertificates)
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-certificate", Method: http.MethodGet, Path: "/api/v1/certificates/{agent}/{name}", Tags: []string{"certificates"},
 		Summary: "Show one certificate",
-	}), s.showCertificate)
+	}), becauseOfSigns), s.showCertificate)
 }
 
-func (s *server) listCertificates(_ context.Context, in *listCertificates) (*certificateList, error) {
+func (s *server) listCertificates(_ context.Context, p *picture, in *listCertificates) (*certificateList, error) {
 	labels, problem := parseLabels("label", in.Labels)
 	if problem != nil {
 		return nil, problem
 	}
-	view, now := s.Node.State().View(), s.Now()
+	view := p.view
 	if in.Agent != "" {
 		if _, ok := view.Agent(in.Agent); !ok {
 			return nil, noAgent(in.Agent)
@@ -84,7 +84,7 @@ func (s *server) listCertificates(_ context.Context, in *listCertificates) (*cer
 	var keep func(*fleet.Certificate) bool
 	if len(wanted) > 0 {
 		keep = func(row *fleet.Certificate) bool {
-			health, _ := s.health(view, row, s.rowSeen(view, row), now)
+			health, _ := p.health(row, p.contactOf(row))
 			return wanted[health]
 		}
 	}
@@ -92,7 +92,10 @@ func (s *server) listCertificates(_ context.Context, in *listCertificates) (*cer
 	if len(wanted) == 1 && wanted[resource.HealthExpired] && filter.ExpiringBefore.IsZero() {
 		// There is an index for that. It leaves out the moment itself, at which
 		// a certificate has expired.
-		filter.ExpiringBefore = now.Add(time.Nanosecond)
+		filter.ExpiringBefore = p.now.Add(time.Nanosecond)
+		if next, ok := view.NextExpiry(p.now); ok {
+			p.reached(next)
+		}
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(filter, page)
@@ -104,7 +107,7 @@ func (s *server) listCertificates(_ context.Context, in *listCertificates) (*cer
 	out.Body.NextCursor = next
 	out.Body.Items = make([]resource.Certificate, 0, len(found))
 	for _, row := range found {
-		out.Body.Items = append(out.Body.Items, s.certificate(view, row, now))
+		out.Body.Items = append(out.Body.Items, p.certificate(row))
 	}
 	if total {
 		rows := view.Rows(fleet.TableCertificates)
@@ -119,29 +122,21 @@ func plainHex(text string) string {
 }
 
 func (s *server) showCertificate(_ context.Context, in *certificatePath) (*certificateDetail, error) {
-	view := s.Node.State().View()
-	row, ok := view.Certificate(in.Agent, in.Name)
+	p := s.live()
+	row, ok := p.view.Certificate(in.Agent, in.Name)
 	if !ok {
-		if _, known := view.Agent(in.Agent); !known {
+		if _, known := p.view.Agent(in.Agent); !known {
 			return nil, noAgent(in.Agent)
 		}
 		return nil, notFound("the agent has no certificate named "+clip(in.Name), "list the agent's certificates to see their names")
 	}
-	return &certificateDetail{Body: s.certificate(view, row, s.Now())}, nil
+	return &certificateDetail{Body: p.certificate(row)}, nil
 }
 
-// rowSeen is when the agent of a row was last heard of.
-func (s *server) rowSeen(view *fleet.View, row *fleet.Certificate) time.Time {
-	if agent, ok := view.Agent(row.Agent); ok {
-		return s.lastSeen(view, agent)
-	}
-	return time.Time{}
-}
-
-// health judges a row whose agent was last heard of at seen.
-func (s *server) health(view *fleet.View, row *fleet.Certificate, seen, now time.Time) (resource.Health, string) {
-	c := known(view, row)
-	return judge(&c, s.cutOff(seen, now), seen, now)
+// health judges a row.
+func (p *picture) health(row *fleet.Certificate, agent contact) (resource.Health, string) {
+	c := known(p.view, row)
+	return judge(&c, agent, p.clock)
 }
 
 // known is what an agent reported, and that the built-in CA has revoked the
@@ -170,8 +165,8 @@ func summaryOf(row *fleet.Certificate) wire.Summary {
 	}
 }
 
-func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.Time) resource.Certificate {
-	c := known(view, row)
+func (p *picture) certificate(row *fleet.Certificate) resource.Certificate {
+	c := known(p.view, row)
 	out := resource.Certificate{
 		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(), FormerConfiguration: c.Former,
 		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
@@ -188,10 +183,12 @@ func (s *server) certificate(view *fleet.View, row *fleet.Certificate, now time.
 			ID: d.ID, State: string(d.State), Fingerprint: d.Fingerprint, At: d.At.UTC(), Detail: d.Detail,
 		})
 	}
-	if agent, ok := view.Agent(row.Agent); ok {
-		out.Hostname, out.AgentLastSeen = agent.Host.Hostname, s.lastSeen(view, agent).UTC()
+	if agent, ok := p.view.Agent(row.Agent); ok {
+		out.Hostname = agent.Host.Hostname
 	}
-	out.Health, out.HealthReason = judge(&c, s.cutOff(out.AgentLastSeen, now), out.AgentLastSeen, now)
+	agent := p.contactOf(row)
+	out.AgentLastSeen = agent.seen.UTC()
+	out.Health, out.HealthReason = judge(&c, agent, p.clock)
 	return out
 }
 

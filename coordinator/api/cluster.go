@@ -50,20 +50,23 @@ type removeMember struct {
 	Force     bool   `query:"force" doc:"Remove it even if no other member has a part of the history that it has, or may have."`
 }
 
+// becauseAsked is why what is shown of the members has no entity tag.
+const becauseAsked = "the members are asked anew each time"
+
 func (s *server) registerCluster(api huma.API) {
 	const path = "/api/v1/cluster"
 	tags := []string{"cluster"}
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-members", Method: http.MethodGet, Path: path + "/members", Tags: tags,
 		Summary: "List the members of the cluster",
 		Description: "Each member is asked how it stands, and has three seconds to answer. The list is the view of the node that " +
 			"answers; it needs no leader.",
-	}), s.listMembers)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), becauseAsked), s.listMembers)
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-cluster-health", Method: http.MethodGet, Path: path + "/health", Tags: tags,
 		Summary:     "Say whether the cluster is well, and what to do if it is not",
 		Description: "By what the members answer, as list-members asks them. The status is 200 whatever the answer is; see healthy.",
-	}), s.showClusterHealth)
+	}), becauseAsked), s.showClusterHealth)
 	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "transfer-leadership", Method: http.MethodPost, Path: path + "/transfer", Tags: tags,
 		Summary:     "Let another member lead",
@@ -82,7 +85,7 @@ func (s *server) registerCluster(api huma.API) {
 			"This goes on by itself, and show-cluster-health says how far it is.",
 	}), s.rotateClusterCA)
 	archive := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	huma.Register(api, untagged(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "diagnose-cluster", Method: http.MethodGet, Path: path + "/diagnosis", Tags: tags,
 		Summary: "Make a bundle for a support case",
 		Description: "A gzipped tar archive of what every member that answers knows about itself: version, configuration without secrets, " +
@@ -91,7 +94,7 @@ func (s *server) registerCluster(api huma.API) {
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The bundle.", Content: map[string]*huma.MediaType{diagnosisType: {Schema: archive}},
 		}},
-	}), s.diagnoseCluster)
+	}), becauseAsked), s.diagnoseCluster)
 	s.registerLeave(api)
 	s.registerJoinTokens(api)
 }

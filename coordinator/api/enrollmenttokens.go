@@ -57,10 +57,10 @@ func (s *server) registerEnrollmentTokens(api huma.API) {
 		Summary:     "Create an enrolment token",
 		Description: "The answer is the only one that has the token itself. Asking again makes another token.",
 	}), s.createEnrollmentToken)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "list-enrollment-tokens", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List enrolment tokens", Description: "Newest first, ended ones too.",
-	}), s.listEnrollmentTokens)
+	}), fleet.TableEnrollmentTokens), s.listEnrollmentTokens)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "revoke-enrollment-token", Method: http.MethodPost, Path: path + "/{id}/revoke", Tags: tags,
 		Summary:     "Revoke an enrolment token",
@@ -109,7 +109,7 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	servers := strings.Join(urls[:min(len(urls), enough)], " --server ")
 	out := &createdEnrollmentToken{}
 	out.Body = resource.CreatedEnrollmentToken{
-		EnrollmentToken: enrollmentToken(stored, s.Now()), Token: token.Reveal(),
+		EnrollmentToken: enrollmentToken(stored, clockAt(s.Now())), Token: token.Reveal(),
 		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token-file -", servers),
 		Warning:       unreachable(s.Listening),
 	}
@@ -168,11 +168,11 @@ func lifetime(seconds int64, otherwise time.Duration) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-func (s *server) listEnrollmentTokens(_ context.Context, in *listTokens) (*tokenList[resource.EnrollmentToken], error) {
+func (s *server) listEnrollmentTokens(_ context.Context, p *picture, in *listTokens) (*tokenList[resource.EnrollmentToken], error) {
 	about := func(t resource.EnrollmentToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(s.Node.State().View().EnrollmentTokens(), enrollmentToken, about, in.State, in.Paging, s.Now())
+	return listOf(p.view.EnrollmentTokens(), enrollmentToken, about, in.State, in.Paging, p.clock)
 }
 
 func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enrollmentTokenDetail, error) {
@@ -183,10 +183,10 @@ func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enr
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &enrollmentTokenDetail{Body: enrollmentToken(stored, s.Now())}, nil
+	return &enrollmentTokenDetail{Body: enrollmentToken(stored, clockAt(s.Now()))}, nil
 }
 
-func enrollmentToken(t *fleet.EnrollmentToken, now time.Time) resource.EnrollmentToken {
+func enrollmentToken(t *fleet.EnrollmentToken, now *clock) resource.EnrollmentToken {
 	out := resource.EnrollmentToken{
 		ID: t.ID, State: resource.TokenUsable, Description: t.Description, Labels: maps.Clone(t.Labels),
 		NamePatterns: slices.Clone(t.NamePatterns), MaxUses: t.MaxUses, Uses: t.Uses,
@@ -204,7 +204,7 @@ func enrollmentToken(t *fleet.EnrollmentToken, now time.Time) resource.Enrollmen
 		out.State = resource.TokenRevoked
 	case t.MaxUses > 0 && t.Uses >= t.MaxUses:
 		out.State = resource.TokenUsed
-	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
+	case !t.ExpiresAt.IsZero() && now.reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

@@ -41,6 +41,8 @@ type Node interface {
 type Journal interface {
 	Read(q history.Query) (facts []fleet.Fact, next string, err error)
 	Status() (history.Status, error)
+	// Edition names what there is to be read.
+	Edition(auditOnly bool) (string, error)
 }
 
 // Presence knows when agents were last heard of. It may know more than the
@@ -49,8 +51,8 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Issuers, Pass, Listening, Now
-// and Keep is required. The fields are used by any number of goroutines at the same time.
+// Config is what the API is made of. Everything but Presence, Issuers, Pass, Listening,
+// Now, Keep and Pages is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
 	Journal  Journal
@@ -81,6 +83,9 @@ type Config struct {
 	// Keep is how long a count of the fleet is good that took so long; nil limits
 	// what counting costs.
 	Keep func(took time.Duration) time.Duration
+	// Pages is how many octets of answers are kept ready for those who ask next; 0
+	// leaves it to this package, and less keeps none.
+	Pages int64
 }
 
 func (c Config) validate() error {
@@ -105,13 +110,15 @@ func (c Config) validate() error {
 	return nil
 }
 
-// server is the API's state: none of its own but a count of the fleet.
+// server is the API's state: none of its own but what was counted and answered last.
 type server struct {
 	Config
-	fleetCount tally
-	saving     sync.Mutex // held while a snapshot is sent
-	restoring  sync.Mutex // held while one is restored
-	diagnosing sync.Mutex // held while a diagnosis is made
+	fleetCount  tally
+	connections connections
+	pages       pages
+	saving      sync.Mutex // held while a snapshot is sent
+	restoring   sync.Mutex // held while one is restored
+	diagnosing  sync.Mutex // held while a diagnosis is made
 }
 
 // New returns the handler of /api/v1/, /openapi.json and /openapi.yaml. It
@@ -132,7 +139,10 @@ func New(config Config) (http.Handler, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	s := &server{Config: config}
+	if config.Pages == 0 {
+		config.Pages = keptPages
+	}
+	s := &server{Config: config, pages: pages{room: config.Pages}}
 	mux := http.NewServeMux()
 	api := s.register(mux)
 	if err := serveDocument(mux, api.OpenAPI()); err != nil {
@@ -167,15 +177,14 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCluster(api)
 	extensible(api.OpenAPI())
 	describeIndex(api.OpenAPI())
+	describeTags(api.OpenAPI())
 	return api
 }
 
-// lastSeen is the last sign of life of an agent: its enrolment is one.
+// lastSeen is the last sign of life of an agent that this node knows of: its enrolment
+// is one.
 func (s *server) lastSeen(v *fleet.View, agent *fleet.Agent) time.Time {
-	seen := agent.EnrolledAt
-	if at := v.LastSeen(agent.ID); at.After(seen) {
-		seen = at
-	}
+	seen := replicatedSign(v, agent)
 	if s.Presence != nil {
 		if at, ok := s.Presence.LastSeen(agent.ID); ok && at.After(seen) {
 			seen = at
@@ -193,8 +202,4 @@ const (
 
 // CutOff reports whether an agent that is told to sync after a pause, and was
 // last seen at a time, is cut off now.
-func CutOff(pause time.Duration, seen, now time.Time) bool {
-	return now.Sub(seen) > patience*pause+grace
-}
-
-func (s *server) cutOff(seen, now time.Time) bool { return CutOff(s.Pause(), seen, now) }
+func CutOff(pause time.Duration, seen, now time.Time) bool { return now.After(silent(pause, seen)) }

@@ -14,19 +14,18 @@ import (
 const lateLife = 10 // a tenth
 
 // judge is the worst that is known about a certificate at a time, and why, for
-// a person. cutOff says that its agent is cut off, and seen when it was last
-// heard of.
+// a person.
 //
 // What was bad when the agent was last heard of counts as bad until the agent
 // says otherwise: a host that is cut off may have renewed meanwhile, but nobody
 // here knows. What was well then is unknown now. So nothing that has expired or
 // is not in service is ever called well.
-func judge(c *wire.Summary, cutOff bool, seen, now time.Time) (resource.Health, string) {
+func judge(c *wire.Summary, agent contact, now *clock) (resource.Health, string) {
 	health, reason := lastKnown(c, now)
-	if !cutOff {
+	if !agent.cutOff {
 		return health, reason
 	}
-	since := fmt.Sprintf("its agent is cut off since %s", seen.UTC().Format(time.RFC3339))
+	since := fmt.Sprintf("its agent is cut off since %s", agent.seen.UTC().Format(time.RFC3339))
 	if health.Well() {
 		return resource.HealthUnknown, since + "; then it was " + reason
 	}
@@ -34,7 +33,7 @@ func judge(c *wire.Summary, cutOff bool, seen, now time.Time) (resource.Health, 
 }
 
 // lastKnown judges a certificate by its agent's report and the clock.
-func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
+func lastKnown(c *wire.Summary, now *clock) (resource.Health, string) {
 	switch {
 	case c.Fingerprint == "" && c.State == wire.StateRenewing:
 		return resource.HealthUnserved, because("no certificate yet; the first one is being obtained", c)
@@ -42,23 +41,23 @@ func lastKnown(c *wire.Summary, now time.Time) (resource.Health, string) {
 		return resource.HealthUnserved, because("no certificate yet", c)
 	case c.NotAfter.IsZero():
 		return resource.HealthUnserved, "its agent does not say when it expires"
-	case !now.Before(c.NotAfter):
+	case now.reached(c.NotAfter):
 		return resource.HealthExpired, because("expired at "+c.NotAfter.UTC().Format(time.RFC3339), c)
 	}
 	if !c.RevokedAt.IsZero() {
 		return resource.HealthRevoked, because("revoked at "+c.RevokedAt.UTC().Format(time.RFC3339), c)
 	}
-	if !c.SafeUntil.IsZero() && !now.Before(c.SafeUntil) {
+	if !c.SafeUntil.IsZero() && now.reached(c.SafeUntil) {
 		return resource.HealthExpired, because("an older certificate is served that expired at "+c.SafeUntil.UTC().Format(time.RFC3339), c)
 	}
 	if where := unserved(c); len(where) > 0 {
 		return resource.HealthUnserved, because("not in service at "+strings.Join(where, ", "), c)
 	}
-	left := c.NotAfter.Sub(now)
+	late := c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / lateLife)
 	switch {
-	case now.Before(c.NotBefore):
+	case !now.reached(c.NotBefore):
 		return resource.HealthAtRisk, "not valid before " + c.NotBefore.UTC().Format(time.RFC3339) + "; compare the clocks of host, CA and coordinator"
-	case left < c.NotAfter.Sub(c.NotBefore)/lateLife && c.RenewAt.Before(now):
+	case now.passed(late) && now.passed(c.RenewAt):
 		return resource.HealthAtRisk, because("about to expire and not renewed", c)
 	case c.NeedsAttention != "":
 		return resource.HealthAtRisk, because(inPlace(c)+"; somebody has to act", c)

@@ -98,7 +98,7 @@ func TestJudge(t *testing.T) {
 			if c.change != nil {
 				c.change(&summary)
 			}
-			health, reason := judge(&summary, c.cutOff, seen, now)
+			health, reason := judge(&summary, contact{c.cutOff, seen}, clockAt(now))
 			assert.Equal(t, c.health, health)
 			assert.Equal(t, c.reason, reason)
 		})
@@ -130,7 +130,7 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 			Deployments:    rapid.SliceOfN(deployment, 0, 3).Draw(t, "deployments"),
 		}
 		cutOff := rapid.Bool().Draw(t, "cut off")
-		health, reason := judge(&s, cutOff, now, now)
+		health, reason := judge(&s, contact{cutOff, now}, clockAt(now))
 		assert.NotEmpty(t, reason)
 		assert.Contains(t, resource.Healths, health)
 		if !health.Well() {

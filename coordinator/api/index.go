@@ -103,9 +103,12 @@ type indexed struct {
 	query   url.Values // without what parseFreshness took out
 }
 
+// Unwrap lets humago.Unwrap through.
+func (c *indexed) Unwrap() huma.Context { return c.humaContext }
+
 // SetStatus implements huma.Context. It is the last moment for a header.
 func (c *indexed) SetStatus(status int) {
-	if status >= http.StatusOK && status < http.StatusMultipleChoices {
+	if status >= http.StatusOK && status < http.StatusMultipleChoices || status == http.StatusNotModified {
 		c.SetHeader(resource.Index, strconv.FormatUint(c.index(), 10))
 		c.SetHeader(resource.Servers, strings.Join(c.servers(), " "))
 	}
@@ -122,7 +125,7 @@ func (c *indexed) URL() url.URL {
 // fresh lets a request wait until this node has what it asks for, and gives its
 // answer the header. The caller has judged its token, and judges it again if the
 // state has moved on meanwhile.
-func (s *server) fresh(ctx huma.Context) (huma.Context, *Problem) {
+func (s *server) fresh(ctx huma.Context) (*indexed, *Problem) {
 	u := ctx.URL()
 	answer := &indexed{humaContext: ctx, servers: s.nodeURLs, query: u.Query()}
 	if ctx.Operation().Method != http.MethodGet {

@@ -84,11 +84,11 @@ func TestDamagedRow(t *testing.T) {
 	}}
 	summary := summaryOf(row)
 	assert.Equal(t, fingerprintA, summary.Fingerprint)
-	health, _ := judge(&summary, false, now, now)
+	health, _ := judge(&summary, contact{}, clockAt(now))
 	assert.False(t, health.Well())
 	row.Columns.NotAfter = now
 	summary = summaryOf(row)
-	health, _ = judge(&summary, false, now, now)
+	health, _ = judge(&summary, contact{}, clockAt(now))
 	assert.Equal(t, resource.HealthExpired, health)
 }
 

@@ -52,12 +52,12 @@ type issuerDetail struct {
 func (s *server) registerIssuers(api huma.API) {
 	const path = "/api/v1/issuers"
 	tags := []string{"issuers"}
-	huma.Register(api, leads(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, leads(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-issuers", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List the issuers, and how they stand",
 		Description: "The accounts at authorities in the settings of the node that leads, and those that orders name beside them. The built-in CA " +
 			"is none of them. It is all on one page.",
-	})), s.listIssuers)
+	}), "how accounts stand is in the leader's memory, and not in the state")), s.listIssuers)
 	huma.Register(api, leads(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "test-issuer", Method: http.MethodPost, Path: path + "/{name}/test", Tags: tags,
 		Summary: "Find out whether an issuer's account can be used",

@@ -28,13 +28,13 @@ type jobList struct {
 }
 
 func (s *server) registerJobs(api huma.API) {
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-jobs", Method: http.MethodGet, Path: "/api/v1/jobs", Tags: []string{"jobs"},
 		Summary: "List what is under way",
 		Description: "Orders, renewals, revocations, commands to hosts and mass renewals, in one vocabulary. A job is no record of its own: it is how one of these stands " +
 			"at the moment, and is changed by changing that. They come kind by kind in this order; among orders and renewals those that need a person come first. A job that " +
 			"stays as it is while pages are read is on exactly one of them; one that moves from state to state meanwhile may be on two, or on none.",
-	}), s.listJobs)
+	}), fleet.TableOrders, fleet.TableAgents, fleet.TableCertificates, fleet.TableRevocations, fleet.TableAgentCommands, fleet.TableCampaigns), s.listJobs)
 }
 
 // A section is a part of the list of jobs with an order of its own, that of one index.
@@ -76,10 +76,9 @@ func parseJobCursor(cursor string) (section, place string, ok bool) {
 	return strings.Cut(string(raw), "\x00")
 }
 
-func (s *server) listJobs(_ context.Context, in *listJobs) (*jobList, error) {
-	view, now := s.Node.State().View(), s.Now()
+func (s *server) listJobs(_ context.Context, p *picture, in *listJobs) (*jobList, error) {
 	if in.Agent != "" {
-		if _, ok := view.Agent(in.Agent); !ok {
+		if _, ok := p.view.Agent(in.Agent); !ok {
 			return nil, noAgent(in.Agent)
 		}
 	}
@@ -88,7 +87,7 @@ func (s *server) listJobs(_ context.Context, in *listJobs) (*jobList, error) {
 		wanted.states = append(wanted.states, resource.JobState(state))
 		wanted.ended = wanted.ended || resource.JobState(state).Ended()
 	}
-	sections := s.jobSections(view, &wanted, now)
+	sections := p.jobSections(&wanted)
 	if len(in.Kinds) > 0 {
 		sections = slices.DeleteFunc(sections, func(part section) bool { return !slices.Contains(in.Kinds, string(part.kind)) })
 	}
@@ -155,22 +154,20 @@ func (f *jobFilter) takes(j *resource.Job) bool {
 }
 
 // jobSections are the parts of the list in their order.
-func (s *server) jobSections(view *fleet.View, f *jobFilter, now time.Time) []section {
-	hosts := &jobHosts{s: s, view: view, now: now, known: map[string]jobHost{}}
-	sections := orderSections(view, f, hosts)
-	sections = append(sections, s.renewalSections(view, f, hosts)...)
-	sections = append(sections, commandSections(view, f, hosts)...)
+func (p *picture) jobSections(f *jobFilter) []section {
+	hosts := &jobHosts{picture: p, known: map[string]jobHost{}}
+	sections := orderSections(p.view, f, hosts)
+	sections = append(sections, renewalSections(p.view, f, hosts)...)
+	sections = append(sections, commandSections(p.view, f, hosts)...)
 	if f.agent == "" {
-		sections = append(sections, s.massSection(view, f, now))
+		sections = append(sections, p.massSection(f))
 	}
 	return sections
 }
 
 // jobHosts are the hosts that jobs are of.
 type jobHosts struct {
-	s     *server
-	view  *fleet.View
-	now   time.Time
+	*picture
 	known map[string]jobHost
 }
 
@@ -186,8 +183,8 @@ func (h *jobHosts) of(id string) jobHost {
 	var host jobHost
 	if agent, ok := h.view.Agent(id); ok {
 		host.name = agent.Host.Hostname
-		if seen := h.s.lastSeen(h.view, agent); agent.State == fleet.AgentActive && h.s.cutOff(seen, h.now) {
-			host.cutOff = fmt.Sprintf("its agent is cut off since %s", seen.UTC().Format(time.RFC3339))
+		if touch := h.contact(agent); agent.State == fleet.AgentActive && touch.cutOff {
+			host.cutOff = fmt.Sprintf("its agent is cut off since %s", touch.seen.UTC().Format(time.RFC3339))
 		}
 	}
 	h.known[id] = host

@@ -12,7 +12,7 @@ import (
 
 // renewalSections are the renewals: those that a person has to do something about, then
 // those that have failed, that are under way, and that have not begun.
-func (s *server) renewalSections(view *fleet.View, f *jobFilter, hosts *jobHosts) []section {
+func renewalSections(view *fleet.View, f *jobFilter, hosts *jobHosts) []section {
 	certificates := func(filter fleet.CertificateFilter) func(fleet.Page) ([]*fleet.Certificate, string, error) {
 		filter.Agent = f.agent
 		return func(page fleet.Page) ([]*fleet.Certificate, string, error) { return view.Certificates(filter, page) }
@@ -36,7 +36,7 @@ func renewalJob(view *fleet.View, row *fleet.Certificate, hosts *jobHosts) resou
 	job := resource.Job{
 		ID: row.Name, Object: row.Name, AgentID: row.Agent, Hostname: host.name, Issuer: c.Issuer, Next: c.NextAttempt.UTC(), Mend: c.NeedsAttention,
 	}
-	if !c.RenewAt.IsZero() && !hosts.now.Before(c.RenewAt) {
+	if !c.RenewAt.IsZero() && hosts.reached(c.RenewAt) {
 		job.Since = c.RenewAt.UTC()
 	}
 	failures := ""
@@ -110,15 +110,15 @@ func commandJob(view *fleet.View, c *fleet.AgentCommand, hosts *jobHosts) resour
 }
 
 // massSection is the mass renewals by id. There are never many.
-func (s *server) massSection(view *fleet.View, f *jobFilter, now time.Time) section {
+func (p *picture) massSection(f *jobFilter) section {
 	list := func(page fleet.Page) (found []*fleet.Campaign, next string, err error) {
 		after, err := base64.RawURLEncoding.Strict().DecodeString(page.Cursor)
 		if err != nil {
 			return nil, "", fleet.ErrCursor
 		}
-		for _, campaign := range view.Campaigns() {
+		for _, campaign := range p.view.Campaigns() {
 			// Without the ended ones nobody has to count what has come of those.
-			if campaign.ID <= string(after) || !f.ended && !campaign.Running(now) {
+			if campaign.ID <= string(after) || !f.ended && !p.running(campaign) {
 				continue
 			}
 			if len(found) == page.Limit {
@@ -129,11 +129,11 @@ func (s *server) massSection(view *fleet.View, f *jobFilter, now time.Time) sect
 		return found, "", nil
 	}
 	return sectionOf("mass_renewal", resource.JobMassRenewal, list, func(c *fleet.Campaign) (resource.Job, bool) {
-		return massJob(s.renewals(view, c, now, 0), now), true
+		return p.massJob(p.renewals(c, 0)), true
 	})
 }
 
-func massJob(r resource.Renewals, now time.Time) resource.Job {
+func (p *picture) massJob(r resource.Renewals) resource.Job {
 	job := resource.Job{ID: r.ID, Object: r.Selector, Issuer: r.Issuer, Since: r.CreatedAt}
 	failed := ""
 	if r.Failed > 0 {
@@ -153,7 +153,7 @@ func massJob(r resource.Renewals, now time.Time) resource.Job {
 	default:
 		job.State = resource.JobRunning
 	}
-	if !job.State.Ended() && now.Before(r.EndsAt) {
+	if !job.State.Ended() && !p.reached(r.EndsAt) {
 		job.Next = r.EndsAt
 	}
 	return job

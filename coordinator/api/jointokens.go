@@ -37,10 +37,10 @@ func (s *server) registerJoinTokens(api huma.API) {
 		Description: "The answer is the only one that has the token itself. A node that joins is given the seal key: whoever has the token " +
 			"gets all that the cluster has. Asking again makes another token.",
 	}), s.createJoinToken)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "list-join-tokens", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List join tokens", Description: "Newest first, and for some weeks ended ones too.",
-	}), s.listJoinTokens)
+	}), fleet.TableJoinTokens), s.listJoinTokens)
 	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "revoke-join-token", Method: http.MethodDelete, Path: path + "/{id}", Tags: tags,
 		Summary:     "Revoke a join token",
@@ -74,15 +74,15 @@ func (s *server) createJoinToken(ctx context.Context, in *createJoinToken) (*cre
 		return nil, s.fail("create a join token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
 	return &createdJoinToken{Body: resource.CreatedJoinToken{
-		JoinToken: joinToken(stored, s.Now()), Token: token.Reveal(), URLs: token.URLs, Warning: unreachable(s.Listening),
+		JoinToken: joinToken(stored, clockAt(s.Now())), Token: token.Reveal(), URLs: token.URLs, Warning: unreachable(s.Listening),
 	}}, nil
 }
 
-func (s *server) listJoinTokens(_ context.Context, in *listTokens) (*tokenList[resource.JoinToken], error) {
+func (s *server) listJoinTokens(_ context.Context, p *picture, in *listTokens) (*tokenList[resource.JoinToken], error) {
 	about := func(t resource.JoinToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(s.Node.State().View().JoinTokens(), joinToken, about, in.State, in.Paging, s.Now())
+	return listOf(p.view.JoinTokens(), joinToken, about, in.State, in.Paging, p.clock)
 }
 
 func (s *server) revokeJoinToken(ctx context.Context, in *tokenPath) (*joinTokenDetail, error) {
@@ -93,10 +93,10 @@ func (s *server) revokeJoinToken(ctx context.Context, in *tokenPath) (*joinToken
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &joinTokenDetail{Body: joinToken(stored, s.Now())}, nil
+	return &joinTokenDetail{Body: joinToken(stored, clockAt(s.Now()))}, nil
 }
 
-func joinToken(t *fleet.JoinToken, now time.Time) resource.JoinToken {
+func joinToken(t *fleet.JoinToken, now *clock) resource.JoinToken {
 	out := resource.JoinToken{
 		ID: t.ID, State: resource.TokenUsable, Description: t.Description, CreatedAt: t.CreatedAt.UTC(), CreatedBy: t.CreatedBy,
 		ExpiresAt: t.ExpiresAt.UTC(), UsedAt: t.UsedAt.UTC(), UsedBy: t.UsedBy, RevokedAt: t.RevokedAt.UTC(), RevokedBy: t.RevokedBy,
@@ -106,7 +106,7 @@ func joinToken(t *fleet.JoinToken, now time.Time) resource.JoinToken {
 		out.State = resource.TokenRevoked
 	case !t.UsedAt.IsZero():
 		out.State = resource.TokenUsed
-	case !now.Before(t.ExpiresAt):
+	case now.reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

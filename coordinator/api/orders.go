@@ -51,16 +51,16 @@ func (s *server) registerOrders(api huma.API) {
 	const path = "/api/v1/orders"
 	const one = path + "/{agent}/{id}"
 	tags := []string{"orders"}
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-orders", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List orders at authorities",
 		Description: "Orders at issuers that the coordinator talks to, other than the built-in CA; those that have come to a certificate until that expires, others a week after their end. " +
 			"In an order that stays the same while paging: by issuer and the time at which they came in; with stage by that first; with agent by id.",
-	}), s.listOrders)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableOrders, fleet.TableAgents), s.listOrders)
+	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-order", Method: http.MethodGet, Path: one, Tags: tags,
 		Summary: "Show one order, and all that is known of it at its authority",
-	}), s.showOrder)
+	}), fleet.TableOrders, fleet.TableAgents), s.showOrder)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: one + "/cancel", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Take an order back",
@@ -80,8 +80,8 @@ func (s *server) registerOrders(api huma.API) {
 	}), s.resolveOrder)
 }
 
-func (s *server) listOrders(_ context.Context, in *listOrders) (*orderList, error) {
-	view := s.Node.State().View()
+func (s *server) listOrders(_ context.Context, p *picture, in *listOrders) (*orderList, error) {
+	view := p.view
 	if in.Agent != "" {
 		if _, ok := view.Agent(in.Agent); !ok {
 			return nil, noAgent(in.Agent)
@@ -105,12 +105,11 @@ func (s *server) listOrders(_ context.Context, in *listOrders) (*orderList, erro
 	return out, nil
 }
 
-func (s *server) showOrder(_ context.Context, in *OrderPath) (*orderDetail, error) {
-	return s.orderDetail(in)
+func (s *server) showOrder(_ context.Context, p *picture, in *OrderPath) (*orderDetail, error) {
+	return showOrder(p.view, in)
 }
 
-func (s *server) orderDetail(in *OrderPath) (*orderDetail, error) {
-	view := s.Node.State().View()
+func showOrder(view *fleet.View, in *OrderPath) (*orderDetail, error) {
 	stored, ok := view.Order(in.Agent, in.ID)
 	if !ok || !stored.Brokered() {
 		if _, known := view.Agent(in.Agent); !known {
@@ -123,13 +122,13 @@ func (s *server) orderDetail(in *OrderPath) (*orderDetail, error) {
 
 // change does something about an order, has the engine look at it, and shows it.
 func (s *server) change(ctx context.Context, in *OrderPath, command fleet.Payload) (*orderDetail, error) {
-	if _, err := s.orderDetail(in); err != nil {
+	if _, err := showOrder(s.Node.State().View(), in); err != nil {
 		return nil, err
 	}
 	if _, err := s.do(ctx, command); err != nil {
 		return nil, err
 	}
-	return s.orderDetail(in)
+	return showOrder(s.Node.State().View(), in)
 }
 
 func (s *server) cancelOrder(ctx context.Context, in *cancelOrder) (*orderDetail, error) {

@@ -52,24 +52,24 @@ func (s *server) registerRenewals(api huma.API) {
 		Description:   "The host replaces the certificate in service, with a new key, when it syncs next. If another one is in service by then, nothing is done.",
 		DefaultStatus: http.StatusAccepted,
 	}), s.renewCertificate)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agent-commands", Method: http.MethodGet, Path: "/api/v1/agents/{id}/commands", Tags: tags,
 		Summary: "List what an agent was asked for", Description: "Newest first, what ended within the last 30 days too. It is all on one page.",
-	}), s.listCommands)
+	}), fleet.TableAgents, fleet.TableAgentCommands), s.listCommands)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "create-renewals", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Renew many certificates, spread over a time",
 		Description: "Each certificate that is in service now and matches has a place of its own in the window, and its host renews it then. " +
 			"Hosts that are away are asked when they come back, up to 30 days after the window. With dry_run nothing is begun.",
 	}), s.createRenewals)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-renewals", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List mass renewals", Description: "Newest first, ended ones too. It is all on one page.",
-	}), s.listRenewals)
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), s.listRenewals)
+	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-renewals", Method: http.MethodGet, Path: path + "/{id}", Tags: tags,
 		Summary: "Show a mass renewal, and how far it is",
-	}), s.showRenewals)
+	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), s.showRenewals)
 	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "cancel-renewals", Method: http.MethodPost, Path: path + "/{id}/cancel", Tags: tags,
 		Summary:     "Cancel a mass renewal",
@@ -103,8 +103,8 @@ func (s *server) renewCertificate(ctx context.Context, in *certificatePath) (*co
 	return &commandDetail{Body: command(stored)}, nil
 }
 
-func (s *server) listCommands(_ context.Context, in *AgentPath) (*commandList, error) {
-	view := s.Node.State().View()
+func (s *server) listCommands(_ context.Context, p *picture, in *AgentPath) (*commandList, error) {
+	view := p.view
 	if _, ok := view.Agent(in.ID); !ok {
 		return nil, noAgent(in.ID)
 	}
@@ -128,7 +128,8 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 		}
 		in.Body.NamePattern = patterns.Strings()[0]
 	}
-	view, now := s.Node.State().View(), s.Now().UTC()
+	p := s.live()
+	view, now := p.view, p.now.UTC()
 	planned := &fleet.Campaign{
 		NamePattern: in.Body.NamePattern,
 		Selector:    chosen.String(), Issuer: in.Body.Issuer, Over: time.Duration(in.Body.OverSeconds) * time.Second,
@@ -137,7 +138,7 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	if in.Body.ExpiringWithinSeconds > 0 {
 		planned.ExpiringBefore = now.Add(time.Duration(in.Body.ExpiringWithinSeconds) * time.Second)
 	}
-	counted := s.renewals(view, planned, now, maxHosts)
+	counted := p.renewals(planned, maxHosts)
 	counted.Targets = counted.Remaining
 	if in.DryRun {
 		counted.State, counted.Replaced, counted.Overdue = "planned", 0, 0
@@ -156,22 +157,22 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	}); err != nil {
 		return nil, err
 	}
-	return s.renewalsDetail(id)
+	return s.live().renewalsDetail(id)
 }
 
-func (s *server) renewalsDetail(id string) (*renewalsDetail, error) {
-	view := s.Node.State().View()
-	stored, ok := view.Campaign(id)
+func (p *picture) renewalsDetail(id string) (*renewalsDetail, error) {
+	stored, ok := p.view.Campaign(id)
 	if !ok {
 		return nil, notFound("there is no mass renewal with the id "+clip(id), "list the renewals to see their ids")
 	}
-	return &renewalsDetail{Body: s.renewals(view, stored, s.Now(), maxHosts)}, nil
+	return &renewalsDetail{Body: p.renewals(stored, maxHosts)}, nil
 }
 
 // renewals counts how far a campaign is, and names up to so many hosts with
 // something left. It looks at every certificate of the hosts that the campaign
 // is for.
-func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, hosts int) resource.Renewals {
+func (p *picture) renewals(c *fleet.Campaign, hosts int) resource.Renewals {
+	view := p.view
 	out := resource.Renewals{
 		ID: c.ID, Selector: c.Selector, Issuer: c.Issuer, NamePattern: c.NamePattern, ExpiringBefore: c.ExpiringBefore.UTC(), OverSeconds: int64(c.Over / time.Second),
 		Reason: c.Reason, CreatedAt: c.CreatedAt.UTC(), CreatedBy: c.CreatedBy, EndsAt: c.CreatedAt.Add(c.Over).UTC(),
@@ -183,7 +184,7 @@ func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, ho
 			if !chosen.Matches(agent.Labels) {
 				return
 			}
-			host := s.countRenewals(view, c, agent, now)
+			host := p.countRenewals(c, agent)
 			out.Remaining, out.Overdue, out.Failed = out.Remaining+host.Remaining, out.Overdue+host.Overdue, out.Failed+host.Failed
 			if host.CutOff {
 				out.CutOff += host.Remaining
@@ -208,7 +209,7 @@ func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, ho
 		out.State = "cancelled"
 	case out.Remaining+out.Failed == 0:
 		out.State = "done"
-	case c.Running(now):
+	case p.running(c):
 		out.State = "running"
 	default:
 		out.State = "ended"
@@ -216,42 +217,46 @@ func (s *server) renewals(view *fleet.View, c *fleet.Campaign, now time.Time, ho
 	return out
 }
 
+// running reports whether a campaign asks for renewals.
+func (p *picture) running(c *fleet.Campaign) bool {
+	return c.CancelledAt.IsZero() && !p.reached(c.Ends())
+}
+
 // countRenewals counts what is left of a campaign on one of its hosts.
-func (s *server) countRenewals(view *fleet.View, c *fleet.Campaign, agent *fleet.Agent, now time.Time) resource.RenewalsHost {
-	host := resource.RenewalsHost{AgentID: agent.ID, Hostname: agent.Host.Hostname, CutOff: s.cutOff(s.lastSeen(view, agent), now)}
-	for _, row := range view.CertificatesOf(agent.ID) {
+func (p *picture) countRenewals(c *fleet.Campaign, agent *fleet.Agent) resource.RenewalsHost {
+	host := resource.RenewalsHost{AgentID: agent.ID, Hostname: agent.Host.Hostname, CutOff: p.contact(agent).cutOff}
+	for _, row := range p.view.CertificatesOf(agent.ID) {
 		if !c.Wants(row) {
 			continue
 		}
-		if _, ended := view.AgentCommand(agent.ID, c.CommandID(agent.ID, row.Name)); ended {
+		if _, ended := p.view.AgentCommand(agent.ID, c.CommandID(agent.ID, row.Name)); ended {
 			host.Failed++
 			continue
 		}
 		host.Remaining++
-		if !now.Before(c.Due(agent.ID, row.Name)) {
+		if p.reached(c.Due(agent.ID, row.Name)) {
 			host.Overdue++
 		}
 	}
 	return host
 }
 
-func (s *server) listRenewals(_ context.Context, _ *struct{}) (*renewalsList, error) {
-	view, now := s.Node.State().View(), s.Now()
+func (s *server) listRenewals(_ context.Context, p *picture, _ *struct{}) (*renewalsList, error) {
 	out := &renewalsList{Body: resource.Page[resource.Renewals]{Items: []resource.Renewals{}}}
-	for _, stored := range view.Campaigns() {
-		out.Body.Items = append(out.Body.Items, s.renewals(view, stored, now, 0))
+	for _, stored := range p.view.Campaigns() {
+		out.Body.Items = append(out.Body.Items, p.renewals(stored, 0))
 	}
 	slices.SortStableFunc(out.Body.Items, func(a, b resource.Renewals) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	return out, nil
 }
 
-func (s *server) showRenewals(_ context.Context, in *renewalsPath) (*renewalsDetail, error) {
-	return s.renewalsDetail(in.ID)
+func (s *server) showRenewals(_ context.Context, p *picture, in *renewalsPath) (*renewalsDetail, error) {
+	return p.renewalsDetail(in.ID)
 }
 
 func (s *server) cancelRenewals(ctx context.Context, in *renewalsPath) (*renewalsDetail, error) {
 	if _, err := s.do(ctx, fleet.CancelCampaign{Actor: actorOf(ctx), ID: in.ID}); err != nil {
 		return nil, err
 	}
-	return s.renewalsDetail(in.ID)
+	return s.live().renewalsDetail(in.ID)
 }

@@ -18,11 +18,11 @@ type statusDocument struct {
 }
 
 func (s *server) registerStatus(api huma.API) {
-	huma.Register(api, needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-status", Method: http.MethodGet, Path: "/api/v1/status", Tags: []string{"status"},
 		Summary:     "Show the coordinator and its fleet",
 		Description: "Counts of the whole fleet. They may be as old as as_of says.",
-	}), s.showStatus)
+	}), "it tells the time and how far this node is"), s.showStatus)
 }
 
 func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, error) {
@@ -101,17 +101,18 @@ func keepFor(took time.Duration) time.Duration {
 }
 
 func (s *server) count() fleetCount {
-	view, now := s.Node.State().View(), s.Now()
+	p := s.live()
+	view, now := p.view, p.now
 	count := fleetCount{at: now}
 	count.orders, count.ordersPending = countOrders(view)
-	seen := make(map[string]time.Time, view.Rows(fleet.TableAgents))
+	contacts := make(map[string]contact, view.Rows(fleet.TableAgents))
 	each(func(page fleet.Page) ([]*fleet.Agent, string, error) { return view.Agents(fleet.AgentFilter{}, page) }, func(a *fleet.Agent) {
 		if a.State != fleet.AgentActive {
 			count.agents.Retired++
 			return
 		}
-		at := s.lastSeen(view, a)
-		seen[a.ID] = at
+		touch := p.contact(a)
+		contacts[a.ID] = touch
 		count.agents.Active++
 		if len(a.Host.Warnings) > 0 {
 			count.agents.Warned++
@@ -124,7 +125,7 @@ func (s *server) count() fleetCount {
 			count.agents.NeedingAttention++
 			count.needingAttention += n
 		}
-		if s.cutOff(at, now) {
+		if touch.cutOff {
 			count.agents.CutOff++
 		} else {
 			count.agents.Connected++
@@ -149,7 +150,7 @@ func (s *server) count() fleetCount {
 	each(func(page fleet.Page) ([]*fleet.Certificate, string, error) {
 		return view.Certificates(fleet.CertificateFilter{}, page)
 	}, func(row *fleet.Certificate) {
-		health, _ := s.health(view, row, seen[row.Agent], now)
+		health, _ := p.health(row, contacts[row.Agent])
 		count.certificates.Add(health)
 	})
 	return count

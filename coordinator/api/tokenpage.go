@@ -17,7 +17,7 @@ type tokenList[T any] struct {
 
 // listOf is the page of the tokens that are shown in a state; "" is any. about tells
 // of a shown token what the list goes by.
-func listOf[S, T any](stored []S, show func(S, time.Time) T, about func(T) (tokenPlace, resource.TokenState), state string, in Paging, now time.Time) (*tokenList[T], error) {
+func listOf[S, T any](stored []S, show func(S, *clock) T, about func(T) (tokenPlace, resource.TokenState), state string, in Paging, now *clock) (*tokenList[T], error) {
 	var all []T
 	for _, token := range stored {
 		shown := show(token, now)

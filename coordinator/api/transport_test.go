@@ -115,7 +115,7 @@ func TestProblemsOfTheCoordinator(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	w := start(t)
-	for _, path := range []string{"/api/v1/whoami", "/api/v1/agents", "/openapi.json", "/api/v1/none", "/livez", "/readyz"} {
+	for _, path := range []string{"/api/v1/whoami", "/api/v1/agents/none", "/openapi.json", "/api/v1/none", "/livez", "/readyz"} {
 		answer := w.ask(http.MethodGet, path, nil)
 		for header, want := range map[string]string{
 			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff",

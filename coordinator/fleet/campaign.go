@@ -47,9 +47,10 @@ type Campaign struct {
 }
 
 // Running reports whether the campaign asks for renewals at a time.
-func (c *Campaign) Running(now time.Time) bool {
-	return c.CancelledAt.IsZero() && now.Before(c.CreatedAt.Add(c.Over+campaignPatience))
-}
+func (c *Campaign) Running(now time.Time) bool { return c.CancelledAt.IsZero() && now.Before(c.Ends()) }
+
+// Ends is the moment from which on the campaign asks no more.
+func (c *Campaign) Ends() time.Time { return c.CreatedAt.Add(c.Over + campaignPatience) }
 
 // Covers reports whether a certificate is, or was before it was replaced, one
 // of the campaign's, but for its host's labels.

@@ -43,5 +43,9 @@ func (a *Agent) SharedNoted(now time.Time) bool {
 // Shared reports whether two hosts use the agent's identity. A note is made anew
 // each day while they do, so that this ends when they have not for a day.
 func (a *Agent) Shared(now time.Time) bool {
-	return !a.SharedAt.IsZero() && now.Sub(a.SharedAt) < 2*sharedNote
+	return !a.SharedAt.IsZero() && now.Before(a.SharedUntil())
 }
+
+// SharedUntil is the moment from which on Shared is false, if no note is made until
+// then.
+func (a *Agent) SharedUntil() time.Time { return a.SharedAt.Add(2 * sharedNote) }

@@ -10,7 +10,8 @@ import (
 // is safe for concurrent use, and needs no closing. What it returns is shared
 // and must not be changed.
 type View struct {
-	txn *tables.Txn
+	txn   *tables.Txn
+	reads *[]Table // that were read, if somebody wants to know; see Watched
 }
 
 // View is the state as it is now.
@@ -18,15 +19,18 @@ func (s *State) View() *View { return &View{txn: s.db.Load().Read()} }
 
 // get is the first record whose key in an index begins with prefix.
 func get[T any](v *View, table Table, index string, prefix []byte) (*T, bool) {
+	v.note(table)
 	record, ok := v.txn.FirstPrefix(string(table), index, prefix).(*T)
 	return record, ok
 }
 
 func (v *View) scan(table Table, index string, prefix []byte) *tables.Iterator {
+	v.note(table)
 	return v.txn.Scan(string(table), index, prefix)
 }
 
 func (v *View) scanFrom(table Table, index string, from []byte) *tables.Iterator {
+	v.note(table)
 	return v.txn.ScanFrom(string(table), index, from)
 }
 
@@ -68,7 +72,10 @@ func (v *View) Version(tables ...Table) uint64 {
 }
 
 // Rows counts the records of a table, at no cost.
-func (v *View) Rows(table Table) int { return v.info(table).Rows }
+func (v *View) Rows(table Table) int {
+	v.note(table)
+	return v.info(table).Rows
+}
 
 func (v *View) info(table Table) tableInfo {
 	info, ok := get[tableInfo](v, tableInfos, indexID, key(string(table)))

@@ -20,7 +20,7 @@ type Agent struct {
 	RetiredAt         time.Time `json:"retired_at,omitzero"`
 	StartedAt         time.Time `json:"started_at,omitzero" doc:"Last start of the agent's program."`
 
-	LastSeen    time.Time `json:"last_seen" doc:"Last sign of life; the enrolment if there was none since."`
+	LastSeen    time.Time `json:"last_seen,omitzero" doc:"Last sign of life; the enrolment if there was none since. In lists only of agents that are cut off: while they are connected it is of the last few syncs."`
 	Connected   bool      `json:"connected" doc:"Whether the agent was heard of within the last few syncs. A host that is cut off goes on renewing at its direct issuers."`
 	CutOffSince time.Time `json:"cut_off_since,omitzero" doc:"Last sign of life of an agent that is not connected."`
 	SafeUntil   time.Time `json:"safe_until,omitzero" doc:"Offline horizon: when the first expired certificate would be served if the coordinator, every CA and the network were gone from the last report on. It is past when one is served already, and absent when the host serves no certificate, or not_safe makes any later moment untrue."`

@@ -113,7 +113,7 @@ type Certificate struct {
 	LastErrorAt    time.Time `json:"last_error_at,omitzero"`
 	NeedsAttention string    `json:"needs_attention,omitempty" doc:"Why a person has to act; absent when none has to."`
 
-	AgentLastSeen time.Time `json:"agent_last_seen" doc:"How old the report may be."`
+	AgentLastSeen time.Time `json:"agent_last_seen,omitzero" doc:"Last sign of life of the agent: how old the report may be. In lists only where the agent is cut off: else it is of the last few syncs."`
 }
 
 // Deployment is the outcome of the last deployment to one target.

@@ -1,0 +1,56 @@
+package api
+
+import (
+	"time"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+)
+
+// A picture is what one answer is made from: the state at one moment and the time at
+// another, neither of which changes under it. One goroutine uses it.
+type picture struct {
+	*clock
+	view  *fleet.View
+	pause time.Duration // between syncs, at present
+	// seen is an agent's last sign of life.
+	seen func(*fleet.Agent) time.Time
+	// discreet pictures are those of answers that have a tag. They do not tell the
+	// last sign of life of an agent that is not cut off, which comes with every sync.
+	discreet bool
+	// asked is what it was asked for besides the view.
+	askedContact bool
+}
+
+// live is a picture of now, with all that this node has heard.
+func (s *server) live() *picture {
+	view := s.Node.State().View()
+	return &picture{
+		clock: clockAt(s.Now()), view: view, pause: s.Pause(),
+		seen: func(agent *fleet.Agent) time.Time { return s.lastSeen(view, agent) },
+	}
+}
+
+// contact is whether an agent is in touch.
+type contact struct {
+	cutOff bool
+	// seen is its last sign of life; zero if the picture does not tell.
+	seen time.Time
+}
+
+func (p *picture) contact(agent *fleet.Agent) contact {
+	p.askedContact = true
+	c := contact{seen: p.seen(agent)}
+	c.cutOff = p.now.After(silent(p.pause, c.seen))
+	if p.discreet && (!c.cutOff || agent.State != fleet.AgentActive) {
+		c.seen = time.Time{}
+	}
+	return c
+}
+
+// contactOf is contact for the agent of a certificate.
+func (p *picture) contactOf(row *fleet.Certificate) contact {
+	if agent, ok := p.view.Agent(row.Agent); ok {
+		return p.contact(agent)
+	}
+	return contact{cutOff: true}
+}
