@@ -254,6 +254,9 @@ func RenderCertificate(w io.Writer, c *Certificate, now time.Time) error {
 	if c.LastError != "" {
 		rows = append(rows, [2]string{"last error", fmt.Sprintf("%s (%s, attempt %d)", c.LastError, Stamp(c.LastErrorAt), c.Attempt)})
 	}
+	if c.Waiting != c.NeedsAttention {
+		rows = append(rows, [2]string{"waits", c.Waiting})
+	}
 	rows = append(rows, [2]string{"ATTENTION", c.NeedsAttention})
 	for _, row := range rows {
 		if row[1] == "" {

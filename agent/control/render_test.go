@@ -211,6 +211,31 @@ func TestATurnThatIsWaitedFor(t *testing.T) {
 	assert.Equal(t, "REVOKED 4 minutes ago"+mend, Judge(status).Findings["mail"].Text)
 }
 
+// What an order waits for at an authority is shown; it needs somebody only where it is
+// for a person.
+func TestWhatAnOrderWaitsForIsShown(t *testing.T) {
+	status := sample(noon)
+	c := &status.Certificates[0]
+	c.State, c.Waiting = wire.StateRenewing, "slow works on the order"
+	v := Judge(status)
+	assert.Equal(t, ExitWell, v.ExitCode)
+	assert.Equal(t, "in service; being renewed: slow works on the order", v.Findings[c.Name].Text)
+	var out bytes.Buffer
+	require.NoError(t, RenderCertificate(&out, c, noon))
+	assert.Contains(t, out.String(), "waits:       slow works on the order\n")
+
+	c.Waiting, c.NeedsAttention = "the order at slow waits for a person; approve it", "the order at slow waits for a person; approve it"
+	v = Judge(status)
+	assert.Equal(t, ExitAttention, v.ExitCode)
+	assert.Equal(t, "in service; its renewal waits: the order at slow waits for a person; approve it", v.Findings[c.Name].Text)
+	out.Reset()
+	require.NoError(t, RenderCertificate(&out, c, noon))
+	assert.Equal(t, 1, strings.Count(out.String(), "approve it"), out.String())
+
+	c.Fingerprint, c.NeedsAttention, c.Waiting = "", "", "slow works on the order"
+	assert.Equal(t, "no certificate yet; the first one is being obtained: slow works on the order", Judge(status).Findings[c.Name].Text)
+}
+
 // What an authority has to say about a renewal is shown (RFC 9773, section 4.2:
 // clients "SHOULD provide this URL to their operator").
 func TestTheExplanationOfASuggestionIsShown(t *testing.T) {
@@ -276,7 +301,7 @@ func TestNeverSaysWellWrongly(t *testing.T) {
 			c.NotAfter = noon.Add(time.Duration(rapid.Int64Range(-int64(day), int64(60*day)).Draw(t, "left")))
 			c.Fingerprint = rapid.SampledFrom([]string{"", "f1"}).Draw(t, "fingerprint")
 			c.Deployments[0].Fingerprint = rapid.SampledFrom([]string{"", "f1"}).Draw(t, "deployed")
-			c.LastError, c.NeedsAttention = text.Draw(t, "error"), text.Draw(t, "attention")
+			c.LastError, c.NeedsAttention, c.Waiting = text.Draw(t, "error"), text.Draw(t, "attention"), text.Draw(t, "waiting")
 			c.Attempt = rapid.IntRange(0, 3).Draw(t, "attempt")
 			bad = bad || !noon.Before(c.NotAfter) || c.Fingerprint == "" || c.Deployments[0].Fingerprint == ""
 		}

@@ -164,12 +164,14 @@ func judge(c *Certificate, now time.Time) Finding {
 		return Finding{ConcernAtRisk, because(delayed("expires in "+span(left)+" and is not renewed", c), c)}
 	}
 	switch {
+	case c.Waiting != "" && c.Attempt == 0 && c.NeedsAttention != "":
+		return Finding{ConcernFailing, because("in service; its renewal waits", c)}
 	case c.NeedsAttention != "" || c.State == wire.StateFailed || c.Attempt > 0:
 		return Finding{ConcernFailing, because(waiting("in service; its renewal fails", c), c)}
 	case c.Former:
 		return Finding{ConcernFormer, waiting("in service as it was configured before; being replaced", c)}
 	case c.State == wire.StateRenewing:
-		return Finding{ConcernRenewing, "in service; being renewed"}
+		return Finding{ConcernRenewing, because("in service; being renewed", c)}
 	case c.WaitsFor != "":
 		return Finding{ConcernRenewing, waiting("in service", c)}
 	}
@@ -221,6 +223,8 @@ func because(text string, c *Certificate) string {
 		text += ": " + c.NeedsAttention
 	case c.LastError != "" && c.Attempt > 0:
 		text += ": " + c.LastError
+	case c.Waiting != "":
+		text += ": " + c.Waiting
 	}
 	return text
 }

@@ -83,7 +83,12 @@ type Error struct {
 	// KeyRefused says that the authority wants no certificate for the order's key:
 	// its next order comes with another one.
 	KeyRefused bool
-	Err        error
+	// Waiting is what the order waits for, for people to read, with what they have to
+	// do; "" if nothing is known. Person says that it is for one of them. Both are for
+	// ClassPending.
+	Waiting string
+	Person  bool
+	Err     error
 }
 
 // MayIssue reports whether a certificate may exist for the order, or come yet.

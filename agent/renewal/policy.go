@@ -68,7 +68,7 @@ func (a act) row() string {
 	case a.counts:
 		person = fmt.Sprintf("after %d attempts, and late in life", attentionAttempts)
 	default:
-		person = "late in life"
+		person = "when the order waits for one, and late in life"
 	}
 	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %s |", a.class, a.means, order, a.pace, person, a.leaves)
 }

@@ -92,6 +92,7 @@ func issued(rec *store.Certificate, orderID string, got store.Generation, now ti
 	next.IssuedAt = now
 	rec.Phase = store.PhaseIssued
 	rec.OrderState = nil
+	waits(rec, failure{})
 	rec.OrderAttempt, rec.RetryAt = 0, time.Time{}
 	for id, d := range rec.Deployments {
 		d.Attempt, d.RetryAt = 0, time.Time{}
@@ -112,6 +113,7 @@ func abandoned(rec *store.Certificate) (keyID string) {
 		keyID = ""
 	}
 	rec.OrderID, rec.OrderState, rec.OrderBegunAt = "", nil, time.Time{}
+	waits(rec, failure{})
 	return keyID
 }
 
@@ -142,6 +144,7 @@ func orderFailed(rec *store.Certificate, m *managed, fail failure, now time.Time
 	does := actFor(fail.class)
 	attempt := 1
 	did.counted = does.counts
+	waits(rec, fail)
 	if does.counts {
 		rec.OrderAttempt++
 		rec.IssuerAttempt++
@@ -178,6 +181,17 @@ func soon(cur *store.Generation) time.Duration {
 		return min(changeSpread, life/lifetimeParts)
 	}
 	return changeSpread
+}
+
+// waits notes what an order waits for that is under way.
+func waits(rec *store.Certificate, fail failure) {
+	if rec.WaitsForPerson && rec.NeedsAttention == rec.Waiting {
+		rec.NeedsAttention = ""
+	}
+	rec.Waiting, rec.WaitsForPerson = "", false
+	if fail.class == issuer.ClassPending {
+		rec.Waiting, rec.WaitsForPerson = clip(fail.waiting), fail.person
+	}
 }
 
 func noteFailure(rec *store.Certificate, err error, attention bool, now time.Time) {
@@ -326,6 +340,9 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 	if rec.Attempt == 0 {
 		rec.LastError, rec.LastErrorAt, rec.NeedsAttention = "", time.Time{}, ""
 	}
+	if rec.WaitsForPerson && rec.NeedsAttention == "" {
+		rec.NeedsAttention = rec.Waiting
+	}
 	markRevoked(rec)
 	if isRevoked(rec.Current) {
 		rec.NeedsAttention = "" // nothing about a failure counts more
@@ -359,12 +376,14 @@ type failure struct {
 	class      issuer.Class
 	err        error
 	retryAfter time.Duration
-	attention  bool // beyond what the class says
-	mayIssue   bool // a certificate may exist for the order, or come yet
-	unclear    bool // the issuer did not say what it means: it may mean mayIssue too
-	limited    bool // the issuer takes nothing new from this account for a while
-	local      bool // of this host; no issuer had a part in it
-	keyRefused bool // the issuer wants no certificate of this key
+	attention  bool   // beyond what the class says
+	mayIssue   bool   // a certificate may exist for the order, or come yet
+	unclear    bool   // the issuer did not say what it means: it may mean mayIssue too
+	limited    bool   // the issuer takes nothing new from this account for a while
+	local      bool   // of this host; no issuer had a part in it
+	keyRefused bool   // the issuer wants no certificate of this key
+	waiting    string // what the order waits for
+	person     bool   // somebody has to act for it
 }
 
 // mayYetIssue reports whether a certificate may come of the order under way.
@@ -379,6 +398,7 @@ func issuerFailure(err error) failure {
 	return failure{
 		class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full),
 		mayIssue: e.MayIssue(), unclear: !classified, limited: e.Limited, keyRefused: e.KeyRefused,
+		waiting: e.Waiting, person: e.Person && e.Waiting != "",
 	}
 }
 

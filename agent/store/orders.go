@@ -111,6 +111,29 @@ func (s *Store) SetOrderResult(result wire.OrderResult) (known bool, err error) 
 	return known, err
 }
 
+// SetOrderProgress stores what the coordinator says of an order that is pending, and
+// reports whether that is news of an order that is open here.
+func (s *Store) SetOrderProgress(id string, progress wire.OrderProgress) (changed bool, err error) {
+	if err := checkName("order id", id); err != nil {
+		return false, err
+	}
+	news := func(order *Order) bool { return order != nil && order.Result == nil && order.Progress != progress }
+	order, _, err := s.Order(id)
+	if err != nil || !news(order) {
+		return false, err // without a transaction that writes: most answers say nothing new
+	}
+	err = s.write(commitOrderProgress, func(c *change) error {
+		key := []byte(id)
+		order, err := getJSON[Order](c.tx, bucketOrders, key)
+		if err != nil || !news(order) {
+			return err
+		}
+		changed, order.Progress = true, progress
+		return c.putJSON(bucketOrders, key, order)
+	})
+	return changed && err == nil, err
+}
+
 func checkResult(result wire.OrderResult) error {
 	if err := checkName("order id", result.ID); err != nil {
 		return err

@@ -43,6 +43,10 @@ type Certificate struct {
 	OrderState json.RawMessage `json:"order_state,omitempty"`
 	// OrderBegunAt is when it was begun.
 	OrderBegunAt time.Time `json:"order_begun_at,omitzero"`
+	// Waiting is what the order waits for, as far as its issuer says so, and
+	// WaitsForPerson that it is somebody who has to act there. It is no failure.
+	Waiting        string `json:"waiting,omitempty"`
+	WaitsForPerson bool   `json:"waits_for_person,omitempty"`
 	// OrderIssuer is the stand-in that the renewal under way has gone over to;
 	// "" while it is with the issuer that is configured first. IssuerAttempt
 	// counts the failed attempts since it is with that issuer.
@@ -243,4 +247,7 @@ type Order struct {
 	PlacedAt time.Time         `json:"placed_at"`
 	// Collected orders have a stored result that the coordinator was not yet told of.
 	Collected bool `json:"collected,omitempty"`
+	// Progress is what the coordinator last said of an order that is pending; zero if it
+	// said nothing.
+	Progress wire.OrderProgress `json:"progress,omitzero"`
 }

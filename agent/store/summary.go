@@ -27,6 +27,7 @@ func (c *Certificate) Summary() wire.Summary {
 		LastError:      cutText(c.LastError, wire.MaxTextLen),
 		LastErrorAt:    c.LastErrorAt,
 		NeedsAttention: cutText(c.NeedsAttention, wire.MaxTextLen),
+		Waiting:        cutText(c.Waiting, wire.MaxTextLen),
 	}
 	if c.Attempt > 0 {
 		// Otherwise NextAction is housekeeping, and each of its moves would be a change to report.
@@ -144,6 +145,7 @@ func encodeRow(s wire.Summary) ([]byte, error) {
 func shortenTexts(s *wire.Summary, limit int) {
 	s.LastError = cutText(s.LastError, limit)
 	s.NeedsAttention = cutText(s.NeedsAttention, limit)
+	s.Waiting = cutText(s.Waiting, limit)
 	s.IssuerDN = cutText(s.IssuerDN, limit)
 	for i := range s.Deployments {
 		s.Deployments[i].Detail = cutText(s.Deployments[i].Detail, limit)

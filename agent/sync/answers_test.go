@@ -75,6 +75,48 @@ func TestManyOpenOrders(t *testing.T) {
 	})
 }
 
+// What an order waits for at an authority is stored and told when it is news, and not
+// at each answer; its results are those of any order.
+func TestWhatAPendingOrderWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.enrol()
+		h.coord.HoldOrders = true
+		h.order("order-0001", "a")
+		made := time.Now()
+		h.start()
+		h.pass(time.Minute)
+		assert.Empty(t, h.results, "a coordinator of before says nothing of it")
+		waits := wire.OrderProgress{Stage: wire.OrderNeedsPerson, Detail: "waits for approval", Mend: "approve it"}
+		h.coord.Change(func() { h.coord.Progress = waits })
+		h.pass(10 * time.Minute)
+		stored := func() wire.OrderProgress {
+			order, known, err := h.store.Order("order-0001")
+			require.NoError(t, err)
+			require.True(t, known)
+			require.Nil(t, order.Result)
+			return order.Progress
+		}
+		assert.Equal(t, waits, stored())
+		assert.Equal(t, []string{"a"}, h.results, "its renewal is woken once")
+		h.coord.Change(func() { h.coord.Progress = wire.OrderProgress{Stage: "no word", Detail: "x"} })
+		h.pass(10 * time.Minute)
+		assert.Equal(t, waits, stored(), "what makes no sense is left out")
+		h.restart()
+		h.pass(time.Minute)
+		assert.Equal(t, waits, stored())
+		assert.Equal(t, made.UTC(), h.agent().MadeAt["order-0001"].UTC(), "the coordinator can tell when it was made")
+
+		h.coord.Change(func() { h.coord.HoldOrders = false })
+		h.pass(10 * time.Minute)
+		order, _, err := h.store.Order("order-0001")
+		require.NoError(t, err)
+		require.NotNil(t, order.Result)
+		assert.Equal(t, wire.OrderIssued, order.Result.State)
+		assert.Equal(t, []string{"a", "a"}, h.results)
+	})
+}
+
 // The store was restored from an old copy: what the coordinator knows of later
 // days goes, and new facts are not taken for old ones.
 func TestStoreThatWasSetBack(t *testing.T) {

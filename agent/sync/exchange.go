@@ -167,6 +167,7 @@ func (c *Client) compose(limit limits) (*exchange, *wire.SyncRequest, error) {
 	}
 	for _, order := range orders {
 		x.orders = append(x.orders, order.Request.ID)
+		order.Request.PlacedAt = order.PlacedAt.UTC()
 		request.Orders = append(request.Orders, order.Request)
 	}
 	return x, request, nil
@@ -303,6 +304,11 @@ func (c *Client) storeResults(results []wire.OrderResult) error {
 	stored := false
 	for _, result := range results {
 		if result.State == wire.OrderPending {
+			news, err := c.storeProgress(&result)
+			if err != nil {
+				return err
+			}
+			stored = stored || news
 			continue
 		}
 		order, known, err := c.store.Order(result.ID)
@@ -332,4 +338,36 @@ func (c *Client) storeResults(results []wire.OrderResult) error {
 		c.mu.Unlock()
 	}
 	return nil
+}
+
+// storeProgress keeps what an order waits for that is pending, and reports whether that
+// is news. What makes no sense is left out: the order is pending all the same.
+func (c *Client) storeProgress(result *wire.OrderResult) (news bool, err error) {
+	progress := result.Parsed()
+	if progress == (wire.OrderProgress{}) {
+		return false, nil // of the built-in CA, or from a coordinator that says nothing
+	}
+	if news, err = c.store.SetOrderProgress(result.ID, progress); err != nil {
+		if fatal(err) {
+			return false, err
+		}
+		c.log.Warn("progress of an order was not stored", "order_id", result.ID, "stage", progress.Stage, "err", err)
+		return false, nil
+	}
+	if !news {
+		return false, nil
+	}
+	order, known, err := c.store.Order(result.ID)
+	if err != nil || !known {
+		return false, err
+	}
+	log := c.log.Info
+	if progress.Person() {
+		log = c.log.Warn
+	}
+	log("order is pending", "order_id", result.ID, "certificate", order.Request.Certificate, "stage", progress.Stage, "detail", progress.Detail, "mend", progress.Mend)
+	if c.cfg.OnResult != nil {
+		c.cfg.OnResult(order.Request.Certificate)
+	}
+	return true, nil
 }

@@ -66,7 +66,7 @@ func lastKnown(c *wire.Summary, now *clock) (resource.Health, string) {
 	case c.Former:
 		return resource.HealthAtRisk, inPlace(c) + "; to be replaced"
 	case c.State == wire.StateRenewing:
-		return resource.HealthRenewing, inService(c) + "; being renewed"
+		return resource.HealthRenewing, because(inService(c)+"; being renewed", c)
 	case c.State == wire.StateValid:
 		return resource.HealthOK, inService(c)
 	}
@@ -124,6 +124,8 @@ func because(text string, c *wire.Summary) string {
 		return text + ": " + c.NeedsAttention
 	case c.LastError != "" && (c.Attempt > 0 || c.State == wire.StateFailed):
 		return text + ": " + c.LastError
+	case c.Waiting != "":
+		return text + ": " + c.Waiting
 	}
 	return text
 }

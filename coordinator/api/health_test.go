@@ -37,6 +37,7 @@ func TestJudge(t *testing.T) {
 		"in service":           {nil, false, resource.HealthOK, "in service"},
 		"in service, cut off":  {nil, true, resource.HealthUnknown, "its agent is cut off since 2031-05-06T06:08:09Z; then it was in service"},
 		"nothing to deploy":    {func(s *wire.Summary) { s.Deployments = nil }, false, resource.HealthOK, "kept valid on the host; it has no deployments to verify"},
+		"an order waits":       {func(s *wire.Summary) { s.State, s.Waiting = wire.StateRenewing, "slow works on the order" }, false, resource.HealthRenewing, "in service; being renewed: slow works on the order"},
 		"being renewed":        {func(s *wire.Summary) { s.State = wire.StateRenewing }, false, resource.HealthRenewing, "in service; being renewed"},
 		"renewed, then silent": {func(s *wire.Summary) { s.State = wire.StateRenewing }, true, resource.HealthUnknown, "its agent is cut off since 2031-05-06T06:08:09Z; then it was in service; being renewed"},
 

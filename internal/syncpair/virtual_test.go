@@ -129,7 +129,8 @@ func newVirtual(t *testing.T, inFlight, rate int, interval time.Duration) (v *vi
 		SealKeyFile: filepath.Join(t.TempDir(), "seal.key"), Name: "Example", LeafLifetime: 10 * 24 * time.Hour, IdentityLifetime: 30 * 24 * time.Hour,
 	})
 	require.NoError(t, err)
-	v.agents, err = agentapi.New(agentapi.Config{Node: v.log, CA: v.ca, Log: quiet, SyncInterval: interval, SyncTargetRate: rate})
+	v.agents, err = agentapi.New(agentapi.Config{Node: v.log, CA: v.ca, Log: quiet, SyncInterval: interval, SyncTargetRate: rate,
+		Known: func(issuer string) bool { return issuer == slow }})
 	require.NoError(t, err)
 	var work leadership
 	v.agents.Lead(&work)

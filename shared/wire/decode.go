@@ -207,7 +207,7 @@ func (r Row) Summary() (Summary, error) {
 	case len(s.Issuer) > MaxNameLen || len(s.IssuerKind) > MaxNameLen || len(s.State) > MaxNameLen ||
 		len(s.Serial) > MaxNameLen || len(s.Fingerprint) > MaxNameLen:
 		return Summary{}, fmt.Errorf("row %q has a name that is too long; expected at most %d bytes", r.Name, MaxNameLen)
-	case len(s.LastError) > MaxTextLen || len(s.NeedsAttention) > MaxTextLen:
+	case len(s.LastError) > MaxTextLen || len(s.NeedsAttention) > MaxTextLen || len(s.Waiting) > MaxTextLen:
 		return Summary{}, fmt.Errorf("row %q has a text that is too long; expected at most %d bytes", r.Name, MaxTextLen)
 	case !validTime(s.NotBefore) || !validTime(s.NotAfter) || !validTime(s.SafeUntil) || !validTime(s.RevokedAt):
 		return Summary{}, fmt.Errorf("row %q has a date out of range; %s", r.Name, timeExpected)

@@ -171,6 +171,9 @@ type Summary struct {
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	// NeedsAttention says why a person has to act; empty when none has to.
 	NeedsAttention string `json:"needs_attention,omitempty"`
+	// Waiting is what the order of the renewal under way waits for at its issuer, as
+	// far as that says so. It is no failure.
+	Waiting string `json:"waiting,omitempty"`
 }
 
 // DeploymentState is how the last deployment to one target ended.

@@ -37,6 +37,13 @@ const (
 	// retryAfter is when to look for the result again. A result that arrives
 	// earlier wakes the renewal.
 	retryAfter = 30 * time.Second
+	// slowRetryAfter is the same for an order at an authority that takes its time: each
+	// look costs a write, and a sync.
+	slowRetryAfter = 30 * time.Minute
+	// takenBackAfter is how long the next order waits when somebody at the coordinator
+	// has ended this one: until an operator asks for it, or the one who did has had time
+	// to say so in the configuration.
+	takenBackAfter = 24 * time.Hour
 )
 
 // Orders keeps orders and their results; *store.Store does. What PutOrder was
@@ -235,36 +242,37 @@ func (i *Issuer) await(ctx context.Context, id string) (*wire.OrderResult, error
 	for {
 		// In this order: a result between the two is seen by one of them.
 		arrived := i.cfg.Courier.Results()
-		result, err := i.result(id)
-		if result != nil || err != nil {
-			return result, err
+		order, err := i.stored(id)
+		if err != nil || order.Result != nil {
+			return order.Result, err
 		}
-		if !i.cfg.Courier.State().CutOffSince.IsZero() {
-			return nil, i.pending()
+		// What is at another authority takes minutes or weeks.
+		if !i.cfg.Courier.State().CutOffSince.IsZero() || order.Progress.Stage != "" {
+			return nil, i.pending(order.Progress)
 		}
 		select {
 		case <-arrived:
 		case <-timer.C:
-			return nil, i.pending()
+			return nil, i.pending(order.Progress)
 		case <-ctx.Done():
-			return nil, i.pending()
+			return nil, i.pending(order.Progress)
 		}
 	}
 }
 
-func (i *Issuer) result(id string) (*wire.OrderResult, error) {
-	order, known, err := i.cfg.Orders.Order(id)
+func (i *Issuer) stored(id string) (order store.Order, err error) {
+	found, known, err := i.cfg.Orders.Order(id)
 	if err != nil {
-		return nil, err
+		return order, err
 	}
 	if !known {
-		return nil, &issuer.Error{Class: issuer.ClassOrderGone, Err: errors.New("the order was deleted while it was under way")}
+		return order, &issuer.Error{Class: issuer.ClassOrderGone, Err: errors.New("the order was deleted while it was under way")}
 	}
-	return order.Result, nil
+	return *found, nil
 }
 
 // pending says that the order goes on, and what it waits for.
-func (i *Issuer) pending() error {
+func (i *Issuer) pending(p wire.OrderProgress) error {
 	err := errors.New("the coordinator has not issued the certificate yet")
 	s := i.cfg.Courier.State()
 	switch {
@@ -275,8 +283,41 @@ func (i *Issuer) pending() error {
 		}
 	case !s.CutOffSince.IsZero():
 		err = fmt.Errorf("coordinator not reachable since %s: %s; the order waits", s.CutOffSince.UTC().Format(time.RFC3339), s.LastError)
+	case p.Stage != "":
+		err = errors.New(waitsFor(i.cfg.Issuer, p))
 	}
-	return &issuer.Error{Class: issuer.ClassPending, RetryAfter: retryAfter, Committed: true, Err: err}
+	pending := &issuer.Error{Class: issuer.ClassPending, RetryAfter: retryAfter, Committed: true, Err: err}
+	if p.Stage != "" {
+		pending.RetryAfter, pending.Person, pending.Waiting = slowRetryAfter, p.Person(), waitsFor(i.cfg.Issuer, p)
+		if p.Mend != "" {
+			pending.Waiting += "; " + p.Mend
+		}
+	}
+	return pending
+}
+
+// waitsFor says where an order at another authority stands.
+func waitsFor(name string, p wire.OrderProgress) string {
+	at := cmp.Or(name, "the coordinator's CA")
+	text := fmt.Sprintf("the order at %s is %s", at, p.Stage)
+	switch p.Stage {
+	case wire.OrderRequested:
+		text = "the order waits to be placed at " + at
+	case wire.OrderPlacing:
+		text = "the order is being placed at " + at
+	case wire.OrderAtAuthority:
+		text = at + " works on the order"
+	case wire.OrderNeedsPerson:
+		text = "the order at " + at + " waits for a person"
+	case wire.OrderUnknown:
+		text = "it is not known yet whether " + at + " has the order"
+	case wire.OrderFetching:
+		text = at + " has issued the certificate, which is being fetched"
+	}
+	if p.Detail != "" {
+		text += ": " + p.Detail
+	}
+	return text
 }
 
 // rejected turns a final refusal into what the renewal does about it.
@@ -292,6 +333,8 @@ func rejected(problem *wire.Problem) error {
 		e.Mend = cmp.Or(e.Mend, "choose another key algorithm for the certificate")
 	case wire.CodeIssuerUnknown:
 		e.Mend = cmp.Or(e.Mend, "choose an issuer that the coordinator has")
+	case wire.CodeOrderCancelled, wire.CodeOrderGivenUp:
+		e.Err, e.RetryAfter = fmt.Errorf("the order was ended at the coordinator: %w", &told), takenBackAfter
 	case wire.CodeConflict, wire.CodeOverloaded, wire.CodeUnavailable, wire.CodeInternal:
 		// Nothing is wrong with the request; a new order may do.
 		e.Class, e.RetryAfter = issuer.ClassOrderGone, problem.RetryAfter()

@@ -228,6 +228,75 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// What is at another authority takes minutes or weeks: nobody waits for it, and the
+// renewal is told what it waits for.
+func TestAnOrderAtAnAuthority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var err error
+		b.issuer, err = New(Config{Orders: b.store, Courier: b.courier, Issuer: "slow"})
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		began := time.Now()
+		go func() {
+			_, err := b.issuer.Issue(t.Context(), b.order("renewal-1"))
+			done <- err
+		}()
+		synctest.Wait()
+		id := b.open().Request.ID
+		says := func(p wire.OrderProgress) {
+			t.Helper()
+			changed, err := b.store.SetOrderProgress(id, p)
+			require.NoError(t, err)
+			require.True(t, changed)
+			b.courier.announce()
+		}
+		says(wire.OrderProgress{Stage: wire.OrderRequested})
+		assert.Equal(t, "the order waits to be placed at slow", class(t, <-done).Waiting)
+		for stage, want := range map[wire.OrderStage]string{
+			wire.OrderPlacing: "the order is being placed at slow", wire.OrderAtAuthority: "slow works on the order",
+			wire.OrderUnknown: "it is not known yet whether slow has the order", wire.OrderFetching: "slow has issued the certificate, which is being fetched",
+			"a_later_word": "the order at slow is a_later_word",
+		} {
+			says(wire.OrderProgress{Stage: stage, Detail: "details"})
+			_, err = b.issuer.Issue(t.Context(), b.order("renewal-1"))
+			pending := class(t, err)
+			assert.Equal(t, want+": details", pending.Waiting)
+			assert.Equal(t, want+": details", pending.Error())
+			assert.False(t, pending.Person)
+		}
+		says(wire.OrderProgress{Stage: wire.OrderNeedsPerson, Detail: "order 7 waits", Mend: "approve it"})
+		_, err = b.issuer.Issue(t.Context(), b.order("renewal-1"))
+		pending := class(t, err)
+		assert.Equal(t, issuer.ClassPending, pending.Class)
+		assert.Equal(t, "the order at slow waits for a person: order 7 waits; approve it", pending.Waiting)
+		assert.True(t, pending.Person)
+		assert.True(t, pending.MayIssue())
+		assert.Equal(t, slowRetryAfter, pending.RetryAfter)
+		assert.Zero(t, time.Since(began))
+
+		// What is known stays known while the coordinator is away.
+		b.courier.state = agentsync.State{Standing: agentsync.CutOff, CutOffSince: time.Now(), LastError: "no route"}
+		_, err = b.issuer.Issue(t.Context(), b.order("renewal-1"))
+		assert.ErrorContains(t, err, "not reachable")
+		assert.Equal(t, pending.Waiting, class(t, err).Waiting)
+		assert.Equal(t, 1, b.courier.urged)
+		assert.Equal(t, id, b.open().Request.ID, "it is the same order")
+	})
+}
+
+// Who has ended an order at the coordinator has had a reason.
+func TestAnOrderThatWasEnded(t *testing.T) {
+	for _, code := range []wire.Code{wire.CodeOrderCancelled, wire.CodeOrderGivenUp} {
+		e := class(t, rejected(&wire.Problem{Code: code, Detail: "not wanted", Mend: "do this"}))
+		assert.Equal(t, issuer.ClassRefused, e.Class, "a person is told")
+		assert.Equal(t, takenBackAfter, e.RetryAfter, "and no other order begun for long")
+		assert.Equal(t, "do this", e.Mend)
+		assert.ErrorContains(t, e, "not wanted")
+		assert.False(t, e.MayIssue())
+	}
+}
+
 func TestWithoutACoordinator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

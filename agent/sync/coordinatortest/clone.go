@@ -15,7 +15,7 @@ func (c *Coordinator) Clone(t testing.TB) *Coordinator {
 	defer c.mu.Unlock()
 	d := &Coordinator{
 		t: t, Fault: c.Fault, Pause: c.Pause, IdentityLifetime: c.IdentityLifetime, Clock: c.Clock, MaxRows: c.MaxRows,
-		HoldOrders: c.HoldOrders, Enrolled: c.Enrolled, Body: c.Body, Refuse: c.Refuse, Raw: c.Raw, Reject: c.Reject,
+		HoldOrders: c.HoldOrders, Progress: c.Progress, Enrolled: c.Enrolled, Body: c.Body, Refuse: c.Refuse, Raw: c.Raw, Reject: c.Reject,
 		root: c.root, trust: history{
 			chain: slices.Clone(c.trust.chain), roots: slices.Clone(c.trust.roots), retired: slices.Clone(c.trust.retired),
 		},
@@ -40,6 +40,7 @@ func (a *Agent) clone() *Agent {
 	b := *a
 	b.Rows, b.Placed, b.Results, b.Final = maps.Clone(a.Rows), maps.Clone(a.Placed), maps.Clone(a.Results), maps.Clone(a.Final)
 	b.Events, b.Commands, b.Assignments = slices.Clone(a.Events), slices.Clone(a.Commands), slices.Clone(a.Assignments)
+	b.MadeAt = maps.Clone(a.MadeAt)
 	b.marked, b.identities = maps.Clone(a.marked), maps.Clone(a.identities)
 	b.Orders = make(map[string]*wire.OrderResult, len(a.Orders))
 	for id, result := range a.Orders {

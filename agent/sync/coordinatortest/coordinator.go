@@ -67,6 +67,8 @@ type Coordinator struct {
 	MaxRows int
 	// HoldOrders leaves orders pending.
 	HoldOrders bool
+	// Progress is what is said of orders that are pending.
+	Progress wire.OrderProgress
 	// Enrolled, when set, changes the answer to an enrolment.
 	Enrolled func(*wire.EnrollResponse)
 	// Body, when set, sees the body of each request that is carried out.

@@ -25,7 +25,8 @@ type Agent struct {
 	Retired  bool
 	Unknown  bool // the coordinator has forgotten it
 	Orders   map[string]*wire.OrderResult
-	Placed   map[string]int // how often each order was sent
+	Placed   map[string]int       // how often each order was sent
+	MadeAt   map[string]time.Time // when the agent says to have made it
 	Resyncs  int
 	Current  string // fingerprint of its identity
 	Pending  string
@@ -83,7 +84,7 @@ func (c *Coordinator) newAgent(host wire.HostReport, pub crypto.PublicKey) *Agen
 	agent := &Agent{
 		ID: fmt.Sprintf("agent-%d", len(c.agents)+1), Rows: map[string]wire.Row{}, Host: host,
 		Results: map[string]wire.CommandResult{}, Final: map[string]int{},
-		Orders: map[string]*wire.OrderResult{}, Placed: map[string]int{}, identities: map[string]*x509.Certificate{},
+		Orders: map[string]*wire.OrderResult{}, Placed: map[string]int{}, MadeAt: map[string]time.Time{}, identities: map[string]*x509.Certificate{},
 	}
 	agent.Current = pki.Fingerprint(c.identity(agent, pub))
 	c.agents[agent.ID] = agent

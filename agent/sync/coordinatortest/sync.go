@@ -55,6 +55,7 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 	}
 	for _, order := range r.Orders {
 		a.Placed[order.ID]++
+		a.MadeAt[order.ID] = order.PlacedAt
 		if known := a.Orders[order.ID]; known == nil || known.State == wire.OrderPending {
 			a.Orders[order.ID] = c.decide(order)
 		}
@@ -75,6 +76,9 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 
 func (c *Coordinator) decide(order wire.OrderRequest) *wire.OrderResult {
 	result := &wire.OrderResult{ID: order.ID, State: wire.OrderPending}
+	if c.HoldOrders {
+		result.Stage, result.Detail, result.Mend = c.Progress.Stage, c.Progress.Detail, c.Progress.Mend
+	}
 	csr, err := pki.ParseCSR(order.CSR)
 	switch {
 	case err != nil:
