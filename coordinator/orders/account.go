@@ -80,7 +80,8 @@ func (a *account) note(call Call, err error, now time.Time) asyncpoll.Outcome {
 			a.refusals, a.refusedAt = a.refusals+1, now
 		}
 		outcome.Pause = locked.DelayAfter(a.refusals, e.RetryAfter, a.random)
-		outcome.Reason = connector.Detail(e.Error())
+		// By the circuit, one question at a time tries it then.
+		outcome.Health, outcome.Reason = asyncpoll.Failing, connector.Detail(e.Error())
 		return outcome
 	case connector.ClassBusy:
 		outcome.Pause = e.RetryAfter

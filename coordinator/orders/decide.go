@@ -9,6 +9,7 @@ import (
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
+	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -34,6 +35,9 @@ const (
 // hopefulSearches are the pauses before further searches at an authority where not to
 // be found proves nothing. They may still find the order, and spare the operator.
 var hopefulSearches = []time.Duration{5 * time.Minute, time.Hour}
+
+// unheard is the pace of a question that had no answer.
+var unheard = backoff.Policy{Initial: 5 * time.Second, Max: 5 * time.Minute, Multiplier: 3, Jitter: 0.2}
 
 // turn is what comes of one step with an order: the record as it is to be.
 type turn struct {
@@ -239,6 +243,9 @@ func (r *rules) notPlaced(o *fleet.Order, e *connector.Error, now time.Time) tur
 		t.enter(fleet.OrderRequested, now)
 		t.b.Detail, t.b.Mend = connector.Detail(text(e)), connector.Detail(mendOf(e))
 		r.retry(&t, now, asyncpoll.Answer{Person: true, RetryAfter: e.RetryAfter})
+	case e.Class == connector.ClassCredentials:
+		t.enter(fleet.OrderRequested, now)
+		t.b.Next = now.Add(r.scatter(unheard.Initial)) // as soon as its account goes on
 	default:
 		t.enter(fleet.OrderRequested, now)
 		r.retry(&t, now, asyncpoll.Answer{Person: e.Class == connector.ClassAnswer, RetryAfter: e.RetryAfter})
@@ -344,6 +351,16 @@ func (r *rules) unanswered(o *fleet.Order, e *connector.Error, now time.Time) tu
 		return t
 	}
 	t.failed(e, now)
+	if e.Class == connector.ClassRetry || e.Class == connector.ClassBusy {
+		// The question is put again soon: it says nothing of how long the order takes.
+		// An authority that answers nobody is spared by its account's circuit.
+		t.b.Next = now.Add(unheard.DelayAfter(int(min(t.b.Failures, 100)), min(e.RetryAfter, asyncpoll.MaxPause), r.random))
+		return t
+	}
+	if e.Class == connector.ClassCredentials {
+		t.b.Next = now.Add(r.scatter(unheard.Initial)) // as soon as its account goes on
+		return t
+	}
 	slow := t.state == fleet.OrderNeedsPerson || e.Class == connector.ClassConfig || e.Class == connector.ClassAnswer
 	r.wait(&t, now, asyncpoll.Answer{Person: slow, RetryAfter: e.RetryAfter})
 	return t
@@ -415,8 +432,12 @@ func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
 		b.Detail, b.Mend = "the authority does not have the order of the earlier attempt", ""
 		return
 	}
-	b.Detail = "a search found no such order; it is looked for again when it would have to be visible"
-	b.Next = latest(proof, now).Add(r.scatter(time.Second + max(r.visible, 0)/10))
+	// It may be seen earlier than it would have to be.
+	b.Detail = "a search found no such order yet; it is looked for until it would have to be there"
+	r.wait(t, now, asyncpoll.Answer{})
+	if last := latest(proof, now).Add(r.scatter(time.Second + max(r.visible, 0)/10)); b.Slow || b.Next.After(last) {
+		b.Next = last
+	}
 }
 
 // scatter is d and up to a fifth more.

@@ -152,7 +152,7 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 			e.RetryAfter = time.Minute
 			return testRules().notPlaced(o, e, noon)
 		}, fleet.OrderRequested, time.Minute + 2500*time.Millisecond, nil},
-		{"the credentials are refused", testOrder(fleet.OrderPlacing), func(o *fleet.Order) turn { return testRules().notPlaced(o, surely(connector.ClassCredentials), noon) }, fleet.OrderRequested, quickly, nil},
+		{"the credentials are refused", testOrder(fleet.OrderPlacing), func(o *fleet.Order) turn { return testRules().notPlaced(o, surely(connector.ClassCredentials), noon) }, fleet.OrderRequested, 5500 * time.Millisecond, nil},
 		{"refused", testOrder(fleet.OrderPlacing), func(o *fleet.Order) turn { return testRules().notPlaced(o, surely(connector.ClassRefused), noon) }, fleet.OrderRejected, never, func(t *testing.T, _ *fleet.Brokering, p *wire.Problem) {
 			assert.Contains(t, p.Detail, "it failed")
 			assert.Equal(t, "mend it", p.Mend)
@@ -198,13 +198,13 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 		{"issued, and to be taken back", toCancel(testOrder(fleet.OrderPending)), func(o *fleet.Order) turn { return testRules().polled(o, status(connector.Issued), noon) }, fleet.OrderCancelled, never, nil},
 
 		// No answer to a question.
-		{"the network", testOrder(fleet.OrderPending), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassRetry), noon) }, fleet.OrderPending, 45 * time.Second, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
+		{"the network", testOrder(fleet.OrderPending), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassRetry), noon) }, fleet.OrderPending, quickly, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
 			assert.EqualValues(t, 1, b.Failures)
 		}},
 		{"too often", testOrder(fleet.OrderPending), func(o *fleet.Order) turn {
 			return testRules().unanswered(o, &connector.Error{Class: connector.ClassBusy, RetryAfter: time.Hour}, noon)
 		}, fleet.OrderPending, time.Hour + 2500*time.Millisecond, nil},
-		{"credentials", testOrder(fleet.OrderNeedsPerson), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassCredentials), noon) }, fleet.OrderNeedsPerson, 20 * time.Minute, nil},
+		{"credentials", testOrder(fleet.OrderNeedsPerson), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassCredentials), noon) }, fleet.OrderNeedsPerson, 5500 * time.Millisecond, nil},
 		{"not found shortly after", testOrder(fleet.OrderPending), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassNotFound), noon) }, fleet.OrderPending, 45 * time.Second, nil},
 		{"not found any more", edit(testOrder(fleet.OrderPending), func(b *fleet.Brokering) { b.SubmittedAt = noon.Add(-time.Hour) }), func(o *fleet.Order) turn { return testRules().unanswered(o, failure(connector.ClassNotFound), noon) }, fleet.OrderNeedsPerson, slowly, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
 			assert.Contains(t, b.Mend, "17")
@@ -234,10 +234,10 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 			assert.Equal(t, []fleet.OrderHandle{{Order: "17"}, {Order: "18"}}, b.Candidates)
 			assert.Contains(t, b.Mend, "certctl orders resolve a/o1")
 		}},
-		{"not found at first", testOrder(fleet.OrderUnknown), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, 110*time.Second + 14300*time.Millisecond, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
+		{"not found at first", testOrder(fleet.OrderUnknown), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, quickly, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
 			assert.EqualValues(t, 1, b.Searches)
 		}},
-		{"not found again, too early", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) { b.Searches, b.SearchedAt = 1, noon.Add(-9*time.Second) }), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, 110*time.Second + 14300*time.Millisecond, nil},
+		{"not found again, too early", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) { b.Searches, b.SearchedAt = 1, noon.Add(-9*time.Second) }), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, quickly, nil},
 		{"not found, which proves it", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) {
 			b.Searches, b.SearchedAt, b.UnknownSince = 1, noon.Add(-2*time.Minute), noon.Add(-2*time.Minute)
 		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderRequested, atOnce, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
@@ -245,16 +245,17 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 		}},
 		{"not found, and began too early to prove it", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) {
 			b.Searches, b.SearchedAt, b.UnknownSince = 1, noon.Add(-2*time.Minute), noon.Add(-2*time.Minute)
-		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon.Add(-time.Second), noon) }, fleet.OrderUnknown, 14300 * time.Millisecond, nil},
+		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon.Add(-time.Second), noon) }, fleet.OrderUnknown, quickly, nil},
 		{"not found, and another node may be sending", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) {
 			foreign(b)
 			b.Searches, b.SearchedAt, b.UnknownSince = 5, noon.Add(-2*time.Minute), noon.Add(-2*time.Minute)
 			b.Claim.At = noon.Add(-2*time.Minute - 150*time.Second)
-		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, time.Minute + 14300*time.Millisecond, nil},
+		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, quickly, nil},
 		{"not found, shortly after a restore", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) {
 			b.Claim = fleet.OrderClaim{}
 			b.Searches, b.SearchedAt, b.UnknownSince, b.RestoredAt = 5, noon.Add(-150*time.Second), noon.Add(-150*time.Second), noon.Add(-150*time.Second)
-		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, 3*time.Minute + 14300*time.Millisecond, nil},
+		}), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, quickly, nil},
+		{"not found for a while", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) { b.Asked, b.Searches = 4, 4 }), func(o *fleet.Order) turn { return testRules().found(o, nil, noon, noon) }, fleet.OrderUnknown, 110*time.Second + 14300*time.Millisecond, nil},
 		{"not found, where that proves nothing", testOrder(fleet.OrderUnknown), func(o *fleet.Order) turn { return unsure.found(o, nil, noon, noon) }, fleet.OrderUnknown, 5*time.Minute + 30*time.Second, nil},
 		{"not found for the last time, where that proves nothing", edit(testOrder(fleet.OrderUnknown), func(b *fleet.Brokering) { b.Searches = 2 }), func(o *fleet.Order) turn { return unsure.found(o, nil, noon, noon) }, fleet.OrderUnknown, never, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
 			assert.Contains(t, b.Mend, "certctl orders resolve")
@@ -286,7 +287,7 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 		{"without its issuer", testOrder(fleet.OrderReady), func(o *fleet.Order) turn { return testRules().refused(o, &incompleteError{"CN=x"}, noon) }, fleet.OrderNeedsPerson, slowly, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {
 			assert.Contains(t, b.Mend, "chain_file")
 		}},
-		{"whose issuers cannot be asked for", testOrder(fleet.OrderReady), func(o *fleet.Order) turn { return testRules().refused(o, failure(connector.ClassRetry), noon) }, fleet.OrderReady, 45 * time.Second, nil},
+		{"whose issuers cannot be asked for", testOrder(fleet.OrderReady), func(o *fleet.Order) turn { return testRules().refused(o, failure(connector.ClassRetry), noon) }, fleet.OrderReady, quickly, nil},
 
 		// Taking back.
 		{"taken back", toCancel(testOrder(fleet.OrderPending)), func(o *fleet.Order) turn { return testRules().takenBack(o, "done", noon) }, fleet.OrderCancelled, never, func(t *testing.T, _ *fleet.Brokering, p *wire.Problem) {

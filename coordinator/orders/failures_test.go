@@ -170,7 +170,7 @@ func TestRefusedCredentialsFailNoOrder(t *testing.T) {
 		after := fake.Core().Count(fakeca.Place) + fake.Core().Count(fakeca.Status)
 		assert.Equal(t, fleet.StageNeedsPerson, w.stage("o1"))
 		assert.Equal(t, fleet.StageRequested, w.stage("o2"))
-		assert.LessOrEqual(t, after-before, 70, "an account that knocks too often is locked out")
+		assert.LessOrEqual(t, after-before, 50, "an account that knocks too often is locked out")
 		assert.NotZero(t, e.Status()[0].PausedUntil)
 		assert.Contains(t, e.text(), "an account at an authority is paused")
 

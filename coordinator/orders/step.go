@@ -14,6 +14,10 @@ import (
 // the one that is renewed.
 const maxRenewed = 1000
 
+// searchTries is how often a search is tried that breaks off. It may take many requests,
+// and connectors go on where it was.
+const searchTries = 4
+
 // step is what is done for one order at one time: a question to its authority, or a
 // few, and the record of what came of it.
 type step struct {
@@ -57,6 +61,10 @@ func (s *step) run(ctx context.Context, o *fleet.Order) {
 // called takes note of what a call says of the account.
 func (s *step) called(kind Call, err error) {
 	outcome := s.account.note(kind, err, s.now())
+	if kind == CallSearch && err == nil { // however often it was tried
+		s.outcome = outcome
+		return
+	}
 	if s.outcome.Health == asyncpoll.Unclear && s.outcome.Pause == 0 {
 		s.outcome = outcome
 		return
@@ -191,13 +199,21 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 	if r == nil {
 		return
 	}
-	found, failure, ok := question(ctx, s, CallSearch, func(ctx context.Context) ([]connector.Status, error) { return searcher.Search(ctx, r) })
-	switch {
-	case !ok:
-		return
-	case failure != nil:
-		s.store(ctx, o, s.account.rules.unanswered(o, failure, s.now()))
-		return
+	var found []connector.Status
+	for try := 1; ; try++ {
+		list, failure, ok := question(ctx, s, CallSearch, func(ctx context.Context) ([]connector.Status, error) { return searcher.Search(ctx, r) })
+		switch {
+		case !ok:
+			return
+		case failure == nil:
+			found = list
+		case failure.Class == connector.ClassRetry && try < searchTries:
+			continue
+		default:
+			s.store(ctx, o, s.account.rules.unanswered(o, failure, s.now()))
+			return
+		}
+		break
 	}
 	t := s.account.rules.found(o, found, began, s.now())
 	if len(found) == 1 {
