@@ -19,6 +19,7 @@ func TestAnOrderIsDelivered(t *testing.T) {
 				e := w.engine("n1", issuers(t, v))
 				e.lead()
 				defer e.lose()
+				pass(time.Minute)
 				p := placement(t, "o1", kind, "www.example.com", "api.example.com")
 				w.sync("a", []fleet.OrderPlacement{p})
 				e.Wake()
@@ -26,6 +27,10 @@ func TestAnOrderIsDelivered(t *testing.T) {
 				w.delivered(p)
 				once(t, v, 1)
 				assert.Equal(t, 1, w.count(fleet.TypeClaimOrder))
+				// Nothing waits for the clock that need not.
+				b := w.order("o1").Brokering
+				assert.Less(t, b.Claim.At.Sub(w.order("o1").PlacedAt), 100*time.Millisecond, "from the request to the claim")
+				assert.Less(t, b.FetchedAt.Sub(b.ReadyAt), 100*time.Millisecond, "from the authority's word to the certificate")
 			})
 		})
 	}

@@ -141,12 +141,13 @@ func TestTwoLeadersPlaceAnOrderOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer time.Duration // after the order was placed
 		hidden time.Duration
+		doubt  bool
 	}{
-		"the answer comes before the other acts":   {5 * time.Second, 0},
-		"the answer comes while the other looks":   {40 * time.Second, time.Hour},
-		"the answer comes when the other has it":   {40 * time.Second, 0},
-		"the answer never comes to be stored":      {time.Hour, 0},
-		"the answer never comes, and it is hidden": {time.Hour, time.Minute},
+		"the answer comes before the other acts":   {5 * time.Second, 0, false},
+		"the answer comes while the other looks":   {40 * time.Second, time.Hour, true},
+		"the answer comes when the other has it":   {40 * time.Second, 0, true},
+		"the answer never comes to be stored":      {time.Hour, 0, true},
+		"the answer never comes, and it is hidden": {time.Hour, time.Minute, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -174,6 +175,7 @@ func TestTwoLeadersPlaceAnOrderOnce(t *testing.T) {
 				once(t, v, 1)
 				assert.Equal(t, 1, w.count(fleet.TypeClaimOrder))
 				assert.Equal(t, 1, fake.Core().Count(fakeca.Place))
+				assert.Equal(t, c.doubt, slices.Contains(w.kinds("o1"), fleet.KindOrderUnknown))
 			})
 		})
 	}
