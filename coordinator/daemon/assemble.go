@@ -167,13 +167,12 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
-	accounts, err := d.openIssuers()
-	if err != nil {
+	if d.accounts, err = d.openIssuers(); err != nil {
 		return err
 	}
 	operators, err := api.New(api.Config{
 		Pass: func(here http.Handler) http.Handler { return toLeader.Handler(api.MaxPassed, here) },
-		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: accounts,
+		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: d.accounts,
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {

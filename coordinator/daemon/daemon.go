@@ -60,6 +60,7 @@ type Daemon struct {
 	node      *cluster.Node
 	stands    *standing.Service
 	issuers   *issuers.Registry
+	accounts  *issuers.Service                  // of issuers
 	backups   *backup.Keeper                    // nil if none are wanted
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server

@@ -51,6 +51,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			runner.Task{Name: "journal", Run: d.directory.journal.Run},
 			runner.Task{Name: "membership", Run: d.keepMembership},
 			runner.Task{Name: "backups", Run: d.keepBackups},
+			runner.Task{Name: "issuers", Run: d.accounts.Run},
 		)
 		stopServing(err)
 		nodeEnded <- err

@@ -25,6 +25,7 @@ type builder struct {
 	path     string // of the kind's section
 	validity time.Duration
 	client   *clientCertificate // set by certificate
+	secrets  []settings.Secret
 }
 
 // roots are what the API's server is verified with; nil is the system's.
@@ -46,6 +47,7 @@ func (b *builder) roots(s *config.APIServer) (*x509.CertPool, error) {
 // certificate presents the client certificate, which has to be good at the start.
 func (b *builder) certificate(s *config.APIClient) (present func() (*tls.Certificate, error), err error) {
 	b.client = &clientCertificate{file: s.Certificate, key: s.Key, now: b.Now}
+	b.secrets = append(b.secrets, s.Key)
 	if _, err := b.client.load(); err != nil {
 		return nil, &Error{b.path + ".client_certificate_file", err}
 	}
@@ -53,6 +55,7 @@ func (b *builder) certificate(s *config.APIClient) (present func() (*tls.Certifi
 }
 
 func (b *builder) digicert(s *config.DigiCert) (connector.Connector, error) {
+	b.secrets = append(b.secrets, s.APIKey)
 	c, err := digicertConfig(s, b.validity), error(nil)
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
@@ -92,6 +95,7 @@ func entrustConfig(s *config.Entrust, validity time.Duration) entrust.Config {
 }
 
 func (b *builder) globalsign(s *config.GlobalSign) (connector.Connector, error) {
+	b.secrets = append(b.secrets, s.APIKey, s.APISecret)
 	c, err := globalsignConfig(s, b.validity), error(nil)
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
@@ -112,6 +116,7 @@ func globalsignConfig(s *config.GlobalSign, validity time.Duration) globalsign.C
 }
 
 func (b *builder) sectigo(s *config.Sectigo) (connector.Connector, error) {
+	b.secrets = append(b.secrets, s.Password, s.ClientSecret)
 	c, err := sectigoConfig(s, b.validity), error(nil)
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
@@ -146,6 +151,7 @@ func sectigoConfig(s *config.Sectigo, validity time.Duration) sectigo.Config {
 }
 
 func (b *builder) vault(s *config.Vault) (connector.Connector, error) {
+	b.secrets = append(b.secrets, s.Token, s.RoleID, s.SecretID)
 	c, err := vaultConfig(s, b.validity), error(nil)
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err

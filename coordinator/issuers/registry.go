@@ -17,6 +17,7 @@ import (
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 // maxFile bounds a file of certificates, in bytes.
@@ -40,8 +41,9 @@ type Issuer struct {
 	Chain        []*x509.Certificate
 	FetchIssuers bool
 
-	client *clientCertificate // nil if the authority knows the account otherwise
-	now    func() time.Time
+	client  *clientCertificate // nil if the authority knows the account otherwise
+	secrets []settings.Secret
+	now     func() time.Time
 }
 
 // Error is a setting of an issuer that cannot be used.
@@ -119,7 +121,7 @@ func newIssuer(name string, section *config.Issuer, o Options) (*Issuer, error) 
 	default:
 		err = errors.New("no section says what it is")
 	}
-	i.client = b.client
+	i.client, i.secrets = b.client, b.secrets
 	if err == nil {
 		return i, nil
 	}

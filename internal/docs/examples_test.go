@@ -36,6 +36,8 @@ func written(t *testing.T) map[string]string {
 var (
 	yamlExample   = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	secretExample = regexp.MustCompile(`(_file:) /etc/certctl/\S+`)
+	// accounts are issuers that the coordinator orders at.
+	accounts = regexp.MustCompile(`(?m)^    (digicert|entrust|globalsign|sectigo|vault):`)
 	relativeLink  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 
@@ -60,7 +62,7 @@ func TestYAMLExamplesAreGoodConfigurations(t *testing.T) {
 				assert.NoError(t, err, "%s:\n%s", path, found[1])
 				seen["assignment"]++
 				continue
-			case strings.HasPrefix(example, "server:"):
+			case strings.HasPrefix(example, "server:"), accounts.MatchString(example):
 				dst, kind = &coordinatorconfig.Settings{}, "coordinator"
 			case strings.HasPrefix(example, "      "):
 				// What goes below an issuer that the page has shown before.

@@ -117,7 +117,7 @@ func (s *Server) writeSecrets(dir string) error {
 		}
 	}
 	c, ok := s.Fake.(certified)
-	if !ok {
+	if _, password := s.section["password_file"]; !ok || password { // there is another way of logging in
 		return nil
 	}
 	certFile, keyFile := filepath.Join(dir, "client.pem"), filepath.Join(dir, "client-key.pem")
