@@ -123,6 +123,9 @@ const (
 // assemble makes what answers requests.
 func (d *Daemon) assemble() error {
 	s, log, node, journal := d.config.Settings, d.log, d.node, d.directory.journal
+	if err := d.openOrders(); err != nil {
+		return err
+	}
 	agents, err := agentapi.New(agentapi.Config{
 		Node: node, CA: d.ca, Log: log.With("part", "agents"), Leader: d.leader, MaxPassed: 2 * s.Fleet.MaxInFlight,
 		SyncInterval: s.Fleet.SyncInterval, SyncTargetRate: s.Fleet.SyncTargetRate, Reserved: d.config.Names.Own,
@@ -165,9 +168,6 @@ func (d *Daemon) assemble() error {
 	d.network.Handle(standing.Prefix, d.stands.Handler())
 	toLeader, err := pass.New(pass.Config{Leader: d.leader, Leads: node.IsLeader, MaxInFlight: apiPassed, Patience: apiPatience, Log: log.With("part", "api")})
 	if err != nil {
-		return err
-	}
-	if d.accounts, err = d.openIssuers(); err != nil {
 		return err
 	}
 	operators, err := api.New(api.Config{

@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
 	"github.com/certctl/certctl/coordinator/issuers"
+	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/coordinator/standing"
@@ -60,7 +61,8 @@ type Daemon struct {
 	node      *cluster.Node
 	stands    *standing.Service
 	issuers   *issuers.Registry
-	accounts  *issuers.Service                  // of issuers
+	accounts  *issuers.Service // of issuers
+	engine    *orders.Engine
 	backups   *backup.Keeper                    // nil if none are wanted
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server

@@ -9,6 +9,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/connector"
+	"github.com/certctl/certctl/coordinator/orders"
 )
 
 // Errors of what is asked of a Service.
@@ -20,35 +21,19 @@ var (
 // testTime bounds the test of an account: whoever waits for it has half a minute.
 const testTime = 20 * time.Second
 
-// Standing is how an issuer stands, in the eyes of the engine of orders.
-type Standing struct {
-	Name          string
-	Kind          string
-	Configured    bool // whether the settings have it, or orders alone
-	Leading       bool // whether the rest is known here
-	Orders        int  // that are due, or will be within seconds
-	Open          int  // questions under way
-	Next          time.Time
-	PausedUntil   time.Time
-	PausedFor     string
-	CircuitUntil  time.Time
-	CircuitReason string
-	Failures      int
-	LastError     string
-	LastErrorAt   time.Time
-	LastAnswerAt  time.Time
-	Calls         uint64
+// Engine takes orders through the authorities. *orders.Engine is one.
+type Engine interface {
+	Status() []orders.IssuerStatus
+	Resume(issuer string) error
 }
 
 // Config of a Service. Everything but Now is required.
 type Config struct {
 	Registry *Registry
-	// Standing is what the engine of orders knows, Leads whether it does the leader's
-	// work, and Resume has it ask an issuer again at once.
-	Standing func() []Standing
-	Leads    func() bool
-	Resume   func(issuer string) error
-	// Open counts the orders of each issuer that are not at their end.
+	Engine   Engine
+	// Leads reports whether this node does the leader's work.
+	Leads func() bool
+	// Open counts the orders of each issuer that wait for something at its authority.
 	Open func() map[string]int
 	Log  *slog.Logger
 	Now  func() time.Time // nil is time.Now
@@ -60,8 +45,8 @@ type Service struct{ config Config }
 
 // NewService checks c.
 func NewService(c Config) (*Service, error) {
-	if c.Registry == nil || c.Standing == nil || c.Leads == nil || c.Resume == nil || c.Open == nil || c.Log == nil {
-		return nil, errors.New("issuers: one of Registry, Standing, Leads, Resume, Open and Log is missing")
+	if c.Registry == nil || c.Engine == nil || c.Leads == nil || c.Open == nil || c.Log == nil {
+		return nil, errors.New("issuers: one of Registry, Engine, Leads, Open and Log is missing")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -75,9 +60,12 @@ func (s *Service) List() (list []resource.Issuer, leads bool) {
 		return nil, false
 	}
 	open, now := s.config.Open(), s.config.Now()
-	for _, standing := range s.config.Standing() {
+	for _, standing := range s.config.Engine.Status() {
+		if !standing.Leading {
+			return nil, false // the engine has yet to begin
+		}
 		one := describe(&standing, now)
-		one.Orders = max(open[standing.Name], standing.Orders)
+		one.Orders = open[standing.Name]
 		if i := s.config.Registry.Issuer(standing.Name); i != nil {
 			one.PollMaxWaitSeconds = int64(i.Budget() / time.Second)
 			one.Limits = resource.IssuerLimits{Rate: i.Limits.Rate, Burst: i.Limits.Burst, Concurrency: i.Limits.Concurrency}
@@ -87,7 +75,7 @@ func (s *Service) List() (list []resource.Issuer, leads bool) {
 	return list, true
 }
 
-func describe(s *Standing, now time.Time) resource.Issuer {
+func describe(s *orders.IssuerStatus, now time.Time) resource.Issuer {
 	one := resource.Issuer{
 		Name: s.Name, Kind: s.Kind, State: resource.IssuerReady, Due: s.Orders, Calls: s.Open, NextAt: s.Next.UTC(),
 		PausedFor: s.PausedFor, Reason: s.CircuitReason, Failures: s.Failures, LastError: s.LastError,
@@ -107,7 +95,7 @@ func describe(s *Standing, now time.Time) resource.Issuer {
 // halted reports whether an issuer is not asked at present, or hardly.
 func (s *Service) halted(name string) bool {
 	now := s.config.Now()
-	for _, standing := range s.config.Standing() {
+	for _, standing := range s.config.Engine.Status() {
 		if standing.Name == name {
 			return describe(&standing, now).State != resource.IssuerReady
 		}
@@ -143,7 +131,7 @@ func (s *Service) Test(ctx context.Context, name, actor string) (*resource.Issue
 	}
 	done.Warnings = append(done.Warnings, account.Warnings...)
 	if s.halted(name) {
-		done.Resumed = s.config.Resume(name) == nil // else another node leads by now, which begins anew
+		done.Resumed = s.config.Engine.Resume(name) == nil // else another node leads by now, which begins anew
 	}
 	s.config.Log.Info("an issuer's account was tested, and can be used", "issuer", name, "actor", actor, "warnings", len(done.Warnings), "resumed", done.Resumed)
 	return done, nil
@@ -170,7 +158,7 @@ func (s *Service) Resume(name, actor string) error {
 	case s.config.Registry.Issuer(name) == nil:
 		return fmt.Errorf("issuer %q: %w", name, ErrUnknown)
 	}
-	if err := s.config.Resume(name); err != nil {
+	if err := s.config.Engine.Resume(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotLeading, err)
 	}
 	s.config.Log.Info("an issuer is asked again, as an operator wants it", "issuer", name, "actor", actor)

@@ -15,26 +15,33 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/issuers/issuerstest"
+	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/internal/fakeca"
 	"github.com/certctl/certctl/internal/fakeca/served"
 )
 
 // engine is what a Service knows of the engine of orders.
 type engine struct {
-	standing []issuers.Standing
+	standing []orders.IssuerStatus
 	follows  bool
 	resumed  []string
 	err      error
 	log      bytes.Buffer
 }
 
+func (e *engine) Status() []orders.IssuerStatus { return e.standing }
+
+func (e *engine) Resume(name string) error {
+	e.resumed = append(e.resumed, name)
+	return e.err
+}
+
 func (e *engine) service(t *testing.T, registry *issuers.Registry, now time.Time) *issuers.Service {
 	t.Helper()
 	s, err := issuers.NewService(issuers.Config{
-		Registry: registry, Standing: func() []issuers.Standing { return e.standing }, Leads: func() bool { return !e.follows },
-		Resume: func(name string) error { e.resumed = append(e.resumed, name); return e.err },
-		Open:   func() map[string]int { return map[string]int{"one": 7} },
-		Log:    slog.New(slog.NewTextHandler(&e.log, nil)), Now: func() time.Time { return now },
+		Registry: registry, Engine: e, Leads: func() bool { return !e.follows },
+		Open: func() map[string]int { return map[string]int{"one": 7, "gone": 3} },
+		Log:  slog.New(slog.NewTextHandler(&e.log, nil)), Now: func() time.Time { return now },
 	})
 	require.NoError(t, err)
 	return s
@@ -46,7 +53,7 @@ func TestStandingOfIssuers(t *testing.T) {
 	registry, err := open(t, "issuers:\n  one:\n    poll_max_wait: 90s\n    limits: {rate: 3.5, burst: 9, concurrency: 2}\n"+fake.Settings("    "), issuers.Options{})
 	require.NoError(t, err)
 	now := time.Now()
-	e := &engine{standing: []issuers.Standing{{Name: "one", Kind: "digicert", Configured: true, Leading: true, Orders: 2, Open: 1, Failures: 1, LastError: "odd", LastErrorAt: now}}}
+	e := &engine{standing: []orders.IssuerStatus{{Name: "one", Kind: "digicert", Configured: true, Leading: true, Orders: 2, Open: 1, Failures: 1, LastError: "odd", LastErrorAt: now}}}
 	s := e.service(t, registry, now)
 	first := func() resource.Issuer {
 		t.Helper()
@@ -69,13 +76,16 @@ func TestStandingOfIssuers(t *testing.T) {
 	e.standing[0].PausedUntil, e.standing[0].CircuitUntil = now.Add(-time.Second), now
 	assert.Equal(t, resource.IssuerReady, first().State)
 
-	e.standing = []issuers.Standing{{Name: "gone", Leading: true, Orders: 3}}
+	e.standing = []orders.IssuerStatus{{Name: "gone", Leading: true, Orders: 3}}
 	one = first()
 	assert.Equal(t, resource.IssuerUnknown, one.State)
 	assert.Equal(t, 3, one.Orders)
 	assert.Zero(t, one.PollMaxWaitSeconds)
 
-	e.follows = true
+	e.standing[0].Leading = false
+	_, leads := s.List()
+	assert.False(t, leads, "the engine has yet to begin")
+	e.standing[0].Leading, e.follows = true, true
 	list, leads := s.List()
 	assert.False(t, leads)
 	assert.Empty(t, list)
@@ -93,7 +103,7 @@ func TestTestingAnAccount(t *testing.T) {
 			registry, err := open(t, "issuers:\n  one:\n"+fake.Settings("    "), issuers.Options{})
 			require.NoError(t, err)
 			now := time.Now()
-			e := &engine{standing: []issuers.Standing{{Name: "one", Kind: kind, Configured: true, Leading: true}}}
+			e := &engine{standing: []orders.IssuerStatus{{Name: "one", Kind: kind, Configured: true, Leading: true}}}
 			s := e.service(t, registry, now)
 
 			done, err := s.Test(t.Context(), "one", "api_token:x")

@@ -62,7 +62,7 @@ func (s *Service) follow(known map[string][sha256.Size]byte) {
 		if !seen || now == before {
 			continue
 		}
-		if !s.config.Leads() || s.config.Resume(i.Name) != nil {
+		if !s.config.Leads() || s.config.Engine.Resume(i.Name) != nil {
 			continue // who leads next begins with these
 		}
 		s.config.Log.Info("the credentials of an issuer have changed, and its authority is asked again", "issuer", i.Name)

@@ -37,8 +37,8 @@ var (
 	yamlExample   = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	secretExample = regexp.MustCompile(`(_file:) /etc/certctl/\S+`)
 	// accounts are issuers that the coordinator orders at.
-	accounts = regexp.MustCompile(`(?m)^    (digicert|entrust|globalsign|sectigo|vault):`)
-	relativeLink  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	accounts     = regexp.MustCompile(`(?m)^    (digicert|entrust|globalsign|sectigo|vault):`)
+	relativeLink = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 
 // What a page tells to write into a configuration file is one that the program

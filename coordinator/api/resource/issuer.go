@@ -20,7 +20,7 @@ type Issuer struct {
 	Kind  string      `json:"kind,omitempty" doc:"Which authority; absent for one that is unknown."`
 	State IssuerState `json:"state" enum:"ready,paused,failing,unknown" doc:"ready: it is asked when it is time. paused: nothing is asked, since the authority limits the account or does not accept its credentials. failing: the authority fails, and nothing is asked for a while. unknown: orders name it, and the settings of the node that leads do not have it; they wait."`
 
-	Orders int       `json:"orders" doc:"Orders that are not at their end."`
+	Orders int       `json:"orders" doc:"Orders that wait for something at the authority."`
 	Due    int       `json:"due" doc:"Those of them whose time has come, or comes within seconds."`
 	Calls  int       `json:"calls" doc:"Requests that are under way."`
 	NextAt time.Time `json:"next_at,omitzero" doc:"When the next question is due, if that is within seconds."`

@@ -9,6 +9,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -70,6 +72,21 @@ type certified interface {
 
 // Listen makes a fake with a port, and the files that its users need in dir.
 func Listen(ctx context.Context, kind, dir, address string, c fakeca.Config) (*Server, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	s, err := New(kind, dir, listener, c)
+	if err != nil {
+		_ = listener.Close()
+	}
+	return s, err
+}
+
+// New makes a fake behind a listener, and the files that its users need in dir. Its
+// URL has the host localhost if the listener's address is none of a network.
+func New(kind, dir string, listener net.Listener, c fakeca.Config) (*Server, error) {
 	made := fakes[kind]
 	if made == nil {
 		return nil, fmt.Errorf("nobody plays %q; there are %s", kind, strings.Join(Kinds(), ", "))
@@ -84,7 +101,7 @@ func Listen(ctx context.Context, kind, dir, address string, c fakeca.Config) (*S
 		return nil, err
 	}
 	s := &Server{
-		Fake: fake, Kind: kind, Root: filepath.Join(dir, "issued-root.pem"), section: maps.Clone(fake.Account()),
+		Fake: fake, Kind: kind, Root: filepath.Join(dir, "issued-root.pem"), section: maps.Clone(fake.Account()), listener: listener,
 		// A client's certificate is asked for, and looked at by the fake.
 		tls: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12},
 	}
@@ -95,11 +112,11 @@ func Listen(ctx context.Context, kind, dir, address string, c fakeca.Config) (*S
 	if err := s.writeSecrets(dir); err != nil {
 		return nil, err
 	}
-	var config net.ListenConfig
-	if s.listener, err = config.Listen(ctx, "tcp", address); err != nil {
-		return nil, err
+	host := listener.Addr().String()
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = "localhost"
 	}
-	s.URL = "https://" + s.listener.Addr().String() + s.section["path"]
+	s.URL = "https://" + host + s.section["path"]
 	delete(s.section, "path")
 	s.section["url"] = s.URL
 	return s, nil
@@ -176,7 +193,8 @@ func (s *Server) Settings(indent string) string {
 // Serve answers until ctx is done. What is under way then, hanging answers among it,
 // is cut off.
 func (s *Server) Serve(ctx context.Context) error {
-	api := &http.Server{Handler: s.Fake, ReadHeaderTimeout: headerTime, TLSConfig: s.tls}
+	// Who hangs up early is what it is there for.
+	api := &http.Server{Handler: s.Fake, ReadHeaderTimeout: headerTime, TLSConfig: s.tls, ErrorLog: log.New(io.Discard, "", 0)}
 	failed := make(chan error, 1)
 	go func() { failed <- api.ServeTLS(s.listener, "", "") }()
 	select {
