@@ -99,6 +99,7 @@ var operations = []struct {
 	{"cancel-order", http.MethodPost, "/api/v1/orders/none/none/cancel", "", fleet.RoleOperator},
 	{"retry-order", http.MethodPost, "/api/v1/orders/none/none/retry", "", fleet.RoleOperator},
 	{"resolve-order", http.MethodPost, "/api/v1/orders/none/none/resolve", `{"action":"give_up","note":"x"}`, fleet.RoleOperator},
+	{"list-order-validations", http.MethodGet, "/api/v1/orders/none/none/validations", "", fleet.RoleViewer},
 	{"list-jobs", http.MethodGet, "/api/v1/jobs", "", fleet.RoleViewer},
 	{"revoke-certificate", http.MethodPost, "/api/v1/revocations", `{"serial":"0a","reason":"superseded"}`, fleet.RoleOperator},
 	{"list-members", http.MethodGet, "/api/v1/cluster/members", "", fleet.RoleViewer},

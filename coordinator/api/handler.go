@@ -51,8 +51,8 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Issuers, Pass, Listening,
-// Now, Keep and Pages is required. The fields are used by any number of goroutines at the same time.
+// Config is what the API is made of. Everything but Presence, Issuers, Orders, Pass,
+// Listening, Now, Keep and Pages is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
 	Journal  Journal
@@ -66,8 +66,10 @@ type Config struct {
 	Cluster Cluster
 	// Departing takes this node out of the cluster.
 	Departing Departing
-	// Issuers are the accounts at authorities; nil: there are none.
+	// Issuers are the accounts at authorities, and Orders is what works on orders there;
+	// nil: there are none.
 	Issuers Issuers
+	Orders  Orders
 	// Pass hands a request on to the node that leads, and to here if that is this one.
 	// nil: this node answers all.
 	Pass func(here http.Handler) http.Handler
@@ -133,6 +135,9 @@ func New(config Config) (http.Handler, error) {
 	if config.Issuers == nil {
 		config.Issuers = noIssuers{}
 	}
+	if config.Orders == nil {
+		config.Orders = noOrders{}
+	}
 	if config.Keep == nil {
 		config.Keep = keepFor
 	}
@@ -167,6 +172,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerAssignments(api)
 	s.registerRenewals(api)
 	s.registerOrders(api)
+	s.registerValidations(api)
 	s.registerJobs(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)

@@ -128,6 +128,7 @@ func (s *server) change(ctx context.Context, in *OrderPath, command fleet.Payloa
 	if _, err := s.do(ctx, command); err != nil {
 		return nil, err
 	}
+	s.Orders.Wake()
 	return showOrder(s.Node.State().View(), in)
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
@@ -21,12 +22,42 @@ func ordersNeeds(o *resource.OrderCounts) []string {
 	return lines
 }
 
-// ordersAttention is what there is to say of orders at authorities to somebody who asked
-// about something else: nothing if it cannot be had.
-func ordersAttention(ctx context.Context, c *client.Client) []string {
-	var s resource.Status
-	if c.Do(ctx, get, "/api/v1/status", nil, nil, &s) != nil {
-		return nil
+// issuersNeed says which issuers are not asked at the moment, and have orders.
+func issuersNeed(list []resource.Issuer, now time.Time) []string {
+	var lines []string
+	for i := range list {
+		one := &list[i]
+		if one.State == resource.IssuerReady || one.Orders == 0 {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%s waiting for issuer %s: %s", counted(one.Orders, "order", "orders"), one.Name, issuerText(one, now)))
 	}
-	return ordersNeeds(&s.Orders)
+	return lines
 }
+
+// ordersAttention is what there is to say of orders at authorities to somebody who asked
+// about something else: nothing of what cannot be had. counts is nil if they are to be
+// asked for.
+func ordersAttention(ctx context.Context, c *client.Client, counts *resource.OrderCounts) []string {
+	if counts == nil {
+		var s resource.Status
+		if c.Do(ctx, get, "/api/v1/status", nil, nil, &s) != nil {
+			return nil
+		}
+		counts = &s.Orders
+	}
+	lines := ordersNeeds(counts)
+	if counts.Open == 0 {
+		return lines
+	}
+	// The node that leads knows; without one nothing is asked of any issuer.
+	ctx, cancel := context.WithTimeout(ctx, attentionTime)
+	defer cancel()
+	if issuers, err := onePage[resource.Issuer](ctx, c, issuersPath); err == nil {
+		lines = append(lines, issuersNeed(issuers, time.Now())...)
+	}
+	return lines
+}
+
+// attentionTime is how long a person waits for what was not asked for.
+const attentionTime = 5 * time.Second

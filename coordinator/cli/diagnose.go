@@ -57,7 +57,7 @@ addresses, and what the logs say: look at it before you pass it on.`,
 			if err := durable.WriteFile(held.File, bundle.Bytes(), 0o600); err != nil {
 				return fmt.Errorf("flag --file: %w", err)
 			}
-			held.Attention = ordersAttention(cmd.Context(), c)
+			held.Attention = ordersAttention(cmd.Context(), c, nil)
 			return p.show(cmd, held, func(out io.Writer, _ time.Time) error { return held.tell(out) })
 		},
 	}

@@ -21,8 +21,8 @@ const ordersPath = "/api/v1/orders"
 const whichOrder = `ORDER is the order's id, as much of its beginning as no other order has, or AGENT/ID.`
 
 func (p *program) ordersCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "orders", Aliases: []string{"order"}, Short: "Orders at authorities: list, show, cancel, retry, resolve"},
-		p.listOrdersCommand(), p.showOrderCommand(), p.cancelOrderCommand(), p.retryOrderCommand(), p.resolveOrderCommand())
+	return group(&cobra.Command{Use: "orders", Aliases: []string{"order"}, Short: "Orders at authorities: list, show, validations, cancel, retry, resolve"},
+		p.listOrdersCommand(), p.showOrderCommand(), p.orderValidationsCommand(), p.cancelOrderCommand(), p.retryOrderCommand(), p.resolveOrderCommand())
 }
 
 func (p *program) listOrdersCommand() *cobra.Command {
@@ -216,16 +216,9 @@ func (p *program) completeOrders(pairs ...string) cobra.CompletionFunc {
 	}
 }
 
-// completeOrderIssuers offers the issuers that orders are at.
+// completeOrderIssuers offers the issuers that the coordinator talks to.
 func (p *program) completeOrderIssuers(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	return offer(p, func(name string) string { return plain(name) }, func(ctx context.Context, c *client.Client) ([]string, error) {
-		items, _, err := client.List[resource.Order](ctx, c, ordersPath, nil, client.PageSize)
-		var names []string
-		for _, o := range items { // by issuer
-			if len(names) == 0 || names[len(names)-1] != o.Issuer {
-				names = append(names, o.Issuer)
-			}
-		}
-		return names, err
+	return offer(p, func(i resource.Issuer) string { return plain(i.Name) + "\t" + plain(i.Kind) }, func(ctx context.Context, c *client.Client) ([]resource.Issuer, error) {
+		return onePage[resource.Issuer](ctx, c, issuersPath)
 	})
 }

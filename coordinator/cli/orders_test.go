@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/orders"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -53,6 +56,43 @@ func golden(t *testing.T, name, text string) {
 }
 
 func idAt(stage fleet.Stage) string { return apitest.OrderID(string(stage)) }
+
+// provers are authorities that tell what is left to prove.
+type provers struct {
+	list []connector.Validation
+	err  error
+}
+
+func (v *provers) Validations(context.Context, string, string) ([]connector.Validation, error) {
+	return v.list, v.err
+}
+func (*provers) Wake() {}
+
+func TestWhatIsLeftToProve(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("web1", "web1.example.com", nil).AtEveryStage()
+	at := &provers{list: []connector.Validation{
+		{Name: "www.example.com", Method: "dns-txt-token", State: "pending", Todo: "publish the token \x1b[2J abc", Problem: "no record", Checked: time.Now().Add(-3*time.Hour - time.Minute), Next: time.Now().Add(3*time.Hour + time.Minute)},
+		{Name: "api.example.com", State: "valid", Done: true, Expires: time.Now().Add(100*day + time.Hour)},
+		{Name: "old.example.com", Problem: "gone"},
+	}}
+	c.UseOrders(at)
+	table := lines(p.does("orders", "validations", idAt(fleet.StageNeedsPerson)))
+	assert.Equal(t, []string{"NAME", "PROOF", "METHOD", "AT AUTHORITY", "CHECKED", "NEXT CHECK", "HOLDS", "TO DO"}, columns(table[0]))
+	assert.Equal(t, []string{"www.example.com", "TO DO", "dns-txt-token", "pending", "3 h ago", "in 3 h", "-"}, columns(table[1])[:7])
+	assert.True(t, strings.HasSuffix(table[1], "publish the token  [2J abc (no record)"), table[1])
+	assert.Equal(t, []string{"api.example.com", "done", "-", "valid", "-", "-", "in 100 d", "-"}, columns(table[2]))
+	assert.True(t, strings.HasSuffix(table[3], "see the order at the authority (gone)"), table[3])
+	assert.Len(t, reads[resource.Validations](p, "orders", "validations", idAt(fleet.StageNeedsPerson)).Items, 3)
+	at.list, at.err = nil, &connector.Error{Class: connector.ClassCredentials, Status: 401, Detail: "the key is not good", Mend: "mend the key"}
+	said := p.fails(1, "orders", "validations", idAt(fleet.StageNeedsPerson))
+	assert.Contains(t, said, "the authority of ov does not tell: ")
+	assert.Contains(t, said, "the key is not good")
+	assert.Contains(t, said, "; mend the key")
+	at.err = orders.ErrUnsupported
+	assert.Contains(t, p.fails(1, "orders", "validations", idAt(fleet.StageRequested)), "there is nothing to ask: the order is at the stage requested")
+}
 
 // What is shown of an order at each stage.
 func TestOrdersAreShown(t *testing.T) {
@@ -107,8 +147,20 @@ func TestOrdersAreShown(t *testing.T) {
 	c.Agent("web2", "web2.example.com", nil).Order(idAt(fleet.StagePending), "www", "ev", "www.example.com")
 	assert.Contains(t, p.fails(1, "orders", "show", idAt(fleet.StagePending)), "several orders have an id that begins with "+idAt(fleet.StagePending)+": web2/"+idAt(fleet.StagePending)+", web1/")
 
+	c.UseIssuers(&theIssuers{list: []resource.Issuer{
+		{Name: "ov", Kind: "digicert", State: resource.IssuerPaused, Orders: 7, PausedUntil: c.Now().Add(time.Hour), PausedFor: "the API key is not accepted"},
+		{Name: "ev", Kind: "sectigo", State: resource.IssuerFailing, Orders: 1, CircuitOpenUntil: c.Now().Add(time.Minute), Reason: "HTTP status 502"},
+		{Name: "old", State: resource.IssuerUnknown},
+		{Name: "well", Kind: "entrust", State: resource.IssuerReady, Orders: 3, LastError: "it broke off"},
+	}})
+	for _, said := range []string{p.does("status"), p.does("cluster", "diagnose", "--file", filepath.Join(p.home, "bundle.tar.gz"))} {
+		assert.Regexp(t, `ORDERS: +7 orders waiting for issuer ov: nothing is asked until .*: the API key is not accepted; when that is mended, "certctl issuers test ov" has it go on\n`, said)
+		assert.Regexp(t, `ORDERS: +1 order waiting for issuer ev: the authority fails \(HTTP status 502\)`, said)
+		assert.NotContains(t, said, "issuer old")
+		assert.NotContains(t, said, "issuer well")
+	}
 	for line, want := range map[string]string{
-		"orders list --issuer ": "ev\nov",
+		"orders list --issuer ": "ov\tdigicert\nev\tsectigo\nold\nwell\tentrust",
 		"orders list --stage ":  strings.Join(texts(resource.OrderStages), "\n"),
 		"orders list --agent ":  "web1\tweb1.example.com\nweb2\tweb2.example.com",
 		"orders resolve ":       idAt(fleet.StageUnknown) + "\tunknown_outcome ov unknown_outcome web1.example.com",

@@ -159,6 +159,8 @@ func personAdvice(o *resource.Order) []string {
 		"",
 		"It goes on by itself when that is done. To have the authority asked at once:",
 		"  certctl orders retry " + orderName(o),
+		"To see what is left to prove of its names, where the authority tells:",
+		"  certctl orders validations " + orderName(o),
 		"If the certificate is not wanted any more:",
 		"  certctl orders cancel " + orderName(o) + " --note \"why\"",
 	}

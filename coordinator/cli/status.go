@@ -17,8 +17,18 @@ func (p *program) statusCommand() *cobra.Command {
 		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s resource.Status
-			if err := p.call(cmd, get, "/api/v1/status", nil, &s); err != nil {
+			c, err := p.target.connect()
+			if err != nil {
 				return err
+			}
+			defer c.Close()
+			if err := c.Do(cmd.Context(), get, "/api/v1/status", nil, nil, &s); err != nil {
+				return err
+			}
+			answered := p.answeredBy(s.Node.ID)
+			var attention []string
+			if !p.output.JSON() {
+				attention = ordersAttention(cmd.Context(), c, &s.Orders)
 			}
 			return p.show(cmd, s, func(out io.Writer, now time.Time) error {
 				node := "not ready"
@@ -43,14 +53,14 @@ func (p *program) statusCommand() *cobra.Command {
 				}
 				pairs := [][2]string{
 					{"coordinator", s.Version + ", " + node},
-					{"answered by", p.answeredBy(s.Node.ID)},
+					{"answered by", answered},
 					{"agents", agents},
 					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
 					{"safe until", first(fleetNotSafe(&s), horizon(s.SafeUntil, now), "no certificate is in service")},
 					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
 					{"journal", journal},
 				}
-				for _, line := range ordersNeeds(&s.Orders) {
+				for _, line := range attention {
 					pairs = append(pairs, [2]string{"ORDERS", line})
 				}
 				for i, host := range s.Earliest {

@@ -19,6 +19,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/shared/buildinfo"
 )
@@ -44,6 +45,12 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
+// Orders is what works on orders at authorities; *orders.Engine is one.
+type Orders interface {
+	Status() []orders.IssuerStatus
+	Counts() []orders.CallCount
+}
+
 // Config of an Exporter. Those up to Log are required; a part of the coordinator
 // that there is not has no metrics.
 type Config struct {
@@ -62,6 +69,8 @@ type Config struct {
 	Agents func() agentapi.Counts
 	// Backups is how the node's own snapshot files stand.
 	Backups func() backup.Status
+	// Orders is what works on orders at authorities.
+	Orders Orders
 	// DataDir is where the room on the disk matters.
 	DataDir string
 
@@ -242,7 +251,7 @@ func (c collector) fleet(send send) {
 	for _, state := range orderStates {
 		send(fleetOrders, float64(n.orders[state]), string(state))
 	}
-	c.orders(send, n)
+	c.authorities(send, n)
 }
 
 func truth(yes bool) float64 {

@@ -93,10 +93,17 @@ var (
 	fleetCounted      = family(gauge, "certctl_fleet_counted_timestamp_seconds", "When the fleet was counted, for all certctl_fleet metrics but the offline horizon.")
 )
 
-// Those of orders at authorities.
+// Those of orders at authorities, and of the accounts there.
 var (
-	orders       = family(gauge, "certctl_orders", "Orders at authorities by issuer and stage, without those at the built-in CA and those that are delivered.", "issuer", "stage")
+	ordersAt     = family(gauge, "certctl_orders", "Orders at authorities by issuer and stage, without those at the built-in CA and those that are delivered.", "issuer", "stage")
 	ordersOldest = family(gauge, "certctl_orders_waiting_since_timestamp_seconds", "Since when the order waits that has waited longest of those that need a person, or of which nobody knows whether the authority has them. Absent where there is none.", "issuer", "stage")
+
+	issuerCalls    = family(counter, "certctl_issuer_calls_total", "What this node asked of authorities, by what it came to: ok, or the class of the failure. Those of the leader are nearly all.", "issuer", "call", "outcome")
+	issuerAnswered = family(gauge, "certctl_issuer_last_answer_timestamp_seconds", "When the authority last gave this node an answer. Absent before the first.", "issuer")
+	issuerPaused   = family(gauge, "certctl_issuer_paused", "Whether nothing is asked of the authority because it limits the account or does not accept its credentials. Only on the leader.", "issuer")
+	issuerFailing  = family(gauge, "certctl_issuer_circuit_open", "Whether nothing is asked of the authority for a while because it fails. Only on the leader.", "issuer")
+	issuerDue      = family(gauge, "certctl_issuer_due_orders", "Orders whose time has come, or comes within seconds. Only on the leader.", "issuer")
+	issuerKnown    = family(gauge, "certctl_issuer_configured", "Whether the settings of the leader have the issuer; 0 for one that orders name, and which wait for that. Only on the leader.", "issuer")
 )
 
 var all []*Family

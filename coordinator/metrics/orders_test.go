@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/metrics"
+	"github.com/certctl/certctl/coordinator/orders"
 )
 
 // Orders at authorities by issuer and stage, and how long a person is waited for.
@@ -74,4 +77,56 @@ func TestOrdersAtAuthorities(t *testing.T) {
 	assert.NotContains(t, got, "certctl_orders_waiting_since_timestamp_seconds{issuer=ov,stage=needs_person}")
 	_, text := scrape(t, c, token)
 	assert.NotContains(t, text, "secret")
+}
+
+// theEngine is what works on orders, as a test makes it up.
+type theEngine struct {
+	status []orders.IssuerStatus
+	counts []orders.CallCount
+}
+
+func (e *theEngine) Status() []orders.IssuerStatus { return e.status }
+func (e *theEngine) Counts() []orders.CallCount    { return e.counts }
+
+// How the accounts at authorities stand is told by the leader alone, and what they were
+// asked by every node.
+func TestAccountsAtAuthorities(t *testing.T) {
+	state, err := fleet.New()
+	require.NoError(t, err)
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	engine := &theEngine{
+		status: []orders.IssuerStatus{
+			{Name: "ov", Configured: true, Leading: true, Orders: 3, PausedUntil: now.Add(time.Minute), LastAnswerAt: now},
+			{Name: "ev", Configured: true, Leading: true, CircuitUntil: now.Add(time.Minute), PausedUntil: now.Add(-time.Minute)},
+			{Name: "old", Leading: true, Orders: 1},
+		},
+		counts: []orders.CallCount{{Issuer: "ov", Call: orders.CallStatus, Outcome: orders.OutcomeOK, Count: 7}, {Issuer: "ov", Call: orders.CallPlace, Outcome: "retry", Count: 2}},
+	}
+	node := &stand{state: state}
+	e, err := metrics.New(metrics.Config{
+		Node: node, Journal: standJournal{node}, Presence: node, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
+		CutOff: func(time.Time, time.Time) bool { return false }, Orders: engine,
+	})
+	require.NoError(t, err)
+	got := values(t, answer(e, http.MethodGet).Body.String())
+	for name, want := range map[string]float64{
+		"certctl_issuer_paused{issuer=ov}": 1, "certctl_issuer_paused{issuer=ev}": 0, "certctl_issuer_circuit_open{issuer=ov}": 0,
+		"certctl_issuer_circuit_open{issuer=ev}": 1, "certctl_issuer_due_orders{issuer=ov}": 3, "certctl_issuer_configured{issuer=ov}": 1,
+		"certctl_issuer_configured{issuer=old}": 0, "certctl_issuer_last_answer_timestamp_seconds{issuer=ov}": float64(now.Unix()),
+		"certctl_issuer_calls_total{call=status,issuer=ov,outcome=ok}": 7, "certctl_issuer_calls_total{call=place,issuer=ov,outcome=retry}": 2,
+		"certctl_orders{issuer=ev,stage=needs_person}": 0, "certctl_orders{issuer=old,stage=pending}": 0,
+	} {
+		require.Contains(t, got, name)
+		assert.InDelta(t, want, got[name], 0.001, name)
+	}
+	assert.NotContains(t, got, "certctl_issuer_last_answer_timestamp_seconds{issuer=ev}")
+
+	for i := range engine.status {
+		engine.status[i].Leading = false
+	}
+	got = values(t, answer(e, http.MethodGet).Body.String())
+	for _, name := range []string{"paused", "circuit_open", "due_orders", "configured"} {
+		assert.NotContains(t, got, "certctl_issuer_"+name+"{issuer=ov}")
+	}
+	assert.Contains(t, got, "certctl_issuer_calls_total{call=status,issuer=ov,outcome=ok}")
 }

@@ -98,6 +98,21 @@ What is waited for differs, and so does who has to know: the first is somebody's
             for: 30m
             annotations:
               summary: Nobody knows whether {{ $labels.issuer }} has an order; somebody has to look it up there before it goes on.
+          - alert: IssuerPaused
+            expr: max by (issuer) (certctl_issuer_paused) > 0
+            for: 30m
+            annotations:
+              summary: Nothing is asked of {{ $labels.issuer }}, most often for its credentials; "certctl issuers list" says why.
+          - alert: IssuerFails
+            expr: max by (issuer) (certctl_issuer_circuit_open) > 0
+            for: 30m
+            annotations:
+              summary: The authority of {{ $labels.issuer }} does not answer, or with errors; orders wait.
+          - alert: IssuerNotConfigured
+            expr: max by (issuer) (certctl_issuer_configured) == 0
+            for: 15m
+            annotations:
+              summary: Orders name the issuer {{ $labels.issuer }}, and the settings of the coordinator that leads do not have it.
 
 ## Rules for a cluster of coordinators
 

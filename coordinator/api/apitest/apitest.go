@@ -74,9 +74,11 @@ type Coordinator struct {
 	lists *revocation.Service
 	// issuers are those of UseIssuers.
 	issuers atomic.Pointer[api.Issuers]
-	skew    atomic.Int64
-	node    *seamNode
-	http    *http.Client
+	// orders is that of UseOrders.
+	orders atomic.Pointer[api.Orders]
+	skew   atomic.Int64
+	node   *seamNode
+	http   *http.Client
 }
 
 // A Text collects what is written to it.
@@ -236,7 +238,7 @@ func Start(t testing.TB) *Coordinator {
 	require.NoError(t, err)
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
-		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node, Issuers: seamIssuers{c},
+		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node, Issuers: seamIssuers{c}, Orders: seamOrders{c},
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)
@@ -250,6 +252,7 @@ func Start(t testing.TB) *Coordinator {
 		},
 		Certificate: func() time.Time { return c.Now().Add(30 * 24 * time.Hour) },
 		Backups:     func() backup.Status { return backup.Status{Newest: "some", Time: c.Now(), Size: 1, Good: 1} },
+		Orders:      figuredOrders{c},
 	})
 	require.NoError(t, err)
 	c.serve(agents, handler, figures)

@@ -1,16 +1,55 @@
 package apitest
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/api"
+	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
+
+// seamOrders is what works on orders, as the API sees it.
+type seamOrders struct{ c *Coordinator }
+
+// Validations implements api.Orders.
+func (s seamOrders) Validations(ctx context.Context, agent, id string) ([]connector.Validation, error) {
+	if set := s.c.orders.Load(); set != nil {
+		return (*set).Validations(ctx, agent, id)
+	}
+	return nil, orders.ErrUnknownIssuer
+}
+
+// Wake implements api.Orders.
+func (s seamOrders) Wake() {
+	if set := s.c.orders.Load(); set != nil {
+		(*set).Wake()
+	}
+}
+
+// UseOrders sets what works on orders at authorities. Before, nothing does.
+func (c *Coordinator) UseOrders(engine api.Orders) { c.orders.Store(&engine) }
+
+// figuredOrders is what works on orders, as the metrics see it: one issuer, which was
+// asked once.
+type figuredOrders struct{ c *Coordinator }
+
+// Status implements metrics.Orders.
+func (f figuredOrders) Status() []orders.IssuerStatus {
+	return []orders.IssuerStatus{{Name: "ev", Kind: "sectigo", Configured: true, Leading: true, LastAnswerAt: f.c.Now()}}
+}
+
+// Counts implements metrics.Orders.
+func (figuredOrders) Counts() []orders.CallCount {
+	return []orders.CallCount{{Issuer: "ev", Call: orders.CallTest, Outcome: orders.OutcomeOK, Count: 1}}
+}
 
 // OrderID is the id of an order of which a test knows by what it is.
 func OrderID(of string) string {

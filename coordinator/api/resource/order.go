@@ -145,4 +145,6 @@ type Validation struct {
 // Validations are those of the names of one order, as the authority tells them now.
 type Validations struct {
 	Items []Validation `json:"items" nullable:"false"`
+	Error string       `json:"error,omitempty" doc:"Why the authority did not tell."`
+	Mend  string       `json:"mend,omitempty" doc:"What to do about that."`
 }
