@@ -499,6 +499,15 @@ func (r *rules) takenBack(o *fleet.Order, detail string, now time.Time) turn {
 	return t
 }
 
+// unheardOf is an order that is to be taken back, and that its authority does not know:
+// not any more, or not yet.
+func (r *rules) unheardOf(o *fleet.Order, e *connector.Error, now time.Time) turn {
+	if now.Sub(o.Brokering.SubmittedAt) < notFoundGrace {
+		return r.unanswered(o, e, now)
+	}
+	return r.takenBack(o, "the authority does not know it", now)
+}
+
 // kept is an order that the authority does not cancel, and s where it stands.
 func (r *rules) kept(o *fleet.Order, s *connector.Status, detail, mend string, now time.Time) turn {
 	t := r.polled(o, s, now)

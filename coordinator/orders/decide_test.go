@@ -293,6 +293,12 @@ func TestWhatAnAnswerMakesOfAnOrder(t *testing.T) {
 		{"taken back", toCancel(testOrder(fleet.OrderPending)), func(o *fleet.Order) turn { return testRules().takenBack(o, "done", noon) }, fleet.OrderCancelled, never, func(t *testing.T, _ *fleet.Brokering, p *wire.Problem) {
 			assert.Equal(t, wire.CodeOrderCancelled, p.Code)
 		}},
+		{"to be taken back, and not known any more", edit(toCancel(testOrder(fleet.OrderPending)), func(b *fleet.Brokering) { b.SubmittedAt = noon.Add(-time.Hour) }), func(o *fleet.Order) turn {
+			return testRules().unheardOf(o, failure(connector.ClassNotFound), noon)
+		}, fleet.OrderCancelled, never, nil},
+		{"to be taken back, and not known yet", toCancel(testOrder(fleet.OrderPending)), func(o *fleet.Order) turn {
+			return testRules().unheardOf(o, failure(connector.ClassNotFound), noon)
+		}, fleet.OrderPending, 45 * time.Second, nil},
 		{"not taken back", toCancel(testOrder(fleet.OrderPending)), func(o *fleet.Order) turn {
 			return testRules().kept(o, status(connector.Pending), "no", "do it there", noon)
 		}, fleet.OrderNeedsPerson, slowly, func(t *testing.T, b *fleet.Brokering, _ *wire.Problem) {

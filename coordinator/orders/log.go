@@ -32,11 +32,14 @@ func (e *Engine) told(o *fleet.Order, t *turn) {
 	case moved && t.state == fleet.OrderRejected:
 		e.log.Warn("an order has come to nothing", append(attrs, "detail", detailOf(t))...)
 	case moved && t.state == fleet.OrderRequested && t.b.Failure != "":
-		line := e.log.Debug
+		line, what := e.log.Debug, "an order was not placed, and is tried again"
 		if t.b.Failures <= 1 {
 			line = e.log.Warn
 		}
-		line("an order was not placed, and is tried again", append(person, "err", t.b.Failure, "next", t.b.Next)...)
+		if t.b.Mend != "" {
+			what = "an order waits for a person before its authority takes it"
+		}
+		line(what, append(person, "err", t.b.Failure, "next", t.b.Next)...)
 	case moved && t.state == fleet.OrderIssued:
 		e.log.Info("the certificate of an order is here", append(attrs, "serial", t.certificate.serial, "waited", t.b.FetchedAt.Sub(o.PlacedAt).Round(time.Second))...)
 	case moved:

@@ -14,9 +14,12 @@ import (
 // the one that is renewed.
 const maxRenewed = 1000
 
-// searchTries is how often a search is tried that breaks off. It may take many requests,
-// and connectors go on where it was.
-const searchTries = 4
+// searchTries is how often a search is tried that breaks off, within searchTime. It may
+// take many requests, and connectors go on where it was.
+const (
+	searchTries = 4
+	searchTime  = 30 * time.Second
+)
 
 // step is what is done for one order at one time: a question to its authority, or a
 // few, and the record of what came of it.
@@ -207,7 +210,7 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 			return
 		case failure == nil:
 			found = list
-		case failure.Class == connector.ClassRetry && try < searchTries:
+		case failure.Class == connector.ClassRetry && try < searchTries && s.now().Sub(began) < searchTime:
 			continue
 		default:
 			s.store(ctx, o, s.account.rules.unanswered(o, failure, s.now()))
@@ -249,7 +252,7 @@ func (s *step) takeBack(ctx context.Context, o *fleet.Order) {
 			s.store(ctx, o, rules.takenBack(o, "the authority has taken it back", s.now()))
 			return
 		case failure.Class == connector.ClassNotFound:
-			s.store(ctx, o, rules.takenBack(o, "the authority does not know it", s.now()))
+			s.store(ctx, o, rules.unheardOf(o, failure, s.now()))
 			return
 		case failure.Class != connector.ClassRefused && failure.Class != connector.ClassNeedsPerson && failure.Class != connector.ClassNotReady:
 			s.store(ctx, o, rules.unanswered(o, failure, s.now()))
@@ -266,7 +269,7 @@ func (s *step) takeBack(ctx context.Context, o *fleet.Order) {
 	switch {
 	case !ok:
 	case failure != nil && failure.Class == connector.ClassNotFound:
-		s.store(ctx, o, rules.takenBack(o, "the authority does not know it", s.now()))
+		s.store(ctx, o, rules.unheardOf(o, failure, s.now()))
 	case failure != nil:
 		s.store(ctx, o, rules.unanswered(o, failure, s.now()))
 	default:

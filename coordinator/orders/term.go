@@ -2,7 +2,6 @@ package orders
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -27,9 +26,6 @@ const (
 	// which it may store although it does not lead any more.
 	orphanGrace = 3 * parting
 )
-
-// errNoTerm ends work that began when the leadership was over already.
-var errNoTerm = errors.New("the leadership has ended")
 
 // term is the work of one term of leadership. Nothing of it goes into another one but
 // through the state.
@@ -61,8 +57,9 @@ func (e *Engine) work(ctx context.Context) error {
 		busy: map[string]struct{}{}, queued: map[string]time.Time{}, resting: map[string]time.Time{}, strangers: map[string]int{},
 		told: map[string]time.Time{}, urged: map[string]uint64{},
 	}
-	if t.number == 0 {
-		return errNoTerm // and the next word of the node is another term
+	if t.number == 0 { // it is over already, which the node is about to say
+		<-ctx.Done()
+		return nil
 	}
 	t.record = newRecorder(t)
 	var err error
@@ -94,8 +91,8 @@ func (e *Engine) work(ctx context.Context) error {
 func (e *Engine) newQueue(ask func(ctx context.Context, account, key string) asyncpoll.Outcome) (*asyncpoll.Queue, error) {
 	c := asyncpoll.Config{
 		Accounts: map[string]asyncpoll.Limits{}, Ask: ask, Changed: e.accountChanged, Random: e.config.Random,
-		// Of a step of several calls; each call has its own.
-		CallTimeout: e.config.PlaceTimeout + 2*e.config.CallTimeout,
+		// Of a whole step; each of its calls has its own, and is over before.
+		CallTimeout: e.config.PlaceTimeout + (searchTries+2)*e.config.CallTimeout,
 	}
 	if ask == nil {
 		c.Ask = func(context.Context, string, string) asyncpoll.Outcome { return asyncpoll.Outcome{} }
