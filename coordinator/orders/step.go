@@ -17,7 +17,7 @@ const maxRenewed = 1000
 // searchTries is how often a search is tried that breaks off, within searchTime. It may
 // take many requests, and connectors go on where it was.
 const (
-	searchTries = 4
+	searchTries = 8
 	searchTime  = 30 * time.Second
 )
 

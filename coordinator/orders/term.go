@@ -92,7 +92,7 @@ func (e *Engine) newQueue(ask func(ctx context.Context, account, key string) asy
 	c := asyncpoll.Config{
 		Accounts: map[string]asyncpoll.Limits{}, Ask: ask, Changed: e.accountChanged, Random: e.config.Random,
 		// Of a whole step; each of its calls has its own, and is over before.
-		CallTimeout: e.config.PlaceTimeout + (searchTries+2)*e.config.CallTimeout,
+		CallTimeout: e.config.PlaceTimeout + 4*e.config.CallTimeout,
 	}
 	if ask == nil {
 		c.Ask = func(context.Context, string, string) asyncpoll.Outcome { return asyncpoll.Outcome{} }
