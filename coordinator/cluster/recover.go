@@ -216,7 +216,7 @@ func (c Config) buildRecovered(ctx context.Context, r Recovery) (err error) {
 	}()
 	defer func() { stop(); <-written }()
 
-	machine := &recoveringMachine{machine: newMachine(state, writer, &configurations{}, c.Log)}
+	machine := &recoveringMachine{machine: newMachine(state, writer, &configurations{}, c.Log), at: r.Time}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(r.Servers[0].Address))
 	defer func() { err = errors.Join(err, closeTransport(transport)) }()
 	stores := &recoveryStores{SnapshotStore: snapshots, from: oldSnapshots, logs: old}
@@ -267,7 +267,24 @@ func copyPromises(from, to raft.StableStore) error {
 // read: RecoverCluster finds out whether the log reaches back to it.
 type recoveringMachine struct {
 	*machine
-	unusable error // why snapshots were passed over
+	at       time.Time // of the recovery
+	unusable error     // why snapshots were passed over
+}
+
+// Snapshot implements raft.FSM. What only the lost nodes had may have been that an order
+// was placed.
+func (m *recoveringMachine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := m.err(); err != nil {
+		return nil, err
+	}
+	unknown, err := m.state.DoubtOrders(m.at)
+	if err != nil {
+		return nil, err
+	}
+	if unknown > 0 {
+		m.log.Warn("orders at authorities may have been placed by nodes that are lost; they are searched for before they are placed", "orders", unknown)
+	}
+	return m.machine.Snapshot()
 }
 
 // Restore implements raft.FSM.

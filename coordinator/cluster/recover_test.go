@@ -21,6 +21,7 @@ import (
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/durable"
+	"github.com/certctl/certctl/shared/pki"
 )
 
 const recoverPatience = 60 * time.Second
@@ -300,6 +301,43 @@ func alone(t *testing.T, ids ...string) *survivor {
 	tokens(t, []*survivor{s}, ids...)
 	s.stop()
 	return s
+}
+
+// The lost nodes may have claimed and placed an order, of which the survivor knows
+// nothing: it looks for it first.
+func TestARecoveryDoubtsTheOrders(t *testing.T) {
+	s := newSurvivors(t, 1)[0]
+	s.start()
+	do := func(payload fleet.Payload) {
+		t.Helper()
+		command, err := fleet.NewCommand(time.Now(), payload)
+		require.NoError(t, err)
+		results, err := leaderOf(t, s).node.Propose(t.Context(), command)
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err())
+	}
+	do(fleet.CreateEnrollmentToken{ID: "token", NamePatterns: []string{"**.example.com"}, ExpiresAt: time.Now().Add(time.Hour)})
+	do(fleet.EnrollAgent{TokenID: "token", AgentID: "agent", Identity: fleet.Identity{Fingerprint: "f", PublicKeyFingerprint: "k"}})
+	var orders []fleet.OrderPlacement
+	for _, id := range []string{"order-0001", "order-0002"} {
+		orders = append(orders, fleet.OrderPlacement{ID: id, Certificate: "web", Issuer: "slow", CSR: []byte(id), Names: pki.MustParseNames("www.example.com")})
+	}
+	do(fleet.SyncAgent{AgentID: "agent", BootID: "boot", Sequence: 1, Orders: orders})
+	first, _ := s.node.State().View().Order("agent", "order-0001")
+	do(fleet.ClaimOrder{Agent: "agent", ID: first.ID, Revision: first.ModifyIndex, Node: "node0", Term: 1})
+	s.stop()
+
+	plan := PlanRecovery(s.inspect(), "at-node0", time.Now())
+	require.NoError(t, s.recover(plan, nil))
+	s.start()
+	leaderOf(t, s)
+	view := s.node.State().View()
+	for _, order := range orders {
+		stored, ok := view.Order("agent", order.ID)
+		require.True(t, ok)
+		assert.Equal(t, fleet.OrderUnknown, stored.State, "%s may have been placed", order.ID)
+	}
+	assert.True(t, plan.Time.Equal(view.RestoredAt()), "and so may those that the agent sends again")
 }
 
 // Wherever a recovery is cut off, it is continued, and a start in between is

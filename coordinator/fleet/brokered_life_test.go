@@ -297,3 +297,40 @@ func TestOrdersAtAuthoritiesAreListed(t *testing.T) {
 	assert.Len(t, view.BuiltinOrders(4), 4)
 	assert.Len(t, view.OpenOrders("other", 0), 10)
 }
+
+// A state that goes on without what came after it is doubted, unless no order can have
+// been placed: then nodes of before can read it as it is.
+func TestAStateThatGoesOnAloneIsDoubted(t *testing.T) {
+	b := newBench(t)
+	b.enroll("agent")
+	b.place("agent", slow("s1"))
+	doubt := func() int {
+		unknown, err := b.state.DoubtOrders(b.now)
+		require.NoError(t, err)
+		return unknown
+	}
+	assert.Zero(t, doubt())
+	b.ok(fleet.AnnounceNode{Node: clusterNode("n1", "k1")}) // of a version of before
+	before := snapshot(t, b.state)
+	assert.Zero(t, doubt())
+	assert.Equal(t, before, snapshot(t, b.state))
+
+	node := clusterNode("n1", "k1")
+	node.Level = 3
+	b.ok(fleet.AnnounceNode{Node: node})
+	index := b.state.Index()
+	assert.Equal(t, 1, doubt())
+	assert.Equal(t, index, b.state.Index())
+	assert.Equal(t, fleet.OrderUnknown, b.order("agent", "s1").State)
+	assert.Equal(t, b.now, b.view().RestoredAt())
+	again := newBench(t)
+	restore(t, again.state, snapshot(t, b.state))
+
+	other := newBench(t)
+	other.enroll("agent")
+	other.place("agent", slow("s1"), slow("s2"))
+	other.claim("agent", "s1")
+	unknown, err := other.state.DoubtOrders(other.now)
+	require.NoError(t, err)
+	assert.Equal(t, 2, unknown, "one was claimed: nodes know of such orders")
+}
