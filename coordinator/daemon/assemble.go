@@ -129,6 +129,7 @@ func (d *Daemon) assemble() error {
 	agents, err := agentapi.New(agentapi.Config{
 		Node: node, CA: d.ca, Log: log.With("part", "agents"), Leader: d.leader, MaxPassed: 2 * s.Fleet.MaxInFlight,
 		SyncInterval: s.Fleet.SyncInterval, SyncTargetRate: s.Fleet.SyncTargetRate, Reserved: d.config.Names.Own,
+		Known: func(name string) bool { _, known := d.engine.Known(name); return known }, Placed: d.engine.Wake,
 	})
 	if err != nil {
 		return err
@@ -152,6 +153,7 @@ func (d *Daemon) assemble() error {
 	figures, err := metrics.New(metrics.Config{
 		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
 		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+		Orders: d.engine,
 		Peers:  d.network.Stats, Certificate: d.certificateEnd, Agents: agents.Counts, DataDir: s.DataDir, Backups: backups,
 	})
 	if err != nil {
@@ -172,7 +174,7 @@ func (d *Daemon) assemble() error {
 	}
 	operators, err := api.New(api.Config{
 		Pass: func(here http.Handler) http.Handler { return toLeader.Handler(api.MaxPassed, here) },
-		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: d.accounts,
+		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: d.accounts, Orders: d.engine,
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {

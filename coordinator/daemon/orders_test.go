@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -112,6 +113,13 @@ func TestOrdersByWhatTheSettingsSay(t *testing.T) {
 				assert.Equal(t, 1, list["plain-"+kind].Orders, fmt.Sprint(list))
 				assert.False(t, list["plain-"+kind].LastAnswerAt.IsZero())
 				assert.Zero(t, list["at-once-"+kind].Orders)
+			}
+			var figures bytes.Buffer
+			require.NoError(t, administrator(t, n, n).Download(t.Context(), "/metrics", nil, &figures, 8<<20))
+			for _, kind := range slow {
+				assert.Contains(t, figures.String(), `certctl_orders{issuer="plain-`+kind+`",stage="pending"} 1`)
+				assert.Contains(t, figures.String(), `certctl_issuer_configured{issuer="plain-`+kind+`"} 1`)
+				assert.Regexp(t, `certctl_issuer_calls_total\{call="place",issuer="plain-`+kind+`",outcome="ok"\} 1`, figures.String())
 			}
 		})
 	}
