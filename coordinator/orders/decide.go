@@ -1,14 +1,11 @@
 package orders
 
 import (
-	"errors"
-	"slices"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/asyncpoll"
 	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/fleet"
-	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/backoff"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -31,10 +28,6 @@ const (
 	// there is no order.
 	searchSpacing = time.Minute
 )
-
-// hopefulSearches are the pauses before further searches at an authority where not to
-// be found proves nothing. They may still find the order, and spare the operator.
-var hopefulSearches = []time.Duration{5 * time.Minute, time.Hour}
 
 // unheard is the pace of a question that had no answer.
 var unheard = backoff.Policy{Initial: 5 * time.Second, Max: 5 * time.Minute, Multiplier: 3, Jitter: 0.2}
@@ -102,7 +95,8 @@ func (t *turn) failed(e *connector.Error, now time.Time) {
 	t.b.Failures++
 }
 
-// enter changes the state, and keeps the times that belong to states.
+// enter changes the state. The times that belong to states are the command's to set; here
+// they are for what follows of the same turn.
 func (t *turn) enter(state fleet.OrderState, now time.Time) {
 	if state == t.state {
 		return
@@ -195,327 +189,9 @@ func (r *rules) issued(t *turn, now time.Time) {
 	t.freshBudget(now)
 }
 
-// placed is the authority's answer to the placement.
-func (r *rules) placed(o *fleet.Order, s *connector.Status, now time.Time) turn {
-	t := begin(o)
-	if handleOf(t.b.Handle).With(s.Handle).IsZero() && !s.State.Final() {
-		return r.notPlaced(o, &connector.Error{Class: connector.ClassAnswer, Detail: "the authority took the order and did not say what it calls it"}, now)
-	}
-	r.standing(&t, s, now)
-	t.soon(now)
-	return t
-}
-
-// placedAndCollected is an answer to the placement that had the certificate, which is
-// right.
-func (r *rules) placedAndCollected(o *fleet.Order, s *connector.Status, c *certificate, now time.Time) turn {
-	t := r.placed(o, s, now)
-	if t.state != fleet.OrderReady || t.b.Cancel != nil {
-		return t
-	}
-	t.enter(fleet.OrderIssued, now)
-	t.b.FetchedAt, t.b.Next = now, time.Time{}
-	t.certificate = c
-	return t
-}
-
-// soon has an order that is to be taken back looked at at once.
-func (t *turn) soon(now time.Time) {
-	if t.b.Cancel != nil && !t.b.Next.IsZero() {
-		t.b.Next = now
-	}
-}
-
-// notPlaced is a placement that failed, or seems to have.
-func (r *rules) notPlaced(o *fleet.Order, e *connector.Error, now time.Time) turn {
-	t := begin(o)
-	t.failed(e, now)
-	switch {
-	case !e.NotPlaced && !r.repeatable:
-		t.enter(fleet.OrderUnknown, now)
-		t.b.Detail, t.b.Mend = "", ""
-		r.search(&t, o, now)
-	case t.b.Cancel != nil:
-		t.enter(fleet.OrderRequested, now) // which ends an order that is to be taken back
-	case e.NotPlaced && e.Class == connector.ClassRefused:
-		t.end(fleet.OrderRejected, now, refusal(r.issuer, e))
-	case e.NotPlaced && (e.Class == connector.ClassNeedsPerson || e.Class == connector.ClassConfig || e.Class == connector.ClassNotFound):
-		t.enter(fleet.OrderRequested, now)
-		t.b.Detail, t.b.Mend = connector.Detail(text(e)), connector.Detail(mendOf(e))
-		r.retry(&t, now, asyncpoll.Answer{Person: true, RetryAfter: e.RetryAfter})
-	case e.Class == connector.ClassCredentials:
-		t.enter(fleet.OrderRequested, now)
-		t.b.Next = now.Add(r.scatter(unheard.Initial)) // as soon as its account goes on
-	default:
-		t.enter(fleet.OrderRequested, now)
-		r.retry(&t, now, asyncpoll.Answer{Person: e.Class == connector.ClassAnswer, RetryAfter: e.RetryAfter})
-	}
-	return t
-}
-
-// unsent is a claim after which nothing was sent.
-func (r *rules) unsent(o *fleet.Order, now time.Time) turn {
-	t := begin(o)
-	t.enter(fleet.OrderRequested, now)
-	t.b.Next = now
-	return t
-}
-
-// orphaned is an order that somebody claimed to place, and of which nothing was heard
-// since.
-func (r *rules) orphaned(o *fleet.Order, now time.Time) turn {
-	t := begin(o)
-	t.failed(&connector.Error{Class: connector.ClassRetry, Detail: "the node that placed the order stopped before it could store the answer"}, now)
-	if r.repeatable {
-		t.enter(fleet.OrderRequested, now)
-		r.retry(&t, now, asyncpoll.Answer{})
-		return t
-	}
-	t.enter(fleet.OrderUnknown, now)
-	t.b.Detail, t.b.Mend = "", ""
-	r.search(&t, o, now)
-	return t
-}
-
-// search says when an order of unknown outcome is looked for: at once, if it can be.
-func (r *rules) search(t *turn, o *fleet.Order, now time.Time) {
-	t.freshBudget(now)
-	switch {
-	case r.repeatable: // it needs no search
-	case !r.searches:
-		t.b.Next = time.Time{}
-		t.b.Detail, t.b.Mend = "this authority cannot be searched for a lost order", lookUp(o, &t.b)
-	case r.visible < 0:
-		t.b.Mend = lookUp(o, &t.b)
-	}
-}
-
-// unsearched is an order of unknown outcome at an authority at which nothing is looked
-// for.
-func (r *rules) unsearched(o *fleet.Order, now time.Time) turn {
-	t := begin(o)
-	if !r.repeatable {
-		r.search(&t, o, now)
-		return t
-	}
-	// Another one does no harm, so that the proof which the state asks for is free.
-	t.b.Searches++
-	t.b.Next = now
-	if t.b.Searches >= fleet.AbsenceSearches {
-		searches := t.b.Searches
-		t.enter(fleet.OrderRequested, now)
-		t.b.Searches = searches
-	}
-	return t
-}
-
-// polled is the answer to a question about the order.
-func (r *rules) polled(o *fleet.Order, s *connector.Status, now time.Time) turn {
-	t := begin(o)
-	t.b.Polls++
-	r.standing(&t, s, now)
-	return t
-}
-
-// unanswered is a question about the order, its certificate or its whereabouts that
-// had no answer.
-func (r *rules) unanswered(o *fleet.Order, e *connector.Error, now time.Time) turn {
-	t := begin(o)
-	t.b.Polls++
-	unknown := t.state == fleet.OrderUnknown
-	switch e.Class {
-	case connector.ClassNotReady:
-		t.answered()
-		r.wait(&t, now, asyncpoll.Answer{Person: t.state == fleet.OrderNeedsPerson, RetryAfter: e.RetryAfter})
-		return t
-	case connector.ClassNotFound, connector.ClassRefused, connector.ClassNeedsPerson:
-		t.failed(e, now)
-		switch {
-		case unknown: // the search was refused; the order is as unknown as before
-			t.b.Detail, t.b.Mend = connector.Detail(text(e)), connector.Detail(mendOf(e))
-			if t.b.Mend == "" {
-				t.b.Mend = lookUp(o, &t.b)
-			}
-			r.wait(&t, now, asyncpoll.Answer{Person: true, RetryAfter: e.RetryAfter})
-		case e.Class == connector.ClassNotFound && r.repeatable:
-			// It keeps no certificate that it has issued. The agent asks for another one.
-			t.end(fleet.OrderRejected, now, problem.New(wire.CodeUnavailable, "orders",
-				"the authority issued the certificate and does not keep it, and the answer that had it was lost", "a new order is placed by itself"))
-		case e.Class == connector.ClassNotFound && now.Sub(latest(t.b.SubmittedAt, t.b.ReadyAt)) < notFoundGrace:
-			r.wait(&t, now, asyncpoll.Answer{Person: t.state == fleet.OrderNeedsPerson, RetryAfter: e.RetryAfter})
-		case e.Class == connector.ClassNotFound:
-			r.person(&t, now, text(e), vanished(&t.b), e.RetryAfter)
-		default:
-			r.person(&t, now, text(e), mendOf(e), e.RetryAfter)
-		}
-		return t
-	}
-	t.failed(e, now)
-	if e.Class == connector.ClassRetry || e.Class == connector.ClassBusy {
-		// The question is put again soon: it says nothing of how long the order takes.
-		// An authority that answers nobody is spared by its account's circuit.
-		t.b.Next = now.Add(unheard.DelayAfter(int(min(t.b.Failures, 100)), min(e.RetryAfter, asyncpoll.MaxPause), r.random))
-		return t
-	}
-	if e.Class == connector.ClassCredentials {
-		t.b.Next = now.Add(r.scatter(unheard.Initial)) // as soon as its account goes on
-		return t
-	}
-	slow := t.state == fleet.OrderNeedsPerson || e.Class == connector.ClassConfig || e.Class == connector.ClassAnswer
-	r.wait(&t, now, asyncpoll.Answer{Person: slow, RetryAfter: e.RetryAfter})
-	return t
-}
-
-// found is what a search came to that began at a moment.
-func (r *rules) found(o *fleet.Order, list []connector.Status, began, now time.Time) turn {
-	t := begin(o)
-	list = distinct(list)
-	switch len(list) {
-	case 0:
-		t.answered()
-		r.absent(&t, o, began, now)
-	case 1:
-		r.standing(&t, &list[0], now)
-		t.soon(now)
-	default:
-		t.answered()
-		t.b.Candidates = nil
-		for _, s := range list[:min(len(list), maxCandidates)] {
-			t.b.Candidates = append(t.b.Candidates, stored(s.Handle))
-		}
-		t.b.Next = time.Time{}
-		t.b.Detail, t.b.Mend = severalDetail(len(list)), several(o)
-	}
-	return t
-}
-
-// absent is a search that found nothing. Not to be found is proof only in a search
-// that began later than the order would be visible if the last request for it had
-// reached the authority in its last moment.
-func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
-	b := &t.b
-	b.Searches++
-	if b.SearchedAt.IsZero() {
-		b.SearchedAt = began
-	}
-	if len(b.Candidates) > 0 { // an earlier one found several
-		b.Next, b.Mend = time.Time{}, several(o)
-		return
-	}
-	if r.visible < 0 {
-		b.Detail, b.Mend = "a search found no such order, which proves nothing at this authority", lookUp(o, b)
-		if at := int(b.Searches) - 1; at < len(hopefulSearches) {
-			b.Next = now.Add(r.scatter(hopefulSearches[at]))
-		} else {
-			b.Next = time.Time{}
-		}
-		return
-	}
-	// What another node has claimed, it may still be sending. What this one has, it does
-	// not send any more: nothing else is done for an order meanwhile.
-	quiet := b.UnknownSince
-	if !b.Claim.IsZero() && b.Claim.Node != r.node {
-		quiet = latest(quiet, b.Claim.At.Add(r.placeLimit+clockSkew))
-	}
-	// Nor is it known who was sending when a backup was restored.
-	if !b.RestoredAt.IsZero() {
-		quiet = latest(quiet, b.RestoredAt.Add(r.placeLimit+clockSkew))
-	}
-	visible := quiet.Add(r.visible)
-	spacing := b.SearchedAt.Add(min(searchSpacing, r.visible))
-	proof := latest(visible, spacing)
-	if b.Searches >= fleet.AbsenceSearches && !began.Before(proof) {
-		searches := b.Searches
-		t.enter(fleet.OrderRequested, now)
-		t.freshBudget(now)
-		b.Searches = searches // the proof, which is looked at
-		b.Detail, b.Mend = "the authority does not have the order of the earlier attempt", ""
-		return
-	}
-	// It may be seen earlier than it would have to be.
-	b.Detail = "a search found no such order yet; it is looked for until it would have to be there"
-	r.wait(t, now, asyncpoll.Answer{})
-	if last := latest(proof, now).Add(r.scatter(time.Second + max(r.visible, 0)/10)); b.Slow || b.Next.After(last) {
-		b.Next = last
-	}
-}
-
 // scatter is d and up to a fifth more.
 func (r *rules) scatter(d time.Duration) time.Duration {
 	return d + time.Duration(float64(d)/5*r.random())
-}
-
-// collected is an order whose certificate was fetched and is right.
-func (r *rules) collected(o *fleet.Order, c *certificate, now time.Time) turn {
-	t := begin(o)
-	t.answered()
-	t.enter(fleet.OrderIssued, now)
-	t.b.FetchedAt, t.b.Next, t.b.Mend = now, time.Time{}, ""
-	t.certificate = c
-	return t
-}
-
-// refused is a certificate that was fetched and is not delivered, for a reason that the
-// check of it gave.
-func (r *rules) refused(o *fleet.Order, err error, now time.Time) turn {
-	if _, ok := errors.AsType[*incompleteError](err); ok {
-		return r.incomplete(o, err, now)
-	}
-	if e, ok := errors.AsType[*connector.Error](err); ok { // of a question for its issuers
-		return r.unanswered(o, e, now)
-	}
-	return r.wrong(o, err, now)
-}
-
-// wrong is a certificate that was fetched and is not that of the order. An authority
-// may show an earlier one for a while. It is never delivered.
-func (r *rules) wrong(o *fleet.Order, err error, now time.Time) turn {
-	t := begin(o)
-	t.b.Polls++
-	t.b.WrongCertificates++
-	t.failed(&connector.Error{Class: connector.ClassAnswer, Detail: "the certificate that the authority hands out is not right: " + err.Error()}, now)
-	if t.state != fleet.OrderNeedsPerson && t.b.WrongCertificates < maxWrong {
-		r.wait(&t, now, asyncpoll.Answer{})
-		return t
-	}
-	r.person(&t, now, t.b.Failure, wrongMend(&t.b), 0)
-	return t
-}
-
-// incomplete is a certificate that is right, and none of whose issuers are known.
-func (r *rules) incomplete(o *fleet.Order, err error, now time.Time) turn {
-	t := begin(o)
-	t.b.Polls++
-	t.failed(&connector.Error{Class: connector.ClassAnswer, Detail: err.Error()}, now)
-	r.person(&t, now, t.b.Failure, "give the issuing certificates of the authority in the issuer's chain_file; the certificate is fetched again by itself", 0)
-	return t
-}
-
-// takenBack is an order that the authority has cancelled for us.
-func (r *rules) takenBack(o *fleet.Order, detail string, now time.Time) turn {
-	t := begin(o)
-	t.answered()
-	t.end(fleet.OrderCancelled, now, cancellation(&t.b, detail))
-	return t
-}
-
-// unheardOf is an order that is to be taken back, and that its authority does not know:
-// not any more, or not yet.
-func (r *rules) unheardOf(o *fleet.Order, e *connector.Error, now time.Time) turn {
-	if now.Sub(o.Brokering.SubmittedAt) < notFoundGrace {
-		return r.unanswered(o, e, now)
-	}
-	return r.takenBack(o, "the authority does not know it", now)
-}
-
-// kept is an order that the authority does not cancel, and s where it stands.
-func (r *rules) kept(o *fleet.Order, s *connector.Status, detail, mend string, now time.Time) turn {
-	t := r.polled(o, s, now)
-	if t.b.Next.IsZero() {
-		return t // it has ended
-	}
-	r.person(&t, now, detail, mend, 0)
-	return t
 }
 
 // invalid is an order that no authority can be asked for.
@@ -523,19 +199,6 @@ func (r *rules) invalid(o *fleet.Order, p *wire.Problem, now time.Time) turn {
 	t := begin(o)
 	t.end(fleet.OrderRejected, now, p)
 	return t
-}
-
-// distinct leaves out of a search's results those that are the same order.
-func distinct(list []connector.Status) []connector.Status {
-	var out []connector.Status
-	for _, s := range list {
-		if !slices.ContainsFunc(out, func(other connector.Status) bool {
-			return other.Handle == s.Handle || s.Handle.Order != "" && other.Handle.Order == s.Handle.Order
-		}) {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 func latest(a, b time.Time) time.Time {
