@@ -25,6 +25,7 @@ type cast struct {
 	bin         string
 	server      string // host:port of the coordinator
 	web         *web
+	slow        *slowCA
 	coordinator *program
 }
 
@@ -100,7 +101,7 @@ func (c *cast) startCoordinator(ctx context.Context) error {
 		"CERTCTL_SERVER_LISTEN="+c.server, "CERTCTL_CLUSTER_LISTEN=127.0.0.1:0",
 		"CERTCTL_CA_LEAF_LIFETIME="+internalLifetime.String(),
 		"CERTCTL_SYNC_INTERVAL=2s",
-	), c.program("certctl-coordinator"), "run", "--config", c.emptyConfig())
+	), c.program("certctl-coordinator"), "run", "--config", c.coordinatorConfig())
 	if err != nil {
 		return err
 	}
@@ -125,10 +126,10 @@ func (c *cast) startCoordinator(ctx context.Context) error {
 	return nil
 }
 
-// emptyConfig is an empty file, so that no configuration of the machine is read.
-func (c *cast) emptyConfig() string {
+// coordinatorConfig is a file with the account at the slow authority, and nothing else.
+func (c *cast) coordinatorConfig() string {
 	path := c.path("coordinator.yaml")
-	_ = os.WriteFile(path, nil, 0o600) // a failure shows when it is read
+	_ = os.WriteFile(path, []byte(c.slow.settings()), 0o600) // a failure shows when it is read
 	return path
 }
 
@@ -186,7 +187,7 @@ func (c *cast) login(ctx context.Context) error {
 
 // createToken returns the file of an enrolment token.
 func (c *cast) createToken(ctx context.Context) (string, error) {
-	out, err := c.call(ctx, c.program("certctl"), "token", "create", "--names", internalName, "--ttl", "10m", "--output", "json")
+	out, err := c.call(ctx, c.program("certctl"), "token", "create", "--names", internalName+","+orderedName, "--ttl", "10m", "--output", "json")
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +201,7 @@ func (c *cast) createToken(ctx context.Context) (string, error) {
 	if err := os.WriteFile(path, []byte(made.Token), 0o600); err != nil {
 		return "", err
 	}
-	c.saw("an enrolment token was made: good once, for 10 minutes, for the name %s", internalName)
+	c.saw("an enrolment token was made: good once, for 10 minutes, for the names %s and %s", internalName, orderedName)
 	return path, nil
 }
 
@@ -214,7 +215,7 @@ func (c *cast) writeAgentConfig(ca *pebble.Server) error {
 	fmt.Fprintf(&b, "issuers:\n  pebble:\n    acme:\n      directory: %s\n      ca_file: %s\n      terms_agreed: true\n      http_01:\n        listen: 127.0.0.1:%d\n",
 		ca.DirectoryURL, ca.RootFile, ca.HTTPPort)
 	b.WriteString("certificates:\n")
-	for i, issuer := range []struct{ certificate, issuer string }{{"internal", "coordinator"}, {"public", "pebble"}} {
+	for i, issuer := range []struct{ certificate, issuer string }{{"internal", "coordinator"}, {"public", "pebble"}, {"ordered", "coordinator/" + issuerName}} {
 		site := c.web.Sites[i]
 		fmt.Fprintf(&b, "  - name: %s\n    names: [%s]\n    issuer: %s\n    deployments:\n      - id: web\n        files:\n          fullchain: %s\n          key: %s\n",
 			issuer.certificate, site.name, issuer.issuer, site.certificate, site.key)
@@ -418,8 +419,15 @@ Everything goes on running. From another terminal:
   %[3]s status --config %[4]s
   XDG_CONFIG_HOME=%[5]s %[6]s certificates list
 
+For another order that waits for you, renew the certificate and approve it at %[7]s
+
+  %[3]s renew ordered --wait 0s --config %[4]s
+  XDG_CONFIG_HOME=%[5]s %[6]s orders list
+  XDG_CONFIG_HOME=%[5]s %[6]s orders retry ORDER    (once it is approved, not to wait for the next question)
+  XDG_CONFIG_HOME=%[5]s %[6]s issuers list
+
 Ctrl-C stops everything and leaves nothing behind.
-`, publicName, port(c.web.Address), c.program("certctl-agent"), c.agentConfig(), c.path("config"), c.program("certctl"))
+`, publicName, port(c.web.Address), c.program("certctl-agent"), c.agentConfig(), c.path("config"), c.program("certctl"), c.slow.page)
 	<-ctx.Done()
 	return ctx.Err()
 }

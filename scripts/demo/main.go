@@ -1,5 +1,6 @@
 // Command demo shows certctl at work with real programs: it starts a
-// coordinator, an agent, an ACME CA and a web server, and tells what it sees.
+// coordinator, an agent, an ACME CA and a web server, plays an authority at which
+// orders wait for a person, and tells what it sees.
 // Every step is checked by a TLS connection or by asking the programs; the
 // first that does not come true ends the demonstration with exit status 1.
 package main
@@ -21,6 +22,7 @@ import (
 const (
 	internalName = "internal.demo.example"
 	publicName   = "public.demo.example"
+	orderedName  = "ordered.demo.example"
 
 	// Lifetimes so short that a renewal can be seen: what the built-in CA issued
 	// is renewed at half, what Pebble issued when Pebble suggests it, and that may
@@ -75,7 +77,13 @@ func play(ctx context.Context, s *stage) error {
 	}
 	c := &cast{stage: s, bin: bin, server: fmt.Sprintf("127.0.0.1:%d", ports[0])}
 
-	s.act("A coordinator, with nothing but its defaults (and short lifetimes, to see renewals)")
+	s.act("An authority at which every order waits for a person: DigiCert, played here")
+	if c.slow, err = startSlowCA(ctx, s); err != nil {
+		return err
+	}
+	s.saw("it answers at %s, and orders are approved at %s", c.slow.URL, c.slow.page)
+
+	s.act("A coordinator, with an account there and else its defaults (and short lifetimes, to see renewals)")
 	if err := c.startCoordinator(ctx); err != nil {
 		return err
 	}
@@ -105,7 +113,7 @@ func play(ctx context.Context, s *stage) error {
 		return err
 	}
 	c.web = site
-	s.saw("%s serves %s and %s at https://%s", site.Kind, internalName, publicName, site.Address)
+	s.saw("%s serves %s, %s and %s at https://%s", site.Kind, internalName, publicName, orderedName, site.Address)
 
 	s.act("A host: its agent enrols with the token and starts")
 	if err := c.writeAgentConfig(ca); err != nil {
@@ -129,9 +137,6 @@ func play(ctx context.Context, s *stage) error {
 		return err
 	}
 	s.saw("Pebble issued %s; %s serves it", public, site.Kind)
-	if err := c.show(ctx, "on the host", c.program("certctl-agent"), "status", "--config", c.agentConfig()); err != nil {
-		return err
-	}
 	for _, certificate := range []string{"internal", "public"} {
 		if _, err := c.awaitReport(ctx, certificate, "", 15*time.Second); err != nil {
 			return err
@@ -142,7 +147,13 @@ func play(ctx context.Context, s *stage) error {
 		return err
 	}
 
-	s.act("Both are renewed: at half of a short life, and when the ACME CA suggests it")
+	s.act("A third one is ordered at the slow authority, and waits there")
+	waiting, err := c.placed(ctx)
+	if err != nil {
+		return err
+	}
+
+	s.act("Meanwhile the others are renewed: at half of a short life, and when the ACME CA suggests it")
 	first := public
 	if public, err = c.awaitServed(ctx, "public", publicName, public, publicLifetime); err != nil {
 		return err
@@ -154,6 +165,11 @@ func play(ctx context.Context, s *stage) error {
 	}
 	s.saw("renewed by the built-in CA: %s is served now, %s was before", internal, first)
 	if _, err := c.awaitReport(ctx, "internal", first, 15*time.Second); err != nil {
+		return err
+	}
+
+	s.act("The order has waited all the while. Somebody approves it")
+	if err := c.approved(ctx, waiting); err != nil {
 		return err
 	}
 

@@ -34,7 +34,7 @@ func startWeb(ctx context.Context, s *stage) (*web, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	server, err := testnginx.Start(dir, testnginx.Options{Sites: []testnginx.Site{{Name: internalName}, {Name: publicName}}})
+	server, err := testnginx.Start(dir, testnginx.Options{Sites: []testnginx.Site{{Name: internalName}, {Name: publicName}, {Name: orderedName}}})
 	switch {
 	case errors.Is(err, testnginx.ErrNotInstalled):
 		return startOwnWeb(ctx, s, dir)
@@ -47,7 +47,7 @@ func startWeb(ctx context.Context, s *stage) (*web, error) {
 		}
 	})
 	w := &web{Kind: "nginx", Address: server.Address(), Check: server.CheckArgv(), Reload: server.ReloadArgv()}
-	for i := range 2 {
+	for i := range 3 {
 		site := server.Site(i)
 		w.Sites = append(w.Sites, webSite{site.Name, site.Certificate, site.Key})
 	}
@@ -57,7 +57,7 @@ func startWeb(ctx context.Context, s *stage) (*web, error) {
 // startOwnWeb serves TLS in this process; SIGHUP makes it read the files again.
 func startOwnWeb(ctx context.Context, s *stage, dir string) (*web, error) {
 	w := &web{Kind: "the demonstration's own TLS server", Reload: []string{"kill", "-HUP", strconv.Itoa(os.Getpid())}}
-	for _, name := range []string{internalName, publicName} {
+	for _, name := range []string{internalName, publicName, orderedName} {
 		site := webSite{name, dir + "/" + name + ".pem", dir + "/" + name + ".key"}
 		if err := testnginx.WritePlaceholder(name, site.certificate, site.key); err != nil {
 			return nil, err
