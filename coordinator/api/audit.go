@@ -29,7 +29,7 @@ func (s *server) registerAudit(api huma.API) {
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/api/v1/audit", Tags: []string{"audit"},
 		Summary: "List facts of the journal",
 		Description: "Facts have one order, that of the Raft log. Facts of the audit trail are never dropped; routine facts are kept " +
-			"for a time and up to a size. A node that is new in the cluster gets the facts of before from the others: until it has all, missing " +
+			"for a time and up to a size; list-history has those that are in a database. A node that is new in the cluster gets the facts of before from the others: until it has all, missing " +
 			"says of how many log entries they are not in the list.",
 	}), func(query func(string) string) bool { return query("scope") != scopeAll }), s.listEvents)
 }
@@ -55,12 +55,6 @@ func (s *server) listEvents(_ context.Context, _ *picture, in *listEvents) (*eve
 	}
 	out := &eventList{}
 	out.Body.NextCursor, out.Body.Missing = next, status.Gaps.Count()
-	out.Body.Items = make([]resource.Event, 0, len(facts))
-	for _, fact := range facts {
-		out.Body.Items = append(out.Body.Items, resource.Event{
-			Index: fact.Index, Ordinal: fact.Ordinal, Time: fact.Time.UTC(), Kind: string(fact.Kind), Actor: fact.Actor,
-			Object: fact.Object, AgentID: fact.Agent, Detail: fact.Detail, Audit: fact.Audit,
-		})
-	}
+	out.Body.Items = events(facts)
 	return out, nil
 }

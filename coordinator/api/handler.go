@@ -39,6 +39,7 @@ type Node interface {
 
 // Journal is where the facts are. *history.Journal is one.
 type Journal interface {
+	history.Reader
 	Read(q history.Query) (facts []fleet.Fact, next string, err error)
 	Status() (history.Status, error)
 	// Edition names what there is to be read.
@@ -51,12 +52,13 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Issuers, Orders, Pass,
+// Config is what the API is made of. Everything but Presence, Database, Issuers, Orders, Pass,
 // Listening, Now, Keep and Pages is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
 	Journal  Journal
 	Presence Presence // nil: the replicated state is all that is known
+	Database Database // nil: none is configured, and the journal is the history
 	// Pause is how long agents are told to wait between syncs, at present. An
 	// agent that was silent for several of them counts as cut off.
 	Pause func() time.Duration
@@ -179,6 +181,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCA(api)
 	s.registerIssuers(api)
 	s.registerAudit(api)
+	s.registerHistory(api)
 	s.registerSnapshots(api)
 	s.registerCluster(api)
 	extensible(api.OpenAPI())

@@ -26,9 +26,9 @@ func (s *server) registerStatus(api huma.API) {
 }
 
 func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, error) {
-	journal, err := s.Journal.Status()
+	journal, err := s.journalStatus()
 	if err != nil {
-		return nil, s.fail("read the journal's status", err)
+		return nil, err
 	}
 	ready := s.Node.Ready()
 	leader, _ := s.Node.Leader()
@@ -37,16 +37,24 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 		Node: resource.NodeStatus{
 			ID: s.Node.ID(), Ready: ready.Ready(), Leading: ready.Leading, Leader: leader, AppliedIndex: s.Node.State().Index(),
 		},
-		Journal: resource.JournalStatus{
-			Facts: journal.Facts, AuditFacts: journal.AuditFacts, Bytes: journal.Bytes, MaxBytes: journal.MaxBytes,
-			Dropped: journal.Dropped, NearlyFull: journal.NearlyFull,
-		},
+		Journal: journal, Database: s.Database != nil,
 	}}
 	counted := s.fleetCount.get(s)
 	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
 	out.Body.Earliest, out.Body.Orders, out.Body.OrdersPending = counted.earliest, counted.orders, counted.ordersPending
 	out.Body.SafeUntil, out.Body.NotSafe, out.Body.NeedingAttention = counted.safeUntil, counted.notSafe, counted.needingAttention
 	return out, nil
+}
+
+func (s *server) journalStatus() (resource.JournalStatus, error) {
+	journal, err := s.Journal.Status()
+	if err != nil {
+		return resource.JournalStatus{}, s.fail("read the journal's status", err)
+	}
+	return resource.JournalStatus{
+		Facts: journal.Facts, AuditFacts: journal.AuditFacts, Bytes: journal.Bytes, MaxBytes: journal.MaxBytes,
+		Dropped: journal.Dropped, NearlyFull: journal.NearlyFull,
+	}, nil
 }
 
 // countShare bounds what counting may cost: one part in so many of the time of

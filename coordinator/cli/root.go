@@ -116,6 +116,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
 		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(),
 		p.assignmentsCommand(), p.renewCommand(), p.renewalsCommand(), p.revokeCommand(), p.ordersCommand(), p.issuersCommand(), p.jobsCommand(), p.caCommand(), p.clusterCommand(), p.snapshotCommand(), p.auditCommand(),
+		p.historyCommand(),
 		versionCommand(p),
 	)
 	return root

@@ -63,6 +63,9 @@ func (p *program) statusCommand() *cobra.Command {
 				for _, line := range attention {
 					pairs = append(pairs, [2]string{"ORDERS", line})
 				}
+				if s.Database {
+					pairs = append(pairs, [2]string{"database", p.databaseText(cmd)})
+				}
 				for i, host := range s.Earliest {
 					name := "first host"
 					if i > 0 {
@@ -146,13 +149,7 @@ func (p *program) auditCommand() *cobra.Command {
 				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: the node that was asked lacks the facts of %d log entries, of before it joined or while it was away, "+
 					"and gets them from the others; \"certctl cluster health\" says how that stands\n", newest.Missing)
 			}
-			return p.show(cmd, events, func(out io.Writer, _ time.Time) error {
-				var rows [][]string
-				for _, e := range events.Items {
-					rows = append(rows, []string{e.Time.Local().Format(time.DateTime), e.Kind, e.Actor, e.Object, e.AgentID, string(e.Detail)})
-				}
-				return table(out, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, rows)
-			})
+			return p.show(cmd, events, func(out io.Writer, _ time.Time) error { return eventTable(out, events.Items) })
 		},
 	}
 	page.bind(show)

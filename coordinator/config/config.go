@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/ca"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/coordinator/jointoken"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/settings"
@@ -35,6 +36,9 @@ type Settings struct {
 	CA      CA      `yaml:"ca" doc:"The built-in CA. Its root and issuing CAs are made at the first start."`
 	Fleet   Fleet   `yaml:"fleet" doc:"The fleet's pace and limits."`
 	Journal Journal `yaml:"journal" doc:"The journal, which is the history while no database is configured."`
+
+	Database Database `yaml:"database" doc:"A PostgreSQL database that the leader exports the history to; see docs/operator/database.md. All nodes of a cluster need the same."`
+
 	Cluster Cluster `yaml:"cluster" doc:"The cluster of coordinators. One node is a cluster too."`
 	Backups Backups `yaml:"backups" doc:"Snapshots of the replicated state that every node takes for its operator."`
 	Orders  Orders  `yaml:"orders" doc:"Orders at authorities that may take minutes, or days and a person."`
@@ -73,8 +77,25 @@ type Fleet struct {
 
 // Journal is the ordered list of facts.
 type Journal struct {
-	Retention time.Duration `yaml:"retention" env:"CERTCTL_JOURNAL_RETENTION" default:"90d" min:"1h" max:"3650d" doc:"How long facts are kept. Audit facts are kept until a database has them."`
+	Retention time.Duration `yaml:"retention" env:"CERTCTL_JOURNAL_RETENTION" default:"90d" min:"1h" max:"3650d" doc:"How long routine facts are kept. With a database they are kept until it has them, if that is longer. Facts of the audit trail stay."`
 	MaxBytes  int64         `yaml:"max_bytes" env:"CERTCTL_JOURNAL_MAX_BYTES" default:"4294967296" min:"16777216" doc:"Size limit of the journal. Above four fifths of it the coordinator warns; at it, routine facts are dropped and counted."`
+}
+
+// Database is where the history goes that is to be kept for long.
+type Database struct {
+	URL              settings.Secret `yaml:"url" env:"CERTCTL_DATABASE_URL" doc:"Connection URL, such as postgres://certctl:password@db.example.com:5432/certctl?sslmode=verify-full. Each cluster has a database of its own, which the user owns. Empty: there is no database, and the journal is the history."`
+	MaxConns         int             `yaml:"max_conns" env:"CERTCTL_DATABASE_MAX_CONNS" default:"50" min:"3" max:"10000" doc:"How many connections the leader may have at most; the other nodes have none. While the leadership changes, two nodes may have so many for a moment."`
+	StatementTimeout time.Duration   `yaml:"statement_timeout" env:"CERTCTL_DATABASE_STATEMENT_TIMEOUT" default:"30s" min:"1s" max:"1h" doc:"How long one statement may take."`
+	Retention        time.Duration   `yaml:"retention" env:"CERTCTL_DATABASE_RETENTION" default:"0s" min:"0s" max:"36500d" doc:"How long the database keeps routine facts, in whole months. 0: for ever, or until \"certctl history prune\". Facts of the audit trail stay."`
+}
+
+func (d *Database) validate(report func(string, error)) {
+	if !d.URL.IsSet() {
+		return
+	}
+	if err := postgres.CheckURL(d.URL); err != nil {
+		report("database.url", err) // which does not hold the text
+	}
 }
 
 // Cluster is how this node and the others find and judge each other.
@@ -180,6 +201,7 @@ func (s *Settings) Validate(report func(string, error)) {
 		}
 	}
 	s.Cluster.validate(report)
+	s.Database.validate(report)
 	s.validateIssuers(report)
 	if dir := s.Backups.Directory; dir != "" && !filepath.IsAbs(dir) {
 		report("backups.directory", fmt.Errorf("cannot use %q; expected an absolute path", dir))

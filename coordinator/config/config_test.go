@@ -51,6 +51,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		"cluster: {advertise: '0.0.0.0:8444'}\n":     "cluster.advertise: cannot use",
 		"cluster: {advertise: 'c1:0'}\n":             "cluster.advertise: cannot use",
 		"cluster: {join_token: ctj1.x}\n":            "cluster.join_token: not a join token",
+		"database: {url: 'postgres://u:pw@h:x/d'}\n": "database.url: it cannot be read as the address of a PostgreSQL database",
+		"database: {max_conns: 2}\n":                 "database.max_conns",
+		"database: {statement_timeout: 1ms}\n":       "database.statement_timeout",
 		"backups: {directory: x}\n":                  "backups.directory: cannot use",
 		"fleet: {sync_interval: 1m}\nfleet: {}\n":    "coordinator.yaml:2:1",
 		"fleet: {sync_target_rate: five}\nx: [1\n":   "coordinator.yaml:",
@@ -73,6 +76,12 @@ func TestMistakesAreNamed(t *testing.T) {
 	_, err = load(t, "ca:\n  seal_key: abcdef\n")
 	require.ErrorContains(t, err, ":2:13: ca.seal_key: not a seal key")
 	assert.NotContains(t, err.Error(), "abcdef")
+	_, err = load(t, "", "CERTCTL_DATABASE_URL=postgres://u:hidden@h:port/d")
+	require.ErrorContains(t, err, "environment CERTCTL_DATABASE_URL: it cannot be read")
+	assert.NotContains(t, err.Error(), "hidden")
+	s, err = load(t, "", "CERTCTL_DATABASE_URL=postgres://u:hidden@h/d", "CERTCTL_DATABASE_MAX_CONNS=7", "CERTCTL_DATABASE_STATEMENT_TIMEOUT=2m", "CERTCTL_DATABASE_RETENTION=800d")
+	require.NoError(t, err)
+	assert.Equal(t, Database{URL: s.Database.URL, MaxConns: 7, StatementTimeout: 2 * time.Minute, Retention: 800 * 24 * time.Hour}, s.Database)
 	_, err = load(t, "", "CERTCTL_CA_SEAL_KEY=abcdef")
 	require.ErrorContains(t, err, "environment CERTCTL_CA_SEAL_KEY: not a seal key")
 	_, err = load(t, "ca: {seal_key: \""+ca.NewSealKey().Reveal()+"\"}\n")

@@ -150,11 +150,15 @@ func (d *Daemon) assemble() error {
 		}
 		backups = d.backups.Status
 	}
+	if err := d.openDatabase(); err != nil {
+		return err
+	}
 	figures, err := metrics.New(metrics.Config{
 		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
 		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
 		Orders: d.engine,
 		Peers:  d.network.Stats, Certificate: d.certificateEnd, Agents: agents.Counts, DataDir: s.DataDir, Backups: backups,
+		Database: d.databaseStatus(),
 	})
 	if err != nil {
 		return err
@@ -162,7 +166,7 @@ func (d *Daemon) assemble() error {
 	d.stands, err = standing.New(standing.Config{
 		NodeID: d.NodeID(), DataDir: s.DataDir, Node: node, Journal: journal, Peers: d.network, Log: log.With("part", "standing"),
 		Settings: func() ([]byte, error) { return settings.Effective(s) }, Metrics: figures.Text, Recent: d.recent,
-		CertificateNotAfter: d.certificateEnd, Backups: d.newestBackup,
+		CertificateNotAfter: d.certificateEnd, Backups: d.newestBackup, Database: d.databaseStatus(),
 	})
 	if err != nil {
 		return err
@@ -175,6 +179,7 @@ func (d *Daemon) assemble() error {
 	operators, err := api.New(api.Config{
 		Pass: func(here http.Handler) http.Handler { return toLeader.Handler(api.MaxPassed, here) },
 		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: d.accounts, Orders: d.engine,
+		Database:  d.historyDatabase(),
 		Authority: d.ca, EnrollmentURL: d.url, Listening: d.listener.Addr(), Log: log.With("part", "api"),
 	})
 	if err != nil {

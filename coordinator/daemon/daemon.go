@@ -15,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/config"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/coordinator/peer"
@@ -64,6 +65,7 @@ type Daemon struct {
 	accounts  *issuers.Service // of issuers
 	engine    *orders.Engine
 	backups   *backup.Keeper                    // nil if none are wanted
+	database  *postgres.Exporter                // nil if none is configured
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
 	front     *server.Server
 

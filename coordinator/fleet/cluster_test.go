@@ -280,3 +280,16 @@ func TestARestoreIsNoted(t *testing.T) {
 	assert.JSONEq(t, `{"snapshot":"monday.snapshot","snapshot_index":7,"replaced_index":9,"cluster_id":"","sha256":"ab","taken_at":"2026-05-01T12:00:00Z"}`, string(fact.Detail))
 	assert.Equal(t, wire.CodeInvalid, b.do(fleet.NoteRestore{Snapshot: strings.Repeat("x", 257)}).Code)
 }
+
+func TestThatHistoryIsPrunedIsNoted(t *testing.T) {
+	b := newBench(t)
+	b.ok(fleet.NotePrune{Actor: "api_token:x", Before: testTime, Months: 2, First: "2025-01", Last: "2025-02", Facts: 9})
+	fact := b.lastFact()
+	assert.Equal(t, fleet.KindHistoryPruned, fact.Kind)
+	assert.Equal(t, "api_token:x", fact.Actor)
+	assert.NotZero(t, fact.Audit)
+	assert.JSONEq(t, `{"before":"2026-05-01T12:00:00Z","months":2,"first":"2025-01","last":"2025-02","facts":9}`, string(fact.Detail))
+	assert.Equal(t, wire.CodeInvalid, b.do(fleet.NotePrune{First: "2025-01"}).Code)
+	assert.Equal(t, wire.CodeInvalid, b.do(fleet.NotePrune{Before: testTime, First: "2025-01-01 00"}).Code)
+	assert.Equal(t, wire.CodeInvalid, b.do(fleet.NotePrune{Before: testTime, Last: "2025-01-01 00"}).Code)
+}

@@ -50,6 +50,7 @@ const (
 	TypeCancelOrder           Type = 82
 	TypeRetryOrder            Type = 83
 	TypeResolveOrder          Type = 84
+	TypeNotePrune             Type = 90
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

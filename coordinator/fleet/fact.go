@@ -58,6 +58,7 @@ const (
 	KindNodeRemoved            Kind = "node.removed"
 	KindTransferAsked          Kind = "leadership.transfer_asked"
 	KindStateRestored          Kind = "state.restored"
+	KindHistoryPruned          Kind = "history.pruned"
 )
 
 // Fact is something that happened, made by Apply for the journal. Index and

@@ -166,6 +166,9 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 	fleet.TypeNoteRestore: func(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.NoteRestore{Actor: "local", Snapshot: "file", TakenAt: now, SnapshotIndex: small(t, "index")}
 	},
+	fleet.TypeNotePrune: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.NotePrune{Actor: "local", Before: now, Months: uint32(small(t, "months")), First: "2025-01", Last: "2025-03", Facts: 7}
+	},
 	fleet.TypeSyncAgent: func(t *rapid.T, now time.Time) fleet.Payload { return randomSync(t, now) },
 	fleet.TypeClaimOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.ClaimOrder{Agent: anAgent(t), ID: aSlowOrder(t), Revision: aRevision(t), Node: "n1", Term: small(t, "term"), Again: rapid.Bool().Draw(t, "again")}

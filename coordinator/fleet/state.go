@@ -263,4 +263,5 @@ func init() {
 	register(1, cancelOrder)
 	register(1, retryOrder)
 	register(1, resolveOrder)
+	register(1, notePrune)
 }

@@ -126,8 +126,8 @@ func (b buckets) shrink(sum *ledger, maxBytes int64) error {
 }
 
 // expire drops routine facts from the oldest on while they are older than
-// cutoff, at most trimStep of them.
-func (b buckets) expire(sum *ledger, cutoff time.Time) (int, error) {
+// cutoff and of a log index up to through, at most trimStep of them.
+func (b buckets) expire(sum *ledger, cutoff time.Time, through uint64) (int, error) {
 	for dropped := range trimStep {
 		k, v := b.routine.Cursor().First()
 		if k == nil {
@@ -137,7 +137,7 @@ func (b buckets) expire(sum *ledger, cutoff time.Time) (int, error) {
 		if err != nil {
 			return dropped, err
 		}
-		if !fact.Time.Before(cutoff) {
+		if !fact.Time.Before(cutoff) || fact.Index > through {
 			return dropped, nil
 		}
 		if err := b.dropOldest(sum, k, v); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -78,7 +79,16 @@ type Journal struct {
 	// through and full mirror what is in the file.
 	through atomic.Uint64
 	full    atomic.Bool // the warning was given
+	kept    Kept        // nil: this is where facts are kept
 }
+
+// Kept says up to which log index facts are kept elsewhere for good. An error says
+// that this is not known now.
+type Kept func(ctx context.Context) (through uint64, err error)
+
+// KeepUntil lets Run drop no fact for its age before it is kept elsewhere. It is
+// called before Run.
+func (j *Journal) KeepUntil(kept Kept) { j.kept = kept }
 
 // Through is the newest log index of which the journal has all facts.
 func (j *Journal) Through() uint64 { return j.through.Load() }
@@ -192,9 +202,12 @@ func (j *Journal) Status() (Status, error) {
 }
 
 // Trim drops the routine facts that are older than MaxAge at the time now, and
-// returns how many went. It works in small steps, so that Append never waits
-// long for it.
-func (j *Journal) Trim(now time.Time) (int, error) {
+// returns how many went.
+func (j *Journal) Trim(now time.Time) (int, error) { return j.TrimThrough(now, math.MaxUint64) }
+
+// TrimThrough is Trim for facts up to a log index. It works in small steps, so that
+// Append never waits long for it.
+func (j *Journal) TrimThrough(now time.Time, through uint64) (int, error) {
 	if j.config.MaxAge == 0 {
 		return 0, nil
 	}
@@ -206,7 +219,7 @@ func (j *Journal) Trim(now time.Time) (int, error) {
 			if err != nil {
 				return err
 			}
-			if dropped, err = b.expire(&sum, now.Add(-j.config.MaxAge)); err != nil {
+			if dropped, err = b.expire(&sum, now.Add(-j.config.MaxAge), through); err != nil {
 				return err
 			}
 			return b.setLedger(sum)
@@ -279,8 +292,17 @@ const trimInterval = time.Hour
 func (j *Journal) Run(ctx context.Context) error {
 	soon := make(chan struct{}, 1)
 	soon <- struct{}{}
-	jitter.Loop(ctx, trimInterval, jitter.DefaultSchedulerJitter, soon, func(context.Context) {
-		dropped, err := j.Trim(time.Now())
+	jitter.Loop(ctx, trimInterval, jitter.DefaultSchedulerJitter, soon, func(ctx context.Context) {
+		through := uint64(math.MaxUint64)
+		if j.kept != nil {
+			var err error
+			if through, err = j.kept(ctx); err != nil {
+				// Size is what bounds the journal then.
+				j.config.Log.Debug("old facts stay in the journal: whether they are kept elsewhere is not known", "err", err)
+				return
+			}
+		}
+		dropped, err := j.TrimThrough(time.Now(), through)
 		if err != nil {
 			j.config.Log.Error("old facts cannot be dropped from the journal", "err", err)
 			return

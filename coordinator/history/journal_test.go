@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -322,4 +323,60 @@ func TestFilesThatAreNoJournalAreRefusedAndKept(t *testing.T) {
 			assert.True(t, bytes.Equal(before, after), "the file must be left as it is")
 		})
 	}
+}
+
+// What is not kept elsewhere yet is not too old, and while nobody knows, nothing is.
+func TestOldFactsStayUntilTheyAreKeptElsewhere(t *testing.T) {
+	c := config(t)
+	c.MaxAge = time.Hour
+	j := create(t, c)
+	var facts []fleet.Fact
+	for index := uint64(1); index <= 30; index++ {
+		facts = append(facts, fact(index, 0, 0))
+	}
+	require.NoError(t, j.Append(30, facts))
+	old := testTime.Add(365 * 24 * time.Hour)
+	dropped, err := j.TrimThrough(old, 10)
+	require.NoError(t, err)
+	assert.Equal(t, 10, dropped)
+	assert.Equal(t, facts[10:], readAll(t, j, history.Query{}))
+
+	synctest.Test(t, func(t *testing.T) { // it is the year 2000: nothing is old by this clock
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := 0
+		j.KeepUntil(func(context.Context) (uint64, error) {
+			asked++
+			return 0, errors.New("no leader")
+		})
+		done := make(chan error, 1)
+		go func() { done <- j.Run(ctx) }()
+		time.Sleep(3*time.Hour + time.Minute)
+		synctest.Wait()
+		assert.GreaterOrEqual(t, asked, 3)
+		cancel()
+		require.NoError(t, <-done)
+	})
+	assert.Equal(t, facts[10:], readAll(t, j, history.Query{}))
+}
+
+// Run asks how far facts are kept elsewhere, and drops no others.
+func TestRunDropsOnlyWhatIsKeptElsewhere(t *testing.T) {
+	c := config(t)
+	c.MaxAge = time.Hour
+	j := create(t, c)
+	facts := []fleet.Fact{fact(1, 0, 0), fact(2, 0, 0), fact(3, 0, 0)}
+	for i := range facts {
+		facts[i].Time = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	require.NoError(t, j.Append(3, facts))
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		j.KeepUntil(func(context.Context) (uint64, error) { return 2, nil })
+		done := make(chan error, 1)
+		go func() { done <- j.Run(ctx) }()
+		time.Sleep(time.Minute)
+		cancel()
+		require.NoError(t, <-done)
+	})
+	assert.Equal(t, facts[2:], readAll(t, j, history.Query{}))
 }

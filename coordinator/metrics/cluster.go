@@ -71,6 +71,9 @@ func (c collector) parts(send send) {
 	if c.cfg.Backups != nil {
 		c.backups(send)
 	}
+	if c.cfg.Database != nil {
+		c.database(send)
+	}
 	if c.cfg.DataDir == "" {
 		return
 	}
@@ -132,4 +135,22 @@ func (c collector) backups(send send) {
 	send(backupFiles, float64(s.Bad), "bad")
 	send(backupFailures, float64(s.Failures))
 	send(backupFailing, truth(s.Err != nil))
+}
+
+// database tells of the export, on the leader.
+func (c collector) database(send send) {
+	s := c.cfg.Database()
+	if !s.Leads {
+		return
+	}
+	send(databaseUsable, truth(s.Attached && s.Err == nil))
+	send(databaseLag, float64(s.Waiting.Facts))
+	send(databaseLagTime, s.Lag(c.cfg.Now()).Seconds())
+	send(databaseThrough, float64(s.Through))
+	send(databaseExported, float64(s.Exported))
+	send(databaseFailures, float64(s.Failures))
+	send(databaseMissing, float64(s.Missing.Count()))
+	send(databaseConnections, float64(s.Connections))
+	send(databaseLimit, float64(s.MaxConns), "setting")
+	send(databaseLimit, float64(s.Granted), "server")
 }

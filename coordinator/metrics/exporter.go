@@ -19,6 +19,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/coordinator/peer"
 	"github.com/certctl/certctl/shared/buildinfo"
@@ -71,6 +72,8 @@ type Config struct {
 	Backups func() backup.Status
 	// Orders is what works on orders at authorities.
 	Orders Orders
+	// Database is how the export to the database stands.
+	Database func() postgres.Status
 	// DataDir is where the room on the disk matters.
 	DataDir string
 

@@ -78,6 +78,16 @@ var (
 	journalMissing = family(gauge, "certctl_journal_missing_entries", "Entries of the log whose facts the journal lacks, because the node joined later or was away. It gets them from the other members; those that nobody has stay missing.")
 	journalDropped = family(counter, "certctl_journal_dropped_facts_total", "Routine facts that were dropped for want of room.")
 
+	databaseUsable      = family(gauge, "certctl_database_usable", "Whether the database of the history is this cluster's and could be read and written at the last attempt. This one and the others of the database are told by the leader alone, where one is configured.")
+	databaseLag         = family(gauge, "certctl_database_lag_facts", "Facts in the journal that are not in the database yet, up to a million.")
+	databaseLagTime     = family(gauge, "certctl_database_lag_seconds", "How old the oldest fact is that is not in the database yet; 0 if there is none.")
+	databaseThrough     = family(gauge, "certctl_database_exported_index", "Newest entry of the log whose facts are in the database.")
+	databaseExported    = family(counter, "certctl_database_exported_facts_total", "Facts that this node has exported since it leads.")
+	databaseFailures    = family(counter, "certctl_database_failures_total", "Attempts to export that failed since this node leads.")
+	databaseMissing     = family(gauge, "certctl_database_missing_entries", "Entries of the log before the newest exported one whose facts no leader has had yet.")
+	databaseConnections = family(gauge, "certctl_database_connections", "Connections to the database.")
+	databaseLimit       = family(gauge, "certctl_database_connections_limit", "Connections that this node may have (setting), and that the server grants (server).", "by")
+
 	fleetAgents       = family(gauge, "certctl_fleet_agents", "Agents: connected and cut_off are the active ones.", "state")
 	fleetSafe         = family(gauge, "certctl_fleet_safe_until_timestamp_seconds", "When the first expired certificate of the fleet would be served if coordinator, CAs and network were gone from now on. Absent while nothing is served, and while a host is not safe now; past while an expired or revoked one is served.")
 	fleetUnsafe       = family(gauge, "certctl_fleet_hosts_safe_for_less", "Active hosts that are safe on their own for less than so many days, those that are not safe now among them.", "days")

@@ -108,6 +108,7 @@ func (f *findings) node(a *Answer, p *picture) {
 		f.add(CodeJournal, warning, id, "the journal of "+id+" is nearly full: the oldest routine facts go",
 			"give it more room (journal.max_bytes), or keep facts for a shorter time (journal.retention)")
 	}
+	f.database(id, r.Database)
 	if r.BackupError != "" {
 		f.add(CodeBackup, warning, id, fmt.Sprintf("%s could not write its last local snapshot: %s", id, r.BackupError),
 			"mend the cause; \"certctl snapshot save\" takes one meanwhile")
@@ -115,6 +116,29 @@ func (f *findings) node(a *Answer, p *picture) {
 	if r.Raft.ConfigurationIndex > p.index {
 		f.add(CodeConfiguration, warning, id, fmt.Sprintf("%s knows newer members (%d) than %s, which answers (%d)", id, r.Raft.ConfigurationIndex, f.self, p.index),
 			"ask "+id+" instead, and see why "+f.self+" is behind")
+	}
+}
+
+// database looks at the export of the leader. One that is away for some minutes is
+// nothing to get up for: the facts wait.
+func (f *findings) database(id string, d *DatabaseReport) {
+	const mend = "nothing is lost while the journals have room; mend it, and the export goes on by itself: docs/operator/database.md"
+	switch {
+	case d == nil:
+		return
+	case d.Refused:
+		f.add(CodeDatabase, resource.SeverityCritical, id, "the database is refused, and the history waits: "+d.Error, "see docs/operator/database.md; the facts wait in the journals meanwhile")
+	case d.LagSeconds >= maxBacklog.Seconds():
+		text := fmt.Sprintf("%d facts wait for the database, the oldest for %s", d.Facts, (time.Duration(d.LagSeconds) * time.Second).String())
+		if d.Error != "" {
+			text += ": " + d.Error
+		}
+		f.add(CodeDatabase, resource.SeverityWarning, id, text, mend)
+	case d.Error != "":
+		f.add(CodeDatabase, resource.SeverityNote, "", "the database cannot be used: "+d.Error, mend)
+	}
+	if d.Warning != "" {
+		f.add(CodeDatabase, resource.SeverityWarning, id, d.Warning, "see the sizes in docs/operator/database.md")
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 const (
 	maxLag       = 2000             // entries; a busy cluster stores some hundreds while the nodes are asked
 	maxSilence   = 10 * time.Second // since a node heard of its leader
+	maxBacklog   = 5 * time.Minute  // for which facts wait for the database
 	maxClock     = 2 * time.Second  // between two clocks, beyond what is uncertain
 	minLifetime  = 7 * 24 * time.Hour
 	minDisk      = 1 << 30 // octets
@@ -41,6 +42,7 @@ const (
 	CodeJournal       = "journal"
 	CodeHistory       = "history"
 	CodeBackup        = "backup"
+	CodeDatabase      = "database"
 	CodeStranger      = "stranger"
 	CodeConfiguration = "configuration"
 )

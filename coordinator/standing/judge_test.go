@@ -114,7 +114,25 @@ func TestProblems(t *testing.T) {
 		"no certificate":        {1, func(p *picture) { p.answers[0].Report.CertificateNotAfter = time.Time{} }, nil, 1, 0},
 		"a full disk":           {3, func(p *picture) { p.answers[2].Report.Disk.FreeBytes = 1 << 20 }, []string{"disk warning c"}, 3, 1},
 		"a journal nearly full": {3, func(p *picture) { p.answers[2].Report.Journal.NearlyFull = true }, []string{"journal warning c"}, 3, 1},
-		"a failed backup":       {3, func(p *picture) { p.answers[0].Report.BackupError = "no space" }, []string{"backup warning a"}, 3, 1},
+		"a database for a moment": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Error: "gone", Facts: 7, LagSeconds: 5}
+		}, []string{"database note "}, 3, 1},
+		"a database for long": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Error: "gone", Facts: 7, LagSeconds: 301}
+		}, []string{"database warning a"}, 3, 1},
+		"a slow database": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Usable: true, Facts: 7, LagSeconds: 301}
+		}, []string{"database warning a"}, 3, 1},
+		"another database": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Refused: true, Error: "of another cluster"}
+		}, []string{"database critical a"}, 3, 1},
+		"a small database": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Usable: true, Warning: "40 connections"}
+		}, []string{"database warning a"}, 3, 1},
+		"a database": {3, func(p *picture) {
+			p.answers[0].Report.Database = &DatabaseReport{Usable: true, Facts: 7, LagSeconds: 2}
+		}, nil, 3, 1},
+		"a failed backup": {3, func(p *picture) { p.answers[0].Report.BackupError = "no space" }, []string{"backup warning a"}, 3, 1},
 		"a stranger": {3, func(p *picture) { p.nodes["x"] = &fleet.ClusterNode{ID: "x", UpdatedAt: noon.Add(-time.Hour)} },
 			[]string{"stranger warning x"}, 3, 1},
 		"one that was a member": {3, func(p *picture) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/durable"
 )
@@ -33,7 +34,10 @@ type Report struct {
 	Readiness ReadinessReport `json:"readiness"`
 	Raft      RaftReport      `json:"raft"`
 	Journal   JournalReport   `json:"journal"`
-	Disk      DiskReport      `json:"disk"`
+	// Database is how the export to the database stands; nil where the node does not
+	// lead, and where none is configured.
+	Database *DatabaseReport `json:"database,omitempty"`
+	Disk     DiskReport      `json:"disk"`
 	// CertificateNotAfter is the end of the certificate that the node shows to the
 	// others; zero if it has none.
 	CertificateNotAfter time.Time      `json:"certificate_not_after,omitzero"`
@@ -51,6 +55,19 @@ type ReadinessReport struct {
 	Applied     bool   `json:"applied"`
 	Journal     string `json:"journal,omitempty"` // why facts cannot be written
 	Failure     string `json:"failure,omitempty"` // why the node stopped applying
+}
+
+// DatabaseReport is how the export to the database stands, in the eyes of the leader.
+type DatabaseReport struct {
+	Usable     bool      `json:"usable"`
+	Refused    bool      `json:"refused"` // a person has to look
+	Through    uint64    `json:"through"`
+	Facts      int       `json:"waiting_facts"`
+	More       bool      `json:"waiting_more,omitempty"` // than were counted
+	LagSeconds float64   `json:"lag_seconds"`
+	Error      string    `json:"error,omitempty"`
+	ErrorAt    time.Time `json:"error_at,omitzero"`
+	Warning    string    `json:"warning,omitempty"`
 }
 
 // RaftReport is how far the node is, and whom it follows.
@@ -130,6 +147,9 @@ func (s *Service) Local() Report {
 		Journal: s.journalReport(), Disk: diskReport(s.cfg.DataDir), Goroutines: runtime.NumGoroutine(),
 		Snapshots: raftSnapshots(s.cfg.DataDir), Backups: []SnapshotFile{},
 	}
+	if s.cfg.Database != nil {
+		r.Database = databaseReport(s.cfg.Database(), s.cfg.Now())
+	}
 	for _, m := range members {
 		r.Raft.Members = append(r.Raft.Members, MemberReport{ID: m.ID, Address: m.Address, Voter: m.Voter})
 	}
@@ -168,6 +188,16 @@ func (s *Service) journalReport() JournalReport {
 	return JournalReport{
 		Through: status.Through, Facts: status.Facts, AuditFacts: status.AuditFacts, Bytes: status.Bytes, MaxBytes: status.MaxBytes,
 		Dropped: status.Dropped, Expired: status.Expired, Gaps: len(status.Gaps), Missing: gapReports(status.Gaps), NearlyFull: status.NearlyFull, Error: text(err),
+	}
+}
+
+func databaseReport(s postgres.Status, now time.Time) *DatabaseReport {
+	if !s.Leads {
+		return nil
+	}
+	return &DatabaseReport{
+		Usable: s.Attached && s.Err == nil, Refused: s.Refused, Through: s.Through, Facts: s.Waiting.Facts, More: s.Waiting.More,
+		LagSeconds: s.Lag(now).Seconds(), Error: text(s.Err), ErrorAt: s.ErrAt, Warning: s.Warning,
 	}
 }
 

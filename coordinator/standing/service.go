@@ -14,6 +14,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/shared/logring"
 )
 
@@ -59,7 +60,9 @@ type Config struct {
 	// Backups lists the snapshots that the node writes by itself, newest first, and
 	// says why the last one failed.
 	Backups func() ([]SnapshotFile, error)
-	Now     func() time.Time // nil is time.Now
+	// Database is how the export to the database stands; nil: none is configured.
+	Database func() postgres.Status
+	Now      func() time.Time // nil is time.Now
 }
 
 // Service reports on a node and gathers what the others report. It is safe for

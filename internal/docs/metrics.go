@@ -141,6 +141,13 @@ Scrape every node. "certctl cluster health" says the same at the moment, and of 
             for: 15m
             annotations:
               summary: This coordinator has not written a snapshot file for a day, or could not; its log says why.
+          - alert: DatabaseLags
+            expr: certctl_database_lag_seconds > 900 or certctl_database_usable == 0
+            for: 15m
+            annotations:
+              summary: >-
+                The history does not get into the database. Facts wait in the journals, and are lost only when those are full;
+                "certctl history status" says why.
           - alert: NodeCertificateNotRenewed
             expr: certctl_node_certificate_not_after_timestamp_seconds - time() < 7 * 86400
             annotations:

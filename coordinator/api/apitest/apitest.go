@@ -30,6 +30,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/peer"
@@ -198,7 +199,11 @@ func (noIssuers) Resume(string, string) error { return issuers.ErrUnknown }
 func (c *Coordinator) UseIssuers(list api.Issuers) { c.issuers.Store(&list) }
 
 // Start runs a coordinator until the test's end.
-func Start(t testing.TB) *Coordinator {
+func Start(t testing.TB) *Coordinator { return StartWith(t, nil) }
+
+// StartWith is Start with a database for the history, which is none of the
+// coordinator's business; nil: there is none.
+func StartWith(t testing.TB, database api.Database) *Coordinator {
 	t.Helper()
 	c := &Coordinator{t: t, Dir: t.TempDir(), Log: new(Text), Recent: new(logring.Ring)}
 	quiet := slog.New(slog.DiscardHandler)
@@ -239,6 +244,7 @@ func Start(t testing.TB) *Coordinator {
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
 	handler, err := api.New(api.Config{
 		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node, Issuers: seamIssuers{c}, Orders: seamOrders{c},
+		Database:  database,
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
 	})
 	require.NoError(t, err)
@@ -253,6 +259,7 @@ func Start(t testing.TB) *Coordinator {
 		Certificate: func() time.Time { return c.Now().Add(30 * 24 * time.Hour) },
 		Backups:     func() backup.Status { return backup.Status{Newest: "some", Time: c.Now(), Size: 1, Good: 1} },
 		Orders:      figuredOrders{c},
+		Database:    func() postgres.Status { return postgres.Status{Leads: true, Attached: true} },
 	})
 	require.NoError(t, err)
 	c.serve(agents, handler, figures)

@@ -48,6 +48,7 @@ type Status struct {
 	OrdersPending int           `json:"orders_pending" doc:"Orders at issuers that the coordinator talks to that wait for their certificate, those at the built-in CA among them."`
 	Orders        OrderCounts   `json:"orders" doc:"Those at authorities, without the built-in CA."`
 	Journal       JournalStatus `json:"journal"`
+	Database      bool          `json:"database" doc:"A database is configured for the history; show-history-status says how it stands."`
 }
 
 // OrderCounts counts open orders at authorities.

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func BenchmarkExport(b *testing.B) {
 	}
 	b.Run("export", func(b *testing.B) {
 		var elapsed time.Duration
+		var size float64
 		for range b.N {
 			w := newWorld(b, server)
 			for i := 0; i < len(facts); i += 10_000 {
@@ -52,9 +54,13 @@ func BenchmarkExport(b *testing.B) {
 			exported(b, e, benchFacts)
 			elapsed += time.Since(began)
 			stop()
+			text := w.query("select sum(pg_total_relation_size(oid))::text from pg_class where relnamespace = 'certctl'::regnamespace and relkind = 'r'")
+			size, err = strconv.ParseFloat(text, 64)
+			require.NoError(b, err)
 			require.NoError(b, server.Drop(b.Context(), w.name))
 		}
 		rate(b, elapsed)
+		b.ReportMetric(size/benchFacts, "B/fact")
 	})
 	copying := func(table, prepare string) func(b *testing.B) {
 		return func(b *testing.B) {
