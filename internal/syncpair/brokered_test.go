@@ -38,14 +38,14 @@ func (h *host) slowly() (engine *renewal.Engine, stop func()) {
 	brokered, err := issuer.New(issuer.Config{Orders: h.store, Courier: client, Issuer: slow})
 	require.NoError(h.t, err)
 	engine, err = renewal.New(renewal.Config{
-		Store: h.store, Keys: h.keys, ScratchDir: filepath.Join(h.t.TempDir(), "scratch"), Pace: renewal.Pace{TickInterval: 10 * time.Minute}, Log: log,
+		Store: h.store, Keys: h.keys, ScratchDir: filepath.Join(h.t.TempDir(), "scratch"), Pace: renewal.Pace{TickInterval: 30 * time.Minute}, Log: log,
 		Managed: []renewal.Managed{{
 			Name: "www", Names: pki.MustParseNames("www.example.com"), KeyAlgorithm: pki.ECDSAP256,
 			Issuers: []renewal.NamedIssuer{{Name: "coordinator/" + slow, Issuer: brokered}},
 		}},
 	})
 	require.NoError(h.t, err)
-	engine.OnChange(client.Kick)
+	// Changes wait for the next sync, of which there are enough.
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -99,7 +99,7 @@ func (v *virtual) says(host string, state fleet.OrderState, change func(*fleet.R
 
 // TestAnOrderThatTakesWeeks: an order at a slow authority waits for a person for three
 // weeks, while its agent is restarted every other day. It is one order, at both ends;
-// host and coordinator show what it waits for; its agent comes hardly oftener than others,
+// host and coordinator show what it waits for; its agent comes no oftener than others,
 // and the log stands still. When the authority has issued, the certificate is in
 // service.
 func TestAnOrderThatTakesWeeks(t *testing.T) {
@@ -154,8 +154,7 @@ func TestAnOrderThatTakesWeeks(t *testing.T) {
 		v.mu.Lock()
 		syncs := len(v.arrivals) - before
 		v.mu.Unlock()
-		// Each of its own looks for a result costs one more.
-		assert.Less(t, syncs, int(3*days*24*time.Hour/interval)+100, "its agent comes hardly oftener than others")
+		assert.Less(t, syncs, int(2*days*24*time.Hour/interval), "its agent comes no oftener than others")
 		t.Logf("%d syncs in %d days", syncs, days)
 
 		// Somebody approves it.
@@ -194,7 +193,7 @@ func TestAnOrderThatTakesWeeks(t *testing.T) {
 // what to do, and orders no other one for a day unless somebody wants it to.
 func TestAnOrderThatIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, stopServer := newVirtual(t, 80, 100, time.Minute)
+		v, stopServer := newVirtual(t, 80, 100, 30*time.Minute)
 		defer stopServer()
 		hosts := []*host{v.host("host000000000001"), v.host("host000000000002")}
 		for i, end := range []func(order *fleet.Order){

@@ -39,7 +39,7 @@ const (
 	retryAfter = 30 * time.Second
 	// slowRetryAfter is the same for an order at an authority that takes its time: each
 	// look costs a write, and a sync.
-	slowRetryAfter = 30 * time.Minute
+	slowRetryAfter = time.Hour
 	// takenBackAfter is how long the next order waits when somebody at the coordinator
 	// has ended this one: until an operator asks for it, or the one who did has had time
 	// to say so in the configuration.
