@@ -60,6 +60,7 @@ func TestTheAuthorityIsAskedWhatIsLeftToProve(t *testing.T) {
 	told := get[resource.Validations](w, path)
 	assert.Empty(t, told.Items)
 	assert.Contains(t, told.Error, "the key is not good")
+	assert.NotContains(t, told.Error, "mend the key", "once is enough")
 	assert.Equal(t, "mend the key", told.Mend)
 	for _, c := range []struct {
 		err  error

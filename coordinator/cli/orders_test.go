@@ -241,10 +241,10 @@ func TestAdviceOnUnknownOutcomes(t *testing.T) {
 	o.Searches, o.SearchedAt = 1, at.Add(3*time.Minute)
 	say("an answer that was lost, and one search")
 	o.NextAt, o.Searches = time.Time{}, 0
-	o.Candidates = []resource.OrderHandle{{Order: "1"}, {Certificate: "2"}}
+	o.Candidates, o.Detail = []resource.OrderHandle{{Order: "1"}, {Certificate: "2"}}, "2 orders at the authority may be this one"
 	say("a search that found two")
 	o.Candidates, o.RestoredAt = nil, at.Add(24*time.Hour)
-	o.Mend = "look in the console"
+	o.Mend, o.Detail = "look in the console", "this authority cannot be searched for a lost order"
 	say("out of a backup")
 	golden(t, "unknown.golden", text.String())
 	assert.Equal(t, &resource.OrderHandle{Certificate: "2", Order: ""}, candidate(&resource.Order{Candidates: []resource.OrderHandle{{Order: "1"}, {Certificate: "2"}}}, "2"))

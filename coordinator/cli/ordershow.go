@@ -87,7 +87,9 @@ func orderFacts(o *resource.Order, now time.Time) [][2]string {
 	add("number at the authority", handleText(o.Handle))
 	add("renews", handleText(o.Renews))
 	add("authority's state", o.AuthorityState)
-	add("authority says", o.Detail)
+	if o.Stage != resource.OrderUnknown { // then it is what a search came to: see below
+		add("authority says", o.Detail)
+	}
 	if o.Polls > 0 {
 		text := counted(int(o.Polls), "time", "times")
 		if o.Failures > 0 {
@@ -194,8 +196,11 @@ func unknownAdvice(o *resource.Order, now time.Time) []string {
 		say("  A search at the authority has found more than one order that may be it: see below.")
 	case o.Searches > 0:
 		say("  %s at the authority found nothing, the first at %s.", counted(int(o.Searches), "search", "searches"), stamp(o.SearchedAt))
-	default:
-		say("  It was not searched for at the authority yet, or cannot be.")
+	case o.Detail == "":
+		say("  It was not searched for at the authority yet.")
+	}
+	if o.Detail != "" {
+		say("  Of the search: %s.", o.Detail)
 	}
 	if !o.NextAt.IsZero() {
 		say("  It is searched for by itself (next: %s); wait for that before you do anything.", nextText(o, now))

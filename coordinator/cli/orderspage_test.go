@@ -78,7 +78,7 @@ func ordersOfThePage(c *apitest.Coordinator) {
 		}},
 		{"5b20d1c8e9f34a7f8b6655a0c4d2e718", "api", "api.example.com", fleet.OrderUnknown, func(r *fleet.RecordOrder) {
 			r.Brokering.Failure, r.Brokering.FailedAt, r.Brokering.Failures = "read tcp 192.0.2.10:44312->198.51.100.7:443: read: connection reset by peer", now, 1
-			r.Brokering.Next = time.Time{}
+			r.Brokering.Detail, r.Brokering.Next = "this authority cannot be searched for a lost order", time.Time{}
 		}},
 		{"e47700a3c2d94b0fb5f1c6d2a8e03345", "www", "www.example.com", fleet.OrderPending, func(r *fleet.RecordOrder) {
 			r.Brokering.Handle, r.Brokering.Raw, r.Brokering.Polls, r.Brokering.Next = fleet.OrderHandle{Order: "104702"}, "processing", 31, now.Add(128*time.Minute)

@@ -35,7 +35,7 @@ func lookUp(o *fleet.Order, b *fleet.Brokering) string {
 		names = names[:120] + "…"
 	}
 	name := o.Agent + "/" + o.ID
-	return fmt.Sprintf("look at %s for an order of about %s for %s, reference %s, key SHA-256 %s; if it is there: certctl orders resolve %s --adopt NUMBER; if not: certctl orders resolve %s --place-again, or --give-up",
+	return fmt.Sprintf("look at %s for an order of about %s for %s, reference %s, key SHA-256 %s; if it is there: certctl orders resolve %s --adopt NUMBER --note HOW; if not, the same with --place-again, or --give-up: certctl orders show %s says more",
 		o.Issuer, at.UTC().Format(time.RFC3339), names, b.Reference, o.PublicKeyFingerprint, name, name)
 }
 
@@ -45,7 +45,7 @@ func severalDetail(n int) string {
 
 func several(o *fleet.Order) string {
 	name := o.Agent + "/" + o.ID
-	return fmt.Sprintf("see which of the candidates is the order, and type certctl orders resolve %s --adopt NUMBER; cancel the others at the authority, each of which may cost money", name)
+	return fmt.Sprintf("see which of the candidates is the order, and type certctl orders resolve %s --adopt NUMBER --note HOW; cancel the others at the authority, each of which may cost money", name)
 }
 
 func vanished(b *fleet.Brokering) string {
