@@ -46,7 +46,7 @@ generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.j
 	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ ./coordinator/api/ -run 'Test.*Fresh' -count=1
 
 .PHONY: bench
-bench: ## benchmarks: schedule, digest, Raft group commit
+bench: ## benchmarks: schedule, digest, Raft group commit, lists of the API under load
 	go test -run '^$$' -bench . -benchmem ./agent/... ./coordinator/... ./shared/...
 
 .PHONY: soak

@@ -34,9 +34,13 @@ type certificatePath struct {
 	Name  string `path:"name" maxLength:"400" doc:"The certificate's name in the agent's configuration."`
 }
 
+// certificateList says what is in the answer, which is encoded item by item.
 type certificateList struct {
 	Body resource.Page[resource.Certificate]
+	text []byte
 }
+
+func (l *certificateList) encoded() []byte { return l.text }
 
 type certificateDetail struct {
 	Body resource.Certificate
@@ -84,8 +88,8 @@ func (s *server) listCertificates(_ context.Context, p *picture, in *listCertifi
 	var keep func(*fleet.Certificate) bool
 	if len(wanted) > 0 {
 		keep = func(row *fleet.Certificate) bool {
-			health, _ := p.health(row, p.contactOf(row))
-			return wanted[health]
+			one, err := p.item(row, false)
+			return err == nil && wanted[one.health]
 		}
 	}
 	total := len(labels) == 0 && len(wanted) == 0 && unfiltered(&filter)
@@ -103,17 +107,24 @@ func (s *server) listCertificates(_ context.Context, p *picture, in *listCertifi
 	if err != nil {
 		return nil, s.fail("list", err)
 	}
-	out := &certificateList{}
-	out.Body.NextCursor = next
-	out.Body.Items = make([]resource.Certificate, 0, len(found))
+	page := resource.Page[struct{}]{NextCursor: next}
+	documents := make([][]byte, 0, len(found))
 	for _, row := range found {
-		out.Body.Items = append(out.Body.Items, p.certificate(row))
+		one, err := p.item(row, true)
+		if err != nil {
+			return nil, s.fail("encode a certificate", err)
+		}
+		documents = append(documents, one.data)
 	}
 	if total {
 		rows := view.Rows(fleet.TableCertificates)
-		out.Body.Total = &rows
+		page.Total = &rows
 	}
-	return out, nil
+	text, err := encodePage(documents, page)
+	if err != nil {
+		return nil, s.fail("encode a page", err)
+	}
+	return &certificateList{text: text}, nil
 }
 
 // plainHex is a fingerprint or serial number as the state has it.
@@ -143,12 +154,22 @@ func (p *picture) health(row *fleet.Certificate, agent contact) (resource.Health
 // certificate, where its host does not know yet.
 func known(view *fleet.View, row *fleet.Certificate) wire.Summary {
 	c := summaryOf(row)
-	if c.RevokedAt.IsZero() && c.Serial != "" {
-		if revoked, ok := view.Revocation(c.Serial); ok && revoked.Agent == row.Agent {
-			c.RevokedAt, c.RevocationReason = revoked.At, revoked.Reason
-		}
+	if revoked := revocationOf(view, row); revoked != nil && c.RevokedAt.IsZero() {
+		c.RevokedAt, c.RevocationReason = revoked.At, revoked.Reason
 	}
 	return c
+}
+
+// revocationOf is what the built-in CA has to say of the certificate of a row; nil if
+// it has not revoked it.
+func revocationOf(view *fleet.View, row *fleet.Certificate) *fleet.Revocation {
+	if row.Columns.Serial == "" {
+		return nil
+	}
+	if revoked, ok := view.Revocation(row.Columns.Serial); ok && revoked.Agent == row.Agent {
+		return revoked
+	}
+	return nil
 }
 
 // summaryOf reads a row. Only rows that can be read are accepted from agents;

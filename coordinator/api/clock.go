@@ -16,10 +16,16 @@ func (c *clock) reached(moment time.Time) bool {
 	if !c.now.Before(moment) {
 		return true
 	}
-	if c.until.IsZero() || moment.Before(c.until) {
+	c.note(moment)
+	return false
+}
+
+// note is for a moment to come at which a part of the answer would be another one; zero
+// is none.
+func (c *clock) note(moment time.Time) {
+	if !moment.IsZero() && (c.until.IsZero() || moment.Before(c.until)) {
 		c.until = moment
 	}
-	return false
 }
 
 // passed reports whether a moment is over.

@@ -109,6 +109,25 @@ func (s *server) showClusterHealth(ctx context.Context, _ *struct{}) (*clusterHe
 	return &clusterHealthDocument{Body: s.Cluster.Health(ctx)}, nil
 }
 
+// nodeList is nodeURLs as answers tell them. Each answer does, and the nodes seldom
+// change.
+func (s *server) nodeList() string {
+	version := s.Node.State().View().Version(fleet.TableNodes)
+	if told := s.told.Load(); told != nil && told.version == version {
+		return told.urls
+	}
+	// Nodes that come in between are told by the next answer: they have a later version.
+	told := &toldNodes{version: version, urls: strings.Join(s.nodeURLs(), " ")}
+	s.told.Store(told)
+	return told.urls
+}
+
+// toldNodes are the URLs of the nodes as of a version of their table.
+type toldNodes struct {
+	version uint64
+	urls    string
+}
+
 // nodeURLs are where the API of this node is, and of the others, as far as they have
 // told it.
 func (s *server) nodeURLs() []string {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -120,6 +121,8 @@ type server struct {
 	fleetCount  tally
 	connections connections
 	pages       pages
+	items       *items // nil keeps none
+	told        atomic.Pointer[toldNodes]
 	saving      sync.Mutex // held while a snapshot is sent
 	restoring   sync.Mutex // held while one is restored
 	diagnosing  sync.Mutex // held while a diagnosis is made
@@ -150,6 +153,9 @@ func New(config Config) (http.Handler, error) {
 		config.Pages = keptPages
 	}
 	s := &server{Config: config, pages: pages{room: config.Pages}}
+	if config.Pages > 0 {
+		s.items = new(items)
+	}
 	mux := http.NewServeMux()
 	api := s.register(mux)
 	if err := serveDocument(mux, api.OpenAPI()); err != nil {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -99,7 +98,7 @@ type humaContext huma.Context
 type indexed struct {
 	humaContext
 	index   func() uint64
-	servers func() []string
+	servers func() string
 	query   url.Values // without what parseFreshness took out
 }
 
@@ -110,7 +109,7 @@ func (c *indexed) Unwrap() huma.Context { return c.humaContext }
 func (c *indexed) SetStatus(status int) {
 	if status >= http.StatusOK && status < http.StatusMultipleChoices || status == http.StatusNotModified {
 		c.SetHeader(resource.Index, strconv.FormatUint(c.index(), 10))
-		c.SetHeader(resource.Servers, strings.Join(c.servers(), " "))
+		c.SetHeader(resource.Servers, c.servers())
 	}
 	c.humaContext.SetStatus(status)
 }
@@ -127,7 +126,7 @@ func (c *indexed) URL() url.URL {
 // state has moved on meanwhile.
 func (s *server) fresh(ctx huma.Context) (*indexed, *Problem) {
 	u := ctx.URL()
-	answer := &indexed{humaContext: ctx, servers: s.nodeURLs, query: u.Query()}
+	answer := &indexed{humaContext: ctx, servers: s.nodeList, query: u.Query()}
 	if ctx.Operation().Method != http.MethodGet {
 		// What was changed is applied here when the answer is written.
 		answer.index = func() uint64 { return s.Node.State().Index() }

@@ -17,8 +17,9 @@ type picture struct {
 	// discreet pictures are those of answers that have a tag. They do not tell the
 	// last sign of life of an agent that is not cut off, which comes with every sync.
 	discreet bool
-	// asked is what it was asked for besides the view.
+	// askedContact says that it was asked for who is in touch.
 	askedContact bool
+	items        *items // nil keeps none
 }
 
 // live is a picture of now, with all that this node has heard.

@@ -40,11 +40,17 @@ func read[I, O any](s *server, api huma.API, op huma.Operation, handle func(cont
 		if err != nil {
 			return nil, err
 		}
-		var encoded bytes.Buffer
-		if err := encode(&encoded, reflect.ValueOf(out).Elem().FieldByIndex(body.Index).Interface()); err != nil {
-			return nil, s.fail("encode an answer", err)
+		var text []byte
+		if ready, ok := any(out).(interface{ encoded() []byte }); ok {
+			text = ready.encoded()
+		} else {
+			var encoded bytes.Buffer
+			if err := encode(&encoded, reflect.ValueOf(out).Elem().FieldByIndex(body.Index).Interface()); err != nil {
+				return nil, s.fail("encode an answer", err)
+			}
+			text = encoded.Bytes()
 		}
-		return &written{Body: func(ctx huma.Context) { s.finish(api, ctx, a, encoded.Bytes()) }}, nil
+		return &written{Body: func(ctx huma.Context) { s.finish(api, ctx, a, text) }}, nil
 	})
 }
 
@@ -85,7 +91,8 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 		operation: ctx.Operation().OperationID, source: src, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
 		picture: &picture{
 			clock: clockAt(s.Now()), view: view.Watched(), pause: s.Pause(), discreet: true,
-			seen: func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
+			seen:  func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
+			items: s.items,
 		},
 	}
 	if src.journal != nil {

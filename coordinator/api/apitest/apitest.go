@@ -73,6 +73,9 @@ type Coordinator struct {
 
 	t     testing.TB
 	lists *revocation.Service
+	// What is served, for Beside.
+	config api.Config
+	agents server.Agents
 	// issuers are those of UseIssuers.
 	issuers atomic.Pointer[api.Issuers]
 	// orders is that of UseOrders.
@@ -242,11 +245,12 @@ func StartWith(t testing.TB, database api.Database) *Coordinator {
 	})
 	require.NoError(t, err)
 	afresh := func(time.Duration) time.Duration { return 0 } // a slow machine counts afresh too
-	handler, err := api.New(api.Config{
+	c.config = api.Config{
 		Node: c.node, Journal: c.Journal, Presence: agents, Pause: agents.Period, Cluster: c.Standing, Departing: c.node.Node, Issuers: seamIssuers{c}, Orders: seamOrders{c},
 		Database:  database,
 		Authority: authority, EnrollmentURL: EnrollmentURL, Log: slog.New(slog.NewTextHandler(c.Log, nil)), Now: c.Now, Keep: afresh,
-	})
+	}
+	handler, err := api.New(c.config)
 	require.NoError(t, err)
 	figures, err := metrics.New(metrics.Config{
 		Node: c.Node.Node, Journal: c.Journal, Presence: agents, Log: quiet, Now: c.Now,
@@ -262,24 +266,39 @@ func StartWith(t testing.TB, database api.Database) *Coordinator {
 		Database:    func() postgres.Status { return postgres.Status{Leads: true, Attached: true} },
 	})
 	require.NoError(t, err)
-	c.serve(agents, handler, figures)
+	c.agents = agents
+	c.URL = c.serve(handler, figures)
 	return c
 }
 
-func (c *Coordinator) serve(agents server.Agents, handler http.Handler, figures *metrics.Exporter) {
+// Beside serves the same node once more, with another configuration of the API, and
+// returns the URL.
+func (c *Coordinator) Beside(change func(*api.Config)) string {
+	c.t.Helper()
+	config := c.config
+	change(&config)
+	handler, err := api.New(config)
+	require.NoError(c.t, err)
+	return c.serve(handler, nil)
+}
+
+// serve serves on a port of its own, and figures too unless they are nil.
+func (c *Coordinator) serve(handler http.Handler, figures *metrics.Exporter) (url string) {
 	c.t.Helper()
 	listener, err := server.Listen(context.Background(), "127.0.0.1:0", server.ListenSetting)
 	require.NoError(c.t, err)
 	names, err := server.NamesOf(nil)
 	require.NoError(c.t, err)
-	front, err := server.New(server.Config{
-		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: agents, API: handler, Lists: c.lists,
-		Metrics:  api.Guarded(c.State, c.Now, fleet.RoleViewer, figures),
-		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
+	config := server.Config{
+		Listener: listener, Names: names, Node: c.Node, CA: c.CA, Agents: c.agents, API: handler, Lists: c.lists,
 		RootFile: filepath.Join(c.Dir, server.RootFile), MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	if figures != nil {
+		config.Metrics = api.Guarded(c.State, c.Now, fleet.RoleViewer, figures)
+		config.Observe = func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) }
+	}
+	front, err := server.New(config)
 	require.NoError(c.t, err)
-	c.URL = "https://" + front.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- front.Run(ctx) }()
@@ -287,6 +306,7 @@ func (c *Coordinator) serve(agents server.Agents, handler http.Handler, figures 
 		cancel()
 		require.NoError(c.t, <-ended)
 	})
+	return "https://" + front.Addr().String()
 }
 
 // Now is the coordinator's clock.
