@@ -30,7 +30,7 @@ const (
 )
 
 // unheard is the pace of a question that had no answer.
-var unheard = backoff.Policy{Initial: 5 * time.Second, Max: 5 * time.Minute, Multiplier: 3, Jitter: 0.2}
+var unheard = backoff.Policy{Initial: 5 * time.Second, Max: time.Minute, Multiplier: 2, Jitter: 0.2}
 
 // turn is what comes of one step with an order: the record as it is to be.
 type turn struct {
