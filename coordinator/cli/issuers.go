@@ -146,7 +146,7 @@ func showIssuerTest(out io.Writer, done *resource.IssuerTest) error {
 	if !done.OK {
 		verdict = "CANNOT BE USED"
 	}
-	lines := [][2]string{{"issuer", fmt.Sprintf("%s (%s)", done.Name, done.Kind)}, {"account", verdict}}
+	lines := [][2]string{{"issuer", fmt.Sprintf("%s (%s)", done.Name, done.Kind)}, {"the account", verdict}}
 	add := func(name, value string) {
 		if value != "" {
 			lines = append(lines, [2]string{name, value})

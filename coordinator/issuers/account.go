@@ -19,12 +19,18 @@ func (i *Issuer) Test(ctx context.Context) (*connector.Account, error) {
 	if err != nil {
 		return nil, connector.Classify(err)
 	}
+	i.addClient(account)
+	return account, nil
+}
+
+// addClient adds what is to be known of the client certificate.
+func (i *Issuer) addClient(account *connector.Account) {
 	if i.client == nil {
-		return account, nil
+		return
 	}
 	pair, err := i.client.load()
 	if err != nil || pair.Leaf == nil {
-		return account, nil // it was good a moment ago
+		return // it was good a moment ago
 	}
 	end := pair.Leaf.NotAfter.UTC()
 	account.Facts = append(account.Facts, connector.Fact{Name: "client certificate until", Value: end.Format(time.RFC3339)})
@@ -32,5 +38,4 @@ func (i *Issuer) Test(ctx context.Context) (*connector.Account, error) {
 		account.Warnings = append(account.Warnings, fmt.Sprintf(
 			"the client certificate in %s expires at %s; get a new one from the authority: without it nothing can be asked", i.client.file, end.Format(time.RFC3339)))
 	}
-	return account, nil
 }

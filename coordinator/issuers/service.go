@@ -24,6 +24,7 @@ const testTime = 20 * time.Second
 // Engine takes orders through the authorities. *orders.Engine is one.
 type Engine interface {
 	Status() []orders.IssuerStatus
+	Test(ctx context.Context, issuer string) (*connector.Account, error)
 	Resume(issuer string) error
 }
 
@@ -116,7 +117,7 @@ func (s *Service) Test(ctx context.Context, name, actor string) (*resource.Issue
 	ctx, cancel := context.WithTimeout(ctx, testTime)
 	defer cancel()
 	began := time.Now()
-	account, err := i.Test(ctx)
+	account, err := s.config.Engine.Test(ctx, name) // which counts it
 	done := &resource.IssuerTest{
 		Name: name, Kind: i.Kind, OK: err == nil, Facts: []resource.IssuerFact{}, Warnings: []string{}, TookMillis: time.Since(began).Milliseconds(),
 	}
@@ -125,6 +126,7 @@ func (s *Service) Test(ctx context.Context, name, actor string) (*resource.Issue
 		s.config.Log.Info("an issuer's account was tested, and cannot be used", "issuer", name, "actor", actor, "class", done.Class, "err", err)
 		return done, nil
 	}
+	i.addClient(account)
 	done.Account = account.Name
 	for _, fact := range account.Facts {
 		done.Facts = append(done.Facts, resource.IssuerFact{Name: fact.Name, Value: fact.Value})

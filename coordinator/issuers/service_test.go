@@ -2,6 +2,7 @@ package issuers_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/connector"
 	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/issuers/issuerstest"
 	"github.com/certctl/certctl/coordinator/orders"
@@ -27,9 +29,14 @@ type engine struct {
 	resumed  []string
 	err      error
 	log      bytes.Buffer
+	registry *issuers.Registry
 }
 
 func (e *engine) Status() []orders.IssuerStatus { return e.standing }
+
+func (e *engine) Test(ctx context.Context, name string) (*connector.Account, error) {
+	return e.registry.Issuer(name).Connector.Test(ctx)
+}
 
 func (e *engine) Resume(name string) error {
 	e.resumed = append(e.resumed, name)
@@ -38,6 +45,7 @@ func (e *engine) Resume(name string) error {
 
 func (e *engine) service(t *testing.T, registry *issuers.Registry, now time.Time) *issuers.Service {
 	t.Helper()
+	e.registry = registry
 	s, err := issuers.NewService(issuers.Config{
 		Registry: registry, Engine: e, Leads: func() bool { return !e.follows },
 		Open: func() map[string]int { return map[string]int{"one": 7, "gone": 3} },
@@ -110,6 +118,8 @@ func TestTestingAnAccount(t *testing.T) {
 			require.NoError(t, err)
 			assert.True(t, done.OK)
 			assert.NotEmpty(t, done.Facts)
+			client := fake.Setting("client_certificate_file") != ""
+			assert.Equal(t, client, done.Facts[len(done.Facts)-1].Name == "client certificate until")
 			assert.False(t, done.Resumed)
 			assert.Empty(t, e.resumed, "it was not paused")
 
