@@ -30,11 +30,13 @@ type engine struct {
 	err      error
 	log      bytes.Buffer
 	registry *issuers.Registry
+	tested   int
 }
 
 func (e *engine) Status() []orders.IssuerStatus { return e.standing }
 
 func (e *engine) Test(ctx context.Context, name string) (*connector.Account, error) {
+	e.tested++
 	return e.registry.Issuer(name).Connector.Test(ctx)
 }
 
@@ -122,6 +124,7 @@ func TestTestingAnAccount(t *testing.T) {
 			assert.Equal(t, client, done.Facts[len(done.Facts)-1].Name == "client certificate until")
 			assert.False(t, done.Resumed)
 			assert.Empty(t, e.resumed, "it was not paused")
+			assert.Equal(t, 1, e.tested, "the engine counts what authorities are asked")
 
 			e.standing[0].PausedUntil = now.Add(time.Hour)
 			done, err = s.Test(t.Context(), "one", "api_token:x")
