@@ -2,7 +2,6 @@ package issuers_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -103,7 +102,7 @@ func askedWithin(t *testing.T, kind, dir, issuer string, env []string, budget ti
 
 	node := newNode(t)
 	engine, err := orders.New(orders.Config{
-		Node: node, NodeID: "one", Issuers: registry.Orders(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Node: node, NodeID: "one", Issuers: registry.Orders(), Log: slog.New(slog.DiscardHandler),
 		Random: func() float64 { return 0.5 }, // no jitter
 	})
 	require.NoError(t, err)

@@ -56,7 +56,8 @@ func (b *builder) certificate(s *config.APIClient) (present func() (*tls.Certifi
 
 func (b *builder) digicert(s *config.DigiCert) (connector.Connector, error) {
 	b.secrets = append(b.secrets, s.APIKey)
-	c, err := digicertConfig(s, b.validity), error(nil)
+	c := digicertConfig(s, b.validity)
+	var err error
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
 	}
@@ -74,7 +75,8 @@ func digicertConfig(s *config.DigiCert, validity time.Duration) digicert.Config 
 }
 
 func (b *builder) entrust(s *config.Entrust) (connector.Connector, error) {
-	c, err := entrustConfig(s, b.validity), error(nil)
+	c := entrustConfig(s, b.validity)
+	var err error
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
 	}
@@ -96,7 +98,8 @@ func entrustConfig(s *config.Entrust, validity time.Duration) entrust.Config {
 
 func (b *builder) globalsign(s *config.GlobalSign) (connector.Connector, error) {
 	b.secrets = append(b.secrets, s.APIKey, s.APISecret)
-	c, err := globalsignConfig(s, b.validity), error(nil)
+	c := globalsignConfig(s, b.validity)
+	var err error
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
 	}
@@ -117,7 +120,8 @@ func globalsignConfig(s *config.GlobalSign, validity time.Duration) globalsign.C
 
 func (b *builder) sectigo(s *config.Sectigo) (connector.Connector, error) {
 	b.secrets = append(b.secrets, s.Password, s.ClientSecret)
-	c, err := sectigoConfig(s, b.validity), error(nil)
+	c := sectigoConfig(s, b.validity)
+	var err error
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
 	}
@@ -152,7 +156,8 @@ func sectigoConfig(s *config.Sectigo, validity time.Duration) sectigo.Config {
 
 func (b *builder) vault(s *config.Vault) (connector.Connector, error) {
 	b.secrets = append(b.secrets, s.Token, s.RoleID, s.SecretID)
-	c, err := vaultConfig(s, b.validity), error(nil)
+	c := vaultConfig(s, b.validity)
+	var err error
 	if c.Roots, err = b.roots(&s.APIServer); err != nil {
 		return nil, err
 	}

@@ -20,15 +20,15 @@ func TestEverySettingReachesItsConnector(t *testing.T) {
 	const validity = 48 * time.Hour
 	kinds := map[string]struct {
 		section any // pointer to one
-		make    func() any
+		config  func() any
 	}{}
 	digicertSection, entrustSection := new(config.DigiCert), new(config.Entrust)
 	globalsignSection, sectigoSection, vaultSection := new(config.GlobalSign), &config.Sectigo{Terms: []int{90}}, new(config.Vault)
-	add := func(kind string, section any, make func() any) {
+	add := func(kind string, section any, config func() any) {
 		kinds[kind] = struct {
 			section any
-			make    func() any
-		}{section, make}
+			config  func() any
+		}{section, config}
 	}
 	validities := validity
 	add(config.KindDigiCert, digicertSection, func() any { return digicertConfig(digicertSection, validities) })
@@ -41,10 +41,10 @@ func TestEverySettingReachesItsConnector(t *testing.T) {
 	elsewhere := map[string]bool{"Roots": true, "Now": true, "Dial": true, "Certificate": true}
 	for kind, k := range kinds {
 		reached := map[string]bool{}
-		before := shown(t, k.make())
+		before := shown(t, k.config())
 		differing := func(setting string) {
 			found := false
-			for field, text := range shown(t, k.make()) {
+			for field, text := range shown(t, k.config()) {
 				if text != before[field] {
 					found, reached[field] = true, true
 				}
@@ -66,7 +66,7 @@ func TestEverySettingReachesItsConnector(t *testing.T) {
 			differing("validity")
 			validities = validity
 		}
-		typ := reflect.TypeOf(k.make())
+		typ := reflect.TypeOf(k.config())
 		for i := range typ.NumField() {
 			if name := typ.Field(i).Name; !elsewhere[name] {
 				assert.True(t, reached[name], "%s: no setting reaches %s", kind, name)

@@ -65,14 +65,13 @@ type world struct {
 	before, after func(node string, c fleet.Command) error
 	// refuse has the state not take a command; nil does nothing.
 	refuse func(c fleet.Command) bool
-	cut    map[string]bool // nodes whose proposals go nowhere
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	state, err := fleet.New()
 	require.NoError(t, err)
-	w := &world{t: t, state: state, commands: map[fleet.Type]int{}, cut: map[string]bool{}}
+	w := &world{t: t, state: state, commands: map[fleet.Type]int{}}
 	w.do(fleet.CreateEnrollmentToken{
 		Actor: "local", ID: "token", SecretHash: [32]byte{42}, NamePatterns: []string{"**.example.com"}, ExpiresAt: time.Now().AddDate(1, 0, 0),
 	})
@@ -137,12 +136,6 @@ func (w *world) hooks(before, after func(node string, c fleet.Command) error) {
 	w.before, w.after = before, after
 }
 
-func (w *world) cutOff(node string, off bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut[node] = off
-}
-
 // node is one node's view of the world.
 type node struct {
 	*world
@@ -156,12 +149,8 @@ func (n node) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.R
 		return nil, err
 	}
 	n.mu.Lock()
-	before, after, refuse, cut := n.before, n.after, n.refuse, n.cut[n.id]
+	before, after, refuse := n.before, n.after, n.refuse
 	n.mu.Unlock()
-	if cut {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
 	if refuse != nil && slices.ContainsFunc(commands, refuse) {
 		return slices.Repeat([]fleet.Result{{Code: wire.CodeInvalid, Detail: "not so"}}, len(commands)), nil
 	}
@@ -193,7 +182,7 @@ func (n node) VerifyLeader(context.Context) error {
 func (n node) Term() uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.leader != n.id || n.cut[n.id] {
+	if n.leader != n.id {
 		return 0
 	}
 	return n.term

@@ -161,7 +161,7 @@ func checkIssuers(s *config.Settings, report *settings.Report) (warnings []strin
 // located says where in the configuration the settings are that issuers.New found
 // wrong.
 func located(report *settings.Report, err error) error {
-	list, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it is what errors.Join made
+	list, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
 )
 
@@ -30,8 +29,6 @@ type place struct {
 	ordinal uint32
 	digest  []byte
 }
-
-func placeOf(f *fleet.Fact) place { return place{f.Index, f.Ordinal, digest(f)} }
 
 // queries are made on a connection or in a transaction.
 type queries interface {
