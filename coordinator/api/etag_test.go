@@ -224,12 +224,13 @@ func TestWhatChangesATag(t *testing.T) {
 
 func TestTagsFollowTheQuestion(t *testing.T) {
 	w, _ := populated(t)
+	w.Agent("agent2", "web2", nil)
 	tag := w.tag(certificatesList + "?limit=10&issuer=letsencrypt")
 	assert.Equal(t, tag, w.tag(certificatesList+"?issuer=letsencrypt&limit=10"), "the order of the parameters says nothing")
 	assert.Equal(t, tag, w.tag(certificatesList+"?min_index=1&issuer=letsencrypt&consistent&limit=10"), "nor does how new it has to be")
 	assert.Equal(t, tag, w.as(w.Token(fleet.RoleViewer, 0).Reveal()).tag(certificatesList+"?issuer=letsencrypt&limit=10"), "all are told the same")
 	seen := map[string]string{tag: ""}
-	for _, path := range []string{certificatesList, certificatesList + "?limit=10", certificatesList + "?limit=11", "/api/v1/agents", "/api/v1/tokens", "/api/v1/agents/agent1/commands"} {
+	for _, path := range []string{certificatesList, certificatesList + "?limit=10", certificatesList + "?limit=11", "/api/v1/agents", "/api/v1/tokens", "/api/v1/agents/agent1/commands", "/api/v1/agents/agent2/commands"} {
 		tag := w.tag(path)
 		assert.NotContains(t, seen, tag, "%s and %s", path, seen[tag])
 		seen[tag] = path
