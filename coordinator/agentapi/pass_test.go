@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,32 +172,45 @@ func TestPassedRequestsGoNoFurther(t *testing.T) {
 	w.to(e, func() { a.sync() })
 }
 
+// postSlowly sends a request whose body does not end until there is enough of it. One
+// that is refused, because others were there at the moment, is sent again.
+func (w *world) postSlowly(a *agent, enough <-chan struct{}) {
+	for {
+		body, rest := io.Pipe()
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			w.postRaw(a, wire.SyncPath, body, -1, nil)
+			_ = body.Close() // or who writes waits for a reader
+		}()
+		_, _ = io.WriteString(rest, "{") // fails where the answer comes first
+		select {
+		case <-answered:
+		case <-enough:
+			_ = rest.Close()
+			<-answered
+			return
+		}
+	}
+}
+
 // Who sends its bodies slowly holds few places at a node that does not lead, too.
 func TestSlowBodiesElsewhere(t *testing.T) {
 	w := newWorld(t)
 	a := w.enrolled()
 	e := w.elsewhere()
 	w.to(e, func() {
-		var pipes []*io.PipeWriter
-		done := make(chan struct{}, maxPresent)
+		var slow sync.WaitGroup
+		enough := make(chan struct{})
 		for range maxPresent {
-			body, rest := io.Pipe()
-			pipes = append(pipes, rest)
-			go func() {
-				defer func() { done <- struct{}{} }()
-				w.postRaw(a, wire.SyncPath, body, -1, nil)
-			}()
-			_, err := io.WriteString(rest, "{")
-			require.NoError(t, err)
+			slow.Go(func() { w.postSlowly(a, enough) })
 		}
-		require.Eventually(t, func() bool {
+		assert.Eventually(t, func() bool {
 			p := w.post(a, wire.SyncPath, a.request(), new(wire.SyncResponse))
 			return p != nil && p.Code == wire.CodeOverloaded
 		}, 60*time.Second, 10*time.Millisecond)
-		for _, rest := range pipes {
-			require.NoError(t, rest.Close())
-			<-done
-		}
+		close(enough)
+		slow.Wait()
 		a.sync()
 	})
 }
