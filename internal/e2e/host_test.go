@@ -18,6 +18,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,8 @@ type host struct {
 
 	request wire.SyncRequest
 	row     wire.Row
+
+	failed atomic.Int64 // syncs that were to be repeated
 
 	mu    sync.Mutex
 	acked []synced
@@ -110,6 +113,7 @@ func (h *host) turn() error {
 		if fatal, ok := errors.AsType[*wire.Problem](err); ok && fatal.Status < 500 && fatal.Status != http.StatusTooManyRequests {
 			return fmt.Errorf("sync %d of %s is refused: %w", h.request.Sequence, h.id, fatal)
 		}
+		h.failed.Add(1)
 		h.next++
 		pause(context.Background(), 10*time.Millisecond)
 	}
