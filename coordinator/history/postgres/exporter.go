@@ -14,8 +14,8 @@ import (
 )
 
 // retry spaces attempts after failures. It is what brings the leader back to a
-// database that was away.
-var retry = backoff.Policy{Initial: time.Second, Max: time.Minute, Multiplier: 2, Jitter: 0.2}
+// database that was away: one node asks, so that the pauses may be short.
+var retry = backoff.Policy{Initial: time.Second, Max: 15 * time.Second, Multiplier: 2, Jitter: 0.2}
 
 // choresEvery is how often partitions are made ahead and old ones dropped, and choresAgain
 // how soon after a failure.
