@@ -207,7 +207,8 @@ func TestWhatChangesATag(t *testing.T) {
 	// Nothing happens but that time goes on, until a certificate expires.
 	agent.Report("short", apitest.Valid(w.Now(), time.Hour, "short.example.com"))
 	look()
-	ends := get[resource.Page[resource.Certificate]](w, certificatesList).Items[0].NotAfter
+	const expired = certificatesList + "?health=expired"
+	ends, tagOfExpired := get[resource.Page[resource.Certificate]](w, certificatesList).Items[0].NotAfter, w.tag(expired)
 	for _, c := range []struct {
 		left    time.Duration
 		changed bool
@@ -215,6 +216,8 @@ func TestWhatChangesATag(t *testing.T) {
 		w.Sleep(ends.Add(-c.left).Sub(w.Now()))
 		w.KeepInTouch()
 		assert.Equal(t, !c.changed, w.unchanged(certificatesList, tags[certificatesList]), "%v are left", c.left)
+		assert.Equal(t, c.left > 0 || c.left == -day, w.unchanged(expired, tagOfExpired), "%v are left", c.left)
+		tagOfExpired = w.tag(expired)
 		health := get[resource.Page[resource.Certificate]](w, certificatesList).Items[0].Health
 		assert.Equal(t, c.left <= 0, health == resource.HealthExpired)
 		look()

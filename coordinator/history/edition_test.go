@@ -48,14 +48,14 @@ func TestEditions(t *testing.T) {
 	require.NoError(t, err)
 	skipped := func(j *history.Journal) error {
 		require.NoError(t, j.Append(5, of(facts, 1, 5)))
-		require.NoError(t, j.Skip(18))
-		return j.Append(entries, of(facts, 19, entries))
+		require.NoError(t, j.Skip(20))
+		return j.Append(entries, of(facts, 21, entries))
 	}
 	add("with a gap", aging, skipped)
 	add("with another gap", aging, func(j *history.Journal) error {
 		require.NoError(t, j.Append(5, of(facts, 1, 5)))
-		require.NoError(t, j.Skip(17))
-		return j.Append(entries, of(facts, 18, entries))
+		require.NoError(t, j.Skip(19)) // and in the entry after it there are no facts
+		return j.Append(entries, of(facts, 20, entries))
 	})
 	fill(t, add("with a gap that was filled", aging, skipped), whole, 1<<20)
 	fill(t, add("with a gap that was filled by one that had trimmed it", aging, skipped), trimmed, 1<<20)
