@@ -240,5 +240,19 @@ func TestRevoke(t *testing.T) {
 		assert.Equal(t, field, w.ask(http.MethodPost, "/api/v1/revocations", body).problem(t, http.StatusBadRequest, wire.CodeInvalid).Field, body)
 	}
 	w.ask(http.MethodPost, "/api/v1/revocations", `{"serial":"0fff","reason":"superseded"}`).problem(t, http.StatusNotFound, wire.CodeNotFound)
+
+	// Of several with one number, the one that is meant, unless it is there no more.
+	stolen.Report("too", public)
+	w.ask(http.MethodPost, "/api/v1/revocations", body).problem(t, http.StatusConflict, wire.CodeConflict)
+	meant := fmt.Sprintf(`{"agent_id":"web1","certificate":"www","serial":%q,"reason":"superseded"}`, public.Serial)
+	assert.Equal(t, "web1", post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", meant, http.StatusAccepted).AgentID)
+	next := public
+	next.Serial = "78"
+	web.Report("www", next)
+	p = w.ask(http.MethodPost, "/api/v1/revocations", meant).problem(t, http.StatusConflict, wire.CodeConflict)
+	assert.Contains(t, p.Detail, "any more under the name www")
+	meant = fmt.Sprintf(`{"agent_id":"web1","certificate":"www","serial":%q,"reason":"superseded"}`, builtin.Serial)
+	assert.Equal(t, resource.RevokedCertificate{DryRun: true, Serial: builtin.Serial, AgentID: "web1", Certificate: "api", By: "builtin", Already: true},
+		post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true", meant, http.StatusAccepted))
 	assert.Len(t, w.State().View().Revocations(), 1)
 }

@@ -41,6 +41,9 @@ func underWay(t *testing.T, w *world) (web0 *apitest.Agent) {
 		stuck := failed
 		stuck.NeedsAttention = "give credentials"
 		agent.Report("stuck", stuck)
+		refused := failed
+		refused.LastError, refused.NeedsAttention = "no such issuer", "no such issuer"
+		agent.Report("refused", refused)
 	}
 	post[resource.Command](w, "/api/v1/certificates/web0/ok/renew", nil, http.StatusAccepted)
 	post[resource.RevokedCertificate](w, "/api/v1/revocations", map[string]string{"agent_id": "web1", "certificate": "old", "reason": "superseded"}, http.StatusAccepted)
@@ -65,6 +68,7 @@ func TestJobsOfEveryKindInOneVocabulary(t *testing.T) {
 	assert.Equal(t, "web1.example.com", by["renewal web1/stuck"].Hostname)
 	for id, want := range map[string]resource.Job{
 		"renewal web0/stuck":    {State: resource.JobNeedsPerson, Issuer: "letsencrypt", Mend: "give credentials", Detail: "3 attempts have failed; no route"},
+		"renewal web0/refused":  {State: resource.JobNeedsPerson, Issuer: "letsencrypt", Mend: "no such issuer", Detail: "3 attempts have failed"},
 		"renewal web0/failed":   {State: resource.JobRetrying, Issuer: "letsencrypt", Detail: "3 attempts have failed; no route"},
 		"renewal web0/renewing": {State: resource.JobRunning, Issuer: "letsencrypt"},
 		"renewal web0/first":    {State: resource.JobWaiting, Issuer: "ov"},

@@ -46,7 +46,11 @@ func renewalJob(view *fleet.View, row *fleet.Certificate, hosts *jobHosts) resou
 			failures = "one attempt has failed"
 		}
 	}
-	job.Detail = join(failures, c.LastError, host.cutOff)
+	failed := c.LastError
+	if failed == c.NeedsAttention {
+		failed = "" // the mend says it
+	}
+	job.Detail = join(failures, failed, host.cutOff)
 	switch {
 	case row.Columns.Attention:
 		job.State = resource.JobNeedsPerson

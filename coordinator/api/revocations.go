@@ -98,9 +98,9 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 func (s *server) toRevoke(view *fleet.View, body *resource.RevokeCertificate) (string, *fleet.Certificate, *Problem) {
 	byHost := body.AgentID != "" || body.Certificate != ""
 	switch {
-	case byHost == (body.Serial != ""), byHost && (body.AgentID == "" || body.Certificate == ""):
+	case !byHost && body.Serial == "", byHost && (body.AgentID == "" || body.Certificate == ""):
 		return "", nil, invalid("serial", "the request does not say which certificate", "give agent_id and certificate, or serial")
-	case byHost:
+	case body.Serial == "":
 		row, ok := view.Certificate(body.AgentID, body.Certificate)
 		if !ok || row.Columns.Serial == "" {
 			return "", nil, notFound("the agent has no certificate in service named "+clip(body.Certificate), "list the agent's certificates to see their names")
@@ -108,12 +108,15 @@ func (s *server) toRevoke(view *fleet.View, body *resource.RevokeCertificate) (s
 		return row.Columns.Serial, row, nil
 	}
 	serial := plainHex(body.Serial)
+	if byHost {
+		return toRevokeAt(view, body, serial)
+	}
 	rows, _, err := view.Certificates(fleet.CertificateFilter{Serial: serial}, fleet.Page{Limit: 2})
 	switch {
 	case err != nil:
 		return "", nil, s.fail("find a certificate", err)
 	case len(rows) > 1:
-		return "", nil, newProblem(wire.CodeConflict, "serial", "several hosts report this serial number", "give agent_id and certificate")
+		return "", nil, newProblem(wire.CodeConflict, "serial", "several certificates in service have this serial number, as those of different issuers may", "say which one: give agent_id and certificate too")
 	case len(rows) == 1:
 		return serial, rows[0], nil
 	}
@@ -121,4 +124,17 @@ func (s *server) toRevoke(view *fleet.View, body *resource.RevokeCertificate) (s
 		return serial, nil, nil
 	}
 	return "", nil, notFound("no host has a certificate with the serial number "+clip(serial)+" in service, and the built-in CA has issued none that is unexpired", "check the number")
+}
+
+// toRevokeAt finds the certificate with a serial number that a host had in service when
+// somebody looked. Other hosts may report the same number.
+func toRevokeAt(view *fleet.View, body *resource.RevokeCertificate, serial string) (string, *fleet.Certificate, *Problem) {
+	row, ok := view.Certificate(body.AgentID, body.Certificate)
+	if ok && row.Columns.Serial == serial {
+		return serial, row, nil
+	}
+	if _, issued := view.Issued(serial); issued {
+		return serial, nil, nil
+	}
+	return "", nil, newProblem(wire.CodeConflict, "serial", "the agent does not have this certificate in service any more under the name "+clip(body.Certificate), "look at the one that it has now")
 }

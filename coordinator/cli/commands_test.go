@@ -119,7 +119,7 @@ func TestFleetCommands(t *testing.T) {
 	assert.Contains(t, p.fails(1, "certificates", "show", "web1", "none"), "no certificate named none")
 
 	status := p.does("status")
-	for _, text := range []string{"ready, leading", "2: 2 connected, 0 cut off; 0 retired", "3: 1 EXPIRED, 1 UNSERVED, 1 ok; 1 NEEDS ATTENTION\n", "(in 9 d)", "0 pending", "of the audit trail"} {
+	for _, text := range []string{"ready, leading", "2: 2 connected, 0 cut off; 0 retired", "3: 1 EXPIRED, 1 UNSERVED, 1 ok; 1 NEEDS ATTENTION\n", "(in 9 d)", "0 open", "of the audit trail"} {
 		assert.Contains(t, status, text)
 	}
 	assert.Equal(t, 2, reads[resource.Status](p, "status").Agents.Active)

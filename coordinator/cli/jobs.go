@@ -79,7 +79,7 @@ renewals that have ended too, as long as they are kept.
 func jobCells(j *resource.Job, now time.Time) []string {
 	state := string(j.State)
 	if j.State == resource.JobNeedsPerson {
-		state = "NEEDS PERSON"
+		state = "NEEDS A PERSON"
 	}
 	detail := j.Detail
 	if j.Mend != "" {

@@ -30,7 +30,7 @@ func TestJobsCommand(t *testing.T) {
 	table := lines(p.does("jobs", "list"))
 	require.Len(t, table, 4)
 	assert.Equal(t, []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, columns(table[0]))
-	assert.Equal(t, []string{"renewal", "web1.example.com", "stuck", "NEEDS PERSON", "-"}, columns(table[1])[:5])
+	assert.Equal(t, []string{"renewal", "web1.example.com", "stuck", "NEEDS A PERSON", "-"}, columns(table[1])[:5])
 	assert.Contains(t, table[1], "one attempt has failed; no route [31m; to do: give credentials")
 	assert.Equal(t, []string{"renewal", "web1.example.com", "www", "retrying", "-", "in 3 h", "www"}, columns(table[2])[:7])
 	assert.Equal(t, []string{"command", "web1.example.com", "www", "waiting", "0 s ago", "-", command.ID, "its host has not taken it yet"}, columns(table[3]))

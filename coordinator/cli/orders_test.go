@@ -115,7 +115,7 @@ func TestOrdersAreShown(t *testing.T) {
 		assert.Contains(t, said, "1 NEEDS A PERSON: \"certctl orders list --stage needs_person\" says which")
 		assert.Contains(t, said, "1 OF UNKNOWN OUTCOME: \"certctl orders list --stage unknown_outcome\" says which")
 	}
-	assert.Contains(t, p.does("status"), "6 pending\n")
+	assert.Contains(t, p.does("status"), "6 open\n")
 	for line, want := range map[string]int{
 		"": 6, "--ended": 10, "--stage needs_person": 1, "--issuer ov": 6, "--issuer ev": 0, "--agent web1 --certificate pending": 1, "--stage delivered": 1,
 	} {

@@ -138,6 +138,9 @@ func TestRevokeCommand(t *testing.T) {
 	assert.Contains(t, errs, "say --yes if you mean it")
 	assert.Equal(t, index, c.State().Index())
 
+	// One that another host reports too is revoked all the same.
+	c.Agent("db1", "db1.example.com", nil).Report("theirs", public)
+	assert.Contains(t, p.fails(1, "revoke", "--serial", public.Serial, "--yes"), "several certificates in service have this serial number")
 	assert.Contains(t, p.does("revoke", "web1", "www", "--yes"), public.Serial+" is NOT REVOKED YET: the agent web1 is asked to revoke it at its issuer and to replace www")
 	assert.Contains(t, p.does("agents", "commands", "web1"), "revoke")
 	assert.Contains(t, p.does("revoke", "web1", "www", "--dry-run"), "which was asked for it before")

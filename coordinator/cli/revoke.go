@@ -63,7 +63,8 @@ replaces it with a new key.`,
 			}
 			// The certificate that was shown, whatever is in service by now.
 			var told resource.RevokedCertificate
-			if err := p.call(cmd, post, revocationsPath, resource.RevokeCertificate{Serial: planned.Serial, Reason: reason}, &told); err != nil {
+			wish.Serial = planned.Serial
+			if err := p.call(cmd, post, revocationsPath, wish, &told); err != nil {
 				return err
 			}
 			return p.show(cmd, told, func(out io.Writer, _ time.Time) error {

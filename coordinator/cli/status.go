@@ -57,7 +57,7 @@ func (p *program) statusCommand() *cobra.Command {
 					{"agents", agents},
 					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
 					{"safe until", first(fleetNotSafe(&s), horizon(s.SafeUntil, now), "no certificate is in service")},
-					{"orders", fmt.Sprintf("%d pending", s.OrdersPending)},
+					{"orders", fmt.Sprintf("%d open", s.OrdersPending)},
 					{"journal", journal},
 				}
 				for _, line := range attention {

@@ -78,16 +78,22 @@ func (a *account) status() *IssuerStatus {
 
 func (t *term) addTo(list map[string]*IssuerStatus) {
 	now := t.e.config.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, q := range t.queue.Status() {
 		s := list[q.Name]
-		s.Leading, s.Orders, s.Open, s.Next, s.Failures = true, q.Orders, q.Open, q.Next, q.Failures
+		s.Leading, s.Orders, s.Open, s.Failures = true, q.Orders, q.Open, q.Failures
+		if _, asked := t.told[q.Name]; asked {
+			s.Orders = max(s.Orders-1, 0) // what has changed is in the queue, and no order
+		}
+		if !q.Next.After(now.Add(ahead)) {
+			s.Next = q.Next
+		}
 		s.PausedUntil, s.PausedFor = q.PausedUntil, q.PausedFor
 		if q.OpenUntil.After(now) {
 			s.CircuitUntil, s.CircuitReason = q.OpenUntil, q.Reason
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	for name, count := range t.strangers {
 		if list[name] == nil {
 			list[name] = &IssuerStatus{Name: name, Leading: true, Orders: count}

@@ -74,6 +74,22 @@ func TestAnOrderWaitsThreeDaysForAPerson(t *testing.T) {
 	}
 }
 
+// What has changed is asked for beside the orders, and counts as none of them.
+func TestTheQuestionWhatHasChangedIsNoOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		_, v := digicertOf(t, fakeca.Config{Approval: true})
+		e := w.engine("n1", issuers(t, v))
+		e.lead()
+		defer e.lose()
+		w.sync("a", []fleet.OrderPlacement{placement(t, "o1", "digicert", "www.example.com")})
+		pass(time.Minute)
+		assert.Equal(t, fleet.StageNeedsPerson, w.stage("o1"))
+		s := e.Status()[0]
+		assert.Zero(t, s.Orders, "its time comes in minutes")
+		assert.Zero(t, s.Next)
+	})
+}
+
 func distinctKinds(kinds []fleet.Kind) []fleet.Kind {
 	var out []fleet.Kind
 	seen := map[fleet.Kind]bool{}

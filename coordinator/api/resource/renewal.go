@@ -20,7 +20,7 @@ type Command struct {
 type RevokeCertificate struct {
 	AgentID     string `json:"agent_id,omitempty" maxLength:"128" doc:"With certificate: the certificate in service there."`
 	Certificate string `json:"certificate,omitempty" maxLength:"128" doc:"Its name on the host."`
-	Serial      string `json:"serial,omitempty" maxLength:"128" doc:"Serial number in hex, instead of agent_id and certificate."`
+	Serial      string `json:"serial,omitempty" maxLength:"128" doc:"Serial number in hex, instead of agent_id and certificate. With them: the number that it had when it was looked at; one that has come in its place is not revoked."`
 	Reason      string `json:"reason" enum:"unspecified,keyCompromise,cACompromise,affiliationChanged,superseded,cessationOfOperation,privilegeWithdrawn" doc:"CRLReason of RFC 5280, section 5.3.1."`
 }
 

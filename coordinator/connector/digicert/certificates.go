@@ -245,7 +245,7 @@ func (d *Connector) Test(ctx context.Context) (*connector.Account, error) {
 		roles = append(roles, role.Name)
 		admin = admin || strings.Contains(strings.ToLower(role.Name), "admin")
 	}
-	account.Facts = append(account.Facts, connector.Fact{Name: "account", Value: string(me.Account.ID)}, connector.Fact{Name: "roles", Value: connector.Detail(strings.Join(roles, ", "))})
+	account.Facts = append(account.Facts, connector.Fact{Name: "account number", Value: string(me.Account.ID)}, connector.Fact{Name: "roles", Value: connector.Detail(strings.Join(roles, ", "))})
 	if me.Status != "" && !strings.EqualFold(me.Status, "active") {
 		account.Warnings = append(account.Warnings, connector.Detail("the user of the API key is "+me.Status))
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/connector"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 const (
@@ -171,7 +172,7 @@ func (g *Connector) Test(ctx context.Context) (*connector.Account, error) {
 		account.Facts = append(account.Facts, connector.Fact{Name: name, Value: connector.Detail(value)})
 	}
 	warn := func(text string) { account.Warnings = append(account.Warnings, connector.Detail(text)) }
-	fact("longest validity", (time.Duration(min(max(p.Validity.Max, 0), 1<<32)) * time.Second).String())
+	fact("longest validity", settings.FormatDuration(time.Duration(min(max(p.Validity.Max, 0), 1<<32))*time.Second))
 	fact("keys", strings.TrimSpace(p.Key.Type+" "+p.Key.Format))
 	if p.Key.Format == bareKey && p.KeySigned == required {
 		warn("the account's policy wants keys signed apart from a request: it cannot be ordered from")

@@ -116,6 +116,7 @@ func TestTheTestOfAnAccountWarns(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "CN=fake-atlas-client", account.Name)
 	assert.Contains(t, account.Facts, connector.Fact{Name: "certificates left", Value: "100000"})
+	assert.Contains(t, account.Facts, connector.Fact{Name: "longest validity", Value: "397d"})
 	server.Set(fake.Modes{QuotaSpent: true, BareKey: true, KeySigned: true, Presence: map[string]string{"country": "REQUIRED"}})
 	account, err = c.Test(t.Context())
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/connector"
+	"github.com/certctl/certctl/shared/settings"
 )
 
 const (
@@ -330,9 +331,9 @@ func (v *Connector) testRole(ctx context.Context, t *examined) error {
 	t.fact("keys", r.KeyType)
 	if seconds := number(r.MaxTTL); seconds > 0 {
 		most := time.Duration(seconds) * time.Second
-		t.fact("longest validity", most.String())
+		t.fact("longest validity", settings.FormatDuration(most))
 		if v.config.Validity > most {
-			t.warn(fmt.Sprintf("certificates will be valid for %v, as long as the role lets them, and not for %v", most, v.config.Validity))
+			t.warn(fmt.Sprintf("certificates will be valid for %s, as long as the role lets them, and not for %s", settings.FormatDuration(most), settings.FormatDuration(v.config.Validity)))
 		}
 	}
 	switch {

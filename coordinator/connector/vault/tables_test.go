@@ -103,7 +103,7 @@ func TestWhatATestWarnsOf(t *testing.T) {
 		"waits for a person": {
 			modes: fake.Modes{NoStore: true}, change: func(c *vault.Config) { c.NoStore, c.PlaceOnce = true, true }, warn: []string{"waits for a person"},
 		},
-		"a short role": {modes: fake.Modes{MaxTTL: time.Hour}, change: func(c *vault.Config) { c.Validity = 2 * time.Hour }, warn: []string{"1h0m0s"}},
+		"a short role": {modes: fake.Modes{MaxTTL: time.Hour}, change: func(c *vault.Config) { c.Validity = 2 * time.Hour }, warn: []string{"valid for 1h, as long as the role lets them, and not for 2h"}},
 		"another time": {modes: fake.Modes{Behind: time.Hour}, warn: []string{"clock"}},
 		"a long life":  {change: func(c *vault.Config) { c.Now = func() time.Time { return time.Now().AddDate(20, 0, -10) } }, warn: []string{"clock", "renew the issuing"}},
 	} {
@@ -122,6 +122,9 @@ func TestWhatATestWarnsOf(t *testing.T) {
 				assert.Contains(t, account.Warnings[i], part)
 			}
 			assert.Contains(t, account.Facts, connector.Fact{Name: "server", Value: "fake 1.19.0"})
+			if c.modes.MaxTTL > 0 {
+				assert.Contains(t, account.Facts, connector.Fact{Name: "longest validity", Value: "1h"})
+			}
 		})
 	}
 	connect, server := fixture(t, connectortest.Options{}, nil)
