@@ -178,6 +178,9 @@ func order(view *fleet.View, o *fleet.Order) resource.Order {
 	if agent, ok := view.Agent(o.Agent); ok {
 		out.Hostname, out.Labels, out.AgentRetired = agent.Host.Hostname, agent.Labels, agent.State == fleet.AgentRetired
 	}
+	if r := o.Revocation; r != nil {
+		out.Revocation = &resource.OrderRevocation{By: r.By, Reason: r.Reason, At: r.At.UTC(), TakenAt: r.TakenAt.UTC(), DoneAt: r.DoneAt.UTC(), Failure: r.Failure}
+	}
 	b := o.Brokering
 	if b == nil {
 		if out.Open {

@@ -33,7 +33,8 @@ func (s *server) registerRevocations(api huma.API) {
 		OperationID: "revoke-certificate", Method: http.MethodPost, Path: "/api/v1/revocations", Tags: []string{"renewals"},
 		DefaultStatus: http.StatusAccepted,
 		Summary:       "Revoke a certificate",
-		Description: "A certificate of the built-in CA is revoked at once, and its host is asked to replace it. Any other is revoked at its issuer by its host, " +
+		Description: "A certificate of the built-in CA is revoked at once, and its host is asked to replace it. So is one of an order at an authority, which is asked " +
+			"while the request waits, for 20 seconds at most; if it does not do it, the request fails and may be repeated. Any other is revoked at its issuer by its host, " +
 			"which then replaces it. It cannot be taken back. Revoking it again changes nothing. With dry_run nothing is revoked.",
 	}), s.revokeCertificate)
 }
@@ -44,6 +45,10 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 	if problem != nil {
 		return nil, problem
 	}
+	ordered, problem := orderOf(view, serial, row)
+	if problem != nil {
+		return nil, problem
+	}
 	reason := reasons[in.Body.Reason] // Huma has checked it
 	out := &revokedCertificate{Body: resource.RevokedCertificate{DryRun: in.DryRun, Serial: serial, By: "agent", InService: row != nil}}
 	told := &out.Body
@@ -51,8 +56,7 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 	// The CA knows what it issued, whatever hosts say.
 	issued, builtin := view.Issued(serial)
 	if builtin && row != nil && row.Agent != issued.Agent {
-		return nil, newProblem(wire.CodeConflict, "agent_id", "this agent reports a certificate that was issued to the agent "+issued.Agent,
-			"find out how it came to it; to revoke it, give the agent that it was issued to")
+		return nil, notIts(issued.Agent)
 	}
 	if builtin {
 		_, told.Already = view.Revocation(serial)
@@ -66,6 +70,22 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 			wish.Reason, wish.RevokedAt = revoked.Reason, revoked.At
 		}
 	}
+	if ordered != nil {
+		told.By, told.AgentID, told.Certificate, told.OrderID, told.Issuer = "authority", ordered.Agent, ordered.Certificate, ordered.ID, ordered.Issuer
+		told.Already = revokedThere(ordered)
+		if !in.DryRun {
+			stored, err := s.revokeThere(ctx, ordered, wish.Actor, reason)
+			if err != nil {
+				return nil, err
+			}
+			ordered = stored
+		}
+		wish.Kind, wish.Reason = wire.CommandRenew, 0
+		if revokedThere(ordered) {
+			wish.Reason, wish.RevokedAt = ordered.Revocation.Reason, ordered.Revocation.DoneAt
+		}
+		told.Pending = !in.DryRun && !revokedThere(ordered)
+	}
 	if row == nil {
 		return out, nil // in service nowhere: there is nothing to replace
 	}
@@ -76,7 +96,7 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 			open.RevokedAt.IsZero() == wish.RevokedAt.IsZero() {
 			asked := command(open)
 			told.Command = &asked
-			told.Already = told.Already || !builtin
+			told.Already = told.Already || told.By == "agent"
 			return out, nil
 		}
 	}
@@ -123,7 +143,10 @@ func (s *server) toRevoke(view *fleet.View, body *resource.RevokeCertificate) (s
 	if _, ok := view.Issued(serial); ok {
 		return serial, nil, nil
 	}
-	return "", nil, notFound("no host has a certificate with the serial number "+clip(serial)+" in service, and the built-in CA has issued none that is unexpired", "check the number")
+	if len(view.OrdersBySerial(serial)) > 0 {
+		return serial, nil, nil
+	}
+	return "", nil, notFound("no host has a certificate with the serial number "+clip(serial)+" in service, and neither the built-in CA nor an order here has come to one that is unexpired", "check the number")
 }
 
 // toRevokeAt finds the certificate with a serial number that a host had in service when

@@ -21,6 +21,10 @@ type Orders interface {
 	// is. Its error is one of orders.ErrUnknownOrder, orders.ErrUnknownIssuer and
 	// orders.ErrUnsupported, or what has kept the authority from telling.
 	Validations(ctx context.Context, agent, id string) ([]connector.Validation, error)
+	// Revoke has the authority revoke the certificate of an order; done is false if it
+	// decides later. Its error is one of those of Validations, orders.ErrNotIssued, or
+	// what has kept the authority from it. Asking again is harmless.
+	Revoke(ctx context.Context, v orders.Revocation) (done bool, err error)
 	// Wake has orders looked at that were changed.
 	Wake()
 }
@@ -30,6 +34,9 @@ type noOrders struct{}
 
 func (noOrders) Validations(context.Context, string, string) ([]connector.Validation, error) {
 	return nil, orders.ErrUnknownIssuer
+}
+func (noOrders) Revoke(context.Context, orders.Revocation) (bool, error) {
+	return false, orders.ErrUnknownIssuer
 }
 func (noOrders) Wake() {}
 

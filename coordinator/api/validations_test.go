@@ -25,6 +25,8 @@ type someOrders struct {
 	err   error
 	asked []string
 	woken atomic.Int32
+	// revoked is the answer to a revocation.
+	revoked bool
 }
 
 func (s *someOrders) Validations(ctx context.Context, agent, id string) ([]connector.Validation, error) {
@@ -33,6 +35,14 @@ func (s *someOrders) Validations(ctx context.Context, agent, id string) ([]conne
 	}
 	s.asked = append(s.asked, agent+"/"+id)
 	return s.list, s.err
+}
+
+func (s *someOrders) Revoke(ctx context.Context, v orders.Revocation) (bool, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		return false, errors.New("the question is not bounded")
+	}
+	s.asked = append(s.asked, fmt.Sprintf("revoke %s/%s for %d", v.Agent, v.Order, v.Reason))
+	return s.revoked, s.err
 }
 
 func (s *someOrders) Wake() { s.woken.Add(1) }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -59,14 +60,40 @@ func idAt(stage fleet.Stage) string { return apitest.OrderID(string(stage)) }
 
 // provers are authorities that tell what is left to prove.
 type provers struct {
-	list []connector.Validation
-	err  error
+	list    []connector.Validation
+	revokes bool
+	err     error
 }
 
 func (v *provers) Validations(context.Context, string, string) ([]connector.Validation, error) {
 	return v.list, v.err
 }
-func (*provers) Wake() {}
+func (v *provers) Revoke(context.Context, orders.Revocation) (bool, error) { return v.revokes, v.err }
+func (*provers) Wake()                                                     {}
+
+func TestRevokingAtAnAuthority(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	web := c.Agent("web1", "web1.example.com", nil)
+	web.AtEveryStage()
+	order := web.StoredOrder(idAt(fleet.StageDelivered))
+	summary := apitest.Valid(c.Now(), 10*24*time.Hour, "www.example.com")
+	summary.Serial, summary.Fingerprint, summary.Issuer = order.Serial, order.Fingerprint, "coordinator/ov"
+	web.Report("delivered", summary)
+	at := &provers{err: errors.New("no route to host")}
+	c.UseOrders(at)
+	said := p.does("revoke", "web1", "delivered", "--reason", "superseded", "--dry-run")
+	assert.Contains(t, said, "will be revoked at its issuer ov at once; reason: superseded.")
+	assert.Contains(t, said, "stays in service, revoked, until its replacement is there")
+	assert.Contains(t, p.fails(1, "revoke", "web1", "delivered", "--yes"), "NOT REVOKED: no route to host")
+	assert.Contains(t, p.does("orders", "show", order.ID), "; NOT REVOKED: no route to host")
+	at.err = nil
+	assert.Contains(t, p.does("revoke", "web1", "delivered", "--yes"), "is NOT REVOKED YET: ov has taken the request")
+	at.revokes = true
+	assert.Contains(t, p.does("revoke", "web1", "delivered", "--yes"), order.Serial+" is revoked at ov; the agent web1 is asked to replace delivered")
+	assert.Contains(t, p.does("revoke", "web1", "delivered", "--yes"), order.Serial+" was revoked at ov before; ")
+	assert.Regexp(t, `revocation: +revoked .* as api_token:\S+ wanted`, p.does("orders", "show", order.ID))
+}
 
 func TestWhatIsLeftToProve(t *testing.T) {
 	c := apitest.Start(t)

@@ -123,6 +123,20 @@ func orderFacts(o *resource.Order, now time.Time) [][2]string {
 		add("serial number", o.Serial)
 		add("expires", moment(o.NotAfter, now))
 	}
+	if r := o.Revocation; r != nil {
+		text := "asked for " + moment(r.At, now) + ", by " + r.By
+		switch {
+		case !r.DoneAt.IsZero():
+			text = "revoked " + moment(r.DoneAt, now) + ", as " + r.By + " wanted"
+		case r.Failure != "":
+			text += "; NOT REVOKED: " + r.Failure
+		case !r.TakenAt.IsZero():
+			text += "; NOT REVOKED YET: the authority decides later"
+		default:
+			text += "; NOT KNOWN what came of it: ask again"
+		}
+		add("revocation", text)
+	}
 	if o.Refusal != nil {
 		add("why", o.Refusal.Detail)
 	}

@@ -24,8 +24,9 @@ func (p *program) revokeCommand() *cobra.Command {
 		Long: `Revokes a certificate, for good: a private key is no longer secret, or names are no
 longer yours. What happens is said first.
 
-A certificate of the built-in CA is revoked at once. Any other is revoked at its
-issuer by its host, at its next sync; until then it is good. In both cases the host
+A certificate of the built-in CA is revoked at once, and so is one that the
+coordinator ordered at an authority, if that does it. Any other is revoked at its
+issuer by its host, at its next sync; until then it is good. In all cases the host
 replaces it with a new key.`,
 		Example: `  certctl revoke u53n5nbgbmcuo7ob www --reason keyCompromise --dry-run
   certctl revoke --serial 04a1b2c3d4 --reason superseded --yes`,
@@ -98,6 +99,13 @@ func (p *program) revocationStatement(cmd *cobra.Command, planned *resource.Revo
 		fmt.Fprintf(&text, "%s was revoked by the built-in CA before; that stays as it is.", what)
 	case planned.By == "builtin":
 		fmt.Fprintf(&text, "%s will be revoked by the built-in CA at once; reason: %s.", what, reason)
+	case planned.By == "authority" && planned.Already:
+		fmt.Fprintf(&text, "%s was revoked at its issuer %s before; that stays as it is.", what, planned.Issuer)
+	case planned.By == "authority":
+		fmt.Fprintf(&text, "%s will be revoked at its issuer %s at once; reason: %s.", what, planned.Issuer, reason)
+		if planned.InService {
+			text.WriteString("\nIt stays in service, revoked, until its replacement is there, which that issuer may take days for; if the key is safe, have it renewed first: certctl renew.")
+		}
 	case planned.Already:
 		fmt.Fprintf(&text, "%s will be revoked at its issuer %s by its host, which was asked for it before.", what, c.Issuer)
 	default:
@@ -123,6 +131,15 @@ func revokedText(told *resource.RevokedCertificate) string {
 		return fmt.Sprintf("%s was revoked by the built-in CA before; %s", told.Serial, after)
 	case told.By == "builtin":
 		return fmt.Sprintf("%s is revoked by the built-in CA; %s", told.Serial, after)
+	}
+	if told.By == "authority" {
+		switch {
+		case told.Already:
+			return fmt.Sprintf("%s was revoked at %s before; %s", told.Serial, told.Issuer, after)
+		case told.Pending:
+			return fmt.Sprintf("%s is NOT REVOKED YET: %s has taken the request, and decides later, or somebody has to approve it there; type the same again to see; %s", told.Serial, told.Issuer, after)
+		}
+		return fmt.Sprintf("%s is revoked at %s; %s", told.Serial, told.Issuer, after)
 	}
 	return fmt.Sprintf("%s is NOT REVOKED YET: the agent %s is asked to revoke it at its issuer and to replace %s; \"certctl agents commands %s\" shows what became of it",
 		told.Serial, told.AgentID, told.Certificate, told.AgentID)

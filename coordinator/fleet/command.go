@@ -74,6 +74,8 @@ func NewCommand(at time.Time, payload Payload) (Command, error) {
 		payload = p
 	case RecordOrder:
 		payload = p.bounded()
+	case RevokeOrder:
+		payload = p.bounded()
 	}
 	data, err := encoder.Marshal(payload)
 	if err != nil {

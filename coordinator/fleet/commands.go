@@ -50,6 +50,7 @@ const (
 	TypeCancelOrder           Type = 82
 	TypeRetryOrder            Type = 83
 	TypeResolveOrder          Type = 84
+	TypeRevokeOrder           Type = 85
 	TypeNotePrune             Type = 90
 )
 

@@ -37,6 +37,9 @@ const (
 	KindOrderRetried           Kind = "order.retried"
 	KindOrderResolved          Kind = "order.resolved"
 	KindOrderDelivered         Kind = "order.delivered"
+	KindOrderRevocationAsked   Kind = "order.revocation_asked"
+	KindOrderRevocationTaken   Kind = "order.revocation_taken" // the authority decides later
+	KindOrderRevocationFailed  Kind = "order.revocation_failed"
 	KindAPITokenCreated        Kind = "api_token.created"
 	KindAPITokenRevoked        Kind = "api_token.revoked"
 	KindAssignmentCreated      Kind = "assignment.created"

@@ -204,6 +204,7 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		},
 		fleet.CancelOrder{Actor: actor, Agent: text(64), ID: text(64), Note: text(fleet.MaxOrderText)},
 		fleet.RetryOrder{Actor: actor, Agent: text(64), ID: text(64)},
+		fleet.RevokeOrder{Actor: actor, Agent: text(64), ID: text(64), Step: fleet.RevocationFailed, Reason: 10, Failure: text(fleet.MaxOrderText)},
 		fleet.ResolveOrder{Actor: actor, Agent: text(64), ID: text(64), Action: fleet.ResolvePlaceAgain, Handle: largestHandle(), Note: text(fleet.MaxOrderText)},
 	}
 	pieces := fleet.SplitSync(largestSync(t), fleet.TargetEntry/2)

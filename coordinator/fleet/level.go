@@ -32,6 +32,7 @@ var levels = map[Type]map[uint8]uint32{
 	TypeCancelOrder:     {1: ordersLevel},
 	TypeRetryOrder:      {1: ordersLevel},
 	TypeResolveOrder:    {1: ordersLevel},
+	TypeRevokeOrder:     {1: ordersLevel},
 	TypeNotePrune:       {1: 3},
 }
 

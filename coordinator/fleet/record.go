@@ -154,6 +154,9 @@ type Order struct {
 	// Brokering is what is known of the order at its authority; nil for the built-in
 	// CA, and before the order is claimed for the first time.
 	Brokering *Brokering `cbor:"40,keyasint,omitempty"`
+	// Revocation is what became of the wish to have its certificate revoked at its
+	// authority; nil without, and for the built-in CA.
+	Revocation *OrderRevocation `cbor:"41,keyasint,omitempty"`
 }
 
 // EnrollmentToken is what is kept of an enrolment token: not its secret.

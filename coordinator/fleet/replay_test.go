@@ -180,6 +180,10 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 	fleet.TypeRetryOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.RetryOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t)}
 	},
+	fleet.TypeRevokeOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
+		return fleet.RevokeOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t), Reason: 1,
+			Step: fleet.RevocationStep(pick(t, "step", "asked", "taken", "done", "failed"))}
+	},
 	fleet.TypeResolveOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
 		p := fleet.ResolveOrder{Actor: "local", Agent: anAgent(t), ID: aSlowOrder(t), Note: "looked it up",
 			Action: fleet.ResolveAction(pick(t, "action", "adopt", "place_again", "give_up"))}

@@ -263,5 +263,6 @@ func init() {
 	register(1, cancelOrder)
 	register(1, retryOrder)
 	register(1, resolveOrder)
+	register(1, revokeOrder)
 	register(1, notePrune)
 }

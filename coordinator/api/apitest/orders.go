@@ -27,6 +27,14 @@ func (s seamOrders) Validations(ctx context.Context, agent, id string) ([]connec
 	return nil, orders.ErrUnknownIssuer
 }
 
+// Revoke implements api.Orders.
+func (s seamOrders) Revoke(ctx context.Context, v orders.Revocation) (bool, error) {
+	if set := s.c.orders.Load(); set != nil {
+		return (*set).Revoke(ctx, v)
+	}
+	return false, orders.ErrUnknownIssuer
+}
+
 // Wake implements api.Orders.
 func (s seamOrders) Wake() {
 	if set := s.c.orders.Load(); set != nil {

@@ -82,6 +82,8 @@ type Order struct {
 	Renews           *OrderHandle  `json:"renews,omitempty" doc:"The order at the same authority that this one renews."`
 	Cancel           *OrderCancel  `json:"cancel,omitempty" doc:"Somebody's wish that the order be taken back. It is done once the stage says so."`
 
+	Revocation *OrderRevocation `json:"revocation,omitempty" doc:"What became of the wish that the certificate be revoked at the authority."`
+
 	Serial      string        `json:"serial,omitempty"`
 	Fingerprint string        `json:"fingerprint,omitempty"`
 	NotAfter    time.Time     `json:"not_after,omitzero"`
@@ -98,6 +100,16 @@ type OrderCancel struct {
 	By   string    `json:"by"`
 	Note string    `json:"note,omitempty"`
 	At   time.Time `json:"at"`
+}
+
+// OrderRevocation is a wish that the certificate of an order be revoked.
+type OrderRevocation struct {
+	By      string    `json:"by"`
+	Reason  int       `json:"reason" doc:"CRLReason of RFC 5280, section 5.3.1."`
+	At      time.Time `json:"at" doc:"When it was asked for last."`
+	TakenAt time.Time `json:"taken_at,omitzero" doc:"When the authority took the request, to decide on it later."`
+	DoneAt  time.Time `json:"done_at,omitzero" doc:"When the authority said that it is revoked."`
+	Failure string    `json:"failure,omitempty" doc:"What has kept the authority from it last."`
 }
 
 // OrderRefusal is why an order came to nothing.

@@ -31,10 +31,13 @@ type RevokedCertificate struct {
 	AgentID     string `json:"agent_id,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
 	InService   bool   `json:"in_service" doc:"Whether a host has it in service. If not, there is nothing to replace."`
-	Already     bool   `json:"already" doc:"Whether the built-in CA had revoked it before, or its host had been asked before."`
+	Already     bool   `json:"already" doc:"Whether the built-in CA or the authority had revoked it before, or its host had been asked before."`
 	// By says who revokes it.
-	By      string   `json:"by" enum:"builtin,agent" doc:"builtin: the built-in CA has revoked it. agent: its host was asked to revoke it at its issuer."`
-	Command *Command `json:"command,omitempty" doc:"What the host was asked for: to revoke and replace it, or, with the built-in CA, to replace it."`
+	By      string   `json:"by" enum:"builtin,authority,agent" doc:"builtin: the built-in CA has revoked it. authority: the authority at which the coordinator ordered it has, unless pending is set. agent: its host was asked to revoke it at its issuer."`
+	Pending bool     `json:"pending,omitempty" doc:"The authority has taken the request, and decides later, or a person there has to approve it."`
+	OrderID string   `json:"order_id,omitempty" doc:"The order at an authority that came to the certificate, with agent_id."`
+	Issuer  string   `json:"issuer,omitempty" doc:"The issuer of that order."`
+	Command *Command `json:"command,omitempty" doc:"What the host was asked for: to revoke and replace it, or, where somebody else revokes it, to replace it."`
 }
 
 // CreateRenewals asks for a mass renewal.
