@@ -90,12 +90,13 @@ func TestPostgresIsAway(t *testing.T) {
 	cancel()
 	l.wait()
 	found := l.verify()
-	lost, twice := compareHistory(t, db, c.equal())
+	facts := c.equal()
+	lost, twice := compareHistory(t, db, facts)
 	t.Logf("Postgres was away for %v: %d facts waited, and were exported %v after it was back; %d syncs acknowledged in all, the longest pause between two %v",
 		away, missed.Database.Waiting, took.Round(time.Millisecond), found.acknowledged, longest.Round(time.Millisecond))
 	counts.Report(t, "postgres-away", int(away.Seconds()), fmt.Sprintf("seconds that Postgres was away under load; %d facts waited, and were there %d ms after it was back", missed.Database.Waiting, took.Milliseconds()))
 	counts.Report(t, "postgres-away-failed-syncs", int(failures), "syncs meanwhile that had to be repeated")
-	counts.Report(t, "postgres-away-facts-lost", lost, fmt.Sprintf("of %d facts of the journals, those that the database has not", found.acknowledged))
+	counts.Report(t, "postgres-away-facts-lost", lost, fmt.Sprintf("of %d facts of the journals, those that the database has not", len(facts)))
 	counts.Report(t, "postgres-away-facts-twice", twice, "facts that the database has more than once")
 	assert.Zero(t, lost+twice+found.wrong())
 	if soaking() { // a machine with much else to do may be slow for five seconds

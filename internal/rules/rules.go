@@ -37,6 +37,7 @@ var centralOnly = []string{
 	"github.com/hashicorp/raft-wal",
 	"github.com/hashicorp/go-memdb",
 	"github.com/jackc/pgx",
+	"github.com/jackc/tern",
 	"github.com/lib/pq",
 	"github.com/prometheus/client_golang",
 }

@@ -21,7 +21,9 @@ func (e *Exporter) Facts(ctx context.Context, q history.Query) (facts []fleet.Fa
 		return nil, "", err
 	}
 	err = e.use(ctx, func(ctx context.Context, t *tenure) error {
-		rows, err := t.pool.Query(ctx, sql, args...)
+		// The server plans each time, knowing the values: a plan for any of them walks
+		// over everything to find a rare one.
+		rows, err := t.pool.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 		if err != nil {
 			return err
 		}
