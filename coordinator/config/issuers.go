@@ -32,6 +32,7 @@ type IssuerLimits struct {
 	Rate        float64 `yaml:"rate" default:"2" min:"0.01" max:"1000" doc:"Questions and orders a second in the long run."`
 	Burst       int     `yaml:"burst" default:"1" min:"1" max:"1000" doc:"How many may follow each other at once after a quiet time."`
 	Concurrency int     `yaml:"concurrency" default:"4" min:"1" max:"256" doc:"How many are under way at the same time."`
+	AgentOrders int     `yaml:"agent_orders" default:"200" min:"0" max:"100000" doc:"How many orders of one agent are placed within 24 hours. More of them wait, and a person is told: orders cost money, and a host must not spend without bound. It does not hold for Vault unless place_once is set. 0: as many as agents make."`
 }
 
 // APIServer is how an authority's API is reached.

@@ -40,7 +40,7 @@ func TestEachKindNeedsLittle(t *testing.T) {
 		require.NoError(t, err, kind)
 		one := s.Issuers["one"]
 		assert.Equal(t, kind, one.Kind())
-		assert.Equal(t, IssuerLimits{Rate: 2, Burst: 1, Concurrency: 4}, one.Limits)
+		assert.Equal(t, IssuerLimits{Rate: 2, Burst: 1, Concurrency: 4, AgentOrders: 200}, one.Limits)
 		assert.Zero(t, s.PollBudget(&one), kind)
 	}
 }

@@ -92,6 +92,31 @@ func (v *View) OrdersByKey(issuer, fingerprint string) []*Order {
 	return collect[Order](v.scan(TableOrders, indexPublicKey, key(issuer, fingerprint)))
 }
 
+// OrdersPlaced is how many orders of an agent at an issuer were placed after a moment,
+// or are being placed, and when the first of those was. Those that are known not to have
+// been placed do not count.
+func (v *View) OrdersPlaced(agent, issuer string, after time.Time) (count int, first time.Time) {
+	for records := v.scan(TableOrders, indexID, key(agent)); ; {
+		order, ok := records.Next().(*Order)
+		if !ok {
+			return count, first
+		}
+		if order.Issuer != issuer || order.Brokering == nil {
+			continue
+		}
+		at := order.Brokering.Claim.At
+		if at.IsZero() {
+			at = order.Brokering.SubmittedAt // of one that a backup did not know to be placed
+		}
+		if !at.After(after) {
+			continue
+		}
+		if count++; first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+}
+
 // first lists records up to limit (0 is all), as long as they are good (nil is all).
 func first[T any](records interface{ Next() any }, limit int, good func(*T) bool) []*T {
 	var list []*T

@@ -8,7 +8,7 @@ func (r *Registry) Orders() map[string]orders.Issuer {
 	for name, i := range r.issuers {
 		list[name] = orders.Issuer{
 			Kind: i.Kind, Connector: i.Connector, Limits: i.Limits, MaxWait: i.MaxWait, MaxValidity: i.MaxValidity,
-			Chain: i.Chain, FetchIssuers: i.FetchIssuers,
+			Chain: i.Chain, FetchIssuers: i.FetchIssuers, AgentOrders: i.AgentOrders,
 		}
 	}
 	return list

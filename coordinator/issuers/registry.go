@@ -31,6 +31,8 @@ type Issuer struct {
 	Connector connector.Connector
 	// Limits bound what all orders together ask of it.
 	Limits asyncpoll.Limits
+	// AgentOrders bounds the orders of one agent within a day.
+	AgentOrders int
 	// MaxWait is the issuer's own budget or that of its kind; 0 leaves it to
 	// [asyncpoll.MaxWait].
 	MaxWait time.Duration
@@ -99,7 +101,7 @@ func New(s *config.Settings, o Options) (*Registry, error) {
 func newIssuer(name string, section *config.Issuer, o Options) (*Issuer, error) {
 	path := "issuers." + name
 	i := &Issuer{
-		Name: name, Kind: section.Kind(), MaxValidity: section.MaxValidity, FetchIssuers: section.FetchIssuers, now: o.Now,
+		Name: name, Kind: section.Kind(), MaxValidity: section.MaxValidity, FetchIssuers: section.FetchIssuers, AgentOrders: section.Limits.AgentOrders, now: o.Now,
 		Limits: asyncpoll.Limits{Rate: section.Limits.Rate, Burst: section.Limits.Burst, Concurrency: section.Limits.Concurrency},
 	}
 	var err error

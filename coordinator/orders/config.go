@@ -71,6 +71,9 @@ type Issuer struct {
 	MaxWait time.Duration
 	// MaxValidity bounds the validity that is asked for; 0 does not.
 	MaxValidity time.Duration
+	// AgentOrders bounds the orders of one agent that are placed within AgentOrdersSpan;
+	// 0 does not. Where an order may be repeated without harm, it is not looked at.
+	AgentOrders int
 	// Chain are issuing certificates, for authorities that hand out leaves alone.
 	Chain []*x509.Certificate
 	// FetchIssuers follows the caIssuers URL of a certificate whose issuer is missing.

@@ -284,6 +284,10 @@ func (s *step) place(ctx context.Context, o *fleet.Order) {
 		return
 	}
 	rules := &s.account.rules
+	if t, full := s.full(o); full {
+		s.keep(o, t)
+		return
+	}
 	renews := s.renews(o)
 	began := s.now()
 	// What may make an order goes on for a while when the leadership ends, and what

@@ -1,0 +1,61 @@
+package orders_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/internal/fakeca"
+)
+
+// A host that makes one order after the other spends so much and no more, keeps none of
+// another host's waiting, and loses nothing.
+func TestAHostOrdersNotMoreThanItMay(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := fakes["sectigo"](t, fakeca.Config{})
+		list := issuers(t, v)
+		one := list["sectigo"]
+		one.AgentOrders, one.Limits.Concurrency = 3, 1
+		list["sectigo"] = one
+		w.enroll("b")
+		engine := w.engine("n1", list)
+		engine.lead()
+		for i := range 5 {
+			id := fmt.Sprintf("o%d", i)
+			w.sync("a", []fleet.OrderPlacement{placement(t, id, "sectigo", "www.example.com")})
+			pass(10 * time.Minute)
+			if i < 3 {
+				require.Equal(t, fleet.StageCollected, w.stage(id))
+				w.sync("a", nil, id) // what it has got counts all the same
+			}
+		}
+		w.sync("b", []fleet.OrderPlacement{placement(t, "other", "sectigo", "www.example.com")})
+		pass(10 * time.Minute)
+		other, _ := w.state.View().Order("b", "other")
+		assert.Equal(t, fleet.StageCollected, other.Stage())
+		assert.Len(t, v.fake.Core().Ledger(nil), 4)
+		for _, id := range []string{"o3", "o4"} {
+			o := w.order(id)
+			assert.Equal(t, fleet.StageNeedsPerson, o.Stage(), "a person is told")
+			assert.Contains(t, o.Brokering.Detail, "3 orders of this agent were placed within 24 hours")
+			assert.Contains(t, o.Brokering.Mend, "limits.agent_orders")
+			assert.Zero(t, o.Brokering.Attempt)
+		}
+		stored := w.stored()
+		pass(20 * time.Hour)
+		assert.Less(t, w.stored()-stored, 4, "nobody looks again and again")
+		engine.lose()
+		engine = w.engine("n2", list) // and another leader goes on
+		engine.lead()
+		defer engine.lose()
+		pass(8 * time.Hour)
+		assert.Equal(t, fleet.StageCollected, w.stage("o3"))
+		assert.Equal(t, fleet.StageCollected, w.stage("o4"))
+		assert.Empty(t, w.order("o3").Brokering.Mend)
+		assert.Len(t, v.fake.Core().Ledger(nil), 6)
+	})
+}
