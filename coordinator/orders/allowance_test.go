@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/orders"
 	"github.com/certctl/certctl/internal/fakeca"
 )
 
@@ -57,5 +58,28 @@ func TestAHostOrdersNotMoreThanItMay(t *testing.T) {
 		assert.Equal(t, fleet.StageCollected, w.stage("o4"))
 		assert.Empty(t, w.order("o3").Brokering.Mend)
 		assert.Len(t, v.fake.Core().Ledger(nil), 6)
+	})
+}
+
+// What a clock that was ahead has set is not waited for, once it is right.
+func TestAClockThatWasAheadHoldsUpNoOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := fakes["sectigo"](t, fakeca.Config{Approval: true})
+		list := issuers(t, v)
+		ahead := func(c *orders.Config) { c.Now = func() time.Time { return time.Now().AddDate(0, 6, 0) } }
+		wrong := w.engine("n1", list, ahead)
+		wrong.lead()
+		defer wrong.lose()
+		w.sync("a", []fleet.OrderPlacement{placement(t, "o1", "sectigo", "www.example.com")})
+		pass(time.Minute)
+		require.True(t, w.order("o1").Brokering.Next.After(time.Now().Add(100*day)))
+		wrong.lose()
+		right := w.engine("n2", list)
+		right.lead()
+		defer right.lose()
+		require.Equal(t, 1, v.fake.Core().ApproveAll())
+		pass(2 * time.Hour)
+		assert.Equal(t, fleet.StageCollected, w.stage("o1"))
+		assert.Len(t, v.fake.Core().Ledger(nil), 1)
 	})
 }

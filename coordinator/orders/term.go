@@ -25,6 +25,10 @@ const (
 	// orphanGrace is how long the answer of another leader is waited for after its claim,
 	// which it may store although it does not lead any more.
 	orphanGrace = 3 * parting
+	// longestPause is further ahead than the next step of any order is ever set, and
+	// sweepInterval how often it is looked for orders that are to wait for longer.
+	longestPause  = AgentOrdersSpan + 2*asyncpoll.MaxPause
+	sweepInterval = 10 * time.Minute
 )
 
 // term is the work of one term of leadership. Nothing of it goes into another one but
@@ -46,6 +50,8 @@ type term struct {
 	// urged the orders, with their revisions, that have changed there.
 	told  map[string]time.Time
 	urged map[string]uint64
+	// swept is when all open orders were looked at last.
+	swept time.Time
 	// strangers counts the orders of issuers that the settings do not have.
 	strangers map[string]int
 }
@@ -128,6 +134,11 @@ func (t *term) due(o *fleet.Order) time.Time {
 	if revision, urged := t.urged[keyOf(o)]; urged && revision == o.ModifyIndex && !at.IsZero() {
 		at = o.Brokering.SubmittedAt // long ago
 	}
+	if at.After(t.e.config.Now().Add(longestPause)) {
+		// It was set by a clock that was wrong. Nobody would look after the order for as
+		// long as that was ahead.
+		at = o.PlacedAt
+	}
 	rests, ok := t.resting[keyOf(o)]
 	switch {
 	case !ok || at.IsZero():
@@ -150,6 +161,7 @@ func (t *term) look() {
 		}
 		t.enqueue(o, until)
 	}
+	t.sweep(until)
 	for _, a := range t.e.accounts {
 		t.changes(a)
 	}
@@ -160,6 +172,21 @@ func (t *term) look() {
 	for issuer, count := range strangers {
 		if before[issuer] == 0 {
 			t.e.log.Warn("orders wait for an issuer that this node does not have in its settings", "issuer", issuer, "orders", count)
+		}
+	}
+}
+
+// sweep looks at all open orders now and then, for those whose time a wrong clock has
+// set.
+func (t *term) sweep(until time.Time) {
+	now := t.e.config.Now()
+	if !t.swept.IsZero() && now.Sub(t.swept) < sweepInterval {
+		return
+	}
+	t.swept = now
+	for _, o := range t.e.config.Node.State().View().OpenOrders("", 0) {
+		if b := o.Brokering; b != nil && b.Next.After(now.Add(longestPause)) && t.e.accounts[o.Issuer] != nil {
+			t.enqueue(o, until)
 		}
 	}
 }
