@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -45,7 +46,7 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 	if problem != nil {
 		return nil, problem
 	}
-	ordered, problem := orderOf(view, serial, row)
+	ordered, problem := orderOf(view, serial, in.Body.AgentID, row)
 	if problem != nil {
 		return nil, problem
 	}
@@ -157,6 +158,9 @@ func toRevokeAt(view *fleet.View, body *resource.RevokeCertificate, serial strin
 		return serial, row, nil
 	}
 	if _, issued := view.Issued(serial); issued {
+		return serial, nil, nil
+	}
+	if slices.ContainsFunc(view.OrdersBySerial(serial), func(o *fleet.Order) bool { return o.Agent == body.AgentID && o.Certificate == body.Certificate }) {
 		return serial, nil, nil
 	}
 	return "", nil, newProblem(wire.CodeConflict, "serial", "the agent does not have this certificate in service any more under the name "+clip(body.Certificate), "look at the one that it has now")

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/connector"
@@ -23,13 +24,16 @@ func notIts(agent string) *Problem {
 
 // orderOf is the order at an authority that came to a certificate, which knows whose it
 // is whatever hosts say; nil if there is none. The row is of the host that has the
-// certificate in service, if one has.
-func orderOf(view *fleet.View, serial string, row *fleet.Certificate) (*fleet.Order, *Problem) {
+// certificate in service, if one has; else agent is whose order it is, if that was said.
+func orderOf(view *fleet.View, serial, agent string, row *fleet.Certificate) (*fleet.Order, *Problem) {
 	if _, builtin := view.Issued(serial); builtin {
 		return nil, nil
 	}
 	list := view.OrdersBySerial(serial)
 	if row == nil {
+		if agent != "" {
+			list = slices.DeleteFunc(list, func(o *fleet.Order) bool { return o.Agent != agent })
+		}
 		if len(list) > 1 {
 			return nil, newProblem(wire.CodeConflict, "serial", "several orders came to a certificate with this serial number", "give agent_id and certificate")
 		}

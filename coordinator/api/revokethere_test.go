@@ -107,4 +107,8 @@ func TestWhatNoHostHasInServiceIsRevoked(t *testing.T) {
 	told := post[resource.RevokedCertificate](w, "/api/v1/revocations", fmt.Sprintf(`{"serial":%q,"reason":"superseded"}`, order.Serial), http.StatusAccepted)
 	assert.Equal(t, resource.RevokedCertificate{Serial: order.Serial, AgentID: "web1", Certificate: "delivered", By: "authority", OrderID: order.ID, Issuer: "ov"}, told)
 	assert.Equal(t, []string{"revoke web1/" + order.ID + " for 4"}, engine.asked)
+	// Somebody looked at it while it was in service, and it was replaced since.
+	planned := post[resource.RevokedCertificate](w, "/api/v1/revocations?dry_run=true",
+		fmt.Sprintf(`{"agent_id":"web1","certificate":"delivered","serial":%q,"reason":"superseded"}`, order.Serial), http.StatusAccepted)
+	assert.Equal(t, order.ID, planned.OrderID)
 }
