@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"syscall"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/connector"
@@ -25,8 +28,26 @@ const (
 // issuerClient fetches issuers. It follows no redirection: a certificate names the
 // place itself.
 var issuerClient = &http.Client{
-	Timeout:       fetchTimeout,
+	Timeout: fetchTimeout,
+	Transport: &http.Transport{ // a proxy is the administrator's choice, and decides where it goes
+		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: maxIssuer,
+		DialContext: (&net.Dialer{Timeout: fetchTimeout, Control: reachable}).DialContext,
+	},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// reachable refuses addresses of the link: metadata services of clouds answer there, and
+// the place is named by a certificate of which nothing has been proved yet. An authority
+// of one's own may be anywhere else.
+func reachable(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if ip := at.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return fmt.Errorf("%s is an address at which no issuer is fetched", ip)
+	}
+	return nil
 }
 
 // fetchIssuers follows the caIssuers of a certificate (RFC 5280 section 4.2.2.1), where
