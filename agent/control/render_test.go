@@ -374,3 +374,12 @@ func TestCertificateOf(t *testing.T) {
 	assert.Nil(t, EnrollmentOf(nil, noon))
 	assert.Equal(t, "a", EnrollmentOf(&store.Identity{AgentID: "a"}, noon).AgentID)
 }
+
+func TestSpansAreInWholeWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 seconds", time.Second: "1 second", -1900 * time.Millisecond: "1 second", 90 * time.Second: "90 seconds", 2 * time.Minute: "2 minutes",
+		3 * time.Hour: "3 hours", 48 * time.Hour: "2 days",
+	} {
+		assert.Equal(t, want, span(d), d)
+	}
+}

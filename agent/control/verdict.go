@@ -256,6 +256,8 @@ func plural(n int, what string) string {
 func span(d time.Duration) string {
 	d = d.Abs()
 	switch {
+	case int(d.Seconds()) == 1:
+		return "1 second"
 	case d < 2*time.Minute:
 		return fmt.Sprintf("%d seconds", int(d.Seconds()))
 	case d < 2*time.Hour:

@@ -70,8 +70,11 @@ func (s *server) listValidations(ctx context.Context, in *OrderPath) (*orderVali
 	case errors.Is(err, orders.ErrUnknownIssuer):
 		return nil, newProblem(wire.CodeConflict, "", "the node that leads has no issuer "+clip(shown.Body.Issuer)+" in its settings",
 			"put it there, with the same name; all nodes need the same issuers")
+	case errors.Is(err, orders.ErrUnsupported) && (shown.Body.Stage == resource.OrderPending || shown.Body.Stage == resource.OrderNeedsPerson):
+		return nil, newProblem(wire.CodeConflict, "", "the authority of "+clip(shown.Body.Issuer)+" does not tell what is left to prove of an order's names",
+			"look in the authority's console")
 	case errors.Is(err, orders.ErrUnsupported):
-		return nil, newProblem(wire.CodeConflict, "", "there is nothing to ask: the order is at the stage "+string(shown.Body.Stage)+", or the authority does not tell",
+		return nil, newProblem(wire.CodeConflict, "", "there is nothing to ask: the order is at the stage "+string(shown.Body.Stage),
 			"an open order has them, once the authority has its number; else look in the authority's console")
 	case errors.Is(err, orders.ErrUnknownOrder):
 		return nil, newProblem(wire.CodeConflict, "", "the authority does not have the order yet", "ask again when it is pending")

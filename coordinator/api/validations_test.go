@@ -76,7 +76,7 @@ func TestTheAuthorityIsAskedWhatIsLeftToProve(t *testing.T) {
 		err  error
 		text string
 	}{
-		{orders.ErrUnsupported, "at the stage needs_person, or the authority does not tell"},
+		{orders.ErrUnsupported, "the authority of ov does not tell what is left to prove"},
 		{orders.ErrUnknownOrder, "the authority does not have the order yet"},
 		{orders.ErrUnknownIssuer, "has no issuer ov in its settings"},
 	} {
