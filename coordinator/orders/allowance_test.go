@@ -2,6 +2,7 @@ package orders_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,28 @@ func TestAClockThatWasAheadHoldsUpNoOrder(t *testing.T) {
 		defer right.lose()
 		require.Equal(t, 1, v.fake.Core().ApproveAll())
 		pass(2 * time.Hour)
+		assert.Equal(t, fleet.StageCollected, w.stage("o1"))
+		assert.Len(t, v.fake.Core().Ledger(nil), 1)
+	})
+}
+
+// A clock that is set forward proves nothing: the order that its authority does not show
+// yet would be placed a second time.
+func TestAClockThatIsSetForwardPlacesNothingTwice(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		v := fakes["digicert"](t, fakeca.Config{Hidden: 90 * time.Second})
+		v.fake.Core().Script(fakeca.Place, fakeca.Fault{Kind: fakeca.Lost})
+		var step atomic.Int64
+		e := w.engine("n1", issuers(t, v), func(c *orders.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
+		})
+		e.lead()
+		defer e.lose()
+		w.sync("a", []fleet.OrderPlacement{placement(t, "o1", "digicert", "www.example.com")})
+		pass(3 * time.Second)
+		require.Equal(t, fleet.StageUnknown, w.stage("o1"))
+		step.Store(int64(time.Hour))
+		pass(10 * time.Hour)
 		assert.Equal(t, fleet.StageCollected, w.stage("o1"))
 		assert.Len(t, v.fake.Core().Ledger(nil), 1)
 	})

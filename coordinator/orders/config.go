@@ -56,6 +56,9 @@ type Config struct {
 	CallTimeout time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Steady is how long some moment is past, by a clock that nobody sets; nil is that
+	// of this process.
+	Steady func() time.Duration
 	// Random returns numbers uniform in [0,1); nil is math/rand/v2's.
 	Random func() float64
 }
@@ -105,6 +108,10 @@ func New(c Config) (*Engine, error) {
 	c.PlaceTimeout, c.CallTimeout = cmp.Or(c.PlaceTimeout, defaultPlaceTimeout), cmp.Or(c.CallTimeout, defaultCallTimeout)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Steady == nil {
+		began := time.Now()
+		c.Steady = func() time.Duration { return time.Since(began) }
 	}
 	if c.Random == nil {
 		c.Random = rand.Float64

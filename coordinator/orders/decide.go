@@ -54,6 +54,9 @@ type rules struct {
 	// repeatable says that an order costs nothing, so that one may be placed again
 	// although it may be there.
 	repeatable bool
+	// doubted is how long an order was of unknown outcome when its search began, by a
+	// clock that nobody sets; nil if that is not known.
+	doubted *time.Duration
 	// placeLimit bounds the time from a claim to the end of its call.
 	placeLimit time.Duration
 }

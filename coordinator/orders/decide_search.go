@@ -103,7 +103,8 @@ func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
 	visible := quiet.Add(r.visible)
 	spacing := b.SearchedAt.Add(min(searchSpacing, r.visible))
 	proof := latest(visible, spacing)
-	if b.Searches >= fleet.AbsenceSearches && !began.Before(proof) {
+	early := r.doubted != nil && *r.doubted < visible.Sub(b.UnknownSince)
+	if b.Searches >= fleet.AbsenceSearches && !began.Before(proof) && !early {
 		searches := b.Searches
 		t.enter(fleet.OrderRequested, now)
 		t.freshBudget(now)

@@ -122,6 +122,13 @@ func (s *step) try(ctx context.Context, o *fleet.Order, t turn) (next *fleet.Ord
 	}
 	s.e.told(o, &t)
 	next, ok := s.order(s.key)
+	if ok && next.State == fleet.OrderUnknown {
+		s.doubtedFor(next) // from here on
+	} else {
+		s.mu.Lock()
+		delete(s.doubts, s.key)
+		s.mu.Unlock()
+	}
 	if !ok {
 		return nil, false // its agent is gone, and so is the order
 	}

@@ -192,7 +192,7 @@ func (s *step) uncollected(ctx context.Context, o *fleet.Order, r *connector.Req
 
 // search looks for an order of which it is not known whether it was placed.
 func (s *step) search(ctx context.Context, o *fleet.Order) {
-	began := s.now()
+	began, doubted := s.now(), s.doubtedFor(o)
 	searcher, can := s.account.issuer.Connector.(connector.Searcher)
 	if !can || s.account.rules.repeatable {
 		s.store(ctx, o, s.account.rules.unsearched(o, began))
@@ -218,7 +218,9 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 		}
 		break
 	}
-	t := s.account.rules.found(o, found, began, s.now())
+	rules := s.account.rules
+	rules.doubted = &doubted
+	t := rules.found(o, found, began, s.now())
 	if len(found) == 1 {
 		s.stands(ctx, o, &found[0], t)
 		return

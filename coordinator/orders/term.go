@@ -50,6 +50,8 @@ type term struct {
 	// urged the orders, with their revisions, that have changed there.
 	told  map[string]time.Time
 	urged map[string]uint64
+	// doubts are the orders of unknown outcome, by their keys.
+	doubts map[string]doubt
 	// swept is when all open orders were looked at last.
 	swept time.Time
 	// strangers counts the orders of issuers that the settings do not have.
@@ -61,7 +63,7 @@ func (e *Engine) work(ctx context.Context) error {
 	t := &term{
 		e: e, number: e.config.Node.Term(),
 		busy: map[string]struct{}{}, queued: map[string]time.Time{}, resting: map[string]time.Time{}, strangers: map[string]int{},
-		told: map[string]time.Time{}, urged: map[string]uint64{},
+		told: map[string]time.Time{}, urged: map[string]uint64{}, doubts: map[string]doubt{},
 	}
 	if t.number == 0 { // it is over already, which the node is about to say
 		<-ctx.Done()
@@ -174,6 +176,28 @@ func (t *term) look() {
 			t.e.log.Warn("orders wait for an issuer that this node does not have in its settings", "issuer", issuer, "orders", count)
 		}
 	}
+}
+
+// doubt is since when an order is of unknown outcome: as it is stored, and by the steady
+// clock.
+type doubt struct {
+	stored time.Time
+	began  time.Duration
+}
+
+// doubtedFor is how long an order is of unknown outcome already. A clock that is set
+// forward after this term has heard of it makes that no longer: it would seem proved that
+// nothing was placed, and the order would be placed again.
+func (t *term) doubtedFor(o *fleet.Order) time.Duration {
+	now, since := t.e.config.Steady(), o.Brokering.UnknownSince
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known, ok := t.doubts[keyOf(o)]
+	if !ok || !known.stored.Equal(since) {
+		known = doubt{stored: since, began: now - max(t.e.config.Now().Sub(since), 0)}
+		t.doubts[keyOf(o)] = known
+	}
+	return now - known.began
 }
 
 // sweep looks at all open orders now and then, for those whose time a wrong clock has
