@@ -27,8 +27,9 @@ const (
 // Exporter takes the facts of a journal to a database while its node leads. Its
 // methods may be called by any number of goroutines.
 type Exporter struct {
-	config Config
-	log    *slog.Logger
+	config  Config
+	log     *slog.Logger
+	backlog tally
 
 	mu     sync.Mutex
 	tenure *tenure // guarded by mu; nil while this node does not lead

@@ -65,7 +65,7 @@ func TestEachFactArrivesOnceWhereverTheConnectionIsCut(t *testing.T) {
 	e, stop := w.start(w.config)
 	exported(t, e, 1) // the tables are there
 	stop()
-	index, failures, stride := uint64(1), 0, int64(3)
+	index, failures, stride := uint64(1), 0, int64(5)
 	if os.Getenv("CERTCTL_SOAK") != "" {
 		stride = 1
 	}
@@ -97,7 +97,7 @@ func TestEachFactArrivesOnceWhereverTheConnectionIsCut(t *testing.T) {
 func TestTablesAreSetUpWhereverTheConnectionIsCut(t *testing.T) {
 	server := sharedServer(t)
 	facts := historytest.Facts(12)
-	stride := int64(23)
+	stride := int64(41)
 	if os.Getenv("CERTCTL_SOAK") != "" {
 		stride = 1
 	}

@@ -149,16 +149,18 @@ func TestTheExportGoesOnAfterTrouble(t *testing.T) {
 			"(SQLSTATE 25006); name the primary",
 		},
 	}
+	w := newWorld(t, sharedServer(t))
+	w.config.StatementTimeout = time.Second
+	facts := historytest.Facts(30)
+	w.append(facts...)
+	e, _ := w.start(w.config)
+	exported(t, e, 30)
+	want, index := keysOf(facts), uint64(30)
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, sharedServer(t))
-			w.config.StatementTimeout = time.Second
-			facts := historytest.Facts(30)
-			w.append(facts...)
-			e, _ := w.start(w.config)
-			exported(t, e, 30)
 			c.begin(w)
-			more := routine(31, historytest.Start)
+			index++
+			more := routine(index, historytest.Start)
 			w.append(more)
 			await(t, c.want, func() bool {
 				err := e.Status().Err
@@ -168,8 +170,9 @@ func TestTheExportGoesOnAfterTrouble(t *testing.T) {
 			assert.Equal(t, more.Time, e.Status().Waiting.Oldest)
 			assert.Positive(t, e.Status().Lag(more.Time.Add(time.Minute)))
 			c.end(w)
-			exported(t, e, 31)
-			assert.Equal(t, append(keysOf(facts), "31.0"), w.stored())
+			exported(t, e, index)
+			want = append(want, keysOf([]fleet.Fact{more})...)
+			assert.Equal(t, want, w.stored())
 		})
 	}
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/history"
@@ -62,10 +63,39 @@ func (e *Exporter) Status() Status {
 		return s
 	}
 	s.Connections = int(t.pool.Stat().TotalConns())
-	if waiting, err := e.config.Journal.Backlog(s.Through, maxBacklog); err == nil {
-		s.Waiting = waiting
-	}
+	s.Waiting = e.backlog.count(e.config.Journal, s.Through)
 	return s
+}
+
+// countShare bounds what counting may cost: one part in so many of the time of one
+// processor, however often it is asked for.
+const countShare = 20
+
+// A tally is the last count of the facts that wait. One that took a moment is kept for
+// many of them, one that took none is made afresh.
+type tally struct {
+	mu       sync.Mutex // held while counting: those who ask meanwhile share the result
+	last     history.Backlog
+	keep     time.Duration
+	finished time.Time // by the monotonic clock
+}
+
+func (c *tally) count(journal Journal, through uint64) history.Backlog {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	began := time.Now()
+	if began.Sub(c.finished) < c.keep {
+		return c.last
+	}
+	if waiting, err := journal.Backlog(through, maxBacklog); err == nil {
+		c.last = waiting
+	}
+	c.finished = time.Now()
+	took := c.finished.Sub(began)
+	if c.keep = 0; took > 10*time.Millisecond {
+		c.keep = countShare * took
+	}
+	return c.last
 }
 
 // attached notes what the database has said.
