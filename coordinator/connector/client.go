@@ -217,6 +217,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 			Mend: "see that the issuer's URL is the authority's, and that no proxy answers for it",
 		}
 	}
+	count(ctx, call, answer.Status)
 	if answer.Status/100 == 2 {
 		return answer, nil
 	}

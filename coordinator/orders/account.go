@@ -57,8 +57,10 @@ func newAccount(name string, issuer Issuer, c *Config) *account {
 	return a
 }
 
-// note keeps what a call came to, and says what it means for the account.
-func (a *account) note(call Call, err error, now time.Time) asyncpoll.Outcome {
+// note keeps what a call came to, and says what it means for the account. answered says
+// that the authority has answered some of the call's requests: it is not one that
+// answers nobody, though the call failed.
+func (a *account) note(call Call, err error, answered bool, now time.Time) asyncpoll.Outcome {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil {
@@ -89,11 +91,13 @@ func (a *account) note(call Call, err error, now time.Time) asyncpoll.Outcome {
 			outcome.Pause = busyPause
 		}
 		outcome.Pause = min(outcome.Pause, asyncpoll.MaxPause)
-		if e.Status/100 == 5 {
+		if e.Status/100 == 5 && !answered {
 			outcome.Health = asyncpoll.Failing
 		}
 	case connector.ClassRetry, connector.ClassAnswer:
-		outcome.Health = asyncpoll.Failing
+		if !answered {
+			outcome.Health = asyncpoll.Failing
+		}
 	default:
 		a.answeredAt = now // it has, whatever it said
 	}

@@ -51,11 +51,12 @@ func (t *term) askChanges(ctx context.Context, a *account) asyncpoll.Outcome {
 	began := t.e.config.Now()
 	within, cancel := context.WithTimeout(ctx, a.callTimeout)
 	defer cancel()
+	within, tally := connector.WithTally(within)
 	list, err := a.issuer.Connector.(connector.Changer).Changes(within, since)
 	if ctx.Err() != nil {
 		return asyncpoll.Outcome{Health: asyncpoll.Unclear}
 	}
-	outcome := a.note(CallChanges, err, t.e.config.Now())
+	outcome := a.note(CallChanges, err, tally.Answered(), t.e.config.Now())
 	if err == nil {
 		t.mu.Lock()
 		t.told[a.name] = began.Add(-changesOverlap)

@@ -129,7 +129,7 @@ func (e *Engine) Test(ctx context.Context, issuer string) (*connector.Account, e
 	ctx, cancel := context.WithTimeout(ctx, a.callTimeout)
 	defer cancel()
 	account, err := a.issuer.Connector.Test(ctx)
-	a.note(CallTest, err, e.config.Now())
+	a.note(CallTest, err, false, e.config.Now())
 	return account, err
 }
 
@@ -163,7 +163,7 @@ func (e *Engine) Validations(ctx context.Context, agent, id string) ([]connector
 	ctx, cancel := context.WithTimeout(ctx, a.callTimeout)
 	defer cancel()
 	proofs, err := validator.Validations(ctx, r, handleOf(o.Brokering.Handle))
-	a.note(CallValidations, err, e.config.Now())
+	a.note(CallValidations, err, false, e.config.Now())
 	return proofs, err
 }
 
@@ -196,7 +196,7 @@ func (e *Engine) Revoke(ctx context.Context, v Revocation) (done bool, err error
 		Request: &connector.Request{Reference: reference(o), CommittedAt: o.PlacedAt}, Handle: handleOf(o.Brokering.Handle),
 		Serial: o.Serial, Reason: v.Reason, Comment: cmp.Or(v.Comment, "revoked by certctl"),
 	})
-	a.note(CallRevoke, err, e.config.Now())
+	a.note(CallRevoke, err, false, e.config.Now())
 	if err != nil {
 		return false, fmt.Errorf("revoke certificate %s at issuer %q: %w", o.Serial, o.Issuer, err)
 	}

@@ -62,8 +62,8 @@ func (s *step) run(ctx context.Context, o *fleet.Order) {
 }
 
 // called takes note of what a call says of the account.
-func (s *step) called(kind Call, err error) {
-	outcome := s.account.note(kind, err, s.now())
+func (s *step) called(kind Call, err error, answered bool) {
+	outcome := s.account.note(kind, err, answered, s.now())
 	if kind == CallSearch && err == nil { // however often it was tried
 		s.outcome = outcome
 		return
@@ -80,11 +80,12 @@ func (s *step) called(kind Call, err error) {
 func question[T any](ctx context.Context, s *step, kind Call, call func(ctx context.Context) (T, error)) (answer T, failure *connector.Error, ok bool) {
 	within, cancel := context.WithTimeout(ctx, s.account.callTimeout)
 	defer cancel()
+	within, tally := connector.WithTally(within)
 	answer, err := call(within)
 	if ctx.Err() != nil {
 		return answer, nil, false
 	}
-	s.called(kind, err)
+	s.called(kind, err, tally.Answered())
 	if err != nil {
 		return answer, connector.Classify(err), true
 	}
@@ -318,7 +319,7 @@ func (s *step) place(ctx context.Context, o *fleet.Order) {
 		return
 	}
 	status, err := s.account.issuer.Connector.Place(call, r)
-	s.called(CallPlace, err)
+	s.called(CallPlace, err, false)
 	if err != nil {
 		failure := connector.Classify(err)
 		s.settle(store, claimed, func(o *fleet.Order) turn { return rules.notPlaced(o, failure, s.now()) })
