@@ -51,10 +51,11 @@ bench: ## benchmarks: schedule, digest, Raft group commit, lists of the API unde
 
 .PHONY: soak
 soak: ## the long runs: hundreds of kill -9, every crash within every recovery, years of outages, a million certificates (an hour or two)
-	@scripts/setup/cc.sh && scripts/setup/pebble.sh
-	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages|SmallDisks|Faults|FullDisk|BadNetwork' ./internal/e2e ./internal/crashtest ./agent/renewal ./internal/clusterfaults
+	@scripts/setup/cc.sh && scripts/setup/pebble.sh && scripts/setup/postgres.sh
+	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages|SmallDisks|Faults|FullDisk|BadNetwork|PostgresIsAway' ./internal/e2e ./internal/crashtest ./agent/renewal ./internal/clusterfaults
 	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -p 1 -run '^TestScale|SlowOrders' ./coordinator/fleet ./internal/e2e
 	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -run 'TestAStorm|TestTenThou' ./coordinator/orders
+	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -run Cut ./coordinator/history/postgres
 
 .PHONY: test-windows
 test-windows: ## run the Windows service verbs under wine (installs wine)

@@ -234,6 +234,8 @@ func TestWhatAnOrderWaitsForIsShown(t *testing.T) {
 
 	c.Fingerprint, c.NeedsAttention, c.Waiting = "", "", "slow works on the order"
 	assert.Equal(t, "no certificate yet; the first one is being obtained: slow works on the order", Judge(status).Findings[c.Name].Text)
+	c.Attempt, c.LastError, c.NeedsAttention = 1, "the order waits to be placed at slow", "the order waits to be placed at slow"
+	assert.Equal(t, "no certificate yet; the first one is being obtained: slow works on the order", Judge(status).Findings[c.Name].Text, "what was said before is over")
 }
 
 // What an authority has to say about a renewal is shown (RFC 9773, section 4.2:

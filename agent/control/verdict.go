@@ -216,15 +216,16 @@ func delayed(text string, c *Certificate) string {
 	return waiting(text, c) + fmt.Sprintf(" (raise issuers.%s.limits, or give it fallback_issuers)", c.WaitsFor)
 }
 
-// because adds what is known about the reason.
+// because adds what is known about the reason. What an order waits for is there only
+// if the last look at it said so: it is newer than whatever failed before.
 func because(text string, c *Certificate) string {
 	switch {
+	case c.Waiting != "":
+		text += ": " + c.Waiting
 	case c.NeedsAttention != "":
 		text += ": " + c.NeedsAttention
 	case c.LastError != "" && c.Attempt > 0:
 		text += ": " + c.LastError
-	case c.Waiting != "":
-		text += ": " + c.Waiting
 	}
 	return text
 }
