@@ -27,6 +27,30 @@ func TestWhatACallSaysOfItsAccount(t *testing.T) {
 	assert.Equal(t, asyncpoll.Failing, a.note(CallSearch, refused, true, noon).Health)
 }
 
+// A question that is put several times in one step has had an answer if one of the
+// times had.
+func TestWhatAStepSaysOfItsAccount(t *testing.T) {
+	broken := &connector.Error{Class: connector.ClassRetry, Err: errors.New("the connection broke off")}
+	refused := &connector.Error{Class: connector.ClassCredentials, Status: 401}
+	begin := func() *step {
+		return &step{
+			term: &term{e: &Engine{config: Config{Now: func() time.Time { return noon }}}}, account: testAccount(Issuer{Connector: silent{}}),
+			outcome: asyncpoll.Outcome{Health: asyncpoll.Unclear},
+		}
+	}
+	s := begin()
+	s.called(CallSearch, broken, false)
+	assert.Equal(t, asyncpoll.Failing, s.outcome.Health)
+	s.called(CallSearch, broken, true)
+	assert.Equal(t, asyncpoll.Well, s.outcome.Health)
+	s.called(CallSearch, broken, false)
+	assert.Equal(t, asyncpoll.Well, s.outcome.Health)
+	s = begin()
+	s.called(CallStatus, refused, false)
+	s.called(CallStatus, nil, true)
+	assert.Equal(t, asyncpoll.Failing, s.outcome.Health)
+}
+
 // silent is an authority that is never asked.
 type silent struct{ connector.Connector }
 

@@ -27,8 +27,11 @@ type step struct {
 	*term
 	account *account
 	key     string
-	// outcome is what it says of the account.
-	outcome asyncpoll.Outcome
+	// outcome is what it says of the account. answered says that the authority has
+	// answered something, however often the step had to ask; refused, that it does not
+	// accept who asks.
+	outcome           asyncpoll.Outcome
+	answered, refused bool
 	// kept says that the record is about to be stored with others: see recorder.
 	kept bool
 }
@@ -63,7 +66,12 @@ func (s *step) run(ctx context.Context, o *fleet.Order) {
 
 // called takes note of what a call says of the account.
 func (s *step) called(kind Call, err error, answered bool) {
-	outcome := s.account.note(kind, err, answered, s.now())
+	s.answered = s.answered || answered
+	s.refused = s.refused || err != nil && connector.Classify(err).Class == connector.ClassCredentials
+	outcome := s.account.note(kind, err, s.answered, s.now())
+	if s.answered && !s.refused && s.outcome.Health == asyncpoll.Failing { // of an earlier try
+		s.outcome.Health = asyncpoll.Well
+	}
 	if kind == CallSearch && err == nil { // however often it was tried
 		s.outcome = outcome
 		return
