@@ -19,6 +19,7 @@ import (
 	"github.com/certctl/certctl/agent/store"
 	"github.com/certctl/certctl/shared/durable"
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // scenario is something that an agent does, from rest to rest.
@@ -197,6 +198,12 @@ func scenarios() []scenario {
 		},
 		{
 			name: "from the coordinator", layouts: []file.Layout{combined}, renewals: 2, act: renew, enrolled: true, brokered: true,
+		},
+		{
+			name: "from an authority of the coordinator's", layouts: []file.Layout{combined}, renewals: 2, act: renew, enrolled: true, brokered: true,
+			prepare: func(w *world) {
+				w.centre.Late, w.centre.Progress = true, wire.OrderProgress{Stage: wire.OrderAtAuthority}
+			},
 		},
 		{
 			name: "defined by the coordinator", layouts: []file.Layout{combined}, fresh: true, renewals: 1,

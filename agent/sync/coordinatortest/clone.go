@@ -15,7 +15,7 @@ func (c *Coordinator) Clone(t testing.TB) *Coordinator {
 	defer c.mu.Unlock()
 	d := &Coordinator{
 		t: t, Fault: c.Fault, Pause: c.Pause, IdentityLifetime: c.IdentityLifetime, Clock: c.Clock, MaxRows: c.MaxRows,
-		HoldOrders: c.HoldOrders, Progress: c.Progress, Enrolled: c.Enrolled, Body: c.Body, Refuse: c.Refuse, Raw: c.Raw, Reject: c.Reject,
+		HoldOrders: c.HoldOrders, Late: c.Late, Progress: c.Progress, Enrolled: c.Enrolled, Body: c.Body, Refuse: c.Refuse, Raw: c.Raw, Reject: c.Reject,
 		root: c.root, trust: history{
 			chain: slices.Clone(c.trust.chain), roots: slices.Clone(c.trust.roots), retired: slices.Clone(c.trust.retired),
 		},

@@ -65,8 +65,8 @@ type Coordinator struct {
 	Clock time.Duration
 	// MaxRows refuses larger syncs as too large; 0 is no limit.
 	MaxRows int
-	// HoldOrders leaves orders pending.
-	HoldOrders bool
+	// HoldOrders leaves orders pending; Late does so once, when an order is new.
+	HoldOrders, Late bool
 	// Progress is what is said of orders that are pending.
 	Progress wire.OrderProgress
 	// Enrolled, when set, changes the answer to an enrolment.

@@ -57,7 +57,7 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 		a.Placed[order.ID]++
 		a.MadeAt[order.ID] = order.PlacedAt
 		if known := a.Orders[order.ID]; known == nil || known.State == wire.OrderPending {
-			a.Orders[order.ID] = c.decide(order)
+			a.Orders[order.ID] = c.decide(order, c.HoldOrders || c.Late && known == nil)
 		}
 	}
 	for _, result := range a.Orders {
@@ -74,9 +74,9 @@ func (c *Coordinator) sync(a *Agent, body []byte) any {
 	return answer
 }
 
-func (c *Coordinator) decide(order wire.OrderRequest) *wire.OrderResult {
+func (c *Coordinator) decide(order wire.OrderRequest, hold bool) *wire.OrderResult {
 	result := &wire.OrderResult{ID: order.ID, State: wire.OrderPending}
-	if c.HoldOrders {
+	if hold {
 		result.Stage, result.Detail, result.Mend = c.Progress.Stage, c.Progress.Detail, c.Progress.Mend
 	}
 	csr, err := pki.ParseCSR(order.CSR)
@@ -85,7 +85,7 @@ func (c *Coordinator) decide(order wire.OrderRequest) *wire.OrderResult {
 		result.State, result.Problem = wire.OrderRejected, problem(http.StatusBadRequest, wire.CodeCSRInvalid, err.Error())
 	case c.Reject != nil:
 		result.State, result.Problem = wire.OrderRejected, c.Reject
-	case !c.HoldOrders:
+	case !hold:
 		leaf := c.sign(&x509.Certificate{
 			NotAfter: time.Now().Add(24 * time.Hour), DNSNames: csr.Names.DNS, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}, csr.PublicKey)
