@@ -180,6 +180,19 @@ func (f Fixture) collected(t testing.TB, r *connector.Request, h connector.Handl
 	return bundle
 }
 
+// SoundStatus reports an answer that is none of a connector's, or an error that is not.
+func SoundStatus(t testing.TB, s *connector.Status, err error) {
+	t.Helper()
+	if err != nil {
+		Sound(t, err)
+		return
+	}
+	assert.NotEmpty(t, s.State)
+	assert.False(t, s.Handle.IsZero())
+	assert.LessOrEqual(t, len(s.Raw), 64)
+	assert.LessOrEqual(t, len(s.Detail), 512)
+}
+
 // Sound reports an error that is none of a connector's. nil is sound.
 func Sound(t testing.TB, err error) {
 	t.Helper()

@@ -230,14 +230,10 @@ func FuzzAnswers(f *testing.F) {
 			body = nil
 		}
 		sound := func(s *connector.Status, err error) {
-			if err != nil {
-				connectortest.Sound(t, err)
-				return
+			connectortest.SoundStatus(t, s, err)
+			if err == nil {
+				assert.NotEmpty(t, s.Handle.Order)
 			}
-			assert.NotEmpty(t, s.State)
-			assert.NotEmpty(t, s.Handle.Order)
-			assert.LessOrEqual(t, len(s.Raw), 64)
-			assert.LessOrEqual(t, len(s.Detail), 512)
 		}
 		sound(c.Place(t.Context(), r))
 		sound(c.Status(t.Context(), r, h))

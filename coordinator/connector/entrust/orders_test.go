@@ -362,13 +362,7 @@ func FuzzAnswers(f *testing.F) {
 			body = nil
 		}
 		sound := func(s *connector.Status, err error) {
-			if err != nil {
-				connectortest.Sound(t, err)
-				return
-			}
-			assert.NotEmpty(t, s.State)
-			assert.False(t, s.Handle.IsZero())
-			assert.LessOrEqual(t, len(s.Raw), 64)
+			connectortest.SoundStatus(t, s, err)
 		}
 		sound(c.Place(t.Context(), r))
 		sound(c.Status(t.Context(), r, connector.Handle{Order: "0A"}))

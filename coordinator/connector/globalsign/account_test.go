@@ -180,13 +180,10 @@ func FuzzAnswers(f *testing.F) {
 		now = now.Add(25 * time.Hour) // nothing is remembered from the one before
 		h := connector.Handle{Order: "0A"}
 		sound := func(s *connector.Status, err error) {
-			if err != nil {
-				connectortest.Sound(t, err)
-				return
+			connectortest.SoundStatus(t, s, err)
+			if err == nil {
+				assert.Regexp(t, "^[0-9A-Fa-f]{1,40}$", s.Handle.Order)
 			}
-			assert.NotEmpty(t, s.State)
-			assert.Regexp(t, "^[0-9A-Fa-f]{1,40}$", s.Handle.Order)
-			assert.LessOrEqual(t, len(s.Raw), 64)
 		}
 		sound(c.Place(t.Context(), r))
 		sound(c.Status(t.Context(), r, h))

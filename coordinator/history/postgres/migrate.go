@@ -5,11 +5,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
+	"path"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/tern/v2/migrate"
 )
 
 //go:embed migrations/*.sql
@@ -48,28 +47,50 @@ func migrateSchema(ctx context.Context, pool *pgxpool.Pool, cluster string) (fro
 	if _, err := conn.Exec(ctx, "create schema if not exists certctl"); err != nil {
 		return 0, 0, err
 	}
-	migrator, err := migrate.NewMigrator(ctx, conn, versionTable)
+	steps, err := migrationFiles.ReadDir("migrations") // sorted by their names, which begin with their numbers
 	if err != nil {
 		return 0, 0, err
 	}
-	files, err := fs.Sub(migrationFiles, "migrations")
-	if err != nil {
+	if from, err = currentVersion(ctx, conn); err != nil {
 		return 0, 0, err
 	}
-	if err := migrator.LoadMigrations(files); err != nil {
-		return 0, 0, err
-	}
-	if from, err = migrator.GetCurrentVersion(ctx); err != nil {
-		return 0, 0, err
-	}
-	to = int32(len(migrator.Migrations)) // a handful
+	to = int32(len(steps)) //nolint:gosec // a handful
 	if from > to {
 		return from, to, fmt.Errorf("%w (its tables have version %d, and this coordinator knows %d)", ErrNewer, from, to)
 	}
-	if from < to {
-		err = migrator.Migrate(ctx)
+	for version := from + 1; version <= to; version++ {
+		text, err := migrationFiles.ReadFile(path.Join("migrations", steps[version-1].Name()))
+		if err != nil {
+			return from, to, err
+		}
+		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, string(text)); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `update `+versionTable+` set "version" = $1`, version)
+			return err
+		})
+		if err != nil {
+			return from, to, fmt.Errorf("%s: %w", steps[version-1].Name(), err)
+		}
 	}
-	return from, to, err
+	return from, to, nil
+}
+
+// currentVersion is how many of the migrations the tables have had: 0 of none.
+func currentVersion(ctx context.Context, conn *pgx.Conn) (version int32, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "create table if not exists "+versionTable+" (version integer not null)")
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "insert into "+versionTable+" select 0 where not exists (select from "+versionTable+")")
+		if err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
+	})
+	return version, err
 }
 
 // checkSchema refuses tables that are not this cluster's before anything is changed.
