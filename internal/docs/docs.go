@@ -24,6 +24,8 @@ and tags are not supported.
 
 The agent reads ` + "`/etc/certctl/agent.yaml`" + `, the coordinator ` + "`/etc/certctl/coordinator.yaml`" + `; ` + "`--config`" + ` or
 ` + "`CERTCTL_CONFIG_FILE`" + ` names another file. The coordinator needs no file at all.
+The systemd units read variables from ` + "`/etc/certctl/agent.env` and `/etc/certctl/coordinator.env`" + `, if they are there.
+Every variable with its default is in ` + "`packaging/systemd/agent.env` and `packaging/systemd/coordinator.env`" + ` of the source tree.
 
 Whoever can change the agent's configuration can run commands with its rights. Therefore a configuration file is refused,
 at the start, at a reload and by ` + "`check-config`" + `, when somebody else than root and the user that the program runs as
@@ -50,5 +52,6 @@ func Configuration() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return settings.Markdown("Configuration", introduction, slices.Concat(agent, coordinator, command)...), nil
+	page := settings.Markdown("Configuration", introduction, slices.Concat(agent, coordinator, command)...)
+	return append(page, given()...), nil
 }
