@@ -200,7 +200,7 @@ func (p *picture) agent(a *fleet.Agent) resource.Agent {
 	if a.State != fleet.AgentActive {
 		return out
 	}
-	out.IdentityShared = !a.SharedAt.IsZero() && !p.reached(a.SharedUntil())
+	out.IdentityShared = !a.SharedAt.IsZero() && !p.Reached(a.SharedUntil())
 	out.Connected = !touch.cutOff
 	if !out.Connected {
 		out.CutOffSince = out.LastSeen

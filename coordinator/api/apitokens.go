@@ -11,6 +11,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -84,14 +85,14 @@ func (s *server) createAPIToken(ctx context.Context, in *createAPIToken) (*creat
 	if !ok {
 		return nil, s.fail("create an API token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
-	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, clockAt(s.Now())), Token: token.Reveal()}}, nil
+	return &createdAPIToken{Body: resource.CreatedAPIToken{APIToken: apiToken(stored, health.At(s.Now())), Token: token.Reveal()}}, nil
 }
 
 func (s *server) listAPITokens(_ context.Context, p *picture, in *listAPITokens) (*tokenList[resource.APIToken], error) {
 	about := func(t resource.APIToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(p.view.APITokens(), apiToken, about, in.State, in.Paging, p.clock)
+	return listOf(p.view.APITokens(), apiToken, about, in.State, in.Paging, p.Clock)
 }
 
 func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDetail, error) {
@@ -106,7 +107,7 @@ func (s *server) revokeAPIToken(ctx context.Context, in *tokenPath) (*apiTokenDe
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &apiTokenDetail{Body: apiToken(stored, clockAt(s.Now()))}, nil
+	return &apiTokenDetail{Body: apiToken(stored, health.At(s.Now()))}, nil
 }
 
 // lastAdmin keeps people from locking themselves out by mistake. It is no more
@@ -126,7 +127,7 @@ func (s *server) lastAdmin(id string) bool {
 	return last
 }
 
-func apiToken(t *fleet.APIToken, now *clock) resource.APIToken {
+func apiToken(t *fleet.APIToken, now *health.Clock) resource.APIToken {
 	out := resource.APIToken{
 		ID: t.ID, Name: t.Name, Role: string(t.Role), State: resource.TokenUsable, CreatedAt: t.CreatedAt.UTC(),
 		CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt.UTC(), RevokedAt: t.RevokedAt.UTC(),
@@ -134,7 +135,7 @@ func apiToken(t *fleet.APIToken, now *clock) resource.APIToken {
 	switch {
 	case !t.RevokedAt.IsZero():
 		out.State = resource.TokenRevoked
-	case !t.ExpiresAt.IsZero() && now.reached(t.ExpiresAt):
+	case !t.ExpiresAt.IsZero() && now.Reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -96,9 +96,9 @@ func (s *server) listCertificates(_ context.Context, p *picture, in *listCertifi
 	if len(wanted) == 1 && wanted[resource.HealthExpired] && filter.ExpiringBefore.IsZero() {
 		// There is an index for that. It leaves out the moment itself, at which
 		// a certificate has expired.
-		filter.ExpiringBefore = p.now.Add(time.Nanosecond)
-		if next, ok := view.NextExpiry(p.now); ok {
-			p.reached(next)
+		filter.ExpiringBefore = p.Now.Add(time.Nanosecond)
+		if next, ok := view.NextExpiry(p.Now); ok {
+			p.Reached(next)
 		}
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Certificate, string, error) {
@@ -146,48 +146,12 @@ func (s *server) showCertificate(_ context.Context, in *certificatePath) (*certi
 
 // health judges a row.
 func (p *picture) health(row *fleet.Certificate, agent contact) (resource.Health, string) {
-	c := known(p.view, row)
-	return judge(&c, agent, p.clock)
-}
-
-// known is what an agent reported, and that the built-in CA has revoked the
-// certificate, where its host does not know yet.
-func known(view *fleet.View, row *fleet.Certificate) wire.Summary {
-	c := summaryOf(row)
-	if revoked := revocationOf(view, row); revoked != nil && c.RevokedAt.IsZero() {
-		c.RevokedAt, c.RevocationReason = revoked.At, revoked.Reason
-	}
-	return c
-}
-
-// revocationOf is what the built-in CA has to say of the certificate of a row; nil if
-// it has not revoked it.
-func revocationOf(view *fleet.View, row *fleet.Certificate) *fleet.Revocation {
-	if row.Columns.Serial == "" {
-		return nil
-	}
-	if revoked, ok := view.Revocation(row.Columns.Serial); ok && revoked.Agent == row.Agent {
-		return revoked
-	}
-	return nil
-}
-
-// summaryOf reads a row. Only rows that can be read are accepted from agents;
-// should one be damaged all the same, its columns are what is known of it, and
-// its state is one that nobody takes for good.
-func summaryOf(row *fleet.Certificate) wire.Summary {
-	var c wire.Summary
-	if err := json.Unmarshal(row.Data, &c); err == nil {
-		return c
-	}
-	return wire.Summary{
-		State: "unreadable", Issuer: row.Columns.Issuer, Serial: row.Columns.Serial,
-		Fingerprint: row.Columns.Fingerprint, NotAfter: row.Columns.NotAfter,
-	}
+	c := health.Known(p.view, row)
+	return judge(&c, agent, p.Clock)
 }
 
 func (p *picture) certificate(row *fleet.Certificate) resource.Certificate {
-	c := known(p.view, row)
+	c := health.Known(p.view, row)
 	out := resource.Certificate{
 		AgentID: row.Agent, Name: row.Name, State: string(c.State), Names: c.Names.Strings(), FormerConfiguration: c.Former,
 		Issuer: c.Issuer, IssuerKind: c.IssuerKind, IssuerDN: c.IssuerDN, Serial: c.Serial, Fingerprint: c.Fingerprint,
@@ -209,7 +173,7 @@ func (p *picture) certificate(row *fleet.Certificate) resource.Certificate {
 	}
 	agent := p.contactOf(row)
 	out.AgentLastSeen = agent.seen.UTC()
-	out.Health, out.HealthReason = judge(&c, agent, p.clock)
+	out.Health, out.HealthReason = judge(&c, agent, p.Clock)
 	return out
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 // connections name which hosts are cut off, and since when. Signs of life come all
@@ -33,14 +34,14 @@ func (c *connections) of(view *fleet.View, pause time.Duration, now time.Time) [
 		!now.Before(c.from) && (c.until.IsZero() || now.Before(c.until)) {
 		return c.name
 	}
-	at := clockAt(now)
+	at := health.At(now)
 	sum := sha256.New()
 	view.EachSeen(func(agent *fleet.Agent, seen time.Time) {
-		if at.passed(silent(pause, seen)) {
+		if at.Passed(health.Silent(pause, seen)) {
 			nameHost(sum, agent.ID, seen)
 		}
 	})
-	c.agents, c.presence, c.pause, c.from, c.until = agents, presence, pause, now, at.until
+	c.agents, c.presence, c.pause, c.from, c.until = agents, presence, pause, now, at.Until
 	sum.Sum(c.name[:0])
 	return c.name
 }
@@ -50,12 +51,6 @@ func nameHost(sum hash.Hash, id string, seen time.Time) {
 	line := binary.BigEndian.AppendUint32(buffer[:0], uint32(len(id))) //nolint:gosec // a short text
 	line = append(line, id...)
 	sum.Write(binary.BigEndian.AppendUint64(line, uint64(seen.UnixNano()))) //nolint:gosec // a bit pattern, not a number
-}
-
-// silent is the last moment at which an agent that was last seen at a time is not cut
-// off yet.
-func silent(pause time.Duration, seen time.Time) time.Time {
-	return seen.Add(patience*pause + grace)
 }
 
 // replicatedSign is the last sign of life of an agent that every node knows of.

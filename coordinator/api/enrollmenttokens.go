@@ -17,6 +17,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -109,7 +110,7 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	servers := strings.Join(urls[:min(len(urls), enough)], " --server ")
 	out := &createdEnrollmentToken{}
 	out.Body = resource.CreatedEnrollmentToken{
-		EnrollmentToken: enrollmentToken(stored, clockAt(s.Now())), Token: token.Reveal(),
+		EnrollmentToken: enrollmentToken(stored, health.At(s.Now())), Token: token.Reveal(),
 		EnrollCommand: fmt.Sprintf("certctl-agent enroll --server %s --token-file -", servers),
 		Warning:       unreachable(s.Listening),
 	}
@@ -172,7 +173,7 @@ func (s *server) listEnrollmentTokens(_ context.Context, p *picture, in *listTok
 	about := func(t resource.EnrollmentToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(p.view.EnrollmentTokens(), enrollmentToken, about, in.State, in.Paging, p.clock)
+	return listOf(p.view.EnrollmentTokens(), enrollmentToken, about, in.State, in.Paging, p.Clock)
 }
 
 func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enrollmentTokenDetail, error) {
@@ -183,10 +184,10 @@ func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enr
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &enrollmentTokenDetail{Body: enrollmentToken(stored, clockAt(s.Now()))}, nil
+	return &enrollmentTokenDetail{Body: enrollmentToken(stored, health.At(s.Now()))}, nil
 }
 
-func enrollmentToken(t *fleet.EnrollmentToken, now *clock) resource.EnrollmentToken {
+func enrollmentToken(t *fleet.EnrollmentToken, now *health.Clock) resource.EnrollmentToken {
 	out := resource.EnrollmentToken{
 		ID: t.ID, State: resource.TokenUsable, Description: t.Description, Labels: maps.Clone(t.Labels),
 		NamePatterns: slices.Clone(t.NamePatterns), MaxUses: t.MaxUses, Uses: t.Uses,
@@ -204,7 +205,7 @@ func enrollmentToken(t *fleet.EnrollmentToken, now *clock) resource.EnrollmentTo
 		out.State = resource.TokenRevoked
 	case t.MaxUses > 0 && t.Uses >= t.MaxUses:
 		out.State = resource.TokenUsed
-	case !t.ExpiresAt.IsZero() && now.reached(t.ExpiresAt):
+	case !t.ExpiresAt.IsZero() && now.Reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

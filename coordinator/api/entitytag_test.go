@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 func TestPreconditions(t *testing.T) {
@@ -142,15 +144,15 @@ func TestAcceptsGzip(t *testing.T) {
 // The clock notes the next moment at which what was asked would be answered otherwise.
 func TestClock(t *testing.T) {
 	now := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
-	c := clockAt(now)
-	assert.True(t, c.reached(now))
-	assert.True(t, c.passed(now.Add(-1)))
-	assert.Zero(t, c.until, "what is over stays so")
-	assert.False(t, c.passed(now))
-	assert.Equal(t, now.Add(1), c.until)
-	c = clockAt(now)
+	c := health.At(now)
+	assert.True(t, c.Reached(now))
+	assert.True(t, c.Passed(now.Add(-1)))
+	assert.Zero(t, c.Until, "what is over stays so")
+	assert.False(t, c.Passed(now))
+	assert.Equal(t, now.Add(1), c.Until)
+	c = health.At(now)
 	for _, seconds := range []int{3, 1, 2} {
-		assert.False(t, c.reached(now.Add(time.Duration(seconds)*time.Second)), fmt.Sprint(seconds))
+		assert.False(t, c.Reached(now.Add(time.Duration(seconds)*time.Second)), fmt.Sprint(seconds))
 	}
-	assert.Equal(t, now.Add(time.Second), c.until, "the first of them")
+	assert.Equal(t, now.Add(time.Second), c.Until, "the first of them")
 }

@@ -207,14 +207,3 @@ func (s *server) lastSeen(v *fleet.View, agent *fleet.Agent) time.Time {
 	}
 	return seen
 }
-
-// patience is how many syncs an agent may miss before it counts as cut off,
-// and grace is what one sync may take.
-const (
-	patience = 3
-	grace    = 10 * time.Second
-)
-
-// CutOff reports whether an agent that is told to sync after a pause, and was
-// last seen at a time, is cut off now.
-func CutOff(pause time.Duration, seen, now time.Time) bool { return now.After(silent(pause, seen)) }

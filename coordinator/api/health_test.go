@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -15,6 +16,9 @@ const (
 	fingerprintA = "aaaa"
 	fingerprintB = "bbbb"
 )
+
+// omitted is the id of the entry of deployments that had no room in a report.
+const omitted = "..."
 
 // well is a certificate that nothing is wrong with at now.
 func well(now time.Time) wire.Summary {
@@ -99,7 +103,7 @@ func TestJudge(t *testing.T) {
 			if c.change != nil {
 				c.change(&summary)
 			}
-			health, reason := judge(&summary, contact{c.cutOff, seen}, clockAt(now))
+			health, reason := judge(&summary, contact{c.cutOff, seen}, health.At(now))
 			assert.Equal(t, c.health, health)
 			assert.Equal(t, c.reason, reason)
 		})
@@ -116,7 +120,7 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 	fingerprint := rapid.SampledFrom([]string{"", fingerprintA, fingerprintB})
 	deployment := rapid.Custom(func(t *rapid.T) wire.DeploymentSummary {
 		return wire.DeploymentSummary{
-			ID: rapid.SampledFrom([]string{"a", "b", omittedDeployments}).Draw(t, "id"), Fingerprint: fingerprint.Draw(t, "served"),
+			ID: rapid.SampledFrom([]string{"a", "b", omitted}).Draw(t, "id"), Fingerprint: fingerprint.Draw(t, "served"),
 			State: rapid.SampledFrom([]wire.DeploymentState{wire.DeploymentPending, wire.DeploymentVerified, wire.DeploymentUnverified,
 				wire.DeploymentFailed, wire.DeploymentBroken, "other"}).Draw(t, "deployment state"),
 		}
@@ -131,7 +135,7 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 			Deployments:    rapid.SliceOfN(deployment, 0, 3).Draw(t, "deployments"),
 		}
 		cutOff := rapid.Bool().Draw(t, "cut off")
-		health, reason := judge(&s, contact{cutOff, now}, clockAt(now))
+		health, reason := judge(&s, contact{cutOff, now}, health.At(now))
 		assert.NotEmpty(t, reason)
 		assert.Contains(t, resource.Healths, health)
 		if !health.Well() {
@@ -145,10 +149,10 @@ func TestNothingIsCalledWellByMistake(t *testing.T) {
 		assert.False(t, s.Former)
 		for _, d := range s.Deployments {
 			assert.NotEqual(t, wire.DeploymentBroken, d.State)
-			if d.ID != omittedDeployments {
+			if d.ID != omitted {
 				assert.NotEmpty(t, d.Fingerprint)
 			}
-			if s.State == wire.StateValid && d.Fingerprint != "" && d.ID != omittedDeployments {
+			if s.State == wire.StateValid && d.Fingerprint != "" && d.ID != omitted {
 				assert.Equal(t, s.Fingerprint, d.Fingerprint)
 			}
 		}
@@ -165,8 +169,8 @@ func TestACountThatTookAMomentIsKept(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	seen := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 	last := seen.Add(3*time.Minute + 10*time.Second)
-	assert.False(t, CutOff(time.Minute, seen, last))
-	assert.True(t, CutOff(time.Minute, seen, last.Add(1)))
+	assert.False(t, health.CutOff(time.Minute, seen, last))
+	assert.True(t, health.CutOff(time.Minute, seen, last.Add(1)))
 }
 
 func TestHealthCounts(t *testing.T) {

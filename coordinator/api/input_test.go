@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	nodestanding "github.com/certctl/certctl/coordinator/standing"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -82,14 +83,14 @@ func TestDamagedRow(t *testing.T) {
 	row := &fleet.Certificate{Data: []byte(`{"state":"valid"`), Columns: fleet.Columns{
 		State: wire.StateValid, Fingerprint: fingerprintA, NotAfter: now.Add(time.Hour),
 	}}
-	summary := summaryOf(row)
+	summary := health.SummaryOf(row)
 	assert.Equal(t, fingerprintA, summary.Fingerprint)
-	health, _ := judge(&summary, contact{}, clockAt(now))
-	assert.False(t, health.Well())
+	judged, _ := judge(&summary, contact{}, health.At(now))
+	assert.False(t, judged.Well())
 	row.Columns.NotAfter = now
-	summary = summaryOf(row)
-	health, _ = judge(&summary, contact{}, clockAt(now))
-	assert.Equal(t, resource.HealthExpired, health)
+	summary = health.SummaryOf(row)
+	judged, _ = judge(&summary, contact{}, health.At(now))
+	assert.Equal(t, resource.HealthExpired, judged)
 }
 
 // A filter that few records pass gives short pages, each of which continues

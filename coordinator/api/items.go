@@ -8,6 +8,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 // keptItems bounds the certificates that are kept as lists show them: on a large fleet
@@ -79,17 +80,17 @@ func (k *items) add(row *fleet.Certificate, i *item) {
 
 // item is a row as lists show it, with its document if that is wanted.
 func (p *picture) item(row *fleet.Certificate, document bool) (*item, error) {
-	given := itemGiven{agent: p.contactOf(row), revoked: revocationOf(p.view, row)}
+	given := itemGiven{agent: p.contactOf(row), revoked: health.RevocationOf(p.view, row)}
 	if agent, ok := p.view.Agent(row.Agent); ok {
 		given.hostname = agent.Host.Hostname
 	}
-	if kept := p.items.get(row); kept != nil && kept.fits(given, p.now) && (kept.data != nil || !document) {
-		p.note(kept.until)
+	if kept := p.items.get(row); kept != nil && kept.fits(given, p.Now) && (kept.data != nil || !document) {
+		p.Note(kept.until)
 		return kept, nil
 	}
 	alone := *p // with a clock of its own, for the moment of this item
-	alone.clock = clockAt(p.now)
-	made := &item{given: given, from: p.now}
+	alone.Clock = health.At(p.Now)
+	made := &item{given: given, from: p.Now}
 	if document {
 		shown := alone.certificate(row)
 		var data bytes.Buffer
@@ -100,8 +101,8 @@ func (p *picture) item(row *fleet.Certificate, document bool) (*item, error) {
 	} else {
 		made.health, _ = alone.health(row, given.agent)
 	}
-	made.until = alone.until
-	p.note(made.until)
+	made.until = alone.Until
+	p.Note(made.until)
 	p.items.put(row, made)
 	return made, nil
 }

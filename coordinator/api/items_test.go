@@ -11,6 +11,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 // A page of encoded items is what encode makes of the page.
@@ -43,12 +44,12 @@ func TestItemsAreKept(t *testing.T) {
 	require.NoError(t, err)
 	row := &fleet.Certificate{Agent: "a", Name: "www", Data: data}
 	kept := new(items)
-	ask := func(at time.Time, document bool) (*item, *clock) {
-		p := &picture{clock: clockAt(at), view: state.View(), pause: time.Minute, items: kept}
+	ask := func(at time.Time, document bool) (*item, *health.Clock) {
+		p := &picture{Clock: health.At(at), view: state.View(), pause: time.Minute, items: kept}
 		i, err := p.item(row, document)
 		require.NoError(t, err)
-		assert.Equal(t, i.until, p.until, "the page ends with it")
-		return i, p.clock
+		assert.Equal(t, i.until, p.Until, "the page ends with it")
+		return i, p.Clock
 	}
 	health, _ := ask(now, false)
 	assert.Nil(t, health.data)

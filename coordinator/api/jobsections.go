@@ -7,6 +7,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -32,11 +33,11 @@ func renewalSections(view *fleet.View, f *jobFilter, hosts *jobHosts) []section 
 }
 
 func renewalJob(view *fleet.View, row *fleet.Certificate, hosts *jobHosts) resource.Job {
-	c, host := known(view, row), hosts.of(row.Agent)
+	c, host := health.Known(view, row), hosts.of(row.Agent)
 	job := resource.Job{
 		ID: row.Name, Object: row.Name, AgentID: row.Agent, Hostname: host.name, Issuer: c.Issuer, Next: c.NextAttempt.UTC(), Mend: c.NeedsAttention,
 	}
-	if !c.RenewAt.IsZero() && hosts.reached(c.RenewAt) {
+	if !c.RenewAt.IsZero() && hosts.Reached(c.RenewAt) {
 		job.Since = c.RenewAt.UTC()
 	}
 	failures := ""
@@ -157,7 +158,7 @@ func (p *picture) massJob(r resource.Renewals) resource.Job {
 	default:
 		job.State = resource.JobRunning
 	}
-	if !job.State.Ended() && !p.reached(r.EndsAt) {
+	if !job.State.Ended() && !p.Reached(r.EndsAt) {
 		job.Next = r.EndsAt
 	}
 	return job

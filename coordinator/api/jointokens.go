@@ -11,6 +11,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/coordinator/jointoken"
 )
 
@@ -74,7 +75,7 @@ func (s *server) createJoinToken(ctx context.Context, in *createJoinToken) (*cre
 		return nil, s.fail("create a join token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
 	return &createdJoinToken{Body: resource.CreatedJoinToken{
-		JoinToken: joinToken(stored, clockAt(s.Now())), Token: token.Reveal(), URLs: token.URLs, Warning: unreachable(s.Listening),
+		JoinToken: joinToken(stored, health.At(s.Now())), Token: token.Reveal(), URLs: token.URLs, Warning: unreachable(s.Listening),
 	}}, nil
 }
 
@@ -82,7 +83,7 @@ func (s *server) listJoinTokens(_ context.Context, p *picture, in *listTokens) (
 	about := func(t resource.JoinToken) (tokenPlace, resource.TokenState) {
 		return tokenPlace{t.CreatedAt, t.ID}, t.State
 	}
-	return listOf(p.view.JoinTokens(), joinToken, about, in.State, in.Paging, p.clock)
+	return listOf(p.view.JoinTokens(), joinToken, about, in.State, in.Paging, p.Clock)
 }
 
 func (s *server) revokeJoinToken(ctx context.Context, in *tokenPath) (*joinTokenDetail, error) {
@@ -93,10 +94,10 @@ func (s *server) revokeJoinToken(ctx context.Context, in *tokenPath) (*joinToken
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}
-	return &joinTokenDetail{Body: joinToken(stored, clockAt(s.Now()))}, nil
+	return &joinTokenDetail{Body: joinToken(stored, health.At(s.Now()))}, nil
 }
 
-func joinToken(t *fleet.JoinToken, now *clock) resource.JoinToken {
+func joinToken(t *fleet.JoinToken, now *health.Clock) resource.JoinToken {
 	out := resource.JoinToken{
 		ID: t.ID, State: resource.TokenUsable, Description: t.Description, CreatedAt: t.CreatedAt.UTC(), CreatedBy: t.CreatedBy,
 		ExpiresAt: t.ExpiresAt.UTC(), UsedAt: t.UsedAt.UTC(), UsedBy: t.UsedBy, RevokedAt: t.RevokedAt.UTC(), RevokedBy: t.RevokedBy,
@@ -106,7 +107,7 @@ func joinToken(t *fleet.JoinToken, now *clock) resource.JoinToken {
 		out.State = resource.TokenRevoked
 	case !t.UsedAt.IsZero():
 		out.State = resource.TokenUsed
-	case now.reached(t.ExpiresAt):
+	case now.Reached(t.ExpiresAt):
 		out.State = resource.TokenExpired
 	}
 	return out

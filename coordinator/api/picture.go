@@ -4,12 +4,13 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 // A picture is what one answer is made from: the state at one moment and the time at
 // another, neither of which changes under it. One goroutine uses it.
 type picture struct {
-	*clock
+	*health.Clock
 	view  *fleet.View
 	pause time.Duration // between syncs, at present
 	// seen is an agent's last sign of life.
@@ -26,7 +27,7 @@ type picture struct {
 func (s *server) live() *picture {
 	view := s.Node.State().View()
 	return &picture{
-		clock: clockAt(s.Now()), view: view, pause: s.Pause(),
+		Clock: health.At(s.Now()), view: view, pause: s.Pause(),
 		seen: func(agent *fleet.Agent) time.Time { return s.lastSeen(view, agent) },
 	}
 }
@@ -41,7 +42,7 @@ type contact struct {
 func (p *picture) contact(agent *fleet.Agent) contact {
 	p.askedContact = true
 	c := contact{seen: p.seen(agent)}
-	c.cutOff = p.now.After(silent(p.pause, c.seen))
+	c.cutOff = p.Now.After(health.Silent(p.pause, c.seen))
 	if p.discreet && (!c.cutOff || agent.State != fleet.AgentActive) {
 		c.seen = time.Time{}
 	}

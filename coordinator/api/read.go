@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -90,7 +91,7 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 	a := &asked{
 		operation: ctx.Operation().OperationID, source: src, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
 		picture: &picture{
-			clock: clockAt(s.Now()), view: view.Watched(), pause: s.Pause(), discreet: true,
+			Clock: health.At(s.Now()), view: view.Watched(), pause: s.Pause(), discreet: true,
 			seen:  func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
 			items: s.items,
 		},
@@ -108,7 +109,7 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 		unchanged(ctx, tag)
 		return nil
 	}
-	page, done := s.pages.find(ctx.Context(), a.edition, a.now)
+	page, done := s.pages.find(ctx.Context(), a.edition, a.Now)
 	if page != nil {
 		s.answer(api, ctx, a, page)
 		return nil
@@ -121,7 +122,7 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 // held is the tag of the answer, if the client has it and wants it only if it is
 // another one.
 func (a *asked) held() (tag string, ok bool) {
-	good := func(t entityTag) bool { return a.edition.good(t.opaque, a.now, a.encodings()) }
+	good := func(t entityTag) bool { return a.edition.good(t.opaque, a.Now, a.encodings()) }
 	if m := a.match; m.given && !m.any && !slices.ContainsFunc(m.tags, func(t entityTag) bool { return !t.isWeak && good(t) }) {
 		return "", false
 	}
@@ -141,7 +142,7 @@ func (a *asked) encodings() []string {
 
 // finish sends an answer that was just made, and keeps it.
 func (s *server) finish(api huma.API, ctx huma.Context, a *asked, body []byte) {
-	page := newPage(body, momentOf(a.until))
+	page := newPage(body, momentOf(a.Until))
 	if err := s.checkSource(a); err != nil {
 		// It is a good answer all the same; nobody may take it for that of later.
 		log := s.Log.Error

@@ -129,7 +129,7 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 		in.Body.NamePattern = patterns.Strings()[0]
 	}
 	p := s.live()
-	view, now := p.view, p.now.UTC()
+	view, now := p.view, p.Now.UTC()
 	planned := &fleet.Campaign{
 		NamePattern: in.Body.NamePattern,
 		Selector:    chosen.String(), Issuer: in.Body.Issuer, Over: time.Duration(in.Body.OverSeconds) * time.Second,
@@ -219,7 +219,7 @@ func (p *picture) renewals(c *fleet.Campaign, hosts int) resource.Renewals {
 
 // running reports whether a campaign asks for renewals.
 func (p *picture) running(c *fleet.Campaign) bool {
-	return c.CancelledAt.IsZero() && !p.reached(c.Ends())
+	return c.CancelledAt.IsZero() && !p.Reached(c.Ends())
 }
 
 // countRenewals counts what is left of a campaign on one of its hosts.
@@ -234,7 +234,7 @@ func (p *picture) countRenewals(c *fleet.Campaign, agent *fleet.Agent) resource.
 			continue
 		}
 		host.Remaining++
-		if p.reached(c.Due(agent.ID, row.Name)) {
+		if p.Reached(c.Due(agent.ID, row.Name)) {
 			host.Overdue++
 		}
 	}

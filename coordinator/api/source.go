@@ -89,7 +89,7 @@ func (s *server) editionOf(ctx *indexed, view *fleet.View, a *asked) edition {
 	number(view.Version(a.source.tables...))
 	if a.source.contact {
 		number(uint64(a.pause)) //nolint:gosec // a bit pattern, not a number
-		hosts := s.connections.of(view, a.pause, a.now)
+		hosts := s.connections.of(view, a.pause, a.Now)
 		name = append(name, hosts[:]...)
 	}
 	text(a.journal)

@@ -110,7 +110,7 @@ func keepFor(took time.Duration) time.Duration {
 
 func (s *server) count() fleetCount {
 	p := s.live()
-	view, now := p.view, p.now
+	view, now := p.view, p.Now
 	count := fleetCount{at: now}
 	count.orders, count.ordersPending = countOrders(view)
 	contacts := make(map[string]contact, view.Rows(fleet.TableAgents))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/health"
 )
 
 // tokenList is a page of tokens of one kind.
@@ -17,7 +18,7 @@ type tokenList[T any] struct {
 
 // listOf is the page of the tokens that are shown in a state; "" is any. about tells
 // of a shown token what the list goes by.
-func listOf[S, T any](stored []S, show func(S, *clock) T, about func(T) (tokenPlace, resource.TokenState), state string, in Paging, now *clock) (*tokenList[T], error) {
+func listOf[S, T any](stored []S, show func(S, *health.Clock) T, about func(T) (tokenPlace, resource.TokenState), state string, in Paging, now *health.Clock) (*tokenList[T], error) {
 	var all []T
 	for _, token := range stored {
 		shown := show(token, now)

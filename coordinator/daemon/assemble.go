@@ -16,6 +16,7 @@ import (
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/coordinator/issuers"
 	"github.com/certctl/certctl/coordinator/join"
 	"github.com/certctl/certctl/coordinator/metrics"
@@ -155,7 +156,7 @@ func (d *Daemon) assemble() error {
 	}
 	figures, err := metrics.New(metrics.Config{
 		Node: node, Journal: journal, Presence: agents, Log: log.With("part", "metrics"),
-		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+		CutOff: func(seen, now time.Time) bool { return health.CutOff(agents.Period(), seen, now) },
 		Orders: d.engine,
 		Peers:  d.network.Stats, Certificate: d.certificateEnd, Agents: agents.Counts, DataDir: s.DataDir, Backups: backups,
 		Database: d.databaseStatus(),

@@ -26,6 +26,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/cluster/clustertest"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/coordinator/history/postgres"
 	"github.com/certctl/certctl/coordinator/metrics"
 	"github.com/certctl/certctl/coordinator/peer"
@@ -156,7 +157,7 @@ func StartWith(t testing.TB, database api.Database) *Coordinator {
 	require.NoError(t, err)
 	figures, err := metrics.New(metrics.Config{
 		Node: c.Node.Node, Journal: c.Journal, Presence: agents, Log: quiet, Now: c.Now,
-		CutOff: func(seen, now time.Time) bool { return api.CutOff(agents.Period(), seen, now) },
+		CutOff: func(seen, now time.Time) bool { return health.CutOff(agents.Period(), seen, now) },
 		Keep:   afresh, Agents: agents.Counts, DataDir: c.Node.Dir,
 		// Of other nodes, and of files, this coordinator has none.
 		Peers: func() peer.Stats {
