@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,11 +157,24 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 	if err := s.noteTransfer(ctx, before, in.Body.To); err != nil {
 		return nil, err
 	}
-	if err := s.Node.Transfer(ctx, in.Body.To); err != nil {
-		return nil, s.membershipProblem("transfer the leadership", "to", err)
+	alone := in.Body.To == before
+	if members, _ := s.Node.Members(); len(members) < 2 {
+		alone = true
 	}
-	if members, _ := s.Node.Members(); len(members) > 1 && in.Body.To != before {
-		s.awaitLeader(ctx, in.Body.To, before)
+	for attempt := 1; ; attempt++ {
+		if err := s.Node.Transfer(ctx, in.Body.To); err != nil {
+			return nil, s.membershipProblem("transfer the leadership", "to", err)
+		}
+		if alone || s.awaitLeader(ctx, in.Body.To, before) {
+			break
+		}
+		// Whoever got it could not hold it, and it went elsewhere.
+		if attempt == transferAttempts || ctx.Err() != nil {
+			leader, _ := s.Node.Leader()
+			p := unavailable(fmt.Sprintf("the leadership was handed over %d times, and nobody who was to have it kept it: now %s leads", attempt, cmp.Or(leader, "no node that is known")))
+			p.Mend = "\"certctl cluster health\" says which nodes are slow or cut off; send the request again when they are well"
+			return nil, p
+		}
 	}
 	return s.listMembers(ctx, nil)
 }
@@ -185,22 +199,26 @@ func (s *server) noteTransfer(ctx context.Context, from, to string) error {
 }
 
 // followPatience bounds how long the answer to a transfer waits for word of the
-// new leader, which comes with its first message.
-const followPatience = 10 * time.Second
+// new leader, which comes with its first message, and transferAttempts how often the
+// leadership is handed over if that does not come.
+const (
+	followPatience   = 6 * time.Second
+	transferAttempts = 3
+)
 
 var followRetry = backoff.Policy{Initial: 5 * time.Millisecond, Max: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.5}
 
-// awaitLeader returns when this node has heard of the leader that somebody wished
+// awaitLeader reports whether this node hears of the leader that somebody wished
 // for, or of another one than before if to is "".
-func (s *server) awaitLeader(ctx context.Context, to, before string) {
+func (s *server) awaitLeader(ctx context.Context, to, before string) bool {
 	ctx, cancel := context.WithTimeout(ctx, followPatience)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		if id, _ := s.Node.Leader(); id == to || to == "" && id != "" && id != before {
-			return
+			return true
 		}
 		if backoff.Wait(ctx, followRetry.Delay(attempt, nil)) != nil {
-			return // the answer tells what is known
+			return false
 		}
 	}
 }
