@@ -124,7 +124,7 @@ func (e *Engine) deployOne(ctx context.Context, m *managed, rec *store.Certifica
 		if err := deploymentDone(rec, id, g, report, e.now()); err != nil {
 			return err
 		}
-		emit(wire.Event{Kind: wire.EventDeployed, Serial: g.Serial, Detail: id})
+		emit(wire.Event{Kind: wire.EventDeployed, Serial: g.Serial, Detail: id, Issuer: g.Issuer})
 		return nil
 	})
 	if err != nil {
@@ -145,7 +145,7 @@ func (e *Engine) failDeployment(m *managed, g *store.Generation, id string, caus
 		}
 		state = rec.Deployments[id]
 		wait = state.RetryAt.Sub(now).String()
-		emit(wire.Event{Kind: wire.EventFailed, Serial: g.Serial, Detail: rec.LastError})
+		emit(wire.Event{Kind: wire.EventFailed, Serial: g.Serial, Detail: rec.LastError, Issuer: g.Issuer, Reason: wire.ReasonDeployment})
 		return nil
 	})
 	if err != nil {
@@ -165,7 +165,7 @@ func (e *Engine) complete(m *managed, seen *store.Certificate) error {
 		if err := finished(rec, g, renewAt, checkAt); err != nil {
 			return err
 		}
-		emit(wire.Event{Kind: wire.EventRenewed, Serial: g.Serial})
+		emit(wire.Event{Kind: wire.EventRenewed, Serial: g.Serial, Issuer: g.Issuer})
 		return nil
 	})
 	if err != nil {
@@ -226,7 +226,10 @@ func (e *Engine) verify(ctx context.Context, m *managed, rec *store.Certificate)
 			if err := notServed(rec, d.ID, cur, cause, e.now()); err != nil {
 				return err
 			}
-			emit(wire.Event{Kind: wire.EventFailed, Serial: cur.Serial, Detail: clip(fmt.Sprintf("deployment %s: not in service: %v", d.ID, cause))})
+			emit(wire.Event{
+				Kind: wire.EventFailed, Serial: cur.Serial, Detail: clip(fmt.Sprintf("deployment %s: not in service: %v", d.ID, cause)),
+				Issuer: cur.Issuer, Reason: wire.ReasonNotInService,
+			})
 		}
 		return nil
 	})

@@ -41,6 +41,11 @@ func TestDeploymentFailsAndRecoversWithoutAnotherOrder(t *testing.T) {
 	_, err := w.keys.Load(before.Current.KeyID)
 	require.NoError(t, err, "the key in service must stay")
 
+	told := w.events(wire.EventFailed)
+	require.Len(t, told, 1)
+	assert.Equal(t, "ca", told[0].Issuer)
+	assert.Equal(t, wire.ReasonDeployment, told[0].Reason)
+
 	deploys, _ := front.counts()
 	tries, _ := back.counts()
 	w.tick()
@@ -133,7 +138,10 @@ func TestEveryStartVerifiesAndPutsBackWhatIsNotServed(t *testing.T) {
 	assert.Equal(t, w.record().Current.Fingerprint, w.places[1].served)
 	deploys, _ = w.places[0].counts()
 	assert.Equal(t, 1, deploys)
-	assert.Len(t, w.events(wire.EventFailed), 1)
+	told := w.events(wire.EventFailed)
+	require.Len(t, told, 1)
+	assert.Equal(t, "ca", told[0].Issuer)
+	assert.Equal(t, wire.ReasonNotInService, told[0].Reason)
 	w.requireServed(1)
 }
 

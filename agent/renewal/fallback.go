@@ -124,7 +124,7 @@ func (e *Engine) goOver(m *managed, seen *store.Certificate, next action) error 
 			return errSuperseded
 		}
 		wentOver(rec, next.issuer)
-		emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail)})
+		emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail), Issuer: from, Reason: wire.ReasonNoTurn})
 		return nil
 	})
 	if err != nil {

@@ -61,7 +61,10 @@ func TestARefusalGoesOverAtOnceAndTheNextRenewalBeginsWithTheFirst(t *testing.T)
 	assert.Equal(t, "ca", rec.Issuer, "what the configuration wants")
 	assert.Equal(t, "second", rec.Summary().IssuedBy)
 	assert.Empty(t, rec.OrderIssuer)
-	assert.Contains(t, w.events(wire.EventFailed)[0].Detail, "second is asked instead of ca")
+	told := w.events(wire.EventFailed)[0]
+	assert.Contains(t, told.Detail, "second is asked instead of ca")
+	assert.Equal(t, "ca", told.Issuer, "whose failure it is")
+	assert.Equal(t, wire.ReasonRefused, told.Reason)
 
 	// A stand-in's certificate is as good as any: nothing is renewed for it.
 	before := w.ca.calls
@@ -107,6 +110,8 @@ func TestATurnThatComesTooLateGoesOver(t *testing.T) {
 	w.issuedBy(1, 3)
 	went := w.events(wire.EventFailed)
 	require.Len(t, went, 3)
+	assert.Equal(t, "ca", went[0].Issuer)
+	assert.Equal(t, wire.ReasonNoTurn, went[0].Reason)
 	assert.Contains(t, went[0].Detail, "second is asked instead of ca: its turn at issuer ca comes too late")
 	for name, rec := range w.records() {
 		assert.Empty(t, rec.OrderIssuer, "%s begins with the first issuer again", name)

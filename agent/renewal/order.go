@@ -112,7 +112,7 @@ func (e *Engine) order(ctx context.Context, m *managed, rec *store.Certificate) 
 			return err
 		}
 		next = *rec.Next
-		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + iss.Name})
+		emit(wire.Event{Kind: wire.EventIssued, Serial: next.Serial, Detail: "by " + iss.Name, Issuer: iss.Name})
 		return nil
 	})
 	if err != nil {
@@ -187,7 +187,7 @@ func (e *Engine) failOrder(m *managed, seen *store.Certificate, fail failure) er
 			if did.left {
 				detail = fmt.Sprintf("%s is asked instead of %s: %v", next, from, fail.err)
 			}
-			emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail)})
+			emit(wire.Event{Kind: wire.EventFailed, Detail: clip(detail), Issuer: from, Reason: fail.reason()})
 		}
 		wait = rec.RetryAt.Sub(now).String()
 		return nil

@@ -44,6 +44,10 @@ func TestFirstCertificateAndARenewal(t *testing.T) {
 	assert.Equal(t, uint64(2), second.Current.Number)
 	assert.NotEqual(t, first.Current.KeyID, second.Current.KeyID, "a key is never used again")
 	w.requireServed(2)
+	for _, renewed := range append(w.events(wire.EventRenewed), w.events(wire.EventIssued)...) {
+		assert.Equal(t, "ca", renewed.Issuer)
+		assert.Empty(t, renewed.Reason)
+	}
 	for kind, n := range map[wire.EventKind]int{wire.EventIssued: 2, wire.EventDeployed: 4, wire.EventRenewed: 2, wire.EventFailed: 0} {
 		assert.Len(t, w.events(kind), n, kind)
 	}
@@ -140,14 +144,15 @@ func TestFailuresOfTheIssuer(t *testing.T) {
 		drops     bool
 		attention bool
 		pause     time.Duration
+		reason    wire.Reason
 	}{
-		"unclassified": {errors.New("connection refused"), 1, false, false, time.Minute},
-		"retry":        {refuse(issuer.ClassRetry, 0), 1, false, false, time.Minute},
-		"retry after":  {refuse(issuer.ClassRetry, time.Hour), 1, false, false, time.Hour},
-		"pending":      {refuse(issuer.ClassPending, 2*time.Hour), 0, false, false, 2 * time.Hour},
-		"order gone":   {refuse(issuer.ClassOrderGone, 0), 1, true, false, time.Minute},
-		"refused":      {refuse(issuer.ClassRefused, 0), 1, true, true, time.Hour},
-		"config":       {refuse(issuer.ClassConfig, 0), 1, false, true, time.Minute},
+		"unclassified": {errors.New("connection refused"), 1, false, false, time.Minute, wire.ReasonUnavailable},
+		"retry":        {refuse(issuer.ClassRetry, 0), 1, false, false, time.Minute, wire.ReasonUnavailable},
+		"retry after":  {refuse(issuer.ClassRetry, time.Hour), 1, false, false, time.Hour, wire.ReasonUnavailable},
+		"pending":      {refuse(issuer.ClassPending, 2*time.Hour), 0, false, false, 2 * time.Hour, ""},
+		"order gone":   {refuse(issuer.ClassOrderGone, 0), 1, true, false, time.Minute, wire.ReasonOrderGone},
+		"refused":      {refuse(issuer.ClassRefused, 0), 1, true, true, time.Hour, wire.ReasonRefused},
+		"config":       {refuse(issuer.ClassConfig, 0), 1, false, true, time.Minute, wire.ReasonHost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -166,6 +171,10 @@ func TestFailuresOfTheIssuer(t *testing.T) {
 			assert.Equal(t, c.attention, rec.NeedsAttention != "")
 			assert.InDelta(t, c.pause.Seconds(), rec.RetryAt.Sub(w.clock.now()).Seconds(), c.pause.Seconds()*0.12)
 			assert.False(t, rec.NextAction.After(rec.RetryAt))
+			if told := w.events(wire.EventFailed); c.attempts > 0 && assert.Len(t, told, 1) {
+				assert.Equal(t, "ca", told[0].Issuer)
+				assert.Equal(t, c.reason, told[0].Reason)
+			}
 
 			// The pause survives a restart.
 			w.reopen()

@@ -371,37 +371,6 @@ func settle(rec *store.Certificate, m *managed, f facts) {
 	}
 }
 
-// failure is a failed step on the way to a certificate.
-type failure struct {
-	class      issuer.Class
-	err        error
-	retryAfter time.Duration
-	attention  bool   // beyond what the class says
-	mayIssue   bool   // a certificate may exist for the order, or come yet
-	unclear    bool   // the issuer did not say what it means: it may mean mayIssue too
-	limited    bool   // the issuer takes nothing new from this account for a while
-	local      bool   // of this host; no issuer had a part in it
-	keyRefused bool   // the issuer wants no certificate of this key
-	waiting    string // what the order waits for
-	person     bool   // somebody has to act for it
-}
-
-// mayYetIssue reports whether a certificate may come of the order under way.
-func (f failure) mayYetIssue(rec *store.Certificate) bool {
-	return f.mayIssue || f.unclear && rec.OrderState != nil
-}
-
-func issuerFailure(err error) failure {
-	e := issuer.Classify(err)
-	_, classified := errors.AsType[*issuer.Error](err)
-	var full *notStoredError // what the issuer tried to save
-	return failure{
-		class: e.Class, err: err, retryAfter: e.RetryAfter, attention: errors.As(err, &full),
-		mayIssue: e.MayIssue(), unclear: !classified, limited: e.Limited, keyRefused: e.KeyRefused,
-		waiting: e.Waiting, person: e.Person && e.Waiting != "",
-	}
-}
-
 // clip bounds a text that is stored and reported, without cutting a character.
 func clip(s string) string {
 	if len(s) <= wire.MaxTextLen {

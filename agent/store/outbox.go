@@ -134,10 +134,18 @@ func checkEvent(e wire.Event) error {
 	if err := checkName("kind of event", string(e.Kind)); err != nil {
 		return err
 	}
-	if e.Certificate == "" {
-		return nil
+	if e.Reason != "" && !wire.ValidReason(e.Reason) {
+		return fmt.Errorf("reason of event %q is no word; this is a bug, report it", e.Reason)
 	}
-	return checkName("certificate name", e.Certificate)
+	for what, name := range map[string]string{"certificate name": e.Certificate, "issuer name": e.Issuer} {
+		if name == "" {
+			continue
+		}
+		if err := checkName(what, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeRoom keeps the outbox within its limit. The newest fact of e's kind and

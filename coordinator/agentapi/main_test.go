@@ -39,7 +39,8 @@ type faultyNode struct {
 	*cluster.Node
 	before, after atomic.Pointer[error] // returned once
 	follower      atomic.Bool
-	commands      atomic.Int64 // proposed, without last signs of life
+	commands      atomic.Int64  // proposed, without last signs of life
+	level         atomic.Uint32 // of another member that is still to be upgraded; 0 for none
 }
 
 func (n *faultyNode) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
@@ -50,6 +51,11 @@ func (n *faultyNode) Propose(ctx context.Context, commands ...fleet.Command) ([]
 	}
 	if err := n.before.Swap(nil); err != nil {
 		return nil, *err
+	}
+	for _, command := range commands {
+		if required, level := fleet.RequiredLevel(command), n.level.Load(); level > 0 && required > level {
+			return nil, &cluster.LevelError{Required: required, Nodes: []string{"old"}}
+		}
 	}
 	results, err := n.Node.Propose(ctx, commands...)
 	if failure := n.after.Swap(nil); failure != nil {

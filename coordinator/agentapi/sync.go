@@ -2,12 +2,14 @@ package agentapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
 	"time"
 
+	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/wire"
@@ -171,7 +173,13 @@ func (s *Service) store(ctx context.Context, change *fleet.SyncAgent) (fleet.Syn
 	at := s.now()
 	for _, piece := range fleet.SplitSync(*change, syncPiece) {
 		var outcome fleet.SyncOutcome
-		if err := s.propose(ctx, piece, &outcome); err != nil {
+		err := s.propose(ctx, piece, &outcome)
+		if _, early := errors.AsType[*cluster.LevelError](err); early {
+			// A member of the cluster is still to be upgraded. What is said beyond what
+			// it understands only serves reports.
+			err = s.propose(ctx, piece.OfBefore(), &outcome)
+		}
+		if err != nil {
 			return fleet.SyncOutcome{}, err
 		}
 		orders = append(orders, outcome.Orders...)

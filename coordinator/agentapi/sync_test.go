@@ -17,6 +17,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/history"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -66,6 +67,36 @@ func TestSync(t *testing.T) {
 	request.Host.SafeUntil = &safe
 	a.send(request)
 	assert.Equal(t, index, w.node.AppliedIndex())
+}
+
+// While a member of the cluster does not understand all that agents say of an event,
+// their syncs are taken without it.
+func TestEventsAreTakenWhileTheClusterIsUpgraded(t *testing.T) {
+	w := newWorld(t)
+	a := w.enrolled()
+	send := func(sequence uint64) (told wire.Event) {
+		t.Helper()
+		request := a.request()
+		request.Events = []wire.Event{{Sequence: sequence, At: time.Now(), Kind: wire.EventFailed, Certificate: "web", Detail: "no", Issuer: "corp", Reason: wire.ReasonRefused}}
+		assert.Equal(t, sequence, a.send(request).Event)
+		var facts []fleet.Fact
+		require.Eventually(t, func() bool {
+			var err error
+			facts, _, err = w.real.Journal.Read(history.Query{Kinds: []fleet.Kind{fleet.Kind(wire.EventFailed)}})
+			return assert.NoError(t, err) && len(facts) == int(sequence)
+		}, time.Minute, time.Millisecond, "the journal is a moment behind")
+		require.NoError(t, json.Unmarshal(facts[sequence-1].Detail, &told))
+		assert.Equal(t, "no", told.Detail)
+		return told
+	}
+	w.node.level.Store(3)
+	told := send(1)
+	assert.Empty(t, told.Issuer)
+	assert.Empty(t, told.Reason)
+	w.node.level.Store(0)
+	told = send(2)
+	assert.Equal(t, "corp", told.Issuer)
+	assert.Equal(t, wire.ReasonRefused, told.Reason)
 }
 
 func TestSyncOutOfOrder(t *testing.T) {

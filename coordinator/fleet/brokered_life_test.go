@@ -220,6 +220,12 @@ func TestSyncsOfBeforeStayAsTheyAre(t *testing.T) {
 	assert.EqualValues(t, 1, fleet.RequiredLevel(b.command(sync)))
 	sync.Orders[0].Doubtful = true
 	assert.EqualValues(t, 3, fleet.RequiredLevel(b.command(sync)))
+	sync.Events = []wire.Event{{Sequence: 1, Kind: wire.EventFailed}}
+	assert.EqualValues(t, 3, fleet.RequiredLevel(b.command(sync)))
+	sync.Events[0].Reason = wire.ReasonRefused
+	assert.EqualValues(t, 4, fleet.RequiredLevel(b.command(sync)))
+	sync.Events[0] = wire.Event{Sequence: 1, Kind: wire.EventRenewed, Issuer: "corp"}
+	assert.EqualValues(t, 4, fleet.RequiredLevel(b.command(sync)))
 	for _, payload := range []fleet.Payload{fleet.ClaimOrder{}, fleet.RecordOrder{}, fleet.CancelOrder{}, fleet.RetryOrder{}, fleet.ResolveOrder{}} {
 		assert.EqualValues(t, 3, fleet.RequiredLevel(b.command(payload)), "%T", payload)
 	}

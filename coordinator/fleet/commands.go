@@ -52,6 +52,7 @@ const (
 	TypeResolveOrder          Type = 84
 	TypeRevokeOrder           Type = 85
 	TypeNotePrune             Type = 90
+	TypeRecordDay             Type = 98
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The
@@ -290,6 +291,9 @@ type RevokeAPIToken struct {
 // version is the lowest that has what the sync says, so that nodes of before go on
 // while there are any.
 func (p SyncAgent) version() uint8 {
+	if slices.ContainsFunc(p.Events, func(e wire.Event) bool { return e.Issuer != "" || e.Reason != "" }) {
+		return 6
+	}
 	if slices.ContainsFunc(p.Orders, func(o OrderPlacement) bool { return o.Doubtful }) {
 		return 5
 	}

@@ -62,6 +62,7 @@ const (
 	KindTransferAsked          Kind = "leadership.transfer_asked"
 	KindStateRestored          Kind = "state.restored"
 	KindHistoryPruned          Kind = "history.pruned"
+	KindDayRecorded            Kind = "report.day"
 )
 
 // Fact is something that happened, made by Apply for the journal. Index and

@@ -115,6 +115,7 @@ func (b *bench) furnish() {
 	b.furnishOrders()
 	b.ok(fleet.RevokeCertificate{Actor: "local", Serial: "1"})
 	b.ok(fleet.PublishRevocations{ThisUpdate: b.now, NextUpdate: b.now.Add(time.Hour)})
+	b.ok(fleet.RecordDay{Day: aDay(b.now.AddDate(0, 0, -1), 3)})
 	b.ok(fleet.InitClusterCA{Actor: "local", Authority: clusterAuthority("r1", fleet.AuthorityActive)})
 	b.ok(fleet.AnnounceNode{Node: clusterNode("n1", "k1")})
 	b.ok(fleet.CreateJoinToken{Actor: "local", ID: "t1", SecretHash: [32]byte{42}, ExpiresAt: b.now.Add(time.Hour)})

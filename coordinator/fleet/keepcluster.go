@@ -18,6 +18,12 @@ var clusterTables = []Table{TableClusterCA, TableNodes, TableJoinTokens}
 // higher of the two numbers, and so are revocation lists: neither number comes
 // twice with another content.
 func (s *State) KeepCluster(live *View, apiToken string, index uint64) error {
+	return s.keepCluster(live, apiToken, index, Level)
+}
+
+// keepCluster is KeepCluster as nodes of a level do it, which know no table of a later
+// one.
+func (s *State) keepCluster(live *View, apiToken string, index uint64, level uint32) error {
 	if index <= s.Index() || index <= live.Index() {
 		return fmt.Errorf("fleet state: the restored state cannot have the index %d: the snapshot is of %d, the cluster at %d", index, s.Index(), live.Index())
 	}
@@ -42,7 +48,7 @@ func (s *State) KeepCluster(live *View, apiToken string, index uint64) error {
 	c.keepListNumber(live)
 
 	for _, schema := range schemas {
-		if schema.table != tablePosition && schema.table != tableInfos {
+		if schema.table != tablePosition && schema.table != tableInfos && tableLevels[schema.table] <= level {
 			c.info(schema.table).Version = index
 		}
 	}

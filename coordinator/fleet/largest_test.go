@@ -113,7 +113,7 @@ func largestSync(t *testing.T) fleet.SyncAgent {
 	}
 	for i := range wire.MaxEvents {
 		p.Events = append(p.Events, wire.Event{Sequence: 1<<62 + uint64(i), At: longTime(), Kind: wire.EventKind(text(wire.MaxNameLen)),
-			Certificate: text(wire.MaxNameLen), Serial: text(wire.MaxNameLen), Detail: text(wire.MaxTextLen), Count: 1 << 63})
+			Certificate: text(wire.MaxNameLen), Serial: text(wire.MaxNameLen), Detail: text(wire.MaxTextLen), Count: 1 << 63, Issuer: text(wire.MaxNameLen), Reason: wire.Reason(text(wire.MaxReasonLen))})
 	}
 	bad := largestProblem()
 	for i := range wire.MaxOrders {
@@ -197,6 +197,7 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		fleet.ApplyRestore{ID: text(64), Pieces: fleet.MaxRestorePieces, APIToken: text(64), Note: fleet.NoteRestore{Actor: actor, Snapshot: text(256), TakenAt: longTime(), SnapshotIndex: 1 << 63, ReplacedIndex: 1 << 63, Cluster: text(256), Digest: text(keyText)}},
 		fleet.DropRestore{ID: text(64)},
 		fleet.NotePrune{Actor: actor, Before: longTime(), Months: 1 << 31, First: text(10), Last: text(10), Facts: 1 << 63},
+		fleet.RecordDay{Day: largestDay()},
 		fleet.ClaimOrder{Agent: text(64), ID: text(64), Revision: 1 << 63, Node: text(64), Term: 1 << 63, Again: true, Renews: largestHandle()},
 		fleet.RecordOrder{
 			Agent: text(64), ID: text(64), Revision: 1 << 63, State: fleet.OrderIssued, Brokering: largestBrokering(), Problem: &bad,

@@ -5,10 +5,21 @@ package fleet
 // its own, and the leader appends no command that a member does not understand.
 //
 // Level 1 is that of the versions that did not announce any.
-const Level uint32 = 3
+const Level uint32 = 4
 
 // ordersLevel is that from which on orders at authorities are known.
 const ordersLevel = 3
+
+// daysLevel is that from which on days are recorded, and what agents say of a renewal
+// has its issuer and its reason.
+const daysLevel = 4
+
+// tableLevels tells from which level on there is a table; those that are not listed
+// were there before restores were commands. A restore that a node of a lower level
+// proposed makes nothing of such a table, as on that node.
+var tableLevels = map[Table]uint32{
+	TableDays: daysLevel,
+}
 
 // levels tells from which level on a type of command is understood in a version.
 // What is not listed is understood from level 1 on. testdata/levels.golden holds
@@ -26,7 +37,7 @@ var levels = map[Type]map[uint8]uint32{
 	TypeApplyRestore:    {1: 2},
 	TypeDropRestore:     {1: 2},
 	TypeNoteTransfer:    {1: 3},
-	TypeSyncAgent:       {5: ordersLevel},
+	TypeSyncAgent:       {5: ordersLevel, 6: daysLevel},
 	TypeClaimOrder:      {1: ordersLevel},
 	TypeRecordOrder:     {1: ordersLevel},
 	TypeCancelOrder:     {1: ordersLevel},
@@ -34,6 +45,7 @@ var levels = map[Type]map[uint8]uint32{
 	TypeResolveOrder:    {1: ordersLevel},
 	TypeRevokeOrder:     {1: ordersLevel},
 	TypeNotePrune:       {1: 3},
+	TypeRecordDay:       {1: daysLevel},
 }
 
 // RequiredLevel is the level that a node needs to apply a command: that after

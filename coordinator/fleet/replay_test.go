@@ -169,6 +169,11 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 	fleet.TypeNotePrune: func(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.NotePrune{Actor: "local", Before: now, Months: uint32(small(t, "months")), First: "2025-01", Last: "2025-03", Facts: 7}
 	},
+	fleet.TypeRecordDay: func(t *rapid.T, now time.Time) fleet.Payload {
+		day := aDay(now.AddDate(0, 0, -int(small(t, "days ago"))), small(t, "renewed"))
+		day.Final = rapid.Bool().Draw(t, "final")
+		return fleet.RecordDay{Day: day}
+	},
 	fleet.TypeSyncAgent: func(t *rapid.T, now time.Time) fleet.Payload { return randomSync(t, now) },
 	fleet.TypeClaimOrder: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.ClaimOrder{Agent: anAgent(t), ID: aSlowOrder(t), Revision: aRevision(t), Node: "n1", Term: small(t, "term"), Again: rapid.Bool().Draw(t, "again")}
@@ -234,6 +239,9 @@ func randomSync(t *rapid.T, now time.Time) fleet.SyncAgent {
 		BaseRevision: base, Revision: revision, HeadRevision: revision,
 		Host:   &wire.HostReport{Hostname: pick(t, "host", "h1", "h2"), StartedAt: now, SafeUntil: &now, NotSafe: rapid.IntRange(0, 2).Draw(t, "not safe")},
 		Events: []wire.Event{{Sequence: small(t, "event") + 1, At: now, Kind: wire.EventIssued}},
+	}
+	if rapid.Bool().Draw(t, "told") {
+		p.Events[0].Issuer, p.Events[0].Reason = "corp", wire.ReasonRefused
 	}
 	order := fleet.OrderPlacement{ID: anOrder(t), Issuer: "builtin", CSR: []byte("csr"),
 		Names: pki.MustParseNames(pick(t, "name", "www.example.com", "www.example.org", "192.0.2.1"))}

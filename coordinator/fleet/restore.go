@@ -170,7 +170,7 @@ func applyRestore(c *change, p *ApplyRestore) Result {
 		return refuse(wire.CodeConflict, "data", fmt.Sprintf("the snapshot is of log index %d, and the log is at %d", restored.Index(), c.index),
 			"restore it to a cluster of one node, which can move its log on, and let the others join afterwards")
 	}
-	if err := restored.KeepCluster(&View{txn: c.txn}, p.APIToken, c.index); err != nil {
+	if err := restored.keepCluster(&View{txn: c.txn}, p.APIToken, c.index, p.Level); err != nil {
 		return refuse(wire.CodeConflict, "api_token", err.Error(), "")
 	}
 	c.replace(restored)

@@ -29,6 +29,8 @@ const (
 	TableIssued            Table = "issued"
 	TableRevocations       Table = "revocations"
 	TableRevocationList    Table = "revocation_list"
+	// What is kept of days.
+	TableDays Table = "days"
 	// The cluster's own.
 	TableClusterCA  Table = "cluster_ca"
 	TableNodes      Table = "nodes"
@@ -226,6 +228,7 @@ var schemas = []struct {
 	{TableIssued, issuedIndexes()},
 	{TableRevocations, revocationIndexes()},
 	{TableRevocationList, []index{{name: indexID, keys: func(any) [][]byte { return only(key("list")) }}}},
+	{TableDays, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*Day).Date)) }}}},
 	{TableClusterCA, []index{{name: indexID, keys: func(any) [][]byte { return only(key("ca")) }}}},
 	{TableNodes, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*ClusterNode).ID)) }}}},
 	{TableJoinTokens, []index{{name: indexID, keys: func(r any) [][]byte { return only(key(r.(*JoinToken).ID)) }}}},

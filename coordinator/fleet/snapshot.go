@@ -341,6 +341,7 @@ var recordDecoders = map[Table]func(raw []byte) (any, error){
 	TableIssued:            decodeAs[Issued],
 	TableRevocations:       decodeAs[Revocation],
 	TableRevocationList:    decodeAs[RevocationList],
+	TableDays:              decodeAs[Day],
 	TableClusterCA:         decodeAs[ClusterCA],
 	TableNodes:             decodeAs[ClusterNode],
 	TableJoinTokens:        decodeAs[JoinToken],

@@ -230,7 +230,7 @@ func init() {
 	register(1, setPendingIdentity)
 	register(1, promoteIdentity)
 	register(2, retireAgent)
-	register(5, syncAgent)
+	register(6, syncAgent)
 	register(1, touchAgents)
 	register(2, completeOrder)
 	register(1, rejectOrder)
@@ -265,4 +265,5 @@ func init() {
 	register(1, resolveOrder)
 	register(1, revokeOrder)
 	register(1, notePrune)
+	register(1, recordDay)
 }

@@ -56,7 +56,7 @@ func SplitSync(p SyncAgent, size int) []SyncAgent {
 		}
 	}
 	for _, event := range p.Events {
-		s.room(128 + len(event.Kind) + len(event.Certificate) + len(event.Serial) + len(event.Detail))
+		s.room(128 + len(event.Kind) + len(event.Certificate) + len(event.Serial) + len(event.Detail) + len(event.Issuer) + len(event.Reason))
 		s.piece.Events = append(s.piece.Events, event)
 	}
 	for _, order := range p.Orders {
@@ -82,6 +82,16 @@ func SplitSync(p SyncAgent, size int) []SyncAgent {
 	s.piece.DesiredDigest = p.DesiredDigest // when all its reports are stored
 	s.end(p.Revision)
 	return s.pieces
+}
+
+// OfBefore is the sync without what events say of issuer and reason, which nodes of
+// before do not understand.
+func (p SyncAgent) OfBefore() SyncAgent {
+	p.Events = slices.Clone(p.Events)
+	for i := range p.Events {
+		p.Events[i].Issuer, p.Events[i].Reason = "", ""
+	}
+	return p
 }
 
 type splitter struct {

@@ -161,6 +161,10 @@ func (r *SyncRequest) validateEvents() *Problem {
 			return invalid(field+".at", timeExpected, "")
 		case e.Certificate != "" && !ValidName(e.Certificate):
 			return invalid(field+".certificate", "expected the name of a managed certificate", "")
+		case e.Issuer != "" && !ValidName(e.Issuer):
+			return invalid(field+".issuer", "expected the name of an issuer", "")
+		case e.Reason != "" && !ValidReason(e.Reason):
+			return invalid(field+".reason", fmt.Sprintf("expected at most %d lower-case letters and underscores", MaxReasonLen), "")
 		case len(e.Serial) > MaxNameLen || len(e.Detail) > MaxTextLen:
 			return invalid(field+".detail", fmt.Sprintf("expected at most %d bytes of text", MaxTextLen), "")
 		}

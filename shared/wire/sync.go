@@ -226,6 +226,10 @@ type Event struct {
 	Certificate string    `json:"certificate,omitempty"`
 	Serial      string    `json:"serial,omitempty"`
 	Detail      string    `json:"detail,omitempty"`
+	// Issuer is the name of the issuer that had to do with it, and Reason the kind of a
+	// failure. Agents of before do not send them.
+	Issuer string `json:"issuer,omitempty"`
+	Reason Reason `json:"reason,omitempty"`
 	// Count is how many facts of this kind a full outbox coalesced into this
 	// one; 0 and 1 both mean one.
 	Count uint64 `json:"count,omitempty"`

@@ -58,6 +58,8 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		"removed[0].revision":        func(r *SyncRequest) { r.Removed[0].Revision = 7 },
 		"events[0].sequence":         func(r *SyncRequest) { r.Events[0].Sequence = 0 },
 		"events[0].kind":             func(r *SyncRequest) { r.Events[0].Kind = "" },
+		"events[0].issuer":           func(r *SyncRequest) { r.Events[0].Issuer = "a\nb" },
+		"events[0].reason":           func(r *SyncRequest) { r.Events[0].Reason = "Too bad" },
 		"events[0].detail":           func(r *SyncRequest) { r.Events[0].Detail = long },
 		"events[0].certificate":      func(r *SyncRequest) { r.Events[0].Certificate = long },
 		"orders[0].id":               func(r *SyncRequest) { r.Orders[0].ID = "short" },
