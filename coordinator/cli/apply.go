@@ -104,6 +104,9 @@ type applied struct {
 	Assignments []resource.AssignmentResult `json:"assignments"`
 }
 
+// Rows implements sheet.Rower.
+func (a *applied) Rows() any { return a.Assignments }
+
 // planAssignments asks what each change would come to. One that would be refused
 // stops all.
 func planAssignments(ctx context.Context, c *client.Client, given []*assignmentfile.Given) ([]resource.AssignmentResult, error) {
@@ -126,7 +129,7 @@ func planAssignments(ctx context.Context, c *client.Client, given []*assignmentf
 // apply makes the changes of a plan that are any.
 func (p *program) apply(cmd *cobra.Command, c *client.Client, given []*assignmentfile.Given, plan []resource.AssignmentResult) error {
 	out := cmd.OutOrStdout()
-	human := p.output != "json"
+	human := p.output.Human()
 	if human {
 		for i := range plan {
 			if err := writePlan(out, &plan[i]); err != nil {
@@ -156,7 +159,7 @@ func (p *program) apply(cmd *cobra.Command, c *client.Client, given []*assignmen
 	if human {
 		return nil
 	}
-	return writeJSON(out, done)
+	return p.output.Write(out, done, nil)
 }
 
 // writePlan says in a line what a change does, and names hosts that refuse it.

@@ -50,25 +50,22 @@ func (p *program) listAssignmentsCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: sharedcli.NoArgs,
 		Example: `  certctl assignments list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			found, err := list[resource.ListedAssignment](p, cmd, &page, assignmentsPath, query("hosts", "true"))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, found, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, a := range found.Items {
-					e, hosts := essenceOf(a.Certificate), "-" // from a coordinator that does not count them
-					if a.Hosts != nil {
-						hosts = standingText(a.Hosts)
-					}
-					rows = append(rows, []string{a.Name, a.Selector, strings.Join(e.Names, ","), e.Issuer, strconv.FormatUint(a.Revision, 10), hosts, distance(a.UpdatedAt, now), a.UpdatedBy})
-				}
-				return table(out, []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "HOSTS", "CHANGED", "BY"}, rows)
-			})
+			return printList(p, cmd, &page, pagesOf[resource.ListedAssignment](assignmentsPath, query("hosts", "true")), assignmentListing)
 		},
 	}
 	page.bind(cmd)
 	return cmd
+}
+
+var assignmentListing = listing[resource.ListedAssignment]{
+	header: []string{"ASSIGNMENT", "SELECTOR", "NAMES", "ISSUER", "REVISION", "HOSTS", "CHANGED", "BY"},
+	cells: func(a *resource.ListedAssignment, now time.Time) []string {
+		e, hosts := essenceOf(a.Certificate), "" // from a coordinator that does not count them
+		if a.Hosts != nil {
+			hosts = standingText(a.Hosts)
+		}
+		return []string{a.Name, a.Selector, strings.Join(e.Names, ","), e.Issuer, strconv.FormatUint(a.Revision, 10), hosts, distance(a.UpdatedAt, now), a.UpdatedBy}
+	},
 }
 
 func (p *program) showAssignmentCommand() *cobra.Command {
@@ -186,17 +183,11 @@ it is refused if somebody has changed it in the meantime.`,
 			if err != nil {
 				return err
 			}
+			if p.output == sharedcli.OutputYAML { // it is YAML, and apply takes no other
+				return writeAssignments(cmd.OutOrStdout(), all, revisions)
+			}
 			return p.show(cmd, listOf[resource.Assignment]{Items: all}, func(out io.Writer, _ time.Time) error {
-				for i := range all {
-					text, err := assignmentfile.Write(&all[i], revisions)
-					if err != nil {
-						return err
-					}
-					if _, err := out.Write(text); err != nil {
-						return err
-					}
-				}
-				return nil
+				return writeAssignments(out, all, revisions)
 			})
 		},
 	}
@@ -204,14 +195,29 @@ it is refused if somebody has changed it in the meantime.`,
 	return cmd
 }
 
+func writeAssignments(out io.Writer, all []resource.Assignment, revisions bool) error {
+	for i := range all {
+		text, err := assignmentfile.Write(&all[i], revisions)
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // assignments are those with the names, or all.
 func (p *program) assignments(cmd *cobra.Command, names []string) ([]resource.Assignment, error) {
 	if len(names) == 0 {
-		all, err := list[resource.Assignment](p, cmd, &listFlags{all: true}, assignmentsPath, nil)
+		c, err := p.target.connect()
 		if err != nil {
 			return nil, err
 		}
-		return all.Items, nil
+		defer c.Close()
+		all, _, err := client.List[resource.Assignment](cmd.Context(), c, assignmentsPath, nil, 0)
+		return all, err
 	}
 	var all []resource.Assignment
 	for _, name := range names {

@@ -71,7 +71,7 @@ func (p *program) watchMembers(cmd *cobra.Command, every time.Duration) error {
 		if last != nil && reflect.DeepEqual(standing, last) {
 			return false, nil
 		}
-		if last != nil && !p.output.JSON() {
+		if last != nil && p.output.Human() {
 			fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", time.Now().Format(time.TimeOnly))
 		}
 		last = standing

@@ -186,16 +186,11 @@ func (p *program) listJoinTokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List join tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl cluster join-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tokens, err := list[resource.JoinToken](p, cmd, &page, joinTokensPath, query("state", state))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, t := range tokens.Items {
-					rows = append(rows, []string{t.ID, string(t.State), distance(t.ExpiresAt, now), t.UsedBy, distance(t.CreatedAt, now), t.CreatedBy, t.Description})
-				}
-				return table(out, []string{"ID", "STATE", "EXPIRES", "USED BY", "CREATED", "BY", "DESCRIPTION"}, rows)
+			return printList(p, cmd, &page, pagesOf[resource.JoinToken](joinTokensPath, query("state", state)), listing[resource.JoinToken]{
+				header: []string{"ID", "STATE", "EXPIRES", "USED BY", "CREATED", "BY", "DESCRIPTION"},
+				cells: func(t *resource.JoinToken, now time.Time) []string {
+					return []string{t.ID, string(t.State), distance(t.ExpiresAt, now), t.UsedBy, distance(t.CreatedAt, now), t.CreatedBy, t.Description}
+				},
 			})
 		},
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/pki"
+	"github.com/certctl/certctl/shared/printable"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -236,8 +237,8 @@ func TestTokenCommands(t *testing.T) {
 		{"token", "list"}, {"api-token", "list"}, {"token", "revoke", made.ID}, {"api-token", "revoke", given.ID}, {"audit", "list", "--scope", "all"},
 		{"status"}, {"whoami"}, {"context", "list"}, {"context", "show"}, {"version"},
 	} {
-		for _, output := range []string{"table", "json"} {
-			text := p.does(append(args, "--output", output)...)
+		for _, output := range []string{"table", "json", "yaml", "csv"} {
+			text := strings.ReplaceAll(p.does(append(args, "--output", output)...), "\r\n", "\n")
 			for _, token := range []string{made.Token, person.Token, c.Admin.Reveal()} {
 				assert.NotContains(t, text, secretOf(token), args)
 			}
@@ -309,7 +310,7 @@ func TestBadWords(t *testing.T) {
 	c := apitest.Start(t)
 	p := logIn(t, c)
 	for _, bad := range []struct{ line, text string }{
-		{"status --output yaml", `flag --output "yaml": expected table or json`},
+		{"status --output xml", `flag --output "xml": expected table, json, yaml or csv`},
 		{"agents list --limit 0", "flag --limit 0: expected 1 or more, or --all"},
 		{"agents list --limit 5 --all", "[all limit]"},
 		{"agents list extra", `"certctl agents list" takes no arguments, such as "extra"`},
@@ -363,11 +364,11 @@ func TestTerminalEscapesAreNeutralised(t *testing.T) {
 		{"agents", "list"}, {"agents", "show", "evil"}, {"certificates", "list"}, {"certificates", "show", "evil", "www"}, {"audit", "list", "--scope", "all"},
 		{"agents", "retire", "evil", "--yes"},
 	} {
-		for _, output := range []string{"table", "json"} {
-			text := p.does(append(args, "--output", output)...)
+		for _, output := range []string{"table", "json", "yaml", "csv"} {
+			text := strings.ReplaceAll(p.does(append(args, "--output", output)...), "\r\n", "\n")
 			assert.NotContains(t, strings.ReplaceAll(text, "\n", ""), "\t")
 			for _, r := range strings.ReplaceAll(text, "\n", "") {
-				require.False(t, paints(r), "%v has %q", args, r)
+				require.False(t, printable.Paints(r), "%v has %q", args, r)
 			}
 		}
 	}
@@ -393,7 +394,7 @@ func TestCompletion(t *testing.T) {
 		"api-token revoke ":           c.Admin.ID,
 		"token revoke ":               "tweb1",
 		"context use ":                "default",
-		"status --output ":            "table\njson",
+		"status --output ":            "table\tfor people\njson\tfor programs; the names of its fields stay\nyaml\tthe JSON document as YAML\ncsv\tfor spreadsheets: a line for each item",
 		"certificates list --health ": "ok\nrenewing\nunknown\nat_risk\nunserved\nrevoked\nexpired",
 		"agents list --state ":        "active\nretired",
 	} {

@@ -51,18 +51,7 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
 				}
 				q.Set("safe_before", time.Now().Add(within).UTC().Format(time.RFC3339))
 			}
-			agents, err := list[resource.Agent](p, cmd, &page, agentsPath, q)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, agents, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, a := range agents.Items {
-					rows = append(rows, []string{a.ID, a.Hostname, strings.Replace(connectionText(a, now), ", last seen ", " ", 1), first(notSafe(a.NotSafe), expiry(a.SafeUntil, now)),
-						attentionOf(&a), strconv.Itoa(a.Certificates), a.Version, labelText(a.Labels)})
-				}
-				return table(out, []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "ATTENTION", "CERTS", "VERSION", "LABELS"}, rows)
-			})
+			return printList(p, cmd, &page, pagesOf[resource.Agent](agentsPath, q), agentListing)
 		},
 	}
 	page.bind(cmd)
@@ -73,6 +62,16 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
 	cmd.Flags().StringVar(&safe, "safe-within", "", "only agents whose host is safe for less than this, such as 7d")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "only agents with label=value; may be repeated")
 	return cmd
+}
+
+var agentListing = listing[resource.Agent]{
+	header: []string{"ID", "HOST", "CONNECTION", "SAFE UNTIL", "ATTENTION", "CERTS", "VERSION", "LABELS"},
+	cells: func(a *resource.Agent, now time.Time) []string {
+		return []string{
+			a.ID, a.Hostname, strings.Replace(connectionText(*a, now), ", last seen ", " ", 1), first(notSafe(a.NotSafe), expiry(a.SafeUntil, now)),
+			attentionOf(a), strconv.Itoa(a.Certificates), a.Version, labelText(a.Labels),
+		}
+	},
 }
 
 func connectionText(a resource.Agent, now time.Time) string {
@@ -253,18 +252,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 				}
 				q.Set("expires_before", time.Now().Add(within).UTC().Format(time.RFC3339))
 			}
-			certificates, err := list[resource.Certificate](p, cmd, &page, certificatesPath, q)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, certificates, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, c := range certificates.Items {
-					rows = append(rows, []string{c.Hostname, c.Name, healthCell(&c), expiry(c.NotAfter, now), distance(c.RenewAt, now),
-						c.Issuer, c.Serial, strings.Join(c.Names, ",")})
-				}
-				return table(out, []string{"HOST", "CERTIFICATE", "HEALTH", "EXPIRES", "RENEWS", "ISSUER", "SERIAL", "NAMES"}, rows)
-			})
+			return printList(p, cmd, &page, pagesOf[resource.Certificate](certificatesPath, q), certificateListing)
 		},
 	}
 	page.bind(cmd)
@@ -281,6 +269,15 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 	choice(cmd, &state, "state", "only those in this state", "pending", "renewing", "valid", "failed")
 	_ = cmd.RegisterFlagCompletionFunc("health", cobra.FixedCompletions(healthNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+var certificateListing = listing[resource.Certificate]{
+	header: []string{"HOST", "CERTIFICATE", "HEALTH", "EXPIRES", "RENEWS", "ISSUER", "SERIAL", "NAMES"},
+	cells: func(c *resource.Certificate, now time.Time) []string {
+		return []string{
+			c.Hostname, c.Name, healthCell(c), expiry(c.NotAfter, now), distance(c.RenewAt, now), c.Issuer, c.Serial, strings.Join(c.Names, ","),
+		}
+	},
 }
 
 func healthNames() []string {

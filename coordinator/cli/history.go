@@ -48,12 +48,9 @@ func (p *program) listHistoryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			events, err := list[resource.Event](p, cmd, &page, historyPath, query("scope", scope, "agent", agent, "object", object, "actor", actor,
-				"kind", strings.Join(kinds, ","), "order", order, "since", rfc3339(from), "until", rfc3339(to)))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, events, func(out io.Writer, _ time.Time) error { return eventTable(out, events.Items) })
+			q := query("scope", scope, "agent", agent, "object", object, "actor", actor,
+				"kind", strings.Join(kinds, ","), "order", order, "since", rfc3339(from), "until", rfc3339(to))
+			return printList(p, cmd, &page, pagesOf[resource.Event](historyPath, q), eventListing)
 		},
 	}
 	page.bind(cmd)
@@ -68,12 +65,11 @@ func (p *program) listHistoryCommand() *cobra.Command {
 	return cmd
 }
 
-func eventTable(out io.Writer, events []resource.Event) error {
-	var rows [][]string
-	for _, e := range events {
-		rows = append(rows, []string{e.Time.Local().Format(time.DateTime), e.Kind, e.Actor, e.Object, e.AgentID, string(e.Detail)})
-	}
-	return table(out, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, rows)
+var eventListing = listing[resource.Event]{
+	header: []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"},
+	cells: func(e *resource.Event, _ time.Time) []string {
+		return []string{e.Time.Local().Format(time.DateTime), e.Kind, e.Actor, e.Object, e.AgentID, string(e.Detail)}
+	},
 }
 
 // instant reads a moment: a date, which begins in UTC, a time, or how long ago.

@@ -36,7 +36,8 @@ func (p *program) completeIssuers() cobra.CompletionFunc {
 }
 
 func (p *program) listIssuersCommand() *cobra.Command {
-	return &cobra.Command{
+	var page listFlags
+	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the issuers and how they stand", Args: sharedcli.NoArgs,
 		Long: `Lists the issuers in the settings of the coordinator that leads: whether their
 authorities are asked, how many orders wait for them, and what went wrong last. The
@@ -49,19 +50,16 @@ they wait.`,
 		Example: `  certctl issuers list
   certctl issuers list --output json | jq -r '.items[] | select(.state != "ready").name'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := listOnePage[resource.Issuer](p, cmd, issuersPath)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, list, func(out io.Writer, now time.Time) error { return showIssuers(out, list.Items, now) })
+			return printList(p, cmd, &page, onePageOf[resource.Issuer](issuersPath), issuerListing)
 		},
 	}
+	page.bindWhole(cmd)
+	return cmd
 }
 
-func showIssuers(out io.Writer, list []resource.Issuer, now time.Time) error {
-	rows := make([][]string, 0, len(list))
-	for i := range list {
-		one := &list[i]
+var issuerListing = listing[resource.Issuer]{
+	header: []string{"NAME", "KIND", "STATE", "ORDERS", "DUE", "LAST ANSWER", "LAST ERROR", "POLL BUDGET"},
+	cells: func(one *resource.Issuer, now time.Time) []string {
 		failed := ""
 		if one.LastError != "" {
 			failed = distance(one.LastErrorAt, now)
@@ -70,13 +68,15 @@ func showIssuers(out io.Writer, list []resource.Issuer, now time.Time) error {
 		if one.PollMaxWaitSeconds > 0 {
 			budget = span(time.Duration(one.PollMaxWaitSeconds) * time.Second)
 		}
-		rows = append(rows, []string{
+		return []string{
 			one.Name, one.Kind, string(one.State), strconv.Itoa(one.Orders), strconv.Itoa(one.Due), distance(one.LastAnswerAt, now), failed, budget,
-		})
-	}
-	if err := table(out, []string{"NAME", "KIND", "STATE", "ORDERS", "DUE", "LAST ANSWER", "LAST ERROR", "POLL BUDGET"}, rows); err != nil {
-		return err
-	}
+		}
+	},
+	after: tellIssuers,
+}
+
+// tellIssuers says what there is to say of each issuer.
+func tellIssuers(out io.Writer, list []resource.Issuer, now time.Time) error {
 	for i := range list {
 		if text := issuerText(&list[i], now); text != "" {
 			fmt.Fprintf(out, "\n%s: %s\n", plain(list[i].Name), plain(text))
@@ -123,7 +123,7 @@ Exit status: 0 the account can be used, 1 it cannot, 2 the coordinator cannot be
   certctl issuers test digicert-ov --output json | jq -r '.warnings[]'`,
 		ValidArgsFunction: p.completeIssuers(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !p.output.JSON() {
+			if p.output.Human() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: asking the authority of %s ...\n", plain(args[0]))
 			}
 			var done resource.IssuerTest
@@ -185,7 +185,12 @@ account can be used.`,
 			if err := p.call(cmd, post, issuersPath+"/"+url.PathEscape(args[0])+"/resume", nil, &one); err != nil {
 				return err
 			}
-			return p.show(cmd, &one, func(out io.Writer, now time.Time) error { return showIssuers(out, []resource.Issuer{one}, now) })
+			return p.show(cmd, &one, func(out io.Writer, now time.Time) error {
+				if err := table(out, issuerListing.header, [][]string{issuerListing.cells(&one, now)}); err != nil {
+					return err
+				}
+				return tellIssuers(out, []resource.Issuer{one}, now)
+			})
 		},
 	}
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"io"
 	"strings"
 	"time"
 
@@ -53,16 +52,8 @@ renewals that have ended too, as long as they are kept.
 					id: func(j *resource.Job) string { return string(j.Kind) + "\x00" + j.AgentID + "\x00" + j.ID },
 				})
 			}
-			jobs, err := list[resource.Job](p, cmd, &page, jobsPath, q)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, jobs, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for i := range jobs.Items {
-					rows = append(rows, jobCells(&jobs.Items[i], now))
-				}
-				return table(out, []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, rows)
+			return printList(p, cmd, &page, pagesOf[resource.Job](jobsPath, q), listing[resource.Job]{
+				header: []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, cells: jobCells,
 			})
 		},
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -56,16 +55,8 @@ says what to look up, and what to type then.
 					id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
 				})
 			}
-			orders, err := list[resource.Order](p, cmd, &page, ordersPath, q)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, orders, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for i := range orders.Items {
-					rows = append(rows, orderCells(&orders.Items[i], now))
-				}
-				return table(out, []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, rows)
+			return printList(p, cmd, &page, pagesOf[resource.Order](ordersPath, q), listing[resource.Order]{
+				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, cells: orderCells,
 			})
 		},
 	}

@@ -159,24 +159,26 @@ func (p *program) completeRenewals(_ *cobra.Command, args []string, _ string) ([
 }
 
 func (p *program) listRenewalsCommand() *cobra.Command {
-	return &cobra.Command{
+	var page listFlags
+	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: sharedcli.NoArgs,
 		Example: `  certctl renewals list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			found, err := listOnePage[resource.Renewals](p, cmd, renewalsPath)
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, found, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, r := range found.Items {
-					rows = append(rows, []string{r.ID, r.State, fmt.Sprintf("%d of %d", r.Replaced, r.Targets), strconv.Itoa(r.Remaining), strconv.Itoa(r.Failed),
-						distance(r.EndsAt, now), r.Selector, r.Issuer, r.Reason})
-				}
-				return table(out, []string{"ID", "STATE", "REPLACED", "REMAINING", "FAILED", "ENDS", "SELECTOR", "ISSUER", "REASON"}, rows)
-			})
+			return printList(p, cmd, &page, onePageOf[resource.Renewals](renewalsPath), renewalsListing)
 		},
 	}
+	page.bindWhole(cmd)
+	return cmd
+}
+
+var renewalsListing = listing[resource.Renewals]{
+	header: []string{"ID", "STATE", "REPLACED", "REMAINING", "FAILED", "ENDS", "SELECTOR", "ISSUER", "REASON"},
+	cells: func(r *resource.Renewals, now time.Time) []string {
+		return []string{
+			r.ID, r.State, fmt.Sprintf("%d of %d", r.Replaced, r.Targets), strconv.Itoa(r.Remaining), strconv.Itoa(r.Failed),
+			distance(r.EndsAt, now), r.Selector, r.Issuer, r.Reason,
+		}
+	},
 }
 
 func (p *program) showRenewalsCommand() *cobra.Command {

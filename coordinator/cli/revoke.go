@@ -146,25 +146,23 @@ func revokedText(told *resource.RevokedCertificate) string {
 }
 
 func (p *program) agentCommandsCommand() *cobra.Command {
-	return &cobra.Command{
+	var page listFlags
+	cmd := &cobra.Command{
 		Use: "commands ID", Short: "Show what an agent was asked for, newest first", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Shows the renewals and revocations that an agent was asked for, those that ended
 within the last 30 days too. open: it has not been told yet; accepted: it is at it.`,
 		Example: `  certctl agents commands u53n5nbgbmcuo7ob`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			asked, err := listOnePage[resource.Command](p, cmd, agentsPath+client.Path(args[0], "commands"))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, asked, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, c := range asked.Items {
-					rows = append(rows, []string{c.ID, c.Kind, c.Certificate, c.State, distance(c.CreatedAt, now), c.CreatedBy, distance(c.DoneAt, now), c.Serial, c.Detail})
-				}
-				return table(out, []string{"ID", "KIND", "CERTIFICATE", "STATE", "ASKED", "BY", "ENDED", "SERIAL", "DETAIL"}, rows)
+			return printList(p, cmd, &page, onePageOf[resource.Command](agentsPath+client.Path(args[0], "commands")), listing[resource.Command]{
+				header: []string{"ID", "KIND", "CERTIFICATE", "STATE", "ASKED", "BY", "ENDED", "SERIAL", "DETAIL"},
+				cells: func(c *resource.Command, now time.Time) []string {
+					return []string{c.ID, c.Kind, c.Certificate, c.State, distance(c.CreatedAt, now), c.CreatedBy, distance(c.DoneAt, now), c.Serial, c.Detail}
+				},
 			})
 		},
 	}
+	page.bindWhole(cmd)
+	return cmd
 }
 
 // completeCertificates offers agents, then the certificates of the chosen one.

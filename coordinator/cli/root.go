@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/shared/buildinfo"
 	sharedcli "github.com/certctl/certctl/shared/cli"
@@ -146,21 +145,14 @@ func versionCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print version, commit and platform", Args: sharedcli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p.output.JSON() {
-				return writeJSON(cmd.OutOrStdout(), buildinfo.Get())
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), buildinfo.Get().String())
-			return nil
+			return sharedcli.ShowVersion(cmd.OutOrStdout(), p.output)
 		},
 	}
 }
 
-// show writes v as JSON, or lets human write it.
+// show writes v as --output says, or lets human write it.
 func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now time.Time) error) error {
-	if p.output.JSON() {
-		return writeJSON(cmd.OutOrStdout(), v)
-	}
-	return human(cmd.OutOrStdout(), time.Now())
+	return p.output.Write(cmd.OutOrStdout(), v, func(out io.Writer) error { return human(out, time.Now()) })
 }
 
 // call makes one request.
@@ -178,61 +170,6 @@ func (p *program) ask(cmd *cobra.Command, method, path string, query url.Values,
 	return c.Do(cmd.Context(), method, path, query, in, out)
 }
 
-// listFlags are those of every list.
-type listFlags struct {
-	limit int
-	all   bool
-}
-
-const defaultLimit = 200
-
-func (l *listFlags) bind(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&l.limit, "limit", defaultLimit, "show at most this many")
-	cmd.Flags().BoolVar(&l.all, "all", false, "show all, page after page")
-	cmd.MarkFlagsMutuallyExclusive("limit", "all")
-}
-
-// most is how many items are wanted; 0 is all.
-func (l *listFlags) most() (int, error) {
-	switch {
-	case l.all:
-		return 0, nil
-	case l.limit < 1:
-		return 0, fmt.Errorf("flag --limit %d: expected 1 or more, or --all", l.limit)
-	}
-	return l.limit, nil
-}
-
-// listOf is what a list prints as JSON.
-type listOf[T any] struct {
-	Items []T  `json:"items"`
-	More  bool `json:"more"` // there are others, beyond the limit
-}
-
-// list collects what a list asks for and says when there is more.
-func list[T any](p *program, cmd *cobra.Command, flags *listFlags, path string, query url.Values) (*listOf[T], error) {
-	limit, err := flags.most()
-	if err != nil {
-		return nil, err
-	}
-	c, err := p.target.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	items, more, err := client.List[T](cmd.Context(), c, path, query, limit)
-	if err != nil {
-		return nil, err
-	}
-	if more {
-		fmt.Fprintf(cmd.ErrOrStderr(), "certctl: these are the first %d; --all shows the rest\n", len(items))
-	}
-	if items == nil {
-		items = []T{}
-	}
-	return &listOf[T]{Items: items, More: more}, nil
-}
-
 // completeIDs offers ids to the shell.
 func completeIDs[T any](p *program, path string, id func(T) string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -244,29 +181,6 @@ func completeIDs[T any](p *program, path string, id func(T) string) cobra.Comple
 			return items, err
 		})
 	}
-}
-
-// onePage is a list that the API has on one page.
-func onePage[T any](ctx context.Context, c *client.Client, path string) ([]T, error) {
-	var page resource.Page[T]
-	if err := c.Do(ctx, get, path, nil, nil, &page); err != nil {
-		return nil, err
-	}
-	return page.Items, nil
-}
-
-// listOnePage collects a list that the API has on one page.
-func listOnePage[T any](p *program, cmd *cobra.Command, path string) (*listOf[T], error) {
-	c, err := p.target.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	items, err := onePage[T](cmd.Context(), c, path)
-	if err != nil {
-		return nil, err
-	}
-	return &listOf[T]{Items: items}, nil
 }
 
 // offer makes completions of what a coordinator has.

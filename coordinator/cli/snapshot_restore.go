@@ -51,7 +51,7 @@ coordinator cannot be reached.`,
 			if err != nil {
 				return err
 			}
-			if dry || !p.output.JSON() {
+			if dry || p.output.Human() {
 				if err := p.showRestored(cmd, tried); err != nil {
 					return err
 				}

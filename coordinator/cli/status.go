@@ -27,7 +27,7 @@ func (p *program) statusCommand() *cobra.Command {
 			}
 			answered := p.answeredBy(s.Node.ID)
 			var attention []string
-			if !p.output.JSON() {
+			if p.output.Human() {
 				attention = ordersAttention(cmd.Context(), c, &s.Orders)
 			}
 			return p.show(cmd, s, func(out io.Writer, now time.Time) error {
@@ -119,6 +119,8 @@ func (p *program) whoamiCommand() *cobra.Command {
 	}
 }
 
+const auditPath = "/api/v1/audit"
+
 func (p *program) auditCommand() *cobra.Command {
 	var page listFlags
 	var scope, agent, object string
@@ -136,20 +138,19 @@ func (p *program) auditCommand() *cobra.Command {
 			if oldest {
 				order = "oldest"
 			}
-			events, err := list[resource.Event](p, cmd, &page, "/api/v1/audit",
-				query("scope", scope, "agent", agent, "object", object, "kind", strings.Join(kinds, ","), "order", order))
-			if err != nil {
+			q := query("scope", scope, "agent", agent, "object", object, "kind", strings.Join(kinds, ","), "order", order)
+			if err := printList(p, cmd, &page, pagesOf[resource.Event](auditPath, q), eventListing); err != nil {
 				return err
 			}
 			var newest resource.Events
-			if err := p.ask(cmd, get, "/api/v1/audit", query("limit", "1"), nil, &newest); err != nil {
+			if err := p.ask(cmd, get, auditPath, query("limit", "1"), nil, &newest); err != nil {
 				return err
 			}
 			if newest.Missing > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: the node that was asked lacks the facts of %d log entries, of before it joined or while it was away, "+
 					"and gets them from the others; \"certctl cluster health\" says how that stands\n", newest.Missing)
 			}
-			return p.show(cmd, events, func(out io.Writer, _ time.Time) error { return eventTable(out, events.Items) })
+			return nil
 		},
 	}
 	page.bind(show)

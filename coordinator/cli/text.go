@@ -1,17 +1,15 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf16"
 
 	sharedcli "github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/printable"
 )
 
 const maxSmallFile = 1 << 20
@@ -37,20 +35,8 @@ func readSmall(path string) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// paints reports whether a terminal takes a character for more than itself: an
-// escape sequence begins with one, and others turn the direction of the text.
-func paints(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
-
-// plain makes a text from outside safe for a terminal: what agents report may
-// not move its cursor or change its colours.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if paints(r) {
-			return ' '
-		}
-		return r
-	}, text)
-}
+// plain makes a text from outside safe for a terminal.
+func plain(text string) string { return printable.Text(text) }
 
 // counted is a number with what is said of one, or of several.
 func counted(n int, one, several string) string {
@@ -61,36 +47,7 @@ func counted(n int, one, several string) string {
 }
 
 // plainLines is plain for a text of several lines.
-func plainLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		indent := line[:len(line)-len(strings.TrimLeft(line, "\t"))]
-		lines[i] = indent + plain(line[len(indent):])
-	}
-	return strings.Join(lines, "\n")
-}
-
-// writeJSON writes v. What JSON lets stand although a terminal obeys it is
-// escaped, which means the same.
-func writeJSON(out io.Writer, v any) error {
-	var text bytes.Buffer
-	if err := sharedcli.WriteJSON(&text, v); err != nil {
-		return err
-	}
-	var safe strings.Builder
-	for _, r := range text.String() {
-		switch {
-		case r == '\n' || !paints(r):
-			safe.WriteRune(r)
-		default: // only ever within a string
-			for _, unit := range utf16.Encode([]rune{r}) {
-				fmt.Fprintf(&safe, `\u%04x`, unit)
-			}
-		}
-	}
-	_, err := io.WriteString(out, safe.String())
-	return err
-}
+func plainLines(text string) string { return printable.Lines(text) }
 
 // dash stands for what is not there.
 func dash(text string) string {
@@ -106,15 +63,12 @@ func table(out io.Writer, header []string, rows [][]string) error {
 		_, err := fmt.Fprintln(out, "none")
 		return err
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(header, "\t"))
+	var aligned sharedcli.Table
+	aligned.Row(header)
 	for _, row := range rows {
-		for i, cell := range row {
-			row[i] = dash(cell)
-		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		aligned.Row(row)
 	}
-	return w.Flush()
+	return aligned.Flush(out)
 }
 
 // facts writes names and values, one a line.

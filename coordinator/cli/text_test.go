@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	sharedcli "github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/printable"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -62,14 +64,14 @@ func FuzzPlain(f *testing.F) {
 	f.Add("\x9b2J", "a\nb")
 	f.Fuzz(func(t *testing.T, text, other string) {
 		for _, r := range plain(text) {
-			assert.False(t, paints(r))
+			assert.False(t, printable.Paints(r))
 		}
 		assert.Equal(t, strings.Count(text, "\n"), strings.Count(plainLines(text), "\n"))
 		var out bytes.Buffer
 		value := map[string]string{"a": strings.ToValidUTF8(text, ""), "b": strings.ToValidUTF8(other, "")}
-		require.NoError(t, writeJSON(&out, value))
+		require.NoError(t, sharedcli.WriteJSON(&out, value))
 		for _, r := range strings.ReplaceAll(out.String(), "\n", "") {
-			assert.False(t, paints(r))
+			assert.False(t, printable.Paints(r))
 		}
 		var back map[string]string
 		require.NoError(t, json.Unmarshal(out.Bytes(), &back))

@@ -138,20 +138,15 @@ func (p *program) listTokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tokens, err := list[resource.EnrollmentToken](p, cmd, &page, enrollmentTokensPath, query("state", state))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, t := range tokens.Items {
+			return printList(p, cmd, &page, pagesOf[resource.EnrollmentToken](enrollmentTokensPath, query("state", state)), listing[resource.EnrollmentToken]{
+				header: []string{"ID", "STATE", "USED", "EXPIRES", "NAMES", "LABELS", "DESCRIPTION"},
+				cells: func(t *resource.EnrollmentToken, now time.Time) []string {
 					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
 					if t.MaxUses == 0 {
 						uses = strconv.Itoa(int(t.Uses))
 					}
-					rows = append(rows, []string{t.ID, string(t.State), uses, distance(t.ExpiresAt, now), strings.Join(t.NamePatterns, ","), labelText(t.Labels), t.Description})
-				}
-				return table(out, []string{"ID", "STATE", "USED", "EXPIRES", "NAMES", "LABELS", "DESCRIPTION"}, rows)
+					return []string{t.ID, string(t.State), uses, distance(t.ExpiresAt, now), strings.Join(t.NamePatterns, ","), labelText(t.Labels), t.Description}
+				},
 			})
 		},
 	}
@@ -238,16 +233,11 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tokens, err := list[resource.APIToken](p, cmd, &page, apiTokensPath, query("state", state))
-			if err != nil {
-				return err
-			}
-			return p.show(cmd, tokens, func(out io.Writer, now time.Time) error {
-				var rows [][]string
-				for _, t := range tokens.Items {
-					rows = append(rows, []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy})
-				}
-				return table(out, []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"}, rows)
+			return printList(p, cmd, &page, pagesOf[resource.APIToken](apiTokensPath, query("state", state)), listing[resource.APIToken]{
+				header: []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"},
+				cells: func(t *resource.APIToken, now time.Time) []string {
+					return []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy}
+				},
 			})
 		},
 	}

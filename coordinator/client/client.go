@@ -275,26 +275,44 @@ func (c *Client) fresh(method string, query url.Values) url.Values {
 // List collects pages until limit items are there, or all of them if limit is
 // 0. more reports whether there are others.
 func List[T any](ctx context.Context, c *Client, path string, query url.Values, limit int) (items []T, more bool, err error) {
+	more, err = Pages(ctx, c, path, query, limit, func(page []T) error {
+		items = append(items, page...)
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return items, more, nil
+}
+
+// Pages hands on one page after the other, of limit items together, or of all of them
+// if limit is 0. more reports whether there are others.
+func Pages[T any](ctx context.Context, c *Client, path string, query url.Values, limit int, use func(page []T) error) (more bool, err error) {
 	query = clone(query)
-	for {
+	for had := 0; ; {
 		size := PageSize
 		if limit > 0 {
-			size = min(size, limit-len(items))
+			size = min(size, limit-had)
 		}
 		query.Set("limit", strconv.Itoa(size))
 		var page resource.Page[T]
 		if err := c.Do(ctx, http.MethodGet, path, query, nil, &page); err != nil {
-			return nil, false, err
+			return false, err
 		}
-		items = append(items, page.Items...)
-		if page.NextCursor == "" {
-			return items, false, nil
+		if limit > 0 && len(page.Items) > size {
+			page.Items, page.NextCursor = page.Items[:size], "more" // than was asked for
 		}
-		if limit > 0 && len(items) >= limit {
-			return items[:limit], true, nil
+		if err := use(page.Items); err != nil {
+			return false, err
 		}
-		if page.NextCursor == query.Get("cursor") {
-			return nil, false, fmt.Errorf("the list at %s does not end; use a certctl of the coordinator's version", path)
+		had += len(page.Items)
+		switch {
+		case page.NextCursor == "":
+			return false, nil
+		case limit > 0 && had >= limit:
+			return true, nil
+		case page.NextCursor == query.Get("cursor"):
+			return false, fmt.Errorf("the list at %s does not end; use a certctl of the coordinator's version", path)
 		}
 		query.Set("cursor", page.NextCursor)
 	}

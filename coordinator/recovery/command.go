@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -83,11 +84,7 @@ Exit status: 0 the node can be recovered from, 1 it cannot, or something is wron
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				err = cli.WriteJSON(cmd.OutOrStdout(), report)
-			} else {
-				err = report.write(cmd.OutOrStdout())
-			}
+			err = output.Write(cmd.OutOrStdout(), report, report.write)
 			if err == nil && report.StateProblem != "" {
 				err = fmt.Errorf("this node cannot be recovered from: %s", report.StateProblem)
 			}
@@ -123,11 +120,7 @@ Exit status: 0 there is a node to recover from, 1 there is none, or nothing to r
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				err = cli.WriteJSON(cmd.OutOrStdout(), c)
-			} else {
-				err = c.write(cmd.OutOrStdout())
-			}
+			err = output.Write(cmd.OutOrStdout(), c, c.write)
 			switch {
 			case err != nil:
 				return err
@@ -200,10 +193,7 @@ and the audit trail has a gap.`,
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				return cli.WriteJSON(cmd.OutOrStdout(), out)
-			}
-			return out.write(cmd.OutOrStdout(), n.settings.DataDir)
+			return output.Write(cmd.OutOrStdout(), out, func(w io.Writer) error { return out.write(w, n.settings.DataDir) })
 		},
 	}
 	output.Bind(cmd, cmd.Flags())

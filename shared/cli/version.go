@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -18,22 +17,18 @@ func Version() *cobra.Command {
 		Short: "Print version, commit and platform",
 		Args:  NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info := buildinfo.Get()
-			if output.JSON() {
-				return WriteJSON(cmd.OutOrStdout(), info)
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), info.String())
-			return err
+			return ShowVersion(cmd.OutOrStdout(), output)
 		},
 	}
 	output.Bind(cmd, cmd.Flags())
 	return cmd
 }
 
-// WriteJSON writes v indented, with a newline at the end.
-func WriteJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+// ShowVersion is what the verb version writes.
+func ShowVersion(out io.Writer, output Output) error {
+	info := buildinfo.Get()
+	return output.Write(out, info, func(out io.Writer) error {
+		_, err := fmt.Fprintln(out, info.String())
+		return err
+	})
 }

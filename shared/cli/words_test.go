@@ -28,13 +28,14 @@ func call(args ...string) (Output, error) {
 }
 
 func TestOutput(t *testing.T) {
-	for given, want := range map[string]Output{"table": OutputTable, "text": OutputTable, "json": OutputJSON} {
+	for given, want := range map[string]Output{"table": OutputTable, "text": OutputTable, "json": OutputJSON, "yaml": OutputYAML, "csv": OutputCSV} {
 		got, err := call("--output", given)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 		got, err = call("-o", given)
 		require.NoError(t, err)
-		assert.Equal(t, want == OutputJSON, got.JSON())
+		assert.Equal(t, want, got)
+		assert.Equal(t, want == OutputTable, got.Human())
 	}
 	got, err := call()
 	require.NoError(t, err)
@@ -43,7 +44,7 @@ func TestOutput(t *testing.T) {
 
 func TestBadWords(t *testing.T) {
 	for want, args := range map[string][]string{
-		`flag --output "xml": expected table or json`:                              {"--output", "xml"},
+		`flag --output "xml": expected table, json, yaml or csv`:                   {"--output", "xml"},
 		`flag --uses "-1": expected a whole number, 0 or more`:                     {"--uses", "-1"},
 		`flag --limit "x": expected a whole number`:                                {"--limit", "x"},
 		`flag --all "x": expected true or false`:                                   {"--all=x"},

@@ -168,11 +168,7 @@ Exit status: 0 the service runs, 1 it does not.`,
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				err = cli.WriteJSON(cmd.OutOrStdout(), state)
-			} else {
-				err = printState(cmd.OutOrStdout(), state)
-			}
+			err = output.Write(cmd.OutOrStdout(), state, func(out io.Writer) error { return printState(out, state) })
 			switch {
 			case err != nil:
 				return err

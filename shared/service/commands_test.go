@@ -91,8 +91,8 @@ func TestServiceStatus(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	assert.Equal(t, p.now, got)
 
-	_, err = run("service", "status", "--output", "yaml")
-	assert.ErrorContains(t, err, "--output")
+	_, err = run("service", "status", "--output", "xml")
+	assert.ErrorContains(t, err, "expected table, json, yaml or csv")
 	p.fails["state"] = errors.New("no answer")
 	_, err = run("service", "status")
 	assert.ErrorIs(t, err, p.fails["state"])

@@ -41,11 +41,10 @@ running.`,
 				return err
 			}
 			verdict := control.Judge(status)
-			if output.JSON() {
-				err = cli.WriteJSON(cmd.OutOrStdout(), status)
-			} else {
-				verdict, err = control.Render(cmd.OutOrStdout(), status)
-			}
+			err = output.Write(cmd.OutOrStdout(), status, func(out io.Writer) (err error) {
+				verdict, err = control.Render(out, status)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -83,19 +82,17 @@ removed until what is kept of them is deleted.`,
 				if err != nil {
 					return err
 				}
-				if output.JSON() {
-					return cli.WriteJSON(cmd.OutOrStdout(), certificate)
-				}
-				return control.RenderCertificate(cmd.OutOrStdout(), certificate, time.Now())
+				return output.Write(cmd.OutOrStdout(), certificate, func(out io.Writer) error {
+					return control.RenderCertificate(out, certificate, time.Now())
+				})
 			}
 			status, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				return cli.WriteJSON(cmd.OutOrStdout(), slices.Concat(status.Certificates, status.Removed))
-			}
-			return listTable(cmd.OutOrStdout(), status)
+			return output.Write(cmd.OutOrStdout(), slices.Concat(status.Certificates, status.Removed), func(out io.Writer) error {
+				return listTable(out, status)
+			})
 		},
 	}
 	output.Bind(cmd, cmd.Flags())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -109,11 +110,7 @@ something expires or is not in service, or the drill could not be held.`,
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				err = cli.WriteJSON(cmd.OutOrStdout(), forecast)
-			} else {
-				err = control.RenderForecast(cmd.OutOrStdout(), forecast)
-			}
+			err = output.Write(cmd.OutOrStdout(), forecast, func(out io.Writer) error { return control.RenderForecast(out, forecast) })
 			if err == nil && !forecast.Well() {
 				err = exitStatus(1)
 			}

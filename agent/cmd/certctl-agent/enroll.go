@@ -51,19 +51,7 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				return cli.WriteJSON(cmd.OutOrStdout(), done)
-			}
-			allowed := "no names: this agent can only use issuers of its own configuration"
-			if len(done.NamePatterns) > 0 {
-				allowed = strings.Join(done.NamePatterns, ", ")
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "enrolled as %s with %s\nit may ask the coordinator for: %s\n",
-				done.AgentID, strings.Join(done.Servers, ", "), allowed)
-			if done.Replaced != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "the identity that it replaces is still valid there: end it with \"certctl agents retire %s\"\n", done.Replaced)
-			}
-			return nil
+			return output.Write(cmd.OutOrStdout(), done, func(out io.Writer) error { return enrolledText(out, done) })
 		},
 	}
 	flags := cmd.Flags()
@@ -76,6 +64,18 @@ answer, with the same token, is safe. "certctl token create" makes tokens.`,
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	cmd.MarkFlagsOneRequired("token", "token-file")
 	return cmd
+}
+
+func enrolledText(out io.Writer, done *control.Enrollment) error {
+	allowed := "no names: this agent can only use issuers of its own configuration"
+	if len(done.NamePatterns) > 0 {
+		allowed = strings.Join(done.NamePatterns, ", ")
+	}
+	_, err := fmt.Fprintf(out, "enrolled as %s with %s\nit may ask the coordinator for: %s\n", done.AgentID, strings.Join(done.Servers, ", "), allowed)
+	if err == nil && done.Replaced != "" {
+		_, err = fmt.Fprintf(out, "the identity that it replaces is still valid there: end it with \"certctl agents retire %s\"\n", done.Replaced)
+	}
+	return err
 }
 
 func readToken(text, file string, stdin io.Reader) (wire.EnrollmentToken, error) {

@@ -45,10 +45,7 @@ not running.`,
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				return cli.WriteJSON(cmd.OutOrStdout(), done)
-			}
-			return reloadText(cmd.OutOrStdout(), done)
+			return output.Write(cmd.OutOrStdout(), done, func(out io.Writer) error { return reloadText(out, done) })
 		},
 	}
 	output.Bind(cmd, cmd.Flags())

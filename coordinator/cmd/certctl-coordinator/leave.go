@@ -96,11 +96,11 @@ func leave(ctx context.Context, asks *client.Client, out io.Writer, output cli.O
 			return askedIn(err)
 		}
 	}
-	if output.JSON() {
-		if err := cli.WriteJSON(out, d); err != nil {
-			return err
-		}
-	} else if _, err := io.WriteString(out, describe(&d)); err != nil {
+	err := output.Write(out, d, func(out io.Writer) error {
+		_, err := io.WriteString(out, describe(&d))
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	switch {

@@ -18,7 +18,7 @@ func TestStatusIsAVerb(t *testing.T) {
 		assert.Contains(t, out.String(), "  certctl-coordinator "+strings.Join(line, " ")+"\n")
 		errs.Reset()
 		assert.Equal(t, 1, execute(append(line, "--output", "xml"), &out, &errs))
-		assert.Equal(t, "certctl-coordinator: flag --output \"xml\": expected table or json\n", errs.String())
+		assert.Equal(t, "certctl-coordinator: flag --output \"xml\": expected table, json, yaml or csv\n", errs.String())
 	}
 }
 

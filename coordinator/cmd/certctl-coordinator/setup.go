@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -272,11 +271,11 @@ func (s *setUp) finish(conf daemon.Config, next string) *setUp {
 }
 
 func (s *setUp) write(w io.Writer, output cli.Output) error {
-	if output.JSON() {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(s)
-	}
+	return output.Write(w, s, s.tell)
+}
+
+// tell writes it for a person.
+func (s *setUp) tell(w io.Writer) error {
 	var text strings.Builder
 	line := func(label, value string) {
 		if value != "" {
