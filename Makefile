@@ -42,8 +42,10 @@ lint: ## golangci-lint, as in "make test"
 	.tools/bin/golangci-lint run ./...
 
 .PHONY: generate
-generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.json and metrics.md
-	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ ./coordinator/api/ -run 'Test.*Fresh' -count=1
+generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.json, metrics.md and the Go client of the API
+	@# The client first: nothing else compiles while it lacks what is used.
+	CERTCTL_UPDATE_DOCS=1 go test ./coordinator/api/ ./internal/clientgen/ -run 'Test.*Fresh' -count=1
+	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ -run 'Test.*Fresh' -count=1
 
 .PHONY: bench
 bench: ## benchmarks: schedule, digest, Raft group commit, lists of the API under load

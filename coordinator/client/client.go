@@ -163,63 +163,24 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // A read goes on to the next server when one cannot answer it. A change does so
 // only when it is certain that nothing was done: each sending is another change.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	var content []byte
-	if in != nil {
-		var err error
-		if content, err = json.Marshal(in); err != nil {
-			return fmt.Errorf("encode the request: %w", err)
-		}
-	}
-	var text bytes.Buffer
-	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
-		text.Reset()
-		var body io.Reader
-		if in != nil {
-			body = bytes.NewReader(content)
-		}
-		return c.request(ctx, method, base, path, query, body)
-	}
-	base, err := c.exchange(ctx, exchange{by: c.http, make: build, out: &text, most: maxAnswer, each: readPatience})
-	if err != nil || out == nil {
-		return err
-	}
-	return decode(base, &text, out)
-}
-
-func decode(base *url.URL, text *bytes.Buffer, out any) error {
-	if err := json.Unmarshal(text.Bytes(), out); err != nil {
-		return fmt.Errorf("the answer of %s cannot be read: %w; use a certctl of the coordinator's version", base, err)
-	}
-	return nil
+	return c.do(ctx, &call{method: method, path: path, query: parameters(query), in: in}, out)
 }
 
 // Download makes one read whose answer is no JSON, and writes the answer, of most
 // octets, to out. It fails as Do does; something may be written then.
 func (c *Client) Download(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
+	r := call{method: http.MethodGet, path: path, query: parameters(query)}
 	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
-		return c.request(ctx, http.MethodGet, base, path, query, nil)
+		return r.request(ctx, c, base, "", nil)
 	}
-	_, err := c.exchange(ctx, exchange{by: c.http, make: build, out: out, most: most, once: true})
+	_, err := c.exchange(ctx, exchange{by: c.http, make: build, told: r.answered, out: out, most: most, once: true})
 	return err
 }
 
-func (c *Client) request(ctx context.Context, method string, base *url.URL, path string, query url.Values, body io.Reader) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, method, base.String()+path, body)
-	if err != nil {
-		return nil, fmt.Errorf("make the request: %w", err)
-	}
-	request.URL.RawQuery = c.fresh(method, query).Encode()
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	return request, nil
-}
-
 // once sends a request to one server as this client and copies its answer, unless it
-// is a refusal.
-func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, request *http.Request, out io.Writer, most int64) error {
+// is a refusal, or what the client has.
+func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, request *http.Request, x *exchange, out io.Writer) error {
 	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
-	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "certctl/"+buildinfo.Version())
 	response, err := by.Do(request)
 	if err != nil && ctx.Err() != nil {
@@ -229,7 +190,12 @@ func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, reque
 		return unreachable(base, err)
 	}
 	defer response.Body.Close()
-	refusal := new(bytes.Buffer)
+	if response.StatusCode == http.StatusNotModified && request.Header.Get("If-None-Match") != "" {
+		x.told(response.Header)
+		c.servers.learn(response.Header)
+		return ErrNotModified
+	}
+	refusal, most := new(bytes.Buffer), x.most
 	refused := response.StatusCode >= 300
 	if refused {
 		out, most = refusal, maxAnswer
@@ -252,21 +218,22 @@ func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, reque
 	if request.Method != http.MethodGet {
 		c.written.note(response.Header)
 	}
+	x.told(response.Header)
 	c.servers.learn(response.Header)
 	return nil
 }
 
-// fresh adds to the query of a read how new the answer has to be.
-func (c *Client) fresh(method string, query url.Values) url.Values {
-	index := c.written.Index()
-	if method != http.MethodGet || index == 0 && !c.consistent {
-		return query
+// fresh is the query of a call; that of a read says how new the answer has to be.
+func (c *Client) fresh(r *call) url.Values {
+	index, consistent := max(c.written.Index(), r.index), c.consistent || r.consistent
+	if r.method != http.MethodGet || index == 0 && !consistent {
+		return url.Values(r.query)
 	}
-	query = clone(query)
+	query := clone(url.Values(r.query))
 	if index > 0 {
 		query.Set(resource.MinIndex, strconv.FormatUint(index, 10))
 	}
-	if c.consistent {
+	if consistent {
 		query.Set(resource.Consistent, "true")
 	}
 	return query

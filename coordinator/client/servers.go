@@ -74,6 +74,8 @@ func (c *Client) Answered() string { return c.servers.bases[c.servers.turn.Load(
 type exchange struct {
 	by   *http.Client
 	make func(ctx context.Context, base *url.URL) (*http.Request, error)
+	// told is given the header of an answer that is no refusal.
+	told func(http.Header)
 	out  io.Writer
 	most int64 // octets
 	// once is set when out cannot forget what was written to it.
@@ -110,11 +112,11 @@ func (c *Client) exchange(ctx context.Context, x exchange) (base *url.URL, err e
 			hurried.Timeout = x.each
 			by = &hurried
 		}
-		err = c.once(ctx, by, base, request, counted, x.most)
+		err = c.once(ctx, by, base, request, &x, counted)
 		problem, refused := errors.AsType[*wire.Problem](err)
-		if err == nil {
+		if err == nil || errors.Is(err, ErrNotModified) {
 			c.servers.turn.Store(int32(turn)) //nolint:gosec // a few
-			return base, nil
+			return base, err
 		}
 		done := request.Method != http.MethodGet && connected.Load() // for all that is known
 		switch {

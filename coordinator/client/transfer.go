@@ -24,12 +24,19 @@ var ErrStalled = errors.New("the transfer stands still")
 
 // Fetch is Download for an answer that may take any time, as long as it goes on.
 func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
+	return fetch(ctx, c, call{method: http.MethodGet, path: path, query: parameters(query)}, out, most, nil)
+}
+
+// fetch makes a read whose answer, of most octets, is written to out as it comes. It may take any
+// time, as long as it goes on. When it fails, something may be written.
+func fetch(ctx context.Context, c *Client, r call, out io.Writer, most int64, options []Option) error {
+	r.with(options)
 	ctx, watch := watched(ctx)
 	defer watch.end()
 	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
-		return c.request(ctx, http.MethodGet, base, path, query, nil)
+		return r.request(ctx, c, base, "", nil)
 	}
-	_, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: watchedWriter{watch, out}, most: most, once: true})
+	_, err := c.exchange(ctx, exchange{by: c.patient(), make: build, told: r.answered, out: watchedWriter{watch, out}, most: most, once: true})
 	return watch.explain(ctx, err)
 }
 
@@ -37,20 +44,31 @@ func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out i
 // It may take any time, as long as it goes on; then the coordinator has half an
 // hour to work on it. It fails as Do does.
 func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
+	return c.send(ctx, &call{method: method, path: path, query: parameters(query)}, contentType, in, out)
+}
+
+// send makes a change whose content is a stream. It may take any time, as long as it
+// goes on; then the coordinator has half an hour to work on it.
+func send[T any](ctx context.Context, c *Client, r call, contentType string, in io.Reader, options []Option) (*T, error) {
+	r.with(options)
+	out := new(T)
+	if err := c.send(ctx, &r, contentType, in, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *Client) send(ctx context.Context, r *call, contentType string, in io.Reader, out any) error {
 	ctx, watch := watched(ctx)
 	defer watch.end()
 	var body *onceReader
 	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
 		// Nothing is read of it before there is a connection.
 		body = &onceReader{r: watchedReader{watch, in}}
-		request, err := c.request(ctx, method, base, path, query, body)
-		if err == nil {
-			request.Header.Set("Content-Type", contentType)
-		}
-		return request, err
+		return r.request(ctx, c, base, contentType, body)
 	}
 	var text bytes.Buffer
-	base, err := c.exchange(ctx, exchange{by: c.patient(), make: build, out: &text, most: maxAnswer, spent: func() bool { return body.spent() }})
+	base, err := c.exchange(ctx, exchange{by: c.patient(), make: build, told: r.answered, out: &text, most: maxAnswer, spent: func() bool { return body.spent() }})
 	if err = watch.explain(ctx, err); err != nil || out == nil {
 		return err
 	}
