@@ -20,6 +20,7 @@ type change struct {
 	position position
 	infos    map[Table]*tableInfo // loaded on first use, stored by finish
 	facts    []Fact
+	sealed   int // how many of facts are in the chain, if there is one
 	err      error
 
 	rememberMax int
@@ -107,11 +108,13 @@ func (c *change) event(f Fact, detail any) {
 	c.facts = append(c.facts, f)
 }
 
-// audit adds a fact of the audit trail.
-func (c *change) audit(f Fact, detail any) {
+// audit adds a fact of the audit trail. The caller may give it what it changed, as
+// long as its command is applied.
+func (c *change) audit(f Fact, detail any) *act {
 	c.position.Audit++
 	f.Audit = c.position.Audit
 	c.event(f, detail)
+	return &act{change: c, at: len(c.facts) - 1}
 }
 
 // finish stores the bookkeeping. The tables go in a fixed order, as everything

@@ -203,6 +203,13 @@ func noteRestore(c *change, p *NoteRestore) Result {
 	if refusal := checkNote(p); !refusal.OK() {
 		return refusal
 	}
+	c.restored(p, nil)
+	return Result{}
+}
+
+// restored puts the restore of a state into the audit trail. head is that of the
+// restored state's own audit trail, nil if it had none or it is not known.
+func (c *change) restored(p *NoteRestore, head *AuditHead) {
 	detail := map[string]any{
 		"snapshot": p.Snapshot, "snapshot_index": p.SnapshotIndex, "replaced_index": p.ReplacedIndex,
 		"cluster_id": p.Cluster, "sha256": p.Digest,
@@ -210,8 +217,15 @@ func noteRestore(c *change, p *NoteRestore) Result {
 	if !p.TakenAt.IsZero() {
 		detail["taken_at"] = p.TakenAt
 	}
-	c.audit(Fact{Kind: KindStateRestored, Actor: p.Actor, Object: "state"}, detail)
-	return Result{}
+	state := func(index uint64, head *AuditHead) map[string]any {
+		is := map[string]any{"log_index": index}
+		if head != nil {
+			is["audit_number"], is["audit_hash"] = head.Number, head.Hash
+		}
+		return is
+	}
+	before := state(p.ReplacedIndex, c.position.Chain)
+	c.audit(Fact{Kind: KindStateRestored, Actor: p.Actor, Object: "state"}, detail).changed(before, state(p.SnapshotIndex, head))
 }
 
 // nodeCommands are how an entry begins the type of a command that says by which

@@ -53,6 +53,7 @@ const (
 	TypeRevokeOrder           Type = 85
 	TypeNotePrune             Type = 90
 	TypeRecordDay             Type = 98
+	TypeBeginAuditChain       Type = 95
 )
 
 // InitCA stores the built-in certificate authority unless there is one. The

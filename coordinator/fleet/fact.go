@@ -3,6 +3,8 @@ package fleet
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/certctl/certctl/coordinator/trail"
 )
 
 // Kind is the kind of a fact. Facts that agents report keep their
@@ -63,6 +65,7 @@ const (
 	KindStateRestored          Kind = "state.restored"
 	KindHistoryPruned          Kind = "history.pruned"
 	KindDayRecorded            Kind = "report.day"
+	KindAuditChainBegun        Kind = trail.KindBegun
 )
 
 // Fact is something that happened, made by Apply for the journal. Index and
@@ -82,4 +85,20 @@ type Fact struct {
 	// Audit numbers the acts of people and the changes of identity and policy,
 	// from 1 and without a hole; 0 marks routine facts.
 	Audit uint64 `cbor:"9,keyasint,omitempty" json:"audit,omitempty"`
+	// Before and After are the object as it was, and as it is, of a fact of the audit
+	// trail that changes one. They, and the hashes, are there since the chain has begun.
+	Before json.RawMessage `cbor:"10,keyasint,omitempty" json:"before,omitempty"`
+	After  json.RawMessage `cbor:"11,keyasint,omitempty" json:"after,omitempty"`
+	// Prev is the hash of the fact before in the audit trail, and Hash that of this one
+	// after it; see package trail.
+	Prev trail.Hash `cbor:"12,keyasint,omitzero" json:"prev,omitzero"`
+	Hash trail.Hash `cbor:"13,keyasint,omitzero" json:"hash,omitzero"`
+}
+
+// Record is the fact as the chain of the audit trail covers it.
+func (f *Fact) Record() trail.Record {
+	return trail.Record{
+		Number: f.Audit, Index: f.Index, Ordinal: f.Ordinal, Time: f.Time, Kind: string(f.Kind), Actor: f.Actor, Object: f.Object, Agent: f.Agent,
+		Detail: f.Detail, Before: f.Before, After: f.After, Prev: f.Prev, Hash: f.Hash,
+	}
 }

@@ -16,7 +16,8 @@ var clusterTables = []Table{TableClusterCA, TableNodes, TableJoinTokens}
 // The index has to lie beyond both states. Every table counts as changed at it,
 // so that no entity tag of before matches. Audit facts are numbered on from the
 // higher of the two numbers, and so are revocation lists: neither number comes
-// twice with another content.
+// twice with another content. The chain of the audit trail goes on from the cluster's
+// own, since its journal does.
 func (s *State) KeepCluster(live *View, apiToken string, index uint64) error {
 	return s.keepCluster(live, apiToken, index, Level)
 }
@@ -33,6 +34,9 @@ func (s *State) keepCluster(live *View, apiToken string, index uint64, level uin
 	}
 	if kept, ok := get[position](live, tablePosition, indexID, key("position")); ok {
 		c.position.Audit = max(c.position.Audit, kept.Audit)
+		c.position.Chain = kept.Chain
+	} else {
+		c.position.Chain = nil
 	}
 
 	for _, table := range clusterTables {

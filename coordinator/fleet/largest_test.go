@@ -196,6 +196,7 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		fleet.StageRestore{ID: text(64), Piece: fleet.MaxRestorePieces, Data: make([]byte, fleet.MaxRestorePiece)},
 		fleet.ApplyRestore{ID: text(64), Pieces: fleet.MaxRestorePieces, APIToken: text(64), Note: fleet.NoteRestore{Actor: actor, Snapshot: text(256), TakenAt: longTime(), SnapshotIndex: 1 << 63, ReplacedIndex: 1 << 63, Cluster: text(256), Digest: text(keyText)}},
 		fleet.DropRestore{ID: text(64)},
+		fleet.BeginAuditChain{Actor: actor},
 		fleet.NotePrune{Actor: actor, Before: longTime(), Months: 1 << 31, First: text(10), Last: text(10), Facts: 1 << 63},
 		fleet.RecordDay{Day: largestDay()},
 		fleet.ClaimOrder{Agent: text(64), ID: text(64), Revision: 1 << 63, Node: text(64), Term: 1 << 63, Again: true, Renews: largestHandle()},

@@ -14,6 +14,9 @@ const ordersLevel = 3
 // has its issuer and its reason.
 const daysLevel = 4
 
+// chainLevel is that from which on the audit trail is a chain.
+const chainLevel = 4
+
 // tableLevels tells from which level on there is a table; those that are not listed
 // were there before restores were commands. A restore that a node of a lower level
 // proposed makes nothing of such a table, as on that node.
@@ -46,6 +49,7 @@ var levels = map[Type]map[uint8]uint32{
 	TypeRevokeOrder:     {1: ordersLevel},
 	TypeNotePrune:       {1: 3},
 	TypeRecordDay:       {1: daysLevel},
+	TypeBeginAuditChain: {1: chainLevel},
 }
 
 // RequiredLevel is the level that a node needs to apply a command: that after

@@ -248,4 +248,7 @@ type position struct {
 	// RestoredAt is when the state was last replaced by that of a backup; zero if it
 	// never was, or by a version that had no orders at authorities.
 	RestoredAt time.Time `cbor:"3,keyasint,omitzero"`
+	// Chain is the newest fact of the audit trail's chain; nil before it was begun. It is
+	// replaced, and never changed.
+	Chain *AuditHead `cbor:"4,keyasint,omitempty"`
 }

@@ -166,6 +166,7 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 	fleet.TypeNoteRestore: func(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.NoteRestore{Actor: "local", Snapshot: "file", TakenAt: now, SnapshotIndex: small(t, "index")}
 	},
+	fleet.TypeBeginAuditChain: func(*rapid.T, time.Time) fleet.Payload { return fleet.BeginAuditChain{Actor: "system"} },
 	fleet.TypeNotePrune: func(t *rapid.T, now time.Time) fleet.Payload {
 		return fleet.NotePrune{Actor: "local", Before: now, Months: uint32(small(t, "months")), First: "2025-01", Last: "2025-03", Facts: 7}
 	},
@@ -368,6 +369,7 @@ func TestReplay(t *testing.T) {
 			require.Equal(rt, results[i], got)
 		}
 		require.True(rt, bytes.Equal(whole, snapshot(rt, replayed)), "a full replay differs")
+		b.checkTrail()
 		tail := b.facts[slices.IndexFunc(append(b.facts, fleet.Fact{Index: 1 << 60}), func(f fleet.Fact) bool { return f.Index > uint64(cut) }):]
 		require.Equal(rt, len(tail), len(facts))
 		for i := range facts {

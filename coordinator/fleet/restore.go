@@ -170,6 +170,10 @@ func applyRestore(c *change, p *ApplyRestore) Result {
 		return refuse(wire.CodeConflict, "data", fmt.Sprintf("the snapshot is of log index %d, and the log is at %d", restored.Index(), c.index),
 			"restore it to a cluster of one node, which can move its log on, and let the others join afterwards")
 	}
+	var head *AuditHead
+	if own, chained := restored.View().AuditHead(); chained {
+		head = &own
+	}
 	if err := restored.keepCluster(&View{txn: c.txn}, p.APIToken, c.index, p.Level); err != nil {
 		return refuse(wire.CodeConflict, "api_token", err.Error(), "")
 	}
@@ -177,7 +181,8 @@ func applyRestore(c *change, p *ApplyRestore) Result {
 	if p.Level >= ordersLevel { // logs of before are replayed as they were applied
 		c.doubtOrders()
 	}
-	return noteRestore(c, &p.Note)
+	c.restored(&p.Note, head)
+	return Result{}
 }
 
 // unpackState reads a state from the packed stream of a snapshot.

@@ -227,6 +227,7 @@ func TestARestoreOfAnyStates(t *testing.T) {
 			results := b.entry(entry...)
 			require.True(rt, results[1].OK(), "%v", results[1])
 		}
+		b.checkTrail()
 		other := b.copied()
 		for range rapid.IntRange(0, 5).Draw(rt, "tail") {
 			command := b.command(randomPayload(rt, b.now))

@@ -121,6 +121,7 @@ func (c *change) apply(ordinal uint32, command Command) (Result, error) {
 	}
 	c.at, c.command = command.At(), command.ID
 	result, err := h.apply(c, command.Payload)
+	c.seal()
 	if err := errors.Join(err, c.err); err != nil {
 		return Result{}, fmt.Errorf("command %d of the entry (type %d): %w", ordinal, command.Type, err)
 	}
@@ -266,4 +267,5 @@ func init() {
 	register(1, revokeOrder)
 	register(1, notePrune)
 	register(1, recordDay)
+	register(1, beginAuditChain)
 }
