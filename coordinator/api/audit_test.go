@@ -47,24 +47,24 @@ func TestAudit(t *testing.T) {
 	post[resource.AgentDetail](asOperator, "/api/v1/agents/agent1/retire", resource.RetireAgent{Reason: "rack is gone"}, http.StatusOK)
 	post[resource.APIToken](w, apiTokens+"/"+operator.ID+"/revoke", nil, http.StatusOK)
 
-	trail := w.events("/api/v1/audit?order=oldest", 10).Items
-	assert.Equal(t, "ca.created ca.changed api_token.created api_token.created enrollment_token.created enrollment_token.revoked "+
+	trail := w.events("/api/v1/audit?order=oldest", 11).Items
+	assert.Equal(t, "audit.chain_begun ca.created ca.changed api_token.created api_token.created enrollment_token.created enrollment_token.revoked "+
 		"enrollment_token.created agent.enrolled agent.retired api_token.revoked", kindsOf(trail))
 	for i, fact := range trail {
 		assert.EqualValues(t, i+1, fact.Audit, "numbered without a hole")
 		assert.NotZero(t, fact.Time)
 		assert.NotEmpty(t, fact.Actor)
 	}
-	created := trail[4]
+	created := trail[5]
 	assert.Equal(t, "api_token:"+operator.ID, created.Actor)
 	assert.Equal(t, token.ID, created.Object)
 	assert.Contains(t, string(created.Detail), "rack 7")
-	assert.Equal(t, "enrollment_token:tagent1", trail[7].Actor)
-	assert.Equal(t, "agent1", trail[7].AgentID)
-	assert.Equal(t, "api_token:"+w.Admin.ID, trail[9].Actor)
+	assert.Equal(t, "enrollment_token:tagent1", trail[8].Actor)
+	assert.Equal(t, "agent1", trail[8].AgentID)
+	assert.Equal(t, "api_token:"+w.Admin.ID, trail[10].Actor)
 
 	newest, _ := all[resource.Event](w, "/api/v1/audit", "2")
-	require.Len(t, newest, 10)
+	require.Len(t, newest, 11)
 	for i := range newest {
 		assert.Equal(t, trail[len(trail)-1-i], newest[i])
 	}

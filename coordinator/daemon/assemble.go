@@ -110,6 +110,7 @@ func (d *Daemon) openNode(peers net.Listener) (err error) {
 	d.network.HandleCalls(d.node.HandleCall)
 	d.node.OnMembership(d.followMembership)
 	d.network.OnClosed(d.transport.CloseStreams)
+	d.node.Lead("the chain of the audit trail", d.leadAuditChain)
 	d.node.Lead("the cluster's own CA", d.leadClusterCA)
 	return nil
 }

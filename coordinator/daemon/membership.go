@@ -70,7 +70,13 @@ func (d *Daemon) keepMembership(ctx context.Context) error {
 func (d *Daemon) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, announcePatience)
 	defer cancel()
-	err := d.node.Announce(ctx)
+	var err error
+	if d.node.State().View().AuditFacts() == 0 && d.node.IsLeader() { // the cluster is being founded
+		err = d.beginAuditChain(ctx)
+	}
+	if err == nil {
+		err = d.node.Announce(ctx)
+	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, cluster.ErrNoMember) {
 		d.log.Warn("the others were not told what has changed about this node; it is tried again", "err", err)
 	}
@@ -129,6 +135,9 @@ func (d *Daemon) advanceClusterCA(ctx context.Context) error {
 	view := d.node.State().View()
 	stored, ok := view.ClusterCA()
 	if !ok {
+		if err := d.beginAuditChain(ctx); err != nil {
+			return err
+		}
 		own := d.directory.identity.Authority()
 		return d.propose(ctx, fleet.InitClusterCA{Actor: systemActor, Authority: own.Authorities[0]})
 	}

@@ -40,6 +40,7 @@ type BootstrapNode interface {
 // Bootstrap makes what a coordinator needs to have before it serves, unless it
 // is there, and unseals the CA:
 //
+//   - the beginning of the audit trail's chain, in the state;
 //   - the built-in CA, in the state;
 //   - the first generation of trust, in the state;
 //   - RootFile in dataDir;
@@ -56,6 +57,7 @@ func Bootstrap(ctx context.Context, node BootstrapNode, authority *ca.CA, dataDi
 		do   func(context.Context) error
 	}{
 		{"wait for the cluster", b.awaitState},
+		{"chain of the audit trail", b.ensureChain},
 		{"built-in CA", b.ensureCA},
 		{"first generation of trust", b.ensureTrust},
 		{"root certificate", b.ensureRootFile},
@@ -109,6 +111,15 @@ func (b *bootstrap) awaitState(ctx context.Context) error {
 		ready := b.node.Ready()
 		return ready.LeaderKnown && ready.Applied
 	})
+}
+
+// ensureChain begins the chain of the audit trail in a cluster that is being founded,
+// before there is anything else in it. Elsewhere the leader sees to it when it can.
+func (b *bootstrap) ensureChain(ctx context.Context) error {
+	if view := b.node.State().View(); view.AuditFacts() > 0 || !b.node.Ready().Leading {
+		return nil
+	}
+	return b.propose(ctx, fleet.BeginAuditChain{Actor: bootstrapActor}, nil)
 }
 
 func (b *bootstrap) ensureCA(ctx context.Context) error {
