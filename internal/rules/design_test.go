@@ -19,7 +19,7 @@ var designed = []string{
 	"coordinator/agentapi", "coordinator/api", "coordinator/backup", "coordinator/ca", "coordinator/cluster", "coordinator/clusterca",
 	"coordinator/desired", "coordinator/fleet", "coordinator/history", "coordinator/history/postgres", "coordinator/issuers", "coordinator/join", "coordinator/metrics", "coordinator/orders",
 	"coordinator/pass", "coordinator/peer", "coordinator/recovery", "coordinator/revocation", "coordinator/server",
-	"coordinator/standing", "internal/clusterfaults",
+	"coordinator/standing", "coordinator/trail", "internal/clusterfaults",
 	"shared/durable", "shared/jitter", "shared/runner", "shared/service", "shared/tlsutil", "shared/trust",
 }
 
