@@ -14,16 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/agent/clock"
-	"github.com/certctl/certctl/agent/command"
 	"github.com/certctl/certctl/agent/config"
-	"github.com/certctl/certctl/agent/control"
-	"github.com/certctl/certctl/agent/issuer"
-	"github.com/certctl/certctl/agent/issuer/coordinator"
 	"github.com/certctl/certctl/agent/keys"
 	"github.com/certctl/certctl/agent/renewal"
-	"github.com/certctl/certctl/agent/revocation"
 	"github.com/certctl/certctl/agent/store"
-	"github.com/certctl/certctl/agent/sync"
 	"github.com/certctl/certctl/shared/buildinfo"
 	"github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/durable"
@@ -82,100 +76,11 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	}
 	defer state.close(log)
 
-	// Sync and engine need each other: results of orders wake the engine, and
-	// its changes make a sync worth while. What the centre wants goes the same way.
-	var engine *renewal.Engine
-	var roll *roll
-	var commands *command.Runner
-	var inEffect *configuration
-	warnings := func() ([]string, error) { return hostWarnings(inEffect, roll, state.store) }
-	syncer, err := sync.New(sync.Config{
-		Store: state.store, Keys: state.identityKeys, Host: hostReport(), Warnings: warnings, Timeout: s.Coordinator.SyncTimeout, Servers: s.Coordinator.Servers,
-		OnResult:   func(certificate string) { engine.Wake(certificate) },
-		OnDesired:  func() { roll.Changed() },
-		OnCommands: func() { commands.Wake() },
-		// What could not be ordered for want of an identity need not wait for
-		// its next attempt, and other names may be allowed now.
-		OnEnrolled: func() {
-			roll.Changed()
-			for _, name := range roll.brokered() {
-				engine.Wake(name)
-			}
-		},
-		Clock: state.clock, Log: log.With("part", "sync"),
-	})
+	m, err := a.assemble(s, report, state, level, log)
 	if err != nil {
 		return err
 	}
-	state.clock.AddSource(clock.Coordinator, syncer.AskTime)
-	brokered, err := coordinator.New(coordinator.Config{Orders: state.store, Courier: syncer})
-	if err != nil {
-		return err
-	}
-	assembly := &parts{
-		settings: s, report: report, accountKeys: state.accountKeys, issuerState: state.store,
-		coordinator: func(name string) issuer.Issuer { return brokered.At(name) }, clock: state.clock, log: log.With("part", "renewal"),
-	}
-	if roll, err = newRoll(assembly, state.store); err != nil {
-		return err
-	}
-	assembly.askForTime()
-	managed, made, err := roll.managed()
-	if err != nil {
-		return err
-	}
-	roll.complain()
-	syncer.Report(made)
-	reporter, outcomes, err := newReporter(s, state, syncer, warnings, log)
-	if err != nil {
-		return err
-	}
-	engine, err = renewal.New(renewal.Config{
-		Store: state.store, Keys: state.keys, Managed: managed,
-		Swept:      []renewal.Sweeper{state.identityKeys, state.accountKeys},
-		ScratchDir: filepath.Join(s.StateDir, "snapshots"),
-		Pace:       pace(&s.Renewal),
-		Now:        state.clock.Now, Wall: state.clock.Wall, Confirm: state.clock.Confirm,
-		Count: outcomes.Count, Log: log.With("part", "renewal"),
-	})
-	if err != nil {
-		return err
-	}
-	engine.OnChange(syncer.Kick)
-	commands, err = command.New(command.Config{
-		Store: state.store, Engine: engine, Revoker: roll.revoker, Key: state.keys.Load,
-		Now: state.clock.Now, OnChange: syncer.Kick, Log: log.With("part", "commands"),
-	})
-	if err != nil {
-		return err
-	}
-	engine.OnChange(commands.Wake)
-	checks, err := revocation.New(revocation.Config{
-		Names: engine.Names, Certificate: state.store.Certificate, Revoked: engine.Revoked,
-		Report: func(event wire.Event) error { return state.store.Append(event) },
-		Key:    state.store.InstanceID(), Interval: checkInterval(s), Now: state.clock.Now, Log: log.With("part", "revocation"),
-	})
-	if err != nil {
-		return err
-	}
-
-	file, _ := a.source.File()
-	inEffect = &configuration{
-		load: a.load, path: file, roll: roll, engine: engine, level: level, tell: syncer.Report, expect: outcomes.Expect, now: state.clock.Now,
-		settings: s, report: report, since: state.clock.Now(), log: log.With("part", "configuration"),
-	}
-	inEffect.tried = look(inEffect.files(s, report))
-
-	socket, err := control.New(control.Config{
-		Path: s.Control.Socket, Group: s.Control.Group,
-		Backend: &backend{configuration: inEffect, state: state, engine: engine, checks: checks, syncer: syncer, roll: roll, started: state.clock.Now(), log: log},
-		Log:     log.With("part", "control"),
-	})
-	if err != nil {
-		return err
-	}
-
-	if err := socket.Listen(ctx); err != nil {
+	if err := m.socket.Listen(ctx); err != nil {
 		return err
 	}
 	if err := state.store.Append(wire.Event{Kind: wire.EventStarted, At: state.clock.Now(), Detail: buildinfo.Version()}); err != nil {
@@ -184,17 +89,18 @@ func (a *agentCommand) run(ctx context.Context, life service.Lifecycle) error {
 	// Everything local is in place. Whether coordinator and CAs are there is
 	// not a matter of readiness.
 	life.Ready()
+	inEffect := m.configuration
 	err = runner.Run(ctx,
 		runner.Task{Name: "clock", Run: state.clock.Run},
-		runner.Task{Name: "renewal", Run: engine.Run},
+		runner.Task{Name: "renewal", Run: m.engine.Run},
 		runner.Task{Name: "reload", Run: func(ctx context.Context) error { return inEffect.obey(ctx, life, reloads) }},
 		runner.Task{Name: "configuration", Run: func(ctx context.Context) error { return inEffect.watch(ctx, life) }},
-		runner.Task{Name: "assignments", Run: func(ctx context.Context) error { return roll.run(ctx, engine, syncer.Report) }},
-		runner.Task{Name: "commands", Run: commands.Run},
-		runner.Task{Name: "revocation checks", Run: checks.Run},
-		runner.Task{Name: "sync", Run: syncer.Run},
-		runner.Task{Name: "control", Run: socket.Run},
-		runner.Task{Name: "metrics", Run: reporter.Run},
+		runner.Task{Name: "assignments", Run: func(ctx context.Context) error { return m.roll.run(ctx, m.engine, m.syncer.Report) }},
+		runner.Task{Name: "commands", Run: m.commands.Run},
+		runner.Task{Name: "revocation checks", Run: m.checks.Run},
+		runner.Task{Name: "sync", Run: m.syncer.Run},
+		runner.Task{Name: "control", Run: m.socket.Run},
+		runner.Task{Name: "metrics", Run: m.reporter.Run},
 	)
 	if err != nil {
 		return err
