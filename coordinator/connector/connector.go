@@ -32,8 +32,11 @@ type Connector interface {
 type Searcher interface {
 	// Search returns every order at the authority that may be the one of r: by its
 	// reference where the authority keeps one, else by the public key. It returns
-	// none if there is none that the authority shows by now.
-	Search(ctx context.Context, r *Request) ([]Status, error)
+	// none if there is none that the authority shows. Where it takes many requests to
+	// find that out, they may have been made for another order: a list that was begun
+	// to be read not longer ago than old is good enough, by a clock that nobody sets.
+	// See [Listing].
+	Search(ctx context.Context, r *Request, old time.Duration) ([]Status, error)
 	// Visible is how long a new order may take to be found. Not to be found in two
 	// searches, the second of them later than that, means that it was not placed.
 	// A negative Visible says that a search which finds nothing proves nothing.

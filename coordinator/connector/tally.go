@@ -25,9 +25,14 @@ func (t *Tally) Answered() bool { return t.answers.Load() > 0 }
 
 // count takes note of a whole answer.
 func count(ctx context.Context, call Call, status int) {
-	t, _ := ctx.Value(tallyKey{}).(*Tally)
-	if t == nil || call.Anonymous || status == http.StatusTooManyRequests || status/100 == 5 {
+	if call.Anonymous || status == http.StatusTooManyRequests || status/100 == 5 {
 		return
 	}
-	t.answers.Add(1)
+	answered(ctx)
+}
+
+func answered(ctx context.Context) {
+	if t, ok := ctx.Value(tallyKey{}).(*Tally); ok {
+		t.answers.Add(1)
+	}
 }

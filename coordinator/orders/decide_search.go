@@ -75,7 +75,9 @@ func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
 	b := &t.b
 	b.Searches++
 	if b.SearchedAt.IsZero() {
-		b.SearchedAt = began
+		// It may have been answered by what was read for another order. The next one is
+		// not answered by the same.
+		b.SearchedAt = now
 	}
 	if len(b.Candidates) > 0 { // an earlier one found several
 		b.Next, b.Mend = time.Time{}, several(o)
@@ -90,19 +92,7 @@ func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
 		}
 		return
 	}
-	// What another node has claimed, it may still be sending. What this one has, it does
-	// not send any more: nothing else is done for an order meanwhile.
-	quiet := b.UnknownSince
-	if !b.Claim.IsZero() && b.Claim.Node != r.node {
-		quiet = latest(quiet, b.Claim.At.Add(r.placeLimit+clockSkew))
-	}
-	// Nor is it known who was sending when a backup was restored.
-	if !b.RestoredAt.IsZero() {
-		quiet = latest(quiet, b.RestoredAt.Add(r.placeLimit+clockSkew))
-	}
-	visible := quiet.Add(r.visible)
-	spacing := b.SearchedAt.Add(min(searchSpacing, r.visible))
-	proof := latest(visible, spacing)
+	visible, proof := r.proof(b)
 	early := r.doubted != nil && *r.doubted < visible.Sub(b.UnknownSince)
 	if b.Searches >= fleet.AbsenceSearches && !began.Before(proof) && !early {
 		searches := b.Searches
@@ -118,6 +108,36 @@ func (r *rules) absent(t *turn, o *fleet.Order, began, now time.Time) {
 	if last := latest(proof, now).Add(r.scatter(time.Second + max(r.visible, 0)/10)); b.Slow || b.Next.After(last) {
 		b.Next = last
 	}
+}
+
+// proof is from when on an order would be visible, and a search that finds nothing
+// proves that there is none, if it begins no earlier.
+func (r *rules) proof(b *fleet.Brokering) (visible, proof time.Time) {
+	// What another node has claimed, it may still be sending. What this one has, it does
+	// not send any more: nothing else is done for an order meanwhile.
+	quiet := b.UnknownSince
+	if !b.Claim.IsZero() && b.Claim.Node != r.node {
+		quiet = latest(quiet, b.Claim.At.Add(r.placeLimit+clockSkew))
+	}
+	// Nor is it known who was sending when a backup was restored.
+	if !b.RestoredAt.IsZero() {
+		quiet = latest(quiet, b.RestoredAt.Add(r.placeLimit+clockSkew))
+	}
+	visible = quiet.Add(r.visible)
+	return visible, latest(visible, b.SearchedAt.Add(min(searchSpacing, r.visible)))
+}
+
+// old is how old an answer may be that serves an order's search as well as a new one:
+// orders in doubt are looked for together. It was begun after the order was in doubt, and
+// if the search can prove something by now, late enough for that.
+func (r *rules) old(o *fleet.Order, now time.Time, doubted time.Duration) time.Duration {
+	b := o.Brokering
+	visible, proof := r.proof(b)
+	since, spare := now.Sub(b.UnknownSince), doubted
+	if wait := visible.Sub(b.UnknownSince); r.visible >= 0 && !b.SearchedAt.IsZero() && !now.Before(proof) && doubted >= wait {
+		since, spare = now.Sub(proof), doubted-wait
+	}
+	return max(min(since, spare), 0)
 }
 
 // distinct leaves out of a search's results those that are the same order.

@@ -201,25 +201,29 @@ func (s *step) uncollected(ctx context.Context, o *fleet.Order, r *connector.Req
 
 // search looks for an order of which it is not known whether it was placed.
 func (s *step) search(ctx context.Context, o *fleet.Order) {
-	began, doubted := s.now(), s.doubtedFor(o)
+	asked, steady, doubted := s.now(), s.e.config.Steady(), s.doubtedFor(o)
 	searcher, can := s.account.issuer.Connector.(connector.Searcher)
 	if !can || s.account.rules.repeatable {
-		s.store(ctx, o, s.account.rules.unsearched(o, began))
+		s.store(ctx, o, s.account.rules.unsearched(o, asked))
 		return
 	}
 	r := s.request(ctx, o)
 	if r == nil {
 		return
 	}
+	old := s.account.rules.old(o, asked, doubted)
 	var found []connector.Status
 	for try := 1; ; try++ {
-		list, failure, ok := question(ctx, s, CallSearch, func(ctx context.Context) ([]connector.Status, error) { return searcher.Search(ctx, r) })
+		waited := s.e.config.Steady() - steady
+		list, failure, ok := question(ctx, s, CallSearch, func(ctx context.Context) ([]connector.Status, error) {
+			return searcher.Search(ctx, r, old+waited)
+		})
 		switch {
 		case !ok:
 			return
 		case failure == nil:
 			found = list
-		case failure.Class == connector.ClassRetry && try < searchTries && s.now().Sub(began) < searchTime:
+		case failure.Class == connector.ClassRetry && try < searchTries && s.now().Sub(asked) < searchTime:
 			continue
 		default:
 			s.store(ctx, o, s.account.rules.unanswered(o, failure, s.now()))
@@ -227,9 +231,11 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 		}
 		break
 	}
+	// What was found was begun to be read as early as that, for all that is known.
 	rules := s.account.rules
+	doubted -= old
 	rules.doubted = &doubted
-	t := rules.found(o, found, began, s.now())
+	t := rules.found(o, found, asked.Add(-old), s.now())
 	if len(found) == 1 {
 		s.stands(ctx, o, &found[0], t)
 		return

@@ -163,7 +163,7 @@ func (s Suite) answerLost(t *testing.T) {
 			if !ok {
 				return
 			}
-			found, err := searcher.Search(t.Context(), r)
+			found, err := searcher.Search(t.Context(), r, 0)
 			require.NoError(t, err)
 			require.Len(t, found, 1)
 			assert.Equal(t, entry.ID, found[0].Handle.Order)
@@ -208,7 +208,7 @@ func (s Suite) notPlaced(t *testing.T) {
 			assert.Empty(t, f.Fake.Core().Ledger(nil))
 			if searcher, ok := f.Connector.(connector.Searcher); ok && !c.certain {
 				f.Fake.Core().Forget()
-				found, err := searcher.Search(t.Context(), r)
+				found, err := searcher.Search(t.Context(), r, 0)
 				require.NoError(t, err)
 				assert.Empty(t, found)
 			}
@@ -238,19 +238,19 @@ func (s Suite) search(t *testing.T) {
 		requests = append(requests, r)
 	}
 	for i, r := range requests {
-		found, err := searcher.Search(t.Context(), r)
+		found, err := searcher.Search(t.Context(), r, 0)
 		require.NoError(t, err)
 		require.Len(t, found, 1)
 		assert.Equal(t, f.Fake.Core().Ledger(nil)[i].ID, found[0].Handle.Order)
 		assert.Equal(t, connector.Issued, found[0].State)
 	}
 	never, _ := Request(t, "www.example.com")
-	found, err := searcher.Search(t.Context(), never)
+	found, err := searcher.Search(t.Context(), never, 0)
 	require.NoError(t, err)
 	assert.Empty(t, found, "an order of somebody else's")
 	// What failed was no search.
 	f.Fake.Core().Script(fakeca.Any, fakeca.Repeat(20, fakeca.Fault{Kind: fakeca.Refuse, Status: 500})...)
-	_, err = searcher.Search(t.Context(), requests[0])
+	_, err = searcher.Search(t.Context(), requests[0], 0)
 	assert.Equal(t, connector.ClassRetry, f.failure(t, err).Class)
 }
 

@@ -64,7 +64,7 @@ func (f Fixture) order(t *testing.T, searcher connector.Searcher, r *connector.R
 		if f.failure(t, err).NotPlaced {
 			continue
 		}
-		found, err := again(f, t, func() ([]connector.Status, error) { return searcher.Search(t.Context(), r) })
+		found, err := again(f, t, func() ([]connector.Status, error) { return searcher.Search(t.Context(), r, 0) })
 		switch {
 		case err != nil:
 			return connector.Handle{}, err

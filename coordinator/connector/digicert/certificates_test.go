@@ -242,7 +242,7 @@ func FuzzAnswers(f *testing.F) {
 		for i := range list {
 			sound(&list[i], nil)
 		}
-		_, err = c.Search(t.Context(), r)
+		_, err = c.Search(t.Context(), r, 0)
 		connectortest.Sound(t, err)
 		_, err = c.Collect(t.Context(), r, h)
 		connectortest.Sound(t, err)

@@ -24,7 +24,7 @@ func (d *Connector) Visible() time.Duration { return d.config.Visible }
 
 // Search implements connector.Searcher: by our reference, and if no order has it,
 // by the common name and then the key, among the orders of about that time.
-func (d *Connector) Search(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
+func (d *Connector) Search(ctx context.Context, r *connector.Request, _ time.Duration) ([]connector.Status, error) {
 	if !d.config.NoReference {
 		found, err := d.byReference(ctx, r)
 		if err != nil || len(found) > 0 {

@@ -87,7 +87,7 @@ type Connector struct {
 	client       *connector.Client
 	certificates connector.States
 	enrollments  connector.States
-	keys         connector.Keys
+	events       *connector.Listing
 }
 
 var _ interface {
@@ -140,6 +140,7 @@ func New(c Config) (*Connector, error) {
 	if e.enrollments, err = enrollmentTable.With(c.EnrollmentStates); err != nil {
 		return nil, fmt.Errorf("entrust: %w", err)
 	}
+	e.events = e.newListing()
 	e.client, err = connector.NewClient(connector.ClientConfig{
 		BaseURL: base, Roots: c.Roots, Certificate: c.Certificate, Timeout: c.Timeout, Now: c.Now, Dial: c.Dial, Authorize: e.authorize, Problem: problem,
 	})

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,10 +19,9 @@ import (
 )
 
 const (
-	// pageSize is the most events that some gateways show at a time.
-	pageSize = 50
-	// maxEvents bounds how many events are looked through for a lost order.
-	maxEvents = 5000
+	// lately is how old the list of events may be in which an enrollment is looked for
+	// that is not lost: nothing follows of its not being there yet.
+	lately = 10 * time.Second
 	// unnamed is the handle of an enrollment that has neither certificate nor id.
 	unnamed = "unnamed"
 	// maxSerial is the longest serial number, in hex digits (RFC 5280 section 4.1.2.2).
@@ -248,6 +246,11 @@ func (e *Connector) certificate(answer *connector.Answer, serial string) (*shown
 // Status implements connector.Connector. An enrollment that has no certificate yet is
 // looked for among the events.
 func (e *Connector) Status(ctx context.Context, r *connector.Request, h connector.Handle) (*connector.Status, error) {
+	return e.stands(ctx, r, h, lately)
+}
+
+// stands is Status, by events that may be as old.
+func (e *Connector) stands(ctx context.Context, r *connector.Request, h connector.Handle, old time.Duration) (*connector.Status, error) {
 	if isSerial(h.Order) {
 		s, err := e.show(ctx, h.Order)
 		if err != nil {
@@ -261,7 +264,7 @@ func (e *Connector) Status(ctx context.Context, r *connector.Request, h connecto
 	if h.IsZero() {
 		return nil, errNoOrder()
 	}
-	found, err := e.Search(ctx, r)
+	found, err := e.Search(ctx, r, old)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +286,7 @@ func errNoOrder() error {
 // Collect implements connector.Connector. What is missing of the chain is asked for.
 func (e *Connector) Collect(ctx context.Context, r *connector.Request, h connector.Handle) (*connector.Bundle, error) {
 	if !isSerial(h.Order) {
-		status, err := e.Status(ctx, r, h)
+		status, err := e.stands(ctx, r, h, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -314,123 +317,4 @@ func (e *Connector) Collect(ctx context.Context, r *connector.Request, h connect
 // vouchedFor reports whether another one of the certificates has signed the first.
 func vouchedFor(certs []*x509.Certificate) bool {
 	return slices.ContainsFunc(certs[1:], func(issuer *x509.Certificate) bool { return certs[0].CheckSignatureFrom(issuer) == nil })
-}
-
-// Visible implements connector.Searcher.
-func (e *Connector) Visible() time.Duration { return e.config.Visible }
-
-// Search implements connector.Searcher.
-func (e *Connector) Search(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
-	serials, err := e.issuedFor(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	var found []connector.Status
-	for _, serial := range serials {
-		s, err := e.show(ctx, serial)
-		if err != nil {
-			return nil, err
-		}
-		if s.status.State == connector.Issued {
-			s.status.Bundle = s.bundle
-		}
-		found = append(found, s.status)
-	}
-	return found, nil
-}
-
-type eventsAnswer struct {
-	Events []struct {
-		Certificate string `json:"certificate"`
-		Serial      string `json:"serialNumber"`
-	} `json:"events"`
-	More bool            `json:"morePages"`
-	Next json.RawMessage `json:"nextPageIndex"`
-}
-
-// issuedFor is the serial numbers of the certificates for r's key, of those that
-// something has happened to since r was committed.
-func (e *Connector) issuedFor(ctx context.Context, r *connector.Request) ([]string, error) {
-	query := url.Values{
-		"startDate": {r.CommittedAt.Add(-skew).UTC().Format(time.RFC3339)}, "preferredPageSize": {strconv.Itoa(pageSize)}, "$fields": {e.config.EventFields},
-	}
-	var mine []string
-	seen := map[string]bool{}
-	for pages := 0; ; pages++ {
-		answer, err := e.client.Do(ctx, connector.Call{Path: e.path("certificate-events"), Query: query})
-		if err != nil {
-			return nil, err
-		}
-		var page eventsAnswer
-		if err := answer.Decode(&page); err != nil {
-			return nil, err
-		}
-		if page.Events == nil {
-			return nil, &connector.Error{Class: connector.ClassAnswer, Status: answer.Status, Detail: "the answer has no list of events"}
-		}
-		for _, event := range page.Events {
-			if !isSerial(event.Serial) || seen[event.Serial] {
-				continue
-			}
-			seen[event.Serial] = true
-			same, err := e.sameKey(ctx, event.Serial, event.Certificate, r)
-			if err != nil {
-				return nil, err
-			}
-			if same {
-				mine = append(mine, event.Serial)
-			}
-		}
-		if !page.More {
-			return mine, nil
-		}
-		next := strings.Trim(string(page.Next), `" `)
-		if next == "" || next == "null" || next == query.Get("nextPageIndex") {
-			return nil, &connector.Error{Class: connector.ClassAnswer, Status: answer.Status, Detail: "the list of events has more pages, and does not say where"}
-		}
-		if len(seen) > maxEvents || pages >= 2*maxEvents/pageSize {
-			return nil, &connector.Error{
-				Class: connector.ClassNeedsPerson, Detail: fmt.Sprintf("more than %d certificates have events that may be of the lost order, too many to look through", maxEvents),
-				Mend: "look for the certificate at the gateway, and tell its serial number with certctl orders resolve",
-			}
-		}
-		query.Set("nextPageIndex", next)
-	}
-}
-
-// sameKey reports whether a certificate is for r's key. One that the event does not
-// show is asked for.
-func (e *Connector) sameKey(ctx context.Context, serial, data string, r *connector.Request) (bool, error) {
-	wanted, err := pki.PublicKeyFingerprint(r.CSR.PublicKey)
-	if err != nil {
-		return false, &connector.Error{Class: connector.ClassConfig, Err: err}
-	}
-	if key, known := e.keys.Of(serial); known {
-		return key == wanted, nil
-	}
-	var bundle *connector.Bundle
-	if strings.TrimSpace(data) != "" {
-		bundle, err = read(data, nil)
-	} else {
-		var s *shown
-		if s, err = e.show(ctx, serial); err == nil {
-			bundle = s.bundle
-		}
-	}
-	switch {
-	case err != nil:
-		return false, err
-	case bundle == nil:
-		return false, &connector.Error{Class: connector.ClassRetry, Detail: "a certificate that has events cannot be fetched"}
-	}
-	// A certificate whose serial number is another one is stale, and not remembered.
-	cert := bundle.Certificates[0]
-	key, err := pki.PublicKeyFingerprint(cert.PublicKey)
-	if err != nil {
-		return false, nil //nolint:nilerr // a key of a kind that we have none of
-	}
-	if strings.EqualFold(strings.TrimLeft(serial, "0"), pki.SerialHex(cert)) {
-		e.keys.Set(serial, key)
-	}
-	return key == wanted, nil
 }

@@ -187,7 +187,7 @@ func FuzzAnswers(f *testing.F) {
 		}
 		sound(c.Place(t.Context(), r))
 		sound(c.Status(t.Context(), r, h))
-		list, err := c.Search(t.Context(), r)
+		list, err := c.Search(t.Context(), r, 0)
 		connectortest.Sound(t, err)
 		for i := range list {
 			sound(&list[i], nil)

@@ -96,7 +96,7 @@ type Connector struct {
 	token  *connector.Cached[string]
 	policy *connector.Cached[*policy]
 	chain  *connector.Cached[[]*x509.Certificate]
-	keys   connector.Keys
+	issued *connector.Listing
 
 	shown sync.Mutex // of last
 	last  string     // the token, which no error may show
@@ -146,6 +146,7 @@ func New(c Config) (*Connector, error) {
 	}
 	g := &Connector{config: c, base: base, states: states}
 	g.token, g.policy, g.chain = connector.NewCached[string](c.Now), connector.NewCached[*policy](c.Now), connector.NewCached[[]*x509.Certificate](c.Now)
+	g.issued = g.newListing()
 	g.client, err = connector.NewClient(connector.ClientConfig{
 		BaseURL: base, Roots: c.Roots, Certificate: c.Certificate, Timeout: c.Timeout, Now: c.Now, Dial: c.Dial,
 		Authorize: g.authorize, Problem: g.problem, Secrets: g.secrets,

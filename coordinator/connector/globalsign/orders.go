@@ -4,26 +4,17 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/connector"
-	"github.com/certctl/certctl/shared/pki"
 )
 
-const (
-	// pageSize is the most that a list shows at a time.
-	pageSize = 100
-	// maxListed bounds how many certificates are looked through for a lost order.
-	maxListed = 5000
-	// maxSerial is the longest serial number, in hex digits (RFC 5280 section 4.1.2.2).
-	maxSerial = 40
-)
+// maxSerial is the longest serial number, in hex digits (RFC 5280 section 4.1.2.2).
+const maxSerial = 40
 
 // isSerial reports whether text is a serial number as the authority writes it.
 func isSerial(text string) bool {
@@ -191,89 +182,4 @@ func (g *Connector) askChain(ctx context.Context) ([]*x509.Certificate, time.Dur
 		return nil, 0, err
 	}
 	return bundle.Certificates, chainLife, nil
-}
-
-// Visible implements connector.Searcher.
-func (g *Connector) Visible() time.Duration { return g.config.Visible }
-
-// Search implements connector.Searcher: the authority keeps no reference of ours. It
-// lists what was issued since the order was committed, by serial number, and each of
-// those is compared by its public key.
-func (g *Connector) Search(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
-	wanted, err := pki.PublicKeyFingerprint(r.CSR.PublicKey)
-	if err != nil {
-		return nil, &connector.Error{Class: connector.ClassConfig, Err: err}
-	}
-	serials, err := g.issuedSince(ctx, r.CommittedAt.Add(-skew))
-	if err != nil {
-		return nil, err
-	}
-	var found []connector.Status
-	for _, serial := range serials {
-		if key, known := g.keys.Of(serial); known && key != wanted {
-			continue
-		}
-		f, err := g.fetch(ctx, serial)
-		if err != nil {
-			return nil, err
-		}
-		if f.bundle == nil {
-			// It was listed as issued, and cannot be seen: that it is another's is not
-			// known.
-			return nil, &connector.Error{Class: connector.ClassRetry, Detail: "a certificate that is listed as issued cannot be fetched"}
-		}
-		mine := false
-		for _, cert := range f.bundle.Certificates {
-			key, err := pki.PublicKeyFingerprint(cert.PublicKey)
-			if err != nil {
-				continue
-			}
-			mine = mine || key == wanted
-			if len(f.bundle.Certificates) == 1 {
-				g.keys.Set(serial, key)
-			}
-		}
-		if mine {
-			found = append(found, f.status)
-		}
-	}
-	return found, nil
-}
-
-// issuedSince is the serial numbers of what the account got since then.
-func (g *Connector) issuedSince(ctx context.Context, since time.Time) ([]string, error) {
-	var serials []string
-	for page := 1; ; page++ {
-		answer, err := g.do(ctx, connector.Call{Path: []string{"stats", "issued"}, Query: url.Values{
-			"from": {strconv.FormatInt(max(since.Unix(), 0), 10)}, "to": {strconv.FormatInt(g.config.Now().Add(skew).Unix(), 10)},
-			"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(pageSize)},
-		}})
-		if err != nil {
-			return nil, err
-		}
-		var rows []struct {
-			Serial string `json:"serial_number"`
-		}
-		if err := answer.Decode(&rows); err != nil {
-			return nil, err
-		}
-		for _, row := range rows {
-			if !isSerial(row.Serial) {
-				return nil, &connector.Error{Class: connector.ClassAnswer, Status: answer.Status, Detail: "a certificate that is listed as issued has no serial number"}
-			}
-			if !slices.Contains(serials, row.Serial) {
-				serials = append(serials, row.Serial)
-			}
-		}
-		total, err := strconv.Atoi(answer.Header.Get("Total-Count"))
-		switch {
-		case len(serials) > maxListed || page*pageSize > 2*maxListed:
-			return nil, &connector.Error{
-				Class: connector.ClassNeedsPerson, Detail: fmt.Sprintf("the account got more than %d certificates that may be of the lost order, too many to look through", maxListed),
-				Mend: "look for the certificate in GlobalSign Atlas, and tell its serial number with certctl orders resolve",
-			}
-		case len(rows) == 0, err != nil && len(rows) < pageSize, err == nil && (page-1)*pageSize+len(rows) >= total:
-			return serials, nil
-		}
-	}
 }

@@ -221,7 +221,7 @@ func (s *Connector) Visible() time.Duration {
 // Search implements connector.Searcher: by the external requester, which can be
 // searched for, and if no order has it, by name and then by the comments, which are
 // shown with each order alone.
-func (s *Connector) Search(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
+func (s *Connector) Search(ctx context.Context, r *connector.Request, _ time.Duration) ([]connector.Status, error) {
 	if external := s.external(r); external != "" {
 		found, err := s.among(ctx, r, url.Values{"externalRequester": {external}})
 		if err != nil || len(found) > 0 {

@@ -48,7 +48,7 @@ func FuzzAnswers(f *testing.F) {
 		for _, c := range []*vault.Connector{token, login} {
 			sound(c.Place(t.Context(), r))
 			sound(c.Status(t.Context(), r, connector.Handle{Order: "0a"}))
-			list, err := c.Search(t.Context(), r)
+			list, err := c.Search(t.Context(), r, 0)
 			connectortest.Sound(t, err)
 			for i := range list {
 				sound(&list[i], nil)

@@ -261,7 +261,7 @@ func (v *Connector) Visible() time.Duration { return v.config.Visible }
 
 // Search implements connector.Searcher. The certificates that the mount keeps are read,
 // each of them once, as they are listed by numbers that say nothing.
-func (v *Connector) Search(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
+func (v *Connector) Search(ctx context.Context, r *connector.Request, _ time.Duration) ([]connector.Status, error) {
 	wanted, err := pki.PublicKeyFingerprint(r.CSR.PublicKey)
 	if err != nil {
 		return nil, &connector.Error{Class: connector.ClassConfig, Err: err}

@@ -200,7 +200,7 @@ func TestASearchReadsEachCertificateOnce(t *testing.T) {
 			var found []connector.Status
 			for {
 				searches++
-				found, err = c.Search(t.Context(), r)
+				found, err = c.Search(t.Context(), r, 0)
 				if err == nil {
 					break
 				}
@@ -237,7 +237,7 @@ func TestSearchesThatProveNothing(t *testing.T) {
 	for name, body := range map[string]string{"too many": string(list), "too large": strings.Repeat(" ", connector.MaxAnswer+1)} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		c, _ := fixture(t, connectortest.Options{}, func(c *vault.Config, _ *fake.Server) { c.URL = server.URL })
-		_, err := c.Search(t.Context(), r)
+		_, err := c.Search(t.Context(), r, 0)
 		assert.Equal(t, connector.ClassNeedsPerson, connector.Classify(err).Class, name)
 		assert.Contains(t, connector.Classify(err).Mend, "orders resolve", name)
 		server.Close()
@@ -245,17 +245,17 @@ func TestSearchesThatProveNothing(t *testing.T) {
 
 	c, server := fixture(t, connectortest.Options{}, nil)
 	assert.Equal(t, time.Minute, c.Visible())
-	found, err := c.Search(t.Context(), r)
+	found, err := c.Search(t.Context(), r, 0)
 	require.NoError(t, err, "an empty list is status 404")
 	assert.Empty(t, found)
 	server.Set(fake.Modes{NoStore: true})
-	_, err = c.Search(t.Context(), r)
+	_, err = c.Search(t.Context(), r, 0)
 	assert.Equal(t, connector.ClassNeedsPerson, connector.Classify(err).Class, "the role keeps nothing, whatever the settings say")
 	server.Set(fake.Modes{Denied: []string{"roles/" + fake.Role}})
-	_, err = c.Search(t.Context(), r)
+	_, err = c.Search(t.Context(), r, 0)
 	require.NoError(t, err, "the role may not be read: the settings count")
 	server.Set(fake.Modes{Denied: []string{"certs"}})
-	_, err = c.Search(t.Context(), r)
+	_, err = c.Search(t.Context(), r, 0)
 	assert.Equal(t, connector.ClassCredentials, connector.Classify(err).Class)
 
 	none, server := fixture(t, connectortest.Options{}, func(c *vault.Config, _ *fake.Server) { c.NoStore = true })
