@@ -1,0 +1,72 @@
+package report
+
+import (
+	"time"
+
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/health"
+)
+
+// Question says what is wanted to be known, of which hosts.
+type Question struct {
+	View *fleet.View
+	// Clock shows the time, and notes when the report would be another.
+	Clock *health.Clock
+	// Pause is how long hosts are told to wait between syncs, at present.
+	Pause time.Duration
+	// Seen is the last sign of life of an agent, given the one that is replicated; nil
+	// is for that.
+	Seen func(agent *fleet.Agent, replicated time.Time) time.Time
+	// Of says which hosts the report is of; nil: of all.
+	Of func(*fleet.Agent) bool
+
+	// Listed says which of them are listed; nil: all.
+	Listed func(*Host) bool
+	// After is the cursor of the page before; "" begins. Limit is the number of hosts on
+	// a page; 0 is for all of them, and none are listed if it is less.
+	After string
+	Limit int
+}
+
+// Answer is a report.
+type Answer struct {
+	Fleet *Fleet
+	Hosts []*Host // those at risk first
+	Next  string  // After of the next page; "" if this is the last
+}
+
+// Report answers a question. The error is ErrCursor.
+func (c *Counter) Report(q *Question) (*Answer, error) {
+	list := worst{room: q.Limit}
+	if q.After != "" {
+		after, err := parseCursor(q.After)
+		if err != nil {
+			return nil, err
+		}
+		list.after = &after
+	}
+	now := q.Clock.Now
+	counts := c.of(q.View, now)
+	q.Clock.Note(counts.until)
+	answer := &Answer{Fleet: newFleet(now)}
+	var host Host
+	for _, one := range counts.hosts {
+		if q.Of != nil && !q.Of(one.agent) {
+			continue
+		}
+		host = Host{Agent: one.agent, Seen: one.seen, Certificates: &one.certificates, Issuers: one.issuers}
+		if q.Seen != nil {
+			host.Seen = q.Seen(one.agent, one.seen)
+		}
+		host.Due = host.Seen.Add(q.Pause)
+		host.CutOff = health.CutOff(q.Pause, host.Seen, now)
+		host.judge(q.Clock)
+		answer.Fleet.add(&host)
+		if q.Limit >= 0 && (q.Listed == nil || q.Listed(&host)) {
+			list.add(&host)
+		}
+	}
+	answer.Fleet.finish(now)
+	answer.Hosts, answer.Next = list.page()
+	return answer, nil
+}
