@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"crypto/subtle"
+	"time"
 
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
@@ -76,17 +77,58 @@ func createAPIToken(c *change, p *CreateAPIToken) Result {
 	if !p.Role.Valid() {
 		return refuse(wire.CodeInvalid, "role", "the role is not one of viewer, operator, admin", "give one of these roles")
 	}
+	if !p.Scope.valid() {
+		return refuse(wire.CodeInvalid, "scope", "the scope is none", "give labels and the values that hosts may have of them")
+	}
 	if find[APIToken](c, TableAPITokens, indexID, key(p.ID)) != nil || find[APIToken](c, TableAPITokens, indexHash, key(p.Hash[:])) != nil {
 		return refuse(wire.CodeConflict, "id", "this API token exists", "create the token again; it gets a new id")
 	}
 	c.insert(TableAPITokens, &APIToken{
 		ID: p.ID, Name: p.Name, Hash: p.Hash, Role: p.Role, CreatedAt: c.at, CreatedBy: p.Actor,
-		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index,
+		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index, Scope: p.Scope, FixedExpiry: p.FixedExpiry,
 	})
-	c.audit(Fact{Kind: KindAPITokenCreated, Actor: p.Actor, Object: p.ID}, map[string]any{
-		"name": p.Name, "role": p.Role, "expires_at": p.ExpiresAt,
+	detail := map[string]any{"name": p.Name, "role": p.Role, "expires_at": p.ExpiresAt}
+	if !p.Scope.IsZero() {
+		detail["scope"] = p.Scope.String()
+	}
+	if p.FixedExpiry {
+		detail["fixed_expiry"] = true
+	}
+	c.audit(Fact{Kind: KindAPITokenCreated, Actor: p.Actor, Object: p.ID}, detail)
+	return Result{}
+}
+
+func rotateAPIToken(c *change, p *RotateAPIToken) Result {
+	stored := find[APIToken](c, TableAPITokens, indexID, key(p.ID))
+	switch {
+	case stored == nil:
+		return refuse(wire.CodeNotFound, "id", "there is no API token with this id", "list the tokens to see their ids")
+	case stored.Hash == p.Hash:
+		return Result{}
+	case !stored.Usable(c.at):
+		return refuse(wire.CodeConflict, "id", "the API token was revoked or has expired", "create another one")
+	case stored.Rotation != nil && stored.Rotation.Hash == p.Hash, find[APIToken](c, TableAPITokens, indexHash, key(p.Hash[:])) != nil:
+		return refuse(wire.CodeConflict, "secret_sha256", "this secret is in use already, or was", "make another one at random")
+	}
+	token := edit(stored)
+	token.Hash, token.ModifyIndex = p.Hash, c.index
+	token.Rotation = &Rotation{At: c.at, By: p.Actor, Hash: stored.Hash, Until: p.Until}
+	if !stored.ExpiresAt.IsZero() && !stored.FixedExpiry {
+		token.ExpiresAt = c.at.Add(stored.ExpiresAt.Sub(stored.begins()))
+	}
+	c.put(TableAPITokens, token)
+	c.audit(Fact{Kind: KindAPITokenRotated, Actor: p.Actor, Object: p.ID}, map[string]any{
+		"earlier_until": p.Until, "expires_at": token.ExpiresAt,
 	})
 	return Result{}
+}
+
+// begins is from when on a token's lifetime counts.
+func (t *APIToken) begins() time.Time {
+	if t.Rotation != nil {
+		return t.Rotation.At
+	}
+	return t.CreatedAt
 }
 
 func revokeAPIToken(c *change, p *RevokeAPIToken) Result {

@@ -173,7 +173,11 @@ func (v *View) Assignment(name string) (*Assignment, bool) {
 
 // Assignments lists all assignments by name.
 func (v *View) Assignments() []*Assignment {
-	return collect[Assignment](v.scan(TableAssignments, indexID, nil))
+	if v.scope.IsZero() {
+		return collect[Assignment](v.scan(TableAssignments, indexID, nil))
+	}
+	v.note(TableAssignments)
+	return v.assignmentsInScope()
 }
 
 // AssignmentReport is what an agent made of an assignment.

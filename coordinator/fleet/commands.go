@@ -52,6 +52,7 @@ const (
 	TypeResolveOrder          Type = 84
 	TypeRevokeOrder           Type = 85
 	TypeNotePrune             Type = 90
+	TypeRotateAPIToken        Type = 91
 	TypeRecordDay             Type = 98
 	TypeBeginAuditChain       Type = 95
 )
@@ -280,6 +281,24 @@ type CreateAPIToken struct {
 	Hash      [32]byte  `cbor:"4,keyasint"`
 	Role      Role      `cbor:"5,keyasint"`
 	ExpiresAt time.Time `cbor:"6,keyasint"` // zero never expires
+	// Scope and FixedExpiry are of version 2.
+	Scope       Scope `cbor:"7,keyasint,omitempty"`
+	FixedExpiry bool  `cbor:"8,keyasint,omitempty"`
+}
+
+// RotateAPIToken gives an API token another secret. The earlier one stays good up to a
+// moment. A token with an end gets as long as it had from its making, or its last
+// rotation, up to that, unless its end is fixed. The secret that it has already changes
+// nothing.
+//
+// Codes: CodeNotFound, CodeConflict.
+type RotateAPIToken struct {
+	Actor string   `cbor:"1,keyasint,omitempty"`
+	ID    string   `cbor:"2,keyasint"`
+	Hash  [32]byte `cbor:"3,keyasint"` // of the new secret
+	// Until is up to when the earlier secret stays good; one that has passed ends it at
+	// once.
+	Until time.Time `cbor:"4,keyasint"`
 }
 
 // RevokeAPIToken ends an API token. Ending it again changes nothing; an unknown
@@ -301,6 +320,14 @@ func (p SyncAgent) version() uint8 {
 	return 4
 }
 
+// version is 1 for a token that nodes of before know to limit as it says.
+func (p CreateAPIToken) version() uint8 {
+	if !p.Scope.IsZero() || p.FixedExpiry {
+		return 2
+	}
+	return 1
+}
+
 func (InitCA) commandType() Type                { return TypeInitCA }
 func (CreateEnrollmentToken) commandType() Type { return TypeCreateEnrollmentToken }
 func (RevokeEnrollmentToken) commandType() Type { return TypeRevokeEnrollmentToken }
@@ -314,3 +341,4 @@ func (CompleteOrder) commandType() Type         { return TypeCompleteOrder }
 func (RejectOrder) commandType() Type           { return TypeRejectOrder }
 func (CreateAPIToken) commandType() Type        { return TypeCreateAPIToken }
 func (RevokeAPIToken) commandType() Type        { return TypeRevokeAPIToken }
+func (RotateAPIToken) commandType() Type        { return TypeRotateAPIToken }

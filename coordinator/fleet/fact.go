@@ -44,6 +44,7 @@ const (
 	KindOrderRevocationFailed  Kind = "order.revocation_failed"
 	KindAPITokenCreated        Kind = "api_token.created"
 	KindAPITokenRevoked        Kind = "api_token.revoked"
+	KindAPITokenRotated        Kind = "api_token.rotated"
 	KindAssignmentCreated      Kind = "assignment.created"
 	KindAssignmentChanged      Kind = "assignment.changed"
 	KindAssignmentDeleted      Kind = "assignment.deleted"

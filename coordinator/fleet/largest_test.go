@@ -176,7 +176,9 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		fleet.CompleteOrder{Agent: text(64), ID: text(64), ChainPEM: text(leafDER * 3 / 2), Serial: text(serialText), Fingerprint: text(keyText), NotAfter: longTime(), Signer: text(keyText)},
 		fleet.RejectOrder{Agent: text(64), ID: text(64), Problem: largestProblem()},
 		fleet.CreateAPIToken{Actor: actor, ID: text(40), Name: text(4 * 100), Role: fleet.RoleOperator, ExpiresAt: longTime()},
+		fleet.CreateAPIToken{Actor: actor, ID: text(40), Name: text(4 * 100), Role: fleet.RoleOperator, ExpiresAt: longTime(), FixedExpiry: true, Scope: largestScope()},
 		fleet.RevokeAPIToken{Actor: actor, ID: text(64)},
+		fleet.RotateAPIToken{Actor: actor, ID: text(64), Until: longTime()},
 		fleet.PutAssignment{Actor: actor, Name: text(wire.MaxNameLen), Selector: text(4 * 1024), Template: make([]byte, wire.MaxAssignmentBytes), Previous: &revision},
 		fleet.DeleteAssignment{Actor: actor, Name: text(wire.MaxNameLen), Previous: &revision},
 		fleet.CommandAgent{Actor: actor, Agent: text(128), ID: text(64), Kind: wire.CommandRevoke, Certificate: text(wire.MaxNameLen), Serial: text(128), Reason: 10, RevokedAt: longTime()},
@@ -226,4 +228,13 @@ func TestTheLargestCommandOfEachTypeFits(t *testing.T) {
 		require.NotZero(t, fitted[typ], "command type %d has no largest form here: without one, nothing proves that it fits in a log entry", typ)
 		t.Logf("type %d: at most %d bytes", typ, fitted[typ])
 	}
+}
+
+// largestScope has as many octets as a selector may have.
+func largestScope() fleet.Scope {
+	scope := fleet.Scope{}
+	for i := range fleet.MaxScopeLabels {
+		scope[string(rune('a'+i))+text(62)] = []string{text(60)}
+	}
+	return scope
 }

@@ -48,6 +48,8 @@ var levels = map[Type]map[uint8]uint32{
 	TypeResolveOrder:    {1: ordersLevel},
 	TypeRevokeOrder:     {1: ordersLevel},
 	TypeNotePrune:       {1: 3},
+	TypeCreateAPIToken:  {2: 4},
+	TypeRotateAPIToken:  {1: 4},
 	TypeRecordDay:       {1: daysLevel},
 	TypeBeginAuditChain: {1: chainLevel},
 }

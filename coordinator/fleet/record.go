@@ -216,6 +216,21 @@ type APIToken struct {
 	ExpiresAt   time.Time `cbor:"7,keyasint"` // zero never expires
 	RevokedAt   time.Time `cbor:"8,keyasint"` // zero unless revoked
 	ModifyIndex uint64    `cbor:"9,keyasint"`
+	// Scope limits it to hosts. A node that does not know of scopes does not get as far
+	// as ignoring one: it refuses the record.
+	Scope Scope `cbor:"10,keyasint,omitempty"`
+	// FixedExpiry says that a rotation does not put off its end.
+	FixedExpiry bool      `cbor:"11,keyasint,omitempty"`
+	Rotation    *Rotation `cbor:"12,keyasint,omitempty"` // the last one
+}
+
+// Rotation is when a token got the secret that it has, and the one that it had before.
+type Rotation struct {
+	At   time.Time `cbor:"1,keyasint"`
+	By   string    `cbor:"2,keyasint,omitempty"`
+	Hash [32]byte  `cbor:"3,keyasint"` // of the earlier secret
+	// Until is up to when the earlier secret is good too.
+	Until time.Time `cbor:"4,keyasint"`
 }
 
 // presence is when an agent was last heard of. It has a table of its own so

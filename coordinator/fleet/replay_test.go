@@ -112,7 +112,14 @@ var generators = map[fleet.Type]func(t *rapid.T, now time.Time) fleet.Payload{
 		return fleet.RejectOrder{Agent: anAgent(t), ID: anOrder(t), Problem: wire.Problem{Code: wire.CodeInternal, Title: "t"}}
 	},
 	fleet.TypeCreateAPIToken: func(t *rapid.T, _ time.Time) fleet.Payload {
-		return fleet.CreateAPIToken{Actor: "local", ID: aToken(t), Name: "n", Hash: [32]byte{byte(small(t, "hash"))}, Role: fleet.RoleViewer}
+		p := fleet.CreateAPIToken{Actor: "local", ID: aToken(t), Name: "n", Hash: [32]byte{byte(small(t, "hash"))}, Role: fleet.RoleViewer}
+		if rapid.Bool().Draw(t, "scoped") {
+			p.Scope = fleet.Scope{"site": {"north", "south"}}
+		}
+		return p
+	},
+	fleet.TypeRotateAPIToken: func(t *rapid.T, now time.Time) fleet.Payload {
+		return fleet.RotateAPIToken{Actor: "local", ID: aToken(t), Hash: [32]byte{byte(small(t, "hash"))}, Until: now.Add(time.Hour)}
 	},
 	fleet.TypeRevokeAPIToken: func(t *rapid.T, _ time.Time) fleet.Payload {
 		return fleet.RevokeAPIToken{Actor: "local", ID: aToken(t)}

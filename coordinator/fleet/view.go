@@ -12,6 +12,7 @@ import (
 type View struct {
 	txn   *tables.Txn
 	reads *[]Table // that were read, if somebody wants to know; see Watched
+	scope Scope    // that it is limited to; see Within
 }
 
 // View is the state as it is now.
@@ -20,21 +21,25 @@ func (s *State) View() *View { return &View{txn: s.db.Load().Read()} }
 // get is the first record whose key in an index begins with prefix.
 func get[T any](v *View, table Table, index string, prefix []byte) (*T, bool) {
 	v.note(table)
+	if !v.scope.IsZero() {
+		record, ok := v.scan(table, index, prefix).Next().(*T)
+		return record, ok
+	}
 	record, ok := v.txn.FirstPrefix(string(table), index, prefix).(*T)
 	return record, ok
 }
 
-func (v *View) scan(table Table, index string, prefix []byte) *tables.Iterator {
+func (v *View) scan(table Table, index string, prefix []byte) records {
 	v.note(table)
-	return v.txn.Scan(string(table), index, prefix)
+	return records{v.txn.Scan(string(table), index, prefix), v}
 }
 
-func (v *View) scanFrom(table Table, index string, from []byte) *tables.Iterator {
+func (v *View) scanFrom(table Table, index string, from []byte) records {
 	v.note(table)
-	return v.txn.ScanFrom(string(table), index, from)
+	return records{v.txn.ScanFrom(string(table), index, from), v}
 }
 
-func collect[T any](records *tables.Iterator) []*T {
+func collect[T any](records records) []*T {
 	var list []*T
 	for record := records.Next(); record != nil; record = records.Next() {
 		list = append(list, record.(*T)) // a table holds one type
@@ -71,10 +76,18 @@ func (v *View) Version(tables ...Table) uint64 {
 	return version
 }
 
-// Rows counts the records of a table, at no cost.
+// Rows counts the records of a table: at no cost, unless the view is limited to a
+// scope.
 func (v *View) Rows(table Table) int {
 	v.note(table)
-	return v.info(table).Rows
+	if v.scope.IsZero() {
+		return v.info(table).Rows
+	}
+	rows := 0
+	for records := v.scan(table, indexID, nil); records.Next() != nil; {
+		rows++
+	}
+	return rows
 }
 
 func (v *View) info(table Table) tableInfo {

@@ -7,7 +7,7 @@ import (
 
 // Watched is the same moment, seen by somebody who wants to know which tables it was
 // told from. One goroutine uses it.
-func (v *View) Watched() *View { return &View{txn: v.txn, reads: new([]Table)} }
+func (v *View) Watched() *View { return &View{txn: v.txn, reads: new([]Table), scope: v.scope} }
 
 // ReadOnly reports whether a watched view was asked for nothing but these tables so
 // far, so that what was told follows from their [View.Version]. The first other one

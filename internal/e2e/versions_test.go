@@ -137,9 +137,8 @@ func buildNext(t testing.TB) (dir string) {
 		return "register(" + version + ", createAPIToken)"
 	})
 	replace("level.go", `const Level uint32 = (\d+)`, func(match []string) string { return "const Level uint32 = " + following(match[1]) })
-	replace("level.go", `var levels = .*\n`, func(match []string) string {
-		return match[0] + "\tTypeCreateAPIToken: {" + version + ": Level},\n"
-	})
+	replace("level.go", `TypeCreateAPIToken: +\{`, func(match []string) string { return match[0] + version + ": Level, " })
+	replace("commands.go", `func \(p CreateAPIToken\) version\(\) uint8 \{\n`, func(match []string) string { return match[0] + "\treturn " + version + "\n" })
 	buildIn(t, root, dir, "next", replaced)
 	return dir
 }
