@@ -74,6 +74,7 @@ func scopedFleet(t *rapid.T) *bench {
 	b.ok(fleet.InitClusterCA{Actor: "local", Authority: clusterAuthority("r1", fleet.AuthorityActive)})
 	b.ok(fleet.AnnounceNode{Node: clusterNode("n1", "k1")})
 	b.ok(fleet.CreateJoinToken{Actor: "local", ID: "t1", SecretHash: [32]byte{42}, ExpiresAt: b.now.Add(time.Hour)})
+	b.ok(fleet.RecordDay{Day: aDay(b.now.AddDate(0, 0, -1), 3)})
 	return b
 }
 
@@ -119,10 +120,14 @@ func looks() map[string]func(v *fleet.View) []any {
 			return paged(func(p fleet.Page) ([]*fleet.Agent, string, error) { return v.Agents(fleet.AgentFilter{}, p) })
 		},
 		"Agents by horizon": func(v *fleet.View) []any {
-			return paged(func(p fleet.Page) ([]*fleet.Agent, string, error) { return v.Agents(fleet.AgentFilter{BySafeUntil: true}, p) })
+			return paged(func(p fleet.Page) ([]*fleet.Agent, string, error) {
+				return v.Agents(fleet.AgentFilter{BySafeUntil: true}, p)
+			})
 		},
 		"Certificates": func(v *fleet.View) []any {
-			return paged(func(p fleet.Page) ([]*fleet.Certificate, string, error) { return v.Certificates(fleet.CertificateFilter{}, p) })
+			return paged(func(p fleet.Page) ([]*fleet.Certificate, string, error) {
+				return v.Certificates(fleet.CertificateFilter{}, p)
+			})
 		},
 		"Certificates by expiry": func(v *fleet.View) []any {
 			return paged(func(p fleet.Page) ([]*fleet.Certificate, string, error) {
@@ -173,11 +178,15 @@ func looks() map[string]func(v *fleet.View) []any {
 			v.EachSeen(func(agent *fleet.Agent, _ time.Time) { all = append(all, agent) })
 			return all
 		},
-		"Agent":               func(v *fleet.View) []any { return hosts(func(id string) []any { a, ok := v.Agent(id); return one(a, ok) }) },
-		"CertificatesOf":      func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.CertificatesOf(id)) }) },
-		"OrdersOf":            func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.OrdersOf(id)) }) },
-		"AgentCommands":       func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.AgentCommands(id)) }) },
-		"AssignmentReportsOf": func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.AssignmentReportsOf(id)) }) },
+		"Agent": func(v *fleet.View) []any {
+			return hosts(func(id string) []any { a, ok := v.Agent(id); return one(a, ok) })
+		},
+		"CertificatesOf": func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.CertificatesOf(id)) }) },
+		"OrdersOf":       func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.OrdersOf(id)) }) },
+		"AgentCommands":  func(v *fleet.View) []any { return hosts(func(id string) []any { return anys(v.AgentCommands(id)) }) },
+		"AssignmentReportsOf": func(v *fleet.View) []any {
+			return hosts(func(id string) []any { return anys(v.AssignmentReportsOf(id)) })
+		},
 		"AgentByIdentity": func(v *fleet.View) []any {
 			return hosts(func(id string) []any { a, _, ok := v.AgentByIdentity("cert-" + id); return one(a, ok) })
 		},
@@ -245,7 +254,12 @@ func looks() map[string]func(v *fleet.View) []any {
 		"ClusterCA":   func(v *fleet.View) []any { ca, ok := v.ClusterCA(); return one(ca, ok) },
 		"ClusterNode": func(v *fleet.View) []any { n, ok := v.ClusterNode("n1"); return one(n, ok) },
 		"JoinToken":   func(v *fleet.View) []any { t, ok := v.JoinToken("t1"); return one(t, ok) },
-		"NewestList":  func(v *fleet.View) []any { l, _, ok := v.NewestList(); return one(l, ok) },
+		"Days":        func(v *fleet.View) []any { return anys(v.Days("")) },
+		"Day": func(v *fleet.View) []any {
+			day, ok := v.Day(testTime.AddDate(0, 0, -1).Format(time.DateOnly))
+			return one(day, ok)
+		},
+		"NewestList": func(v *fleet.View) []any { l, _, ok := v.NewestList(); return one(l, ok) },
 	}
 }
 
@@ -287,7 +301,7 @@ func TestAScopedViewIsAPartOfTheWhole(t *testing.T) {
 					any = any || agent.State == fleet.AgentActive && inside(agent.ID) && chosen.Matches(agent.Labels)
 				}
 				return any || chosen.Within(scope)
-			case *fleet.CA, *fleet.ClusterCA, *fleet.ClusterNode, *fleet.JoinToken, *fleet.RevocationList:
+			case *fleet.CA, *fleet.ClusterCA, *fleet.ClusterNode, *fleet.JoinToken, *fleet.RevocationList, *fleet.Day:
 				return false
 			}
 			return inside(reflect.ValueOf(record).Elem().FieldByName("Agent").String())
