@@ -353,7 +353,7 @@ func TestAScopedViewIsAPartOfTheWhole(t *testing.T) {
 func TestEveryLookAtAViewIsLimited(t *testing.T) {
 	elsewhere := []string{
 		// Of the whole state, and of no host.
-		"Index", "RestoredAt", "Version", "Within", "Scope", "Watched", "ReadOnly",
+		"Index", "RestoredAt", "AuditFacts", "AuditHead", "Version", "Within", "Scope", "Watched", "ReadOnly",
 		// Checked there by themselves.
 		"Rows", "OrderCounts", "LastSeen", "NeedingAttention", "NextExpiry", "SafeUntil",
 		// For the coordinator's own work, on views without a scope, made of looks that
