@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,7 +21,7 @@ import (
 func written(t *testing.T) map[string]string {
 	t.Helper()
 	pages := make(map[string]string)
-	for _, pattern := range []string{"../../*.md", "../../docs/*/*.md"} {
+	for _, pattern := range []string{"../../*.md", "../../docs/*/*.md", "../../docs/*/*/*.md"} {
 		paths, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, paths, pattern)
@@ -110,14 +111,63 @@ func TestEveryPageIsInAnIndex(t *testing.T) {
 }
 
 func TestLinksBetweenPagesLeadSomewhere(t *testing.T) {
-	links := 0
-	for path, text := range written(t) {
-		for _, link := range relativeLink.FindAllStringSubmatch(text, -1) {
-			target := filepath.Join(filepath.Dir(path), link[1])
-			_, err := os.Stat(target)
-			assert.NoError(t, err, "a link in %s", path)
-			links++
+	pages := written(t)
+	for _, pattern := range []string{"../../*/*/DESIGN.md", "../../*/*/*/DESIGN.md"} {
+		paths, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, paths, pattern)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			pages[path] = string(text)
+		}
+	}
+	links, parts := 0, 0
+	for path, text := range pages {
+		for _, link := range pageLink.FindAllStringSubmatch(codeFence.ReplaceAllString(text, ""), -1) {
+			target := path
+			if link[1] != "" {
+				target = filepath.Join(filepath.Dir(path), link[1])
+				_, err := os.Stat(target)
+				assert.NoError(t, err, "a link in %s", path)
+				links++
+			}
+			if link[2] == "" || !strings.HasSuffix(target, ".md") {
+				continue
+			}
+			parts++
+			other, known := pages[target]
+			if assert.True(t, known, "%s: %s leads to a page that nobody looks at", path, link[0]) {
+				assert.Contains(t, anchors(other), link[2], "%s: %s: the page has no such heading", path, link[0])
+			}
 		}
 	}
 	assert.NotZero(t, links)
+	assert.NotZero(t, parts)
+}
+
+var (
+	pageLink = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
+	heading  = regexp.MustCompile(`(?m)^#{1,6} +(.+?) *$`)
+	notSlug  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// anchors are the names by which links lead to the headings of a page.
+func anchors(page string) []string {
+	var list []string
+	seen := map[string]int{}
+	for _, found := range heading.FindAllStringSubmatch(codeFence.ReplaceAllString(page, ""), -1) {
+		slug := strings.ReplaceAll(notSlug.ReplaceAllString(strings.ToLower(found[1]), ""), " ", "-")
+		name := slug
+		if n := seen[slug]; n > 0 {
+			name = fmt.Sprintf("%s-%d", slug, n)
+		}
+		seen[slug]++
+		list = append(list, name)
+	}
+	return list
+}
+
+func TestAnchors(t *testing.T) {
+	assert.Equal(t, []string{"a-page", "what-certctl-does-1-of-2", "a-page-1", "über_uns"}, anchors("# A page\n\n## What `certctl` does (1 of 2)\n\n```sh\n# no heading\n```\n\n### A page\n#### Über_uns!\n"))
 }
