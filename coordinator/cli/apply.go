@@ -113,7 +113,7 @@ func planAssignments(ctx context.Context, c *client.Client, given []*assignmentf
 	plan := make([]resource.AssignmentResult, len(given))
 	var problems []error
 	for i, g := range given {
-		err := c.Do(ctx, put, assignmentsPath+client.Path(g.Name), query("dry_run", "true"), g.PutAssignment, &plan[i])
+		planned, err := c.PutAssignment(ctx, client.PutAssignmentParams{Name: g.Name, DryRun: true}, g.PutAssignment)
 		if problem, refused := errors.AsType[*wire.Problem](err); refused && problem.Field != "" {
 			err = fmt.Errorf("%s: %w", g.Position(problem.Field), err)
 			problems = append(problems, err)
@@ -122,6 +122,7 @@ func planAssignments(ctx context.Context, c *client.Client, given []*assignmentf
 		if err != nil {
 			return nil, err
 		}
+		plan[i] = *planned
 	}
 	return plan, errors.Join(problems...)
 }
@@ -147,9 +148,11 @@ func (p *program) apply(cmd *cobra.Command, c *client.Client, given []*assignmen
 			// something else.
 			before := result.Assignment.Revision - 1
 			wish.Revision = &before
-			if err := c.Do(cmd.Context(), put, assignmentsPath+client.Path(g.Name), nil, wish, &result); err != nil {
+			made, err := c.PutAssignment(cmd.Context(), client.PutAssignmentParams{Name: g.Name}, wish)
+			if err != nil {
 				return fmt.Errorf("%s: the assignment %q: %w; %d of %d are as wanted: apply again to go on", g.Position("name"), g.Name, err, i, len(given))
 			}
+			result = *made
 			if human {
 				fmt.Fprintf(out, "%s: %s, revision %d\n", plain(g.Name), result.Change, result.Assignment.Revision)
 			}

@@ -1,11 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +18,6 @@ import (
 	"github.com/certctl/certctl/shared/settings"
 )
 
-const assignmentsPath = "/api/v1/assignments"
-
 func (p *program) assignmentsCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "assignments", Aliases: []string{"assignment"}, Short: "Certificates that are defined for many hosts: apply, list, show, hosts, export, delete"},
 		p.applyAssignmentsCommand(), p.listAssignmentsCommand(), p.showAssignmentCommand(), p.assignmentHostsCommand(),
@@ -28,7 +25,7 @@ func (p *program) assignmentsCommand() *cobra.Command {
 }
 
 func (p *program) completeAssignments() cobra.CompletionFunc {
-	return completeIDs(p, assignmentsPath, func(a resource.Assignment) string { return a.Name + "\t" + plain(a.Selector) })
+	return completeIDs(p, client.ListAssignmentsParams{}, func(a resource.ListedAssignment) string { return a.Name + "\t" + plain(a.Selector) })
 }
 
 // essence is what a list shows of a definition.
@@ -50,7 +47,7 @@ func (p *program) listAssignmentsCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: sharedcli.NoArgs,
 		Example: `  certctl assignments list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, pagesOf[resource.ListedAssignment](assignmentsPath, query("hosts", "true")), assignmentListing)
+			return printList(p, cmd, &page, pagesOf(client.ListAssignmentsParams{Hosts: true}), assignmentListing)
 		},
 	}
 	page.bind(cmd)
@@ -72,9 +69,9 @@ func (p *program) showAssignmentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show one assignment, and how many hosts have it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
 		Example: `  certctl assignments show www`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var a resource.AssignmentDetail
-			if err := p.call(cmd, get, assignmentsPath+client.Path(args[0]), nil, &a); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			a, err := c.ShowAssignment(cmd.Context(), client.ShowAssignmentParams{Name: args[0]})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
@@ -91,7 +88,7 @@ func (p *program) showAssignmentCommand() *cobra.Command {
 				_, err = fmt.Fprintf(out, "certificate:\n%s", indented(string(text)))
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -133,9 +130,9 @@ somebody come first.
   not_allowed  it is not sent to the host; the detail says why`,
 		Example: `  certctl assignments hosts www
   certctl assignments hosts www --state refused`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var a resource.AssignmentDetail
-			if err := p.call(cmd, get, assignmentsPath+client.Path(args[0]), nil, &a); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			a, err := c.ShowAssignment(cmd.Context(), client.ShowAssignmentParams{Name: args[0]})
+			if err != nil {
 				return err
 			}
 			if a.Hosts.Omitted > 0 {
@@ -155,7 +152,7 @@ somebody come first.
 				}
 				return table(out, []string{"HOST", "AGENT", "STATE", "SAID", "DETAIL"}, rows)
 			})
-		},
+		}),
 	}
 	choice(cmd, &state, "state", "only hosts in this state", "active", "waiting", "shadowed", "refused", "not_allowed")
 	return cmd
@@ -178,8 +175,8 @@ apply" takes back. With --revisions each has the revision that it is: applied la
 it is refused if somebody has changed it in the meantime.`,
 		Example: `  certctl assignments export > assignments.yaml
   certctl assignments export www --revisions > www.yaml`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := p.assignments(cmd, args)
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			all, err := assignments(cmd.Context(), c, args)
 			if err != nil {
 				return err
 			}
@@ -189,7 +186,7 @@ it is refused if somebody has changed it in the meantime.`,
 			return p.show(cmd, listOf[resource.Assignment]{Items: all}, func(out io.Writer, _ time.Time) error {
 				return writeAssignments(out, all, revisions)
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&revisions, "revisions", false, "with the revision of each")
 	return cmd
@@ -209,23 +206,23 @@ func writeAssignments(out io.Writer, all []resource.Assignment, revisions bool) 
 }
 
 // assignments are those with the names, or all.
-func (p *program) assignments(cmd *cobra.Command, names []string) ([]resource.Assignment, error) {
+func assignments(ctx context.Context, c *client.Client, names []string) ([]resource.Assignment, error) {
+	var all []resource.Assignment
 	if len(names) == 0 {
-		c, err := p.target.connect()
+		for one, err := range c.AllAssignments(ctx, client.ListAssignmentsParams{}) {
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one.Assignment)
+		}
+		return all, nil
+	}
+	for _, name := range names {
+		one, err := c.ShowAssignment(ctx, client.ShowAssignmentParams{Name: name})
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
-		all, _, err := client.List[resource.Assignment](cmd.Context(), c, assignmentsPath, nil, 0)
-		return all, err
-	}
-	var all []resource.Assignment
-	for _, name := range names {
-		var a resource.AssignmentDetail
-		if err := p.call(cmd, get, assignmentsPath+client.Path(name), nil, &a); err != nil {
-			return nil, err
-		}
-		all = append(all, a.Assignment)
+		all = append(all, one.Assignment)
 	}
 	return all, nil
 }
@@ -238,32 +235,30 @@ func (p *program) deleteAssignmentCommand() *cobra.Command {
 stop managing the certificate; its files stay where they are, and expire there.`,
 		Example: `  certctl assignments delete www --dry-run
   certctl assignments delete www --yes`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			path := assignmentsPath + client.Path(args[0])
-			var planned resource.AssignmentResult
-			if err := p.ask(cmd, http.MethodDelete, path, query("dry_run", "true"), nil, &planned); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			planned, err := c.DeleteAssignment(cmd.Context(), client.DeleteAssignmentParams{Name: args[0], DryRun: true})
+			if err != nil {
 				return err
 			}
 			if dry {
-				return p.showApplied(cmd, &applied{DryRun: true, Assignments: []resource.AssignmentResult{planned}})
+				return p.showApplied(cmd, &applied{DryRun: true, Assignments: []resource.AssignmentResult{*planned}})
 			}
 			if !yes {
-				fmt.Fprintln(cmd.ErrOrStderr(), plain(planText(&planned)))
+				fmt.Fprintln(cmd.ErrOrStderr(), plain(planText(planned)))
 			}
 			if err := confirm(cmd, yes); err != nil {
 				return err
 			}
 			// What was shown is what is deleted.
-			var gone resource.AssignmentResult
-			revision := url.Values{"revision": {strconv.FormatUint(planned.Assignment.Revision, 10)}}
-			if err := p.ask(cmd, http.MethodDelete, path, revision, nil, &gone); err != nil {
+			gone, err := c.DeleteAssignment(cmd.Context(), client.DeleteAssignmentParams{Name: args[0], Revision: planned.Assignment.Revision})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, gone, func(out io.Writer, _ time.Time) error {
-				_, err := fmt.Fprintln(out, plain(planText(&gone)))
+				_, err := fmt.Fprintln(out, plain(planText(gone)))
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "show which hosts lose it, and delete nothing")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")

@@ -40,8 +40,8 @@ func issuersNeed(list []resource.Issuer, now time.Time) []string {
 // asked for.
 func ordersAttention(ctx context.Context, c *client.Client, counts *resource.OrderCounts) []string {
 	if counts == nil {
-		var s resource.Status
-		if c.Do(ctx, get, "/api/v1/status", nil, nil, &s) != nil {
+		s, err := c.ShowStatus(ctx)
+		if err != nil {
 			return nil
 		}
 		counts = &s.Orders
@@ -53,8 +53,8 @@ func ordersAttention(ctx context.Context, c *client.Client, counts *resource.Ord
 	// The node that leads knows; without one nothing is asked of any issuer.
 	ctx, cancel := context.WithTimeout(ctx, attentionTime)
 	defer cancel()
-	if issuers, err := onePage[resource.Issuer](ctx, c, issuersPath); err == nil {
-		lines = append(lines, issuersNeed(issuers, time.Now())...)
+	if issuers, err := c.ListIssuers(ctx); err == nil {
+		lines = append(lines, issuersNeed(issuers.Items, time.Now())...)
 	}
 	return lines
 }

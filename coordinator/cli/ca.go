@@ -16,8 +16,6 @@ import (
 	"github.com/certctl/certctl/shared/durable"
 )
 
-const caPath = "/api/v1/ca"
-
 func (p *program) caCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "ca", Short: "The built-in CA: show, rotate, follow its roots"},
 		p.showCACommand(), p.rotateCACommand(), p.trustCommand())
@@ -27,13 +25,13 @@ func (p *program) showCACommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Show the CA's certificates and revocation lists, and who is behind in a rotation", Args: sharedcli.NoArgs,
 		Example: `  certctl ca show`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var ca resource.CA
-			if err := p.call(cmd, get, caPath, nil, &ca); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+			ca, err := c.ShowCA(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return p.showCA(cmd, &ca)
-		},
+			return p.showCA(cmd, ca)
+		}),
 	}
 }
 
@@ -112,7 +110,7 @@ follow the signed chain of roots when they come back.`,
   certctl ca rotate --root --step publish --yes
   certctl ca rotate --root --step activate --yes
   certctl ca rotate --root --step retire --yes`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			if !yes {
 				return errors.New("this cannot be taken back; say --yes if you mean it")
 			}
@@ -125,12 +123,12 @@ follow the signed chain of roots when they come back.`,
 			default:
 				request.Authority = "identity"
 			}
-			var ca resource.CA
-			if err := p.call(cmd, post, caPath+"/rotate", request, &ca); err != nil {
+			ca, err := c.RotateCA(cmd.Context(), request)
+			if err != nil {
 				return err
 			}
-			return p.showCA(cmd, &ca)
-		},
+			return p.showCA(cmd, ca)
+		}),
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&root, "root", false, "rotate the root, one step of it")

@@ -18,13 +18,6 @@ import (
 	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
-const (
-	clusterPath    = "/api/v1/cluster"
-	membersPath    = clusterPath + "/members"
-	healthPath     = clusterPath + "/health"
-	joinTokensPath = clusterPath + "/join-tokens"
-)
-
 func (p *program) clusterCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "cluster", Short: "The coordinator's nodes: members, health, joining, leaving, diagnosis"},
 		p.membersCommand(), p.healthCommand(), p.transferCommand(), p.removeCommand(), p.joinTokenCommand(), p.rotateClusterCACommand(), p.diagnoseCommand())
@@ -43,16 +36,16 @@ changed: a node that joins, its vote, the leader, how they stand.`,
 		Example: `  certctl cluster members
   certctl cluster members --watch --every 2s
   certctl cluster members --output json | jq -r '.items[] | select(.leader).url'`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			if watch.on {
 				return p.watchMembers(cmd, watch.every)
 			}
-			var m resource.Members
-			if err := p.call(cmd, get, membersPath, nil, &m); err != nil {
+			m, err := c.ListMembers(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return p.showMembers(cmd, &m)
-		},
+			return p.showMembers(cmd, m)
+		}),
 	}
 	watch.bind(cmd, "it is interrupted")
 	return cmd
@@ -63,8 +56,8 @@ changed: a node that joins, its vote, the leader, how they stand.`,
 func (p *program) watchMembers(cmd *cobra.Command, every time.Duration) error {
 	var last []resource.Member
 	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		var m resource.Members
-		if err := c.Do(ctx, get, membersPath, nil, nil, &m); err != nil {
+		m, err := c.ListMembers(ctx)
+		if err != nil {
 			return false, err
 		}
 		standing := withoutFigures(m.Items)
@@ -75,7 +68,7 @@ func (p *program) watchMembers(cmd *cobra.Command, every time.Duration) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", time.Now().Format(time.TimeOnly))
 		}
 		last = standing
-		return false, p.showMembers(cmd, &m)
+		return false, p.showMembers(cmd, m)
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -172,19 +165,19 @@ Exit status: 0 the cluster is well, 1 it is not, 2 no node can be reached.`,
 		Example: `  certctl cluster health
   certctl cluster health --watch
   certctl cluster health --output json | jq -r '.problems[].mend'`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			if watch.on {
 				return p.watchHealth(cmd, watch.every)
 			}
-			var h resource.ClusterHealth
-			if err := p.call(cmd, get, healthPath, nil, &h); err != nil {
+			h, err := c.ShowClusterHealth(cmd.Context())
+			if err != nil {
 				return err
 			}
-			if err := p.showHealth(cmd, &h); err != nil {
+			if err := p.showHealth(cmd, h); err != nil {
 				return err
 			}
-			return unhealthy(&h)
-		},
+			return unhealthy(h)
+		}),
 	}
 	watch.bind(cmd, "the cluster is well")
 	return cmd
@@ -263,8 +256,8 @@ func (p *program) watchHealth(cmd *cobra.Command, every time.Duration) error {
 	var last []resource.ClusterProblem
 	seen := false
 	return p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		var h resource.ClusterHealth
-		if err := c.Do(ctx, get, healthPath, nil, nil, &h); err != nil {
+		h, err := c.ShowClusterHealth(ctx)
+		if err != nil {
 			return false, err
 		}
 		if seen && reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
@@ -302,9 +295,11 @@ func (p *program) completeNodes() cobra.CompletionFunc {
 		}
 		describe := func(m resource.Member) string { return plain(m.ID) + "\t" + plain(m.Address) }
 		return offer(p, describe, func(ctx context.Context, c *client.Client) ([]resource.Member, error) {
-			var m resource.Members
-			err := c.Do(ctx, get, membersPath, nil, nil, &m)
-			return m.Items, err
+			m, err := c.ListMembers(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return m.Items, nil
 		})
 	}
 }

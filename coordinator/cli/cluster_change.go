@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,24 +25,24 @@ that is stopped does it by itself.`,
 		Example: `  certctl cluster transfer
   certctl cluster transfer c2.example.com
   certctl cluster transfer node-k3v9q2m1xa`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			var wish resource.TransferLeadership
 			if len(args) > 0 {
-				var shown resource.Members
-				if err := p.call(cmd, get, membersPath, nil, &shown); err != nil {
+				shown, err := c.ListMembers(cmd.Context())
+				if err != nil {
 					return err
 				}
-				wish.To = memberID(&shown, args[0])
+				wish.To = memberID(shown, args[0])
 			}
-			var m resource.Members
-			if err := p.call(cmd, post, clusterPath+"/transfer", wish, &m); err != nil {
+			m, err := c.TransferLeadership(cmd.Context(), wish)
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, m, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "%s leads\n", plain(first(m.Leader, "no node that is known yet")))
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -83,27 +81,24 @@ history that went with the node: wait until they have it ("certctl cluster healt
 or give --force to lose it.`,
 		Example: `  certctl cluster remove c3.example.com
   certctl cluster remove node-k3v9q2m1xa --yes`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var shown, left resource.Members
-			if err := p.call(cmd, get, membersPath, nil, &shown); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			shown, err := c.ListMembers(cmd.Context())
+			if err != nil {
 				return err
 			}
-			id := memberID(&shown, args[0])
+			id := memberID(shown, args[0])
 			if !yes {
-				fmt.Fprintln(cmd.ErrOrStderr(), removalText(&shown, id))
+				fmt.Fprintln(cmd.ErrOrStderr(), removalText(shown, id))
 				if err := confirm(cmd, yes); err != nil {
 					return err
 				}
 			}
-			prev := query("prev_index", strconv.FormatUint(shown.ConfigurationIndex, 10))
-			if force {
-				prev.Set("force", "true")
-			}
-			if err := p.ask(cmd, http.MethodDelete, membersPath+client.Path(id), prev, nil, &left); err != nil {
+			left, err := c.RemoveMember(cmd.Context(), client.RemoveMemberParams{ID: id, PrevIndex: shown.ConfigurationIndex, Force: force})
+			if err != nil {
 				return err
 			}
-			return p.showMembers(cmd, &left)
-		},
+			return p.showMembers(cmd, left)
+		}),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	cmd.Flags().BoolVar(&force, "force", false, "lose what no other node has of the history")
@@ -143,13 +138,13 @@ let it not be good for long. The token is shown once.`,
 		Example: `  certctl cluster join-token create --description c2.example.com
   certctl cluster join-token create --quiet | ssh c2 certctl-coordinator join --token-file -
   certctl cluster join-token create --ttl 15m --output json | jq -r .token`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			seconds, err := lifetime(ttl, resource.MaxJoinTokenTTL)
 			if err != nil {
 				return err
 			}
-			var made resource.CreatedJoinToken
-			if err := p.call(cmd, post, joinTokensPath, resource.CreateJoinToken{Description: description, TTLSeconds: seconds}, &made); err != nil {
+			made, err := c.CreateJoinToken(cmd.Context(), resource.CreateJoinToken{Description: description, TTLSeconds: seconds})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
@@ -171,7 +166,7 @@ let it not be good for long. The token is shown once.`,
 				}
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&ttl, "ttl", "1h", "how long it is good, such as 15m, 12h, 7d")
 	cmd.Flags().StringVar(&description, "description", "", "which node it is for")
@@ -186,7 +181,7 @@ func (p *program) listJoinTokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List join tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl cluster join-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, pagesOf[resource.JoinToken](joinTokensPath, query("state", state)), listing[resource.JoinToken]{
+			return printList(p, cmd, &page, pagesOf(client.ListJoinTokensParams{State: state}), listing[resource.JoinToken]{
 				header: []string{"ID", "STATE", "EXPIRES", "USED BY", "CREATED", "BY", "DESCRIPTION"},
 				cells: func(t *resource.JoinToken, now time.Time) []string {
 					return []string{t.ID, string(t.State), distance(t.ExpiresAt, now), t.UsedBy, distance(t.CreatedAt, now), t.CreatedBy, t.Description}
@@ -205,23 +200,23 @@ func (p *program) revokeJoinTokenCommand() *cobra.Command {
 		Use: "revoke ID", Short: "End a join token", Args: cobra.ExactArgs(1),
 		Long:              "Ends a token. A node that joined with it stays; \"certctl cluster remove\" takes it out.",
 		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66 --yes`,
-		ValidArgsFunction: completeIDs(p, joinTokensPath, func(t resource.JoinToken) string { return t.ID }),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		ValidArgsFunction: completeIDs(p, client.ListJoinTokensParams{}, func(t resource.JoinToken) string { return t.ID }),
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if !yes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "No node joins with the token %s any more.\n", plain(args[0]))
 				if err := confirm(cmd, yes); err != nil {
 					return err
 				}
 			}
-			var t resource.JoinToken
-			if err := p.call(cmd, http.MethodDelete, joinTokensPath+client.Path(args[0]), nil, &t); err != nil {
+			t, err := c.RevokeJoinToken(cmd.Context(), client.RevokeJoinTokenParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "join token %s is %s\n", t.ID, t.State)
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd
@@ -238,19 +233,19 @@ health" says how far it is. A member that is away holds it up until it is back o
 removed. The built-in CA that hosts get certificates from is another one: "certctl ca
 rotate".`,
 		Example: `  certctl cluster rotate-ca --yes`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			if !yes {
 				fmt.Fprintln(cmd.ErrOrStderr(), "The CA of the connections between the cluster's nodes is replaced.")
 				if err := confirm(cmd, yes); err != nil {
 					return err
 				}
 			}
-			var h resource.ClusterHealth
-			if err := p.call(cmd, post, clusterPath+"/rotate-ca", nil, &h); err != nil {
+			h, err := c.RotateClusterCA(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return p.showHealth(cmd, &h)
-		},
+			return p.showHealth(cmd, h)
+		}),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd

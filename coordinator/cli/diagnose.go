@@ -45,7 +45,7 @@ addresses, and what the logs say: look at it before you pass it on.`,
 			}
 			defer c.Close()
 			var bundle bytes.Buffer
-			if err := c.Download(cmd.Context(), clusterPath+"/diagnosis", nil, &bundle, maxDiagnosis); err != nil {
+			if err := c.DiagnoseCluster(cmd.Context(), &bundle, maxDiagnosis); err != nil {
 				return err
 			}
 			held, err := readDiagnosis(bytes.NewReader(bundle.Bytes()))

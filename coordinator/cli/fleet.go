@@ -15,11 +15,6 @@ import (
 	"github.com/certctl/certctl/shared/settings"
 )
 
-const (
-	agentsPath       = "/api/v1/agents"
-	certificatesPath = "/api/v1/certificates"
-)
-
 func (p *program) agentsCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, commands, retire"},
 		p.listAgentsCommand(), p.showAgentCommand(), p.agentCommandsCommand(), p.retireAgentCommand())
@@ -42,16 +37,15 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
   certctl agents list --safe-within 7d
   certctl agents list --sort safe-until --limit 10`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query("state", state, "connection", connection, "q", part, "sort", strings.ReplaceAll(sort, "-", "_"))
-			q["label"] = labels
+			agents := client.ListAgentsParams{State: state, Connection: connection, Q: part, Sort: strings.ReplaceAll(sort, "-", "_"), Label: labels}
 			if safe != "" {
 				within, err := settings.ParseDuration(safe)
 				if err != nil {
 					return fmt.Errorf("flag --safe-within %q: %w", safe, err)
 				}
-				q.Set("safe_before", time.Now().Add(within).UTC().Format(time.RFC3339))
+				agents.SafeBefore = time.Now().Add(within).Truncate(time.Second)
 			}
-			return printList(p, cmd, &page, pagesOf[resource.Agent](agentsPath, q), agentListing)
+			return printList(p, cmd, &page, pagesOf(agents), agentListing)
 		},
 	}
 	page.bind(cmd)
@@ -108,9 +102,9 @@ func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Example: `  certctl agents show u53n5nbgbmcuo7ob`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var a resource.AgentDetail
-			if err := p.call(cmd, get, agentsPath+client.Path(args[0]), nil, &a); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			a, err := c.ShowAgent(cmd.Context(), client.ShowAgentParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, a, func(out io.Writer, now time.Time) error {
@@ -137,7 +131,7 @@ func (p *program) showAgentCommand() *cobra.Command {
 				}
 				return facts(out, pairs)
 			})
-		},
+		}),
 	}
 }
 
@@ -169,7 +163,7 @@ func attentionOf(a *resource.Agent) string {
 }
 
 func (p *program) completeAgents() cobra.CompletionFunc {
-	return completeIDs(p, agentsPath, func(a resource.Agent) string { return a.ID + "\t" + plain(a.Hostname) })
+	return completeIDs(p, client.ListAgentsParams{}, func(a resource.Agent) string { return a.ID + "\t" + plain(a.Hostname) })
 }
 
 func (p *program) retireAgentCommand() *cobra.Command {
@@ -183,31 +177,25 @@ says how many these are. Its host goes on with issuers of its own. To have it ba
 enrol it anew.`,
 		Example: `  certctl agents retire u53n5nbgbmcuo7ob --dry-run
   certctl agents retire u53n5nbgbmcuo7ob --reason "host was taken down" --yes`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var a resource.RetiredAgent
-			path, wish := agentsPath+client.Path(args[0], "retire"), resource.RetireAgent{Reason: reason}
-			if dry || !yes {
-				if err := p.ask(cmd, post, path, query("dry_run", "true"), wish, &a); err != nil {
-					return err
-				}
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			a, err := c.RetireAgent(cmd.Context(), client.RetireAgentParams{ID: args[0], DryRun: dry || !yes}, &resource.RetireAgent{Reason: reason})
+			if err != nil {
+				return err
 			}
 			if dry {
 				return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
-					_, err := fmt.Fprintf(out, "agent %s on %s would be retired; %s\ndry run: nothing was changed\n", a.ID, plain(a.Hostname), retiredText(&a))
+					_, err := fmt.Fprintf(out, "agent %s on %s would be retired; %s\ndry run: nothing was changed\n", a.ID, plain(a.Hostname), retiredText(a))
 					return err
 				})
 			}
 			if !yes {
-				return fmt.Errorf("agent %s on %s would be retired; %s; this cannot be taken back; say --yes if you mean it", a.ID, plain(a.Hostname), retiredText(&a))
-			}
-			if err := p.call(cmd, post, path, wish, &a); err != nil {
-				return err
+				return fmt.Errorf("agent %s on %s would be retired; %s; this cannot be taken back; say --yes if you mean it", a.ID, plain(a.Hostname), retiredText(a))
 			}
 			return p.show(cmd, a, func(out io.Writer, _ time.Time) error {
-				_, err := fmt.Fprintf(out, "agent %s on %s is retired; %s\n", a.ID, plain(a.Hostname), retiredText(&a))
+				_, err := fmt.Fprintf(out, "agent %s on %s is retired; %s\n", a.ID, plain(a.Hostname), retiredText(a))
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say how many certificates would be revoked, and change nothing")
@@ -231,9 +219,9 @@ func (p *program) certificatesCommand() *cobra.Command {
 
 func (p *program) listCertificatesCommand() *cobra.Command {
 	var (
-		page                                                       listFlags
-		agent, name, part, issuer, state, serial, fingerprint, due string
-		health, labels                                             []string
+		page         listFlags
+		certificates client.ListCertificatesParams
+		due          string
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: sharedcli.NoArgs,
@@ -242,31 +230,28 @@ func (p *program) listCertificatesCommand() *cobra.Command {
   certctl certificates list --expires-within 14d --label env=prod
   certctl certificates list --name www.example.com --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query("agent", agent, "name", name, "q", part, "issuer", issuer, "state", state,
-				"health", strings.Join(health, ","), "serial", serial, "fingerprint", fingerprint)
-			q["label"] = labels
 			if due != "" {
 				within, err := settings.ParseDuration(due)
 				if err != nil {
 					return fmt.Errorf("flag --expires-within %q: %w", due, err)
 				}
-				q.Set("expires_before", time.Now().Add(within).UTC().Format(time.RFC3339))
+				certificates.ExpiresBefore = time.Now().Add(within).Truncate(time.Second)
 			}
-			return printList(p, cmd, &page, pagesOf[resource.Certificate](certificatesPath, q), certificateListing)
+			return printList(p, cmd, &page, pagesOf(certificates), certificateListing)
 		},
 	}
 	page.bind(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&agent, "agent", "", "only those of the agent with this id")
-	flags.StringArrayVar(&labels, "label", nil, "only those of agents with label=value; may be repeated")
-	flags.StringVar(&name, "name", "", "only those that hold this DNS name or IP address")
-	flags.StringVar(&part, "query", "", "only those with this in a name")
-	flags.StringVar(&issuer, "issuer", "", "only those of the issuer with this name")
-	flags.StringVar(&serial, "serial", "", "only the one with this serial number")
-	flags.StringVar(&fingerprint, "fingerprint", "", "only the one with this SHA-256 fingerprint")
+	flags.StringVar(&certificates.Agent, "agent", "", "only those of the agent with this id")
+	flags.StringArrayVar(&certificates.Label, "label", nil, "only those of agents with label=value; may be repeated")
+	flags.StringVar(&certificates.Name, "name", "", "only those that hold this DNS name or IP address")
+	flags.StringVar(&certificates.Q, "query", "", "only those with this in a name")
+	flags.StringVar(&certificates.Issuer, "issuer", "", "only those of the issuer with this name")
+	flags.StringVar(&certificates.Serial, "serial", "", "only the one with this serial number")
+	flags.StringVar(&certificates.Fingerprint, "fingerprint", "", "only the one with this SHA-256 fingerprint")
 	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
-	flags.StringSliceVar(&health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
-	choice(cmd, &state, "state", "only those in this state", "pending", "renewing", "valid", "failed")
+	flags.StringSliceVar(&certificates.Health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
+	choice(cmd, &certificates.State, "state", "only those in this state", "pending", "renewing", "valid", "failed")
 	_ = cmd.RegisterFlagCompletionFunc("health", cobra.FixedCompletions(healthNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -328,13 +313,13 @@ func (p *program) showCertificateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
 		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var c resource.Certificate
-			if err := p.call(cmd, get, certificatesPath+client.Path(args[0], args[1]), nil, &c); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			one, err := c.ShowCertificate(cmd.Context(), client.ShowCertificateParams{Agent: args[0], Name: args[1]})
+			if err != nil {
 				return err
 			}
-			return p.show(cmd, c, func(out io.Writer, now time.Time) error { return certificateFacts(out, &c, now) })
-		},
+			return p.show(cmd, one, func(out io.Writer, now time.Time) error { return certificateFacts(out, one, now) })
+		}),
 	}
 }
 

@@ -1,19 +1,18 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
 )
-
-const historyPath = "/api/v1/history"
 
 func (p *program) historyCommand() *cobra.Command {
 	return group(&cobra.Command{
@@ -48,9 +47,9 @@ func (p *program) listHistoryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q := query("scope", scope, "agent", agent, "object", object, "actor", actor,
-				"kind", strings.Join(kinds, ","), "order", order, "since", rfc3339(from), "until", rfc3339(to))
-			return printList(p, cmd, &page, pagesOf[resource.Event](historyPath, q), eventListing)
+			return printList(p, cmd, &page, pagesOf(client.ListHistoryParams{
+				Scope: scope, Agent: agent, Object: object, Actor: actor, Kind: kinds, Order: order, Since: from, Until: to,
+			}), eventListing)
 		},
 	}
 	page.bind(cmd)
@@ -88,19 +87,12 @@ func instant(flag, text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("flag --%s %q: expected a date (2026-03-01), a time (2026-03-01T12:00:00Z), or how long ago (12h, 30d)", flag, text)
 }
 
-func rfc3339(at time.Time) string {
-	if at.IsZero() {
-		return ""
-	}
-	return at.UTC().Format(time.RFC3339Nano)
-}
-
 func (p *program) historyStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show where the history is, and how its export stands", Args: sharedcli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var s resource.HistoryStatus
-			if err := p.call(cmd, get, historyPath+"/status", nil, &s); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+			s, err := c.ShowHistoryStatus(cmd.Context())
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, s, func(out io.Writer, now time.Time) error {
@@ -128,7 +120,7 @@ func (p *program) historyStatusCommand() *cobra.Command {
 				}
 				return facts(out, pairs)
 			})
-		},
+		}),
 	}
 }
 
@@ -162,9 +154,9 @@ func databaseLine(d *resource.HistoryDatabase) string {
 
 // databaseText is the line of "certctl status": the leader knows it, and the status is
 // shown without it too.
-func (p *program) databaseText(cmd *cobra.Command) string {
-	var s resource.HistoryStatus
-	if err := p.call(cmd, get, historyPath+"/status", nil, &s); err != nil {
+func databaseText(ctx context.Context, c *client.Client) string {
+	s, err := c.ShowHistoryStatus(ctx)
+	if err != nil {
 		return "no leader says how it stands"
 	}
 	if s.Database == nil {
@@ -186,21 +178,21 @@ func (p *program) pruneHistoryCommand() *cobra.Command {
 first what would go, and asks. A month goes whole or stays. The audit trail stays.`,
 		Example: `  certctl history prune --before 2025-01-01 --dry-run
   certctl history prune --before 400d`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			at, err := instant("before", before, time.Now())
 			if err != nil {
 				return err
 			}
 			wanted := resource.PruneHistory{Before: at, DryRun: true}
-			var plan resource.PrunedHistory
-			if err := p.call(cmd, post, historyPath+"/prune", wanted, &plan); err != nil {
+			plan, err := c.PruneHistory(cmd.Context(), wanted)
+			if err != nil {
 				return err
 			}
 			if dry || len(plan.Months) == 0 {
-				return p.show(cmd, plan, func(out io.Writer, _ time.Time) error { return prunedTable(out, &plan, "would go") })
+				return p.show(cmd, plan, func(out io.Writer, _ time.Time) error { return prunedTable(out, plan, "would go") })
 			}
 			if !yes {
-				if err := prunedTable(cmd.ErrOrStderr(), &plan, "would go"); err != nil {
+				if err := prunedTable(cmd.ErrOrStderr(), plan, "would go"); err != nil {
 					return err
 				}
 			}
@@ -208,12 +200,12 @@ first what would go, and asks. A month goes whole or stays. The audit trail stay
 				return err
 			}
 			wanted.DryRun = false
-			var done resource.PrunedHistory
-			if err := p.call(cmd, post, historyPath+"/prune", wanted, &done); err != nil {
+			done, err := c.PruneHistory(cmd.Context(), wanted)
+			if err != nil {
 				return err
 			}
-			return p.show(cmd, done, func(out io.Writer, _ time.Time) error { return prunedTable(out, &done, "gone") })
-		},
+			return p.show(cmd, done, func(out io.Writer, _ time.Time) error { return prunedTable(out, done, "gone") })
+		}),
 	}
 	cmd.Flags().StringVar(&before, "before", "", "months that ended before this: a date, a time, or how long ago (2025-01-01, 400d)")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would go")

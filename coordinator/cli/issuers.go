@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -15,8 +14,6 @@ import (
 	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
 )
-
-const issuersPath = "/api/v1/issuers"
 
 func (p *program) issuersCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "issuers", Short: "Accounts at authorities that the coordinator orders at: list, test, resume"},
@@ -30,7 +27,7 @@ func (p *program) completeIssuers() cobra.CompletionFunc {
 		}
 		describe := func(i resource.Issuer) string { return plain(i.Name) + "\t" + plain(i.Kind) }
 		return offer(p, describe, func(ctx context.Context, c *client.Client) ([]resource.Issuer, error) {
-			return onePage[resource.Issuer](ctx, c, issuersPath)
+			return itemsOf(c.ListIssuers(ctx))
 		})
 	}
 }
@@ -50,7 +47,9 @@ they wait.`,
 		Example: `  certctl issuers list
   certctl issuers list --output json | jq -r '.items[] | select(.state != "ready").name'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, onePageOf[resource.Issuer](issuersPath), issuerListing)
+			return printList(p, cmd, &page, onePageOf(func(ctx context.Context, c *client.Client) (*resource.Page[resource.Issuer], error) {
+				return c.ListIssuers(ctx)
+			}), issuerListing)
 		},
 	}
 	page.bindWhole(cmd)
@@ -122,22 +121,22 @@ Exit status: 0 the account can be used, 1 it cannot, 2 the coordinator cannot be
 		Example: `  certctl issuers test digicert-ov
   certctl issuers test digicert-ov --output json | jq -r '.warnings[]'`,
 		ValidArgsFunction: p.completeIssuers(),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if p.output.Human() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "certctl: asking the authority of %s ...\n", plain(args[0]))
 			}
-			var done resource.IssuerTest
-			if err := p.call(cmd, post, issuersPath+"/"+url.PathEscape(args[0])+"/test", nil, &done); err != nil {
+			done, err := c.TestIssuer(cmd.Context(), client.TestIssuerParams{Name: args[0]})
+			if err != nil {
 				return err
 			}
-			if err := p.show(cmd, &done, func(out io.Writer, _ time.Time) error { return showIssuerTest(out, &done) }); err != nil {
+			if err := p.show(cmd, done, func(out io.Writer, _ time.Time) error { return showIssuerTest(out, done) }); err != nil {
 				return err
 			}
 			if done.OK {
 				return nil
 			}
 			return fmt.Errorf("%s: %w: %s", done.Name, errAccount, done.Error)
-		},
+		}),
 	}
 }
 
@@ -180,17 +179,17 @@ limits, and has an authority that failed be asked again. "test" does so too when
 account can be used.`,
 		Example:           `  certctl issuers resume digicert-ov`,
 		ValidArgsFunction: p.completeIssuers(),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var one resource.Issuer
-			if err := p.call(cmd, post, issuersPath+"/"+url.PathEscape(args[0])+"/resume", nil, &one); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			one, err := c.ResumeIssuer(cmd.Context(), client.ResumeIssuerParams{Name: args[0]})
+			if err != nil {
 				return err
 			}
-			return p.show(cmd, &one, func(out io.Writer, now time.Time) error {
-				if err := table(out, issuerListing.header, [][]string{issuerListing.cells(&one, now)}); err != nil {
+			return p.show(cmd, one, func(out io.Writer, now time.Time) error {
+				if err := table(out, issuerListing.header, [][]string{issuerListing.cells(one, now)}); err != nil {
 					return err
 				}
-				return tellIssuers(out, []resource.Issuer{one}, now)
+				return tellIssuers(out, []resource.Issuer{*one}, now)
 			})
-		},
+		}),
 	}
 }

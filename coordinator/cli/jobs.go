@@ -7,10 +7,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
 )
-
-const jobsPath = "/api/v1/jobs"
 
 func (p *program) jobsCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "jobs", Aliases: []string{"job"}, Short: "What is under way, of every kind"}, p.listJobsCommand())
@@ -18,11 +17,9 @@ func (p *program) jobsCommand() *cobra.Command {
 
 func (p *program) listJobsCommand() *cobra.Command {
 	var (
-		page          listFlags
-		watch         watching
-		agent         string
-		kinds, states []string
-		ended         bool
+		page  listFlags
+		watch watching
+		jobs  client.ListJobsParams
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List orders, renewals, revocations, commands and mass renewals that are under way", Args: sharedcli.NoArgs,
@@ -42,28 +39,24 @@ renewals that have ended too, as long as they are kept.
   certctl jobs list --kind order --agent u53n5nbgbmcuo7ob --ended
   certctl jobs list --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query("agent", agent, "kind", strings.Join(kinds, ","), "state", strings.Join(states, ","))
-			if ended {
-				q.Set("ended", "true")
-			}
 			if watch.on {
 				return watchList(p, cmd, &page, watch.every, watchedList[resource.Job]{
-					path: jobsPath, query: q, cells: jobCells, gone: "ended",
+					list: jobs, cells: jobCells, gone: "ended",
 					id: func(j *resource.Job) string { return string(j.Kind) + "\x00" + j.AgentID + "\x00" + j.ID },
 				})
 			}
-			return printList(p, cmd, &page, pagesOf[resource.Job](jobsPath, q), listing[resource.Job]{
+			return printList(p, cmd, &page, pagesOf(jobs), listing[resource.Job]{
 				header: []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, cells: jobCells,
 			})
 		},
 	}
 	page.bind(cmd)
 	watch.bind(cmd, "there is no such job any more")
-	choices(cmd, &kinds, "kind", "only jobs of these kinds", texts(resource.JobKinds)...)
-	choices(cmd, &states, "state", "only jobs in these states", texts(resource.JobStates)...)
-	cmd.Flags().StringVar(&agent, "agent", "", "only jobs of the agent with this id")
+	choices(cmd, &jobs.Kind, "kind", "only jobs of these kinds", texts(resource.JobKinds)...)
+	choices(cmd, &jobs.State, "state", "only jobs in these states", texts(resource.JobStates)...)
+	cmd.Flags().StringVar(&jobs.Agent, "agent", "", "only jobs of the agent with this id")
 	_ = cmd.RegisterFlagCompletionFunc("agent", p.completeAgents())
-	cmd.Flags().BoolVar(&ended, "ended", false, "those that have ended too")
+	cmd.Flags().BoolVar(&jobs.Ended, "ended", false, "those that have ended too")
 	return cmd
 }
 

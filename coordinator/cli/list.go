@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,16 +18,16 @@ import (
 type source[T any] func(ctx context.Context, c *client.Client, limit int, use func(page []T) error) (more bool, err error)
 
 // pagesOf is a list of the API that comes in pages.
-func pagesOf[T any](path string, query url.Values) source[T] {
+func pagesOf[T any](list client.Lister[T]) source[T] {
 	return func(ctx context.Context, c *client.Client, limit int, use func([]T) error) (bool, error) {
-		return client.Pages(ctx, c, path, query, limit, use)
+		return client.Pages(ctx, c, list, limit, use)
 	}
 }
 
 // onePageOf is a list that the API has on one page.
-func onePageOf[T any](path string) source[T] {
+func onePageOf[T any](ask func(context.Context, *client.Client) (*resource.Page[T], error)) source[T] {
 	return func(ctx context.Context, c *client.Client, _ int, use func([]T) error) (bool, error) {
-		items, err := onePage[T](ctx, c, path)
+		items, err := itemsOf(ask(ctx, c))
 		if err != nil {
 			return false, err
 		}
@@ -36,10 +35,9 @@ func onePageOf[T any](path string) source[T] {
 	}
 }
 
-// onePage is a list that the API has on one page.
-func onePage[T any](ctx context.Context, c *client.Client, path string) ([]T, error) {
-	var page resource.Page[T]
-	if err := c.Do(ctx, get, path, nil, nil, &page); err != nil {
+// itemsOf is what is on a page.
+func itemsOf[T any](page *resource.Page[T], err error) ([]T, error) {
+	if err != nil {
 		return nil, err
 	}
 	return page.Items, nil

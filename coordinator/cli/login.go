@@ -109,8 +109,7 @@ func (p *program) identify(cmd *cobra.Command, chosen login) (who *resource.Iden
 		if err != nil {
 			return nil, nil, err
 		}
-		var answer resource.Identified
-		err = c.Do(cmd.Context(), get, "/api/v1/whoami", nil, nil, &answer)
+		answer, err := c.Whoami(cmd.Context())
 		c.Close()
 		switch {
 		case errors.Is(err, client.ErrUnreachable):
@@ -120,7 +119,7 @@ func (p *program) identify(cmd *cobra.Command, chosen login) (who *resource.Iden
 		case err != nil:
 			return nil, nil, err
 		default:
-			who, nodes = &answer, c.Nodes()
+			who, nodes = answer, c.Nodes()
 		}
 	}
 	if who == nil {

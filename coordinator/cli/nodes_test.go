@@ -199,13 +199,14 @@ func (c *nodes) readYourWrites(t *testing.T) {
 	}
 	for i := range 30 {
 		writer, reader := asking[i%3], asking[(i+1+i/3%2)%3]
-		var made resource.CreatedAPIToken
-		require.NoError(t, writer.Do(t.Context(), post, apiTokensPath, nil, resource.CreateAPIToken{Name: strconv.Itoa(i), Role: "viewer"}, &made))
-		var page resource.Page[resource.APIToken]
-		require.NoError(t, reader.Do(t.Context(), get, apiTokensPath, query("limit", "1"), nil, &page))
+		made, err := writer.CreateAPIToken(t.Context(), resource.CreateAPIToken{Name: strconv.Itoa(i), Role: "viewer"})
+		require.NoError(t, err)
+		page, err := reader.ListAPITokens(t.Context(), client.ListAPITokensParams{Limit: 1})
+		require.NoError(t, err)
 		require.Len(t, page.Items, 1)
 		require.Equal(t, made.ID, page.Items[0].ID, "round %d: the newest token is not there", i)
-		require.NoError(t, reader.Do(t.Context(), post, apiTokensPath+client.Path(made.ID, "revoke"), nil, nil, nil))
+		_, err = reader.RevokeAPIToken(t.Context(), client.RevokeAPITokenParams{ID: made.ID})
+		require.NoError(t, err)
 	}
 	consistent := reads[resource.Identified](c.person, "whoami", "--consistent", "--context", c.Nodes[2].ID)
 	assert.Equal(t, c.token.ID, consistent.TokenID)

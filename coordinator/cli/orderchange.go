@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 )
 
 // maxNote is how long a note may be.
@@ -39,7 +40,7 @@ func (p *program) cancelOrderCommand() *cobra.Command {
 	var note string
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "cancel ORDER", Short: "Take an order back", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders("open", "true"),
+		Use: "cancel ORDER", Short: "Take an order back", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Takes an order back. One that was not sent yet is cancelled at once. For any other the
 authority is asked; until the stage is "cancelled" it may still issue, and charge.
 Where an authority takes no orders back by itself, a person has to do it there.
@@ -47,11 +48,11 @@ Where an authority takes no orders back by itself, a person has to do it there.
 ` + whichOrder,
 		Example: `  certctl orders cancel 3f9a1c0b7d2e --note "the host is being taken down"
   certctl orders cancel 3f9a1c0b7d2e --yes`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if err := checkNote(note); err != nil {
 				return err
 			}
-			o, err := p.findOrder(cmd, args[0])
+			o, err := findOrder(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -61,7 +62,7 @@ Where an authority takes no orders back by itself, a person has to do it there.
 			if err := agree(cmd, yes, cancelStatement(o)); err != nil {
 				return err
 			}
-			if err := p.call(cmd, post, orderPath(o, "cancel"), resource.CancelOrder{Note: note}, o); err != nil {
+			if o, err = c.CancelOrder(cmd.Context(), client.CancelOrderParams{Agent: o.AgentID, ID: o.ID}, &resource.CancelOrder{Note: note}); err != nil {
 				return err
 			}
 			return p.show(cmd, o, func(out io.Writer, _ time.Time) error {
@@ -72,7 +73,7 @@ Where an authority takes no orders back by itself, a person has to do it there.
 				_, err := fmt.Fprintf(out, "%s %s; \"certctl orders show %s\" shows what became of it\n", plain(describeOrder(o)), text, orderName(o))
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&note, "note", "", "why, for the audit trail and the authority")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
@@ -97,26 +98,26 @@ func lowerFirst(text string) string { return strings.ToLower(text[:1]) + text[1:
 
 func (p *program) retryOrderCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "retry ORDER", Short: "Have an open order looked after now", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders("open", "true"),
+		Use: "retry ORDER", Short: "Have an open order looked after now", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Has the authority asked about an order at once, and often again for a while, as after
 you have approved it there. One of unknown outcome is searched for again. Nothing is
 ordered a second time.
 
 ` + whichOrder,
 		Example: `  certctl orders retry 3f9a1c0b7d2e`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := p.findOrder(cmd, args[0])
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			o, err := findOrder(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			if err := p.call(cmd, post, orderPath(o, "retry"), nil, o); err != nil {
+			if o, err = c.RetryOrder(cmd.Context(), client.RetryOrderParams{Agent: o.AgentID, ID: o.ID}); err != nil {
 				return err
 			}
 			return p.show(cmd, o, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "%s is looked after now; \"certctl orders show %s\" shows what became of it\n", plain(describeOrder(o)), orderName(o))
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -127,7 +128,7 @@ func (p *program) resolveOrderCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "resolve ORDER --adopt NUMBER | --place-again | --give-up", Short: "Say what became of an order of unknown outcome", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: p.completeOrders("stage", string(resource.OrderUnknown)),
+		ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Stage: string(resource.OrderUnknown)}),
 		Long: `Says what became of an order that was sent and of which nobody knows whether the
 authority has it. "certctl orders show" says what to look up there first.
 
@@ -143,7 +144,7 @@ authority has it. "certctl orders show" says what to look up there first.
 		Example: `  certctl orders resolve 3f9a1c0b7d2e --adopt 104711 --note "seen in the console, same key"
   certctl orders resolve 3f9a1c0b7d2e --place-again --note "not in the console after two hours" --yes
   certctl orders resolve 3f9a1c0b7d2e --give-up --note "the host is gone" --yes`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			wish := resource.ResolveOrder{Note: strings.TrimSpace(note)}
 			switch {
 			case cmd.Flags().Changed("adopt"):
@@ -164,7 +165,7 @@ authority has it. "certctl orders show" says what to look up there first.
 			if err := checkNote(wish.Note); err != nil {
 				return err
 			}
-			o, err := p.findOrder(cmd, args[0])
+			o, err := findOrder(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -176,14 +177,14 @@ authority has it. "certctl orders show" says what to look up there first.
 			} else if err := agree(cmd, yes, resolveStatement(o, wish.Action)); err != nil {
 				return err
 			}
-			if err := p.call(cmd, post, orderPath(o, "resolve"), wish, o); err != nil {
+			if o, err = c.ResolveOrder(cmd.Context(), client.ResolveOrderParams{Agent: o.AgentID, ID: o.ID}, wish); err != nil {
 				return err
 			}
 			return p.show(cmd, o, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "%s is at the stage %s now; \"certctl orders show %s\" shows what becomes of it\n", plain(describeOrder(o)), stageName(o.Stage), orderName(o))
 				return err
 			})
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&adopt, "adopt", "", "the authority has it, under this number")

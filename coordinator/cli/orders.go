@@ -14,8 +14,6 @@ import (
 	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
-const ordersPath = "/api/v1/orders"
-
 // whichOrder says how an order is named on the command line.
 const whichOrder = `ORDER is the order's id, as much of its beginning as no other order has, or AGENT/ID.`
 
@@ -26,10 +24,10 @@ func (p *program) ordersCommand() *cobra.Command {
 
 func (p *program) listOrdersCommand() *cobra.Command {
 	var (
-		page                              listFlags
-		watch                             watching
-		stage, issuer, agent, certificate string
-		ended                             bool
+		page   listFlags
+		watch  watching
+		orders client.ListOrdersParams
+		ended  bool
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List orders at authorities", Args: sharedcli.NoArgs,
@@ -45,30 +43,27 @@ says what to look up, and what to type then.
   certctl orders list --issuer ov --ended
   certctl orders list --agent u53n5nbgbmcuo7ob --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query("stage", stage, "issuer", issuer, "agent", agent, "certificate", certificate)
-			if stage == "" && !ended {
-				q.Set("open", "true")
-			}
+			orders.Open = orders.Stage == "" && !ended
 			if watch.on {
 				return watchList(p, cmd, &page, watch.every, watchedList[resource.Order]{
-					path: ordersPath, query: q, cells: orderCells, gone: "not listed any more",
+					list: orders, cells: orderCells, gone: "not listed any more",
 					id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
 				})
 			}
-			return printList(p, cmd, &page, pagesOf[resource.Order](ordersPath, q), listing[resource.Order]{
+			return printList(p, cmd, &page, pagesOf(orders), listing[resource.Order]{
 				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, cells: orderCells,
 			})
 		},
 	}
 	page.bind(cmd)
 	watch.bind(cmd, "there is no such order any more")
-	choice(cmd, &stage, "stage", "only orders at this stage", texts(resource.OrderStages)...)
+	choice(cmd, &orders.Stage, "stage", "only orders at this stage", texts(resource.OrderStages)...)
 	flags := cmd.Flags()
-	flags.StringVar(&issuer, "issuer", "", "only orders at the issuer with this name")
+	flags.StringVar(&orders.Issuer, "issuer", "", "only orders at the issuer with this name")
 	_ = cmd.RegisterFlagCompletionFunc("issuer", p.completeOrderIssuers)
-	flags.StringVar(&agent, "agent", "", "only orders of the agent with this id")
+	flags.StringVar(&orders.Agent, "agent", "", "only orders of the agent with this id")
 	_ = cmd.RegisterFlagCompletionFunc("agent", p.completeAgents())
-	flags.StringVar(&certificate, "certificate", "", "only orders for the certificate with this name in the agents' configuration")
+	flags.StringVar(&orders.Certificate, "certificate", "", "only orders for the certificate with this name in the agents' configuration")
 	flags.BoolVar(&ended, "ended", false, "those that have ended too")
 	return cmd
 }
@@ -143,24 +138,15 @@ func orderDetail(o *resource.Order) string {
 }
 
 // findOrder finds the order that a text on the command line names.
-func (p *program) findOrder(cmd *cobra.Command, text string) (*resource.Order, error) {
-	c, err := p.target.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
+func findOrder(ctx context.Context, c *client.Client, text string) (*resource.Order, error) {
 	if agent, id, ok := strings.Cut(text, "/"); ok {
-		var o resource.Order
-		if err := c.Do(cmd.Context(), get, ordersPath+client.Path(agent, id), nil, nil, &o); err != nil {
-			return nil, err
-		}
-		return &o, nil
+		return c.ShowOrder(ctx, client.ShowOrderParams{Agent: agent, ID: id})
 	}
 	if text == "" {
 		return nil, errors.New("the order's id is empty; " + whichOrder)
 	}
 	// Ids are of one length, so that a whole one has no others behind it.
-	found, more, err := client.List[resource.Order](cmd.Context(), c, ordersPath, query("id", text), maxAmbiguous)
+	found, more, err := client.Collect(ctx, c, client.ListOrdersParams{ID: text}, maxAmbiguous)
 	if err != nil {
 		return nil, err
 	}
@@ -183,16 +169,12 @@ func (p *program) findOrder(cmd *cobra.Command, text string) (*resource.Order, e
 // maxAmbiguous is how many orders are named that a text may mean.
 const maxAmbiguous = 5
 
-func orderPath(o *resource.Order, rest ...string) string {
-	return ordersPath + client.Path(append([]string{o.AgentID, o.ID}, rest...)...)
-}
-
 // orderName is how an order is named in a command to be typed: by its id alone, which
 // is unlike any other one's.
 func orderName(o *resource.Order) string { return o.ID }
 
-// completeOrders offers ids of orders that a query chooses.
-func (p *program) completeOrders(pairs ...string) cobra.CompletionFunc {
+// completeOrders offers ids of those orders.
+func (p *program) completeOrders(orders client.ListOrdersParams) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -201,7 +183,7 @@ func (p *program) completeOrders(pairs ...string) cobra.CompletionFunc {
 			return o.ID + "\t" + plain(strings.Join([]string{string(o.Stage), o.Issuer, o.Certificate, o.Hostname}, " "))
 		}
 		return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Order, error) {
-			items, _, err := client.List[resource.Order](ctx, c, ordersPath, query(pairs...), client.PageSize)
+			items, _, err := client.Collect(ctx, c, orders, client.PageSize)
 			return items, err
 		})
 	}
@@ -210,6 +192,6 @@ func (p *program) completeOrders(pairs ...string) cobra.CompletionFunc {
 // completeOrderIssuers offers the issuers that the coordinator talks to.
 func (p *program) completeOrderIssuers(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return offer(p, func(i resource.Issuer) string { return plain(i.Name) + "\t" + plain(i.Kind) }, func(ctx context.Context, c *client.Client) ([]resource.Issuer, error) {
-		return onePage[resource.Issuer](ctx, c, issuersPath)
+		return itemsOf(c.ListIssuers(ctx))
 	})
 }

@@ -10,24 +10,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 )
 
 func (p *program) showOrderCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "show ORDER", Short: "Show one order, and what to do about it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(),
+		Use: "show ORDER", Short: "Show one order, and what to do about it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{}),
 		Long: `Shows an order and all that is known of it at its authority. Where a person has to act
 it says what is to be done, and the commands to type then.
 
 ` + whichOrder,
 		Example: `  certctl orders show 3f9a1c0b7d2e
   certctl orders show u53n5nbgbmcuo7ob/3f9a1c0b7d2e4a5690b1c2d3e4f50617`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := p.findOrder(cmd, args[0])
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			o, err := findOrder(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
 			return p.showOrder(cmd, o)
-		},
+		}),
 	}
 	return cmd
 }

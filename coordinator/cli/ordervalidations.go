@@ -7,26 +7,26 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 )
 
 func (p *program) orderValidationsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "validations ORDER", Short: "Ask the authority what is left to prove of an order's names", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: p.completeOrders("open", "true"),
+		ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Has the coordinator that leads ask the authority how far the proof of control of an
 order's names is, and shows what is left to publish or to do. It changes nothing there,
 and takes 20 seconds at most. Not every authority tells.
 
 ` + whichOrder,
 		Example: `  certctl orders validations 3f9a1c0b7d2e`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := p.findOrder(cmd, args[0])
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			o, err := findOrder(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			var v resource.Validations
-			if err := p.call(cmd, get, orderPath(o, "validations"), nil, &v); err != nil {
+			v, err := c.ListOrderValidations(cmd.Context(), client.ListOrderValidationsParams{Agent: o.AgentID, ID: o.ID})
+			if err != nil {
 				return err
 			}
 			if v.Error != "" {
@@ -51,6 +51,6 @@ and takes 20 seconds at most. Not every authority tells.
 				}
 				return table(out, []string{"NAME", "PROOF", "METHOD", "AT AUTHORITY", "CHECKED", "NEXT CHECK", "HOLDS", "TO DO"}, rows)
 			})
-		},
+		}),
 	}
 }

@@ -18,8 +18,6 @@ import (
 	"github.com/certctl/certctl/shared/settings"
 )
 
-const renewalsPath = "/api/v1/renewals"
-
 func (p *program) renewCommand() *cobra.Command {
 	var (
 		all, dry bool
@@ -49,29 +47,25 @@ stops them.`,
 			return nil
 		},
 		ValidArgsFunction: p.completeCertificates,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if !all {
 				for _, flag := range []string{"selector", "issuer", "name-pattern", "over", "expires-within", "reason", "dry-run"} {
 					if cmd.Flags().Changed(flag) {
 						return fmt.Errorf("flag --%s is for many certificates: add --all, or leave it out", flag)
 					}
 				}
-				return p.renewOne(cmd, args[0], args[1])
+				return p.renewOne(cmd, c, args[0], args[1])
 			}
 			request, err := wish.request()
 			if err != nil {
 				return err
 			}
-			var dryRun string
-			if dry {
-				dryRun = "true"
-			}
-			var r resource.Renewals
-			if err := p.ask(cmd, post, renewalsPath, query("dry_run", dryRun), request, &r); err != nil {
+			r, err := c.CreateRenewals(cmd.Context(), client.CreateRenewalsParams{DryRun: dry}, *request)
+			if err != nil {
 				return err
 			}
-			return p.showRenewals(cmd, &r)
-		},
+			return p.showRenewals(cmd, r)
+		}),
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&all, "all", false, "all certificates that the other flags choose")
@@ -131,9 +125,9 @@ func (w *renewalsWish) request() (*resource.CreateRenewals, error) {
 	return request, nil
 }
 
-func (p *program) renewOne(cmd *cobra.Command, agent, name string) error {
-	var asked resource.Command
-	if err := p.call(cmd, post, certificatesPath+client.Path(agent, name, "renew"), nil, &asked); err != nil {
+func (p *program) renewOne(cmd *cobra.Command, c *client.Client, agent, name string) error {
+	asked, err := c.RenewCertificate(cmd.Context(), client.RenewCertificateParams{Agent: agent, Name: name})
+	if err != nil {
 		return err
 	}
 	return p.show(cmd, asked, func(out io.Writer, _ time.Time) error {
@@ -154,7 +148,7 @@ func (p *program) completeRenewals(_ *cobra.Command, args []string, _ string) ([
 	}
 	id := func(r resource.Renewals) string { return r.ID + "\t" + plain(r.State+" "+r.Selector+" "+r.Reason) }
 	return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Renewals, error) {
-		return onePage[resource.Renewals](ctx, c, renewalsPath)
+		return itemsOf(c.ListRenewals(ctx))
 	})
 }
 
@@ -164,7 +158,9 @@ func (p *program) listRenewalsCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: sharedcli.NoArgs,
 		Example: `  certctl renewals list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, onePageOf[resource.Renewals](renewalsPath), renewalsListing)
+			return printList(p, cmd, &page, onePageOf(func(ctx context.Context, c *client.Client) (*resource.Page[resource.Renewals], error) {
+				return c.ListRenewals(ctx)
+			}), renewalsListing)
 		},
 	}
 	page.bindWhole(cmd)
@@ -191,16 +187,16 @@ func (p *program) showRenewalsCommand() *cobra.Command {
 something has changed. It fails if not every certificate was replaced.`,
 		Example: `  certctl renewals show 7f3kq2v5n4x6c8ya
   certctl renewals show 7f3kq2v5n4x6c8ya --watch`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if watch.on {
 				return p.watchRenewals(cmd, args[0], watch.every)
 			}
-			var r resource.Renewals
-			if err := p.call(cmd, get, renewalsPath+client.Path(args[0]), nil, &r); err != nil {
+			r, err := c.ShowRenewals(cmd.Context(), client.ShowRenewalsParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
-			return p.showRenewals(cmd, &r)
-		},
+			return p.showRenewals(cmd, r)
+		}),
 	}
 	watch.bind(cmd, "nothing is left to wait for")
 	return cmd
@@ -212,13 +208,13 @@ func (p *program) cancelRenewalsCommand() *cobra.Command {
 		Long: `Stops a mass renewal: no host is asked for more. Hosts that were told already, a few
 minutes ahead of their turn, may still renew. What was renewed stays renewed.`,
 		Example: `  certctl renewals cancel 7f3kq2v5n4x6c8ya`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var r resource.Renewals
-			if err := p.call(cmd, post, renewalsPath+client.Path(args[0], "cancel"), nil, &r); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			r, err := c.CancelRenewals(cmd.Context(), client.CancelRenewalsParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
-			return p.showRenewals(cmd, &r)
-		},
+			return p.showRenewals(cmd, r)
+		}),
 	}
 }
 
@@ -312,17 +308,17 @@ func renewalsHosts(out io.Writer, r *resource.Renewals) error {
 func (p *program) watchRenewals(cmd *cobra.Command, id string, every time.Duration) error {
 	var last resource.Renewals
 	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		var r resource.Renewals
-		if err := c.Do(ctx, get, renewalsPath+client.Path(id), nil, nil, &r); err != nil {
+		r, err := c.ShowRenewals(ctx, client.ShowRenewalsParams{ID: id})
+		if err != nil {
 			return false, err
 		}
 		over := r.State != "running" || r.Remaining == 0
-		if reflect.DeepEqual(r, last) {
+		if reflect.DeepEqual(*r, last) {
 			return over, nil
 		}
-		last = r
+		last = *r
 		return over, p.show(cmd, r, func(out io.Writer, now time.Time) error {
-			_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(&r)))
+			_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(r)))
 			return err
 		})
 	})

@@ -14,8 +14,6 @@ import (
 	"github.com/certctl/certctl/coordinator/client"
 )
 
-const revocationsPath = "/api/v1/revocations"
-
 func (p *program) revokeCommand() *cobra.Command {
 	var serial, reason string
 	var dry, yes bool
@@ -37,16 +35,16 @@ replaces it with a new key.`,
 			return nil
 		},
 		ValidArgsFunction: p.completeCertificates,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			wish := resource.RevokeCertificate{Serial: serial, Reason: reason}
 			if serial == "" {
 				wish.AgentID, wish.Certificate = args[0], args[1]
 			}
-			var planned resource.RevokedCertificate
-			if err := p.ask(cmd, post, revocationsPath, query("dry_run", "true"), wish, &planned); err != nil {
+			planned, err := c.RevokeCertificate(cmd.Context(), client.RevokeCertificateParams{DryRun: true}, wish)
+			if err != nil {
 				return err
 			}
-			statement, err := p.revocationStatement(cmd, &planned, reason)
+			statement, err := revocationStatement(cmd.Context(), c, planned, reason)
 			if err != nil {
 				return err
 			}
@@ -63,16 +61,16 @@ replaces it with a new key.`,
 				return err
 			}
 			// The certificate that was shown, whatever is in service by now.
-			var told resource.RevokedCertificate
 			wish.Serial = planned.Serial
-			if err := p.call(cmd, post, revocationsPath, wish, &told); err != nil {
+			told, err := c.RevokeCertificate(cmd.Context(), client.RevokeCertificateParams{}, wish)
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, told, func(out io.Writer, _ time.Time) error {
-				_, err := fmt.Fprintln(out, plainLines(revokedText(&told)))
+				_, err := fmt.Fprintln(out, plainLines(revokedText(told)))
 				return err
 			})
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&serial, "serial", "", "serial number in hex, instead of AGENT and NAME")
@@ -84,11 +82,12 @@ replaces it with a new key.`,
 }
 
 // revocationStatement says in plain words what a revocation will do.
-func (p *program) revocationStatement(cmd *cobra.Command, planned *resource.RevokedCertificate, reason string) (string, error) {
+func revocationStatement(ctx context.Context, from *client.Client, planned *resource.RevokedCertificate, reason string) (string, error) {
 	what := fmt.Sprintf("The certificate with the serial number %s", planned.Serial)
-	var c resource.Certificate
+	c := new(resource.Certificate)
 	if planned.InService {
-		if err := p.call(cmd, get, certificatesPath+client.Path(planned.AgentID, planned.Certificate), nil, &c); err != nil {
+		var err error
+		if c, err = from.ShowCertificate(ctx, client.ShowCertificateParams{Agent: planned.AgentID, Name: planned.Certificate}); err != nil {
 			return "", err
 		}
 		what = fmt.Sprintf("The certificate %s of the host %s (%s), for %s, serial number %s,", planned.Certificate, c.Hostname, planned.AgentID, strings.Join(c.Names, ", "), planned.Serial)
@@ -153,7 +152,9 @@ func (p *program) agentCommandsCommand() *cobra.Command {
 within the last 30 days too. open: it has not been told yet; accepted: it is at it.`,
 		Example: `  certctl agents commands u53n5nbgbmcuo7ob`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return printList(p, cmd, &page, onePageOf[resource.Command](agentsPath+client.Path(args[0], "commands")), listing[resource.Command]{
+			return printList(p, cmd, &page, onePageOf(func(ctx context.Context, c *client.Client) (*resource.Page[resource.Command], error) {
+				return c.ListAgentCommands(ctx, client.ListAgentCommandsParams{ID: args[0]})
+			}), listing[resource.Command]{
 				header: []string{"ID", "KIND", "CERTIFICATE", "STATE", "ASKED", "BY", "ENDED", "SERIAL", "DETAIL"},
 				cells: func(c *resource.Command, now time.Time) []string {
 					return []string{c.ID, c.Kind, c.Certificate, c.State, distance(c.CreatedAt, now), c.CreatedBy, distance(c.DoneAt, now), c.Serial, c.Detail}
@@ -172,7 +173,7 @@ func (p *program) completeCertificates(cmd *cobra.Command, args []string, part s
 	}
 	name := func(c resource.Certificate) string { return plain(c.Name) + "\t" + plain(strings.Join(c.Names, ",")) }
 	return offer(p, name, func(ctx context.Context, c *client.Client) ([]resource.Certificate, error) {
-		items, _, err := client.List[resource.Certificate](ctx, c, certificatesPath, query("agent", args[0]), client.PageSize)
+		items, _, err := client.Collect(ctx, c, client.ListCertificatesParams{Agent: args[0]}, client.PageSize)
 		return items, err
 	})
 }

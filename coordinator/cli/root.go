@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -155,29 +153,26 @@ func (p *program) show(cmd *cobra.Command, v any, human func(out io.Writer, now 
 	return p.output.Write(cmd.OutOrStdout(), v, func(out io.Writer) error { return human(out, time.Now()) })
 }
 
-// call makes one request.
-func (p *program) call(cmd *cobra.Command, method, path string, in, out any) error {
-	return p.ask(cmd, method, path, nil, in, out)
-}
-
-// ask makes one request with a query.
-func (p *program) ask(cmd *cobra.Command, method, path string, query url.Values, in, out any) error {
-	c, err := p.target.connect()
-	if err != nil {
-		return err
+// asks is a command that asks the coordinator.
+func (p *program) asks(run func(cmd *cobra.Command, args []string, c *client.Client) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := p.target.connect()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return run(cmd, args, c)
 	}
-	defer c.Close()
-	return c.Do(cmd.Context(), method, path, query, in, out)
 }
 
 // completeIDs offers ids to the shell.
-func completeIDs[T any](p *program, path string, id func(T) string) cobra.CompletionFunc {
+func completeIDs[T any](p *program, list client.Lister[T], id func(T) string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		return offer(p, id, func(ctx context.Context, c *client.Client) ([]T, error) {
-			items, _, err := client.List[T](ctx, c, path, nil, client.PageSize)
+			items, _, err := client.Collect(ctx, c, list, client.PageSize)
 			return items, err
 		})
 	}
@@ -204,9 +199,3 @@ func offer[T any](p *program, id func(T) string, list func(context.Context, *cli
 	}
 	return ids, directive
 }
-
-const (
-	get  = http.MethodGet
-	post = http.MethodPost
-	put  = http.MethodPut
-)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -21,15 +20,13 @@ import (
 	"golang.org/x/term"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/coordinator/snapshotfile"
 	"github.com/certctl/certctl/shared/durable"
 )
 
-const (
-	snapshotPath = "/api/v1/cluster/snapshot"
-	// maxSnapshot bounds what is fetched, in octets.
-	maxSnapshot = 16 << 30
-)
+// maxSnapshot bounds what is fetched, in octets.
+const maxSnapshot = 16 << 30
 
 func (p *program) snapshotCommand() *cobra.Command {
 	return group(&cobra.Command{
@@ -65,11 +62,7 @@ that of age (age-encryption.org) and happens here.`,
 			if err != nil {
 				return err
 			}
-			query := url.Values{}
-			if stale {
-				query.Set("stale", "true")
-			}
-			saved, err := p.saveSnapshot(cmd, args[0], query, to, force)
+			saved, err := p.saveSnapshot(cmd, args[0], stale, to, force)
 			if err != nil {
 				return err
 			}
@@ -82,7 +75,7 @@ that of age (age-encryption.org) and happens here.`,
 	return cmd
 }
 
-func (p *program) saveSnapshot(cmd *cobra.Command, path string, query url.Values, to []age.Recipient, force bool) (_ *savedSnapshot, err error) {
+func (p *program) saveSnapshot(cmd *cobra.Command, path string, stale bool, to []age.Recipient, force bool) (_ *savedSnapshot, err error) {
 	switch _, err := os.Lstat(path); {
 	case err == nil && !force:
 		return nil, fmt.Errorf("%s is there already; give another name, or --force to replace it", path)
@@ -112,7 +105,7 @@ func (p *program) saveSnapshot(cmd *cobra.Command, path string, query url.Values
 		}
 	}
 	summary, err := checkedCopy(out, func(w io.Writer) error {
-		return c.Fetch(cmd.Context(), snapshotPath, query, newProgress(cmd, w, "fetched"), maxSnapshot)
+		return c.SaveSnapshot(cmd.Context(), client.SaveSnapshotParams{Stale: stale}, newProgress(cmd, w, "fetched"), maxSnapshot)
 	})
 	if err == nil {
 		err = out.Close()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 )
 
 func (p *program) restoreSnapshotCommand() *cobra.Command {
@@ -47,7 +47,7 @@ coordinator cannot be reached.`,
 			if err != nil {
 				return err
 			}
-			tried, err := p.sendSnapshot(cmd, args[0], identities, url.Values{"dry_run": {"true"}})
+			tried, err := p.sendSnapshot(cmd, args[0], identities, client.RestoreSnapshotParams{DryRun: true})
 			if err != nil {
 				return err
 			}
@@ -65,7 +65,7 @@ coordinator cannot be reached.`,
 			if err := confirm(cmd, yes); err != nil {
 				return err
 			}
-			done, err := p.sendSnapshot(cmd, args[0], identities, url.Values{"confirm": {tried.ClusterID}})
+			done, err := p.sendSnapshot(cmd, args[0], identities, client.RestoreSnapshotParams{Confirm: tried.ClusterID})
 			if err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ coordinator cannot be reached.`,
 	return cmd
 }
 
-func (p *program) sendSnapshot(cmd *cobra.Command, path string, identities []age.Identity, query url.Values) (*resource.Restored, error) {
+func (p *program) sendSnapshot(cmd *cobra.Command, path string, identities []age.Identity, params client.RestoreSnapshotParams) (*resource.Restored, error) {
 	c, err := p.target.connect()
 	if err != nil {
 		return nil, err
@@ -92,9 +92,8 @@ func (p *program) sendSnapshot(cmd *cobra.Command, path string, identities []age
 		return nil, err
 	}
 	defer file.Close()
-	out := new(resource.Restored)
 	sent := newProgress(cmd, io.Discard, "sent")
-	return out, c.Send(cmd.Context(), put, snapshotPath, query, resource.SnapshotContentType, io.TeeReader(in, sent), out)
+	return c.RestoreSnapshot(cmd.Context(), params, io.TeeReader(in, sent))
 }
 
 func (p *program) showRestored(cmd *cobra.Command, r *resource.Restored) error {

@@ -9,20 +9,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: sharedcli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var s resource.Status
-			c, err := p.target.connect()
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+			s, err := c.ShowStatus(cmd.Context())
 			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if err := c.Do(cmd.Context(), get, "/api/v1/status", nil, nil, &s); err != nil {
 				return err
 			}
 			answered := p.answeredBy(s.Node.ID)
@@ -56,7 +52,7 @@ func (p *program) statusCommand() *cobra.Command {
 					{"answered by", answered},
 					{"agents", agents},
 					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
-					{"safe until", first(fleetNotSafe(&s), horizon(s.SafeUntil, now), "no certificate is in service")},
+					{"safe until", first(fleetNotSafe(s), horizon(s.SafeUntil, now), "no certificate is in service")},
 					{"orders", fmt.Sprintf("%d open", s.OrdersPending)},
 					{"journal", journal},
 				}
@@ -64,7 +60,7 @@ func (p *program) statusCommand() *cobra.Command {
 					pairs = append(pairs, [2]string{"ORDERS", line})
 				}
 				if s.Database {
-					pairs = append(pairs, [2]string{"database", p.databaseText(cmd)})
+					pairs = append(pairs, [2]string{"database", databaseText(cmd.Context(), c)})
 				}
 				for i, host := range s.Earliest {
 					name := "first host"
@@ -75,7 +71,7 @@ func (p *program) statusCommand() *cobra.Command {
 				}
 				return facts(out, pairs)
 			})
-		},
+		}),
 	}
 }
 
@@ -107,19 +103,17 @@ func attentionText(n int) string {
 func (p *program) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "whoami", Short: "Show whose token this is", Args: sharedcli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var who resource.Identified
-			if err := p.call(cmd, get, "/api/v1/whoami", nil, &who); err != nil {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+			who, err := c.Whoami(cmd.Context())
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, who, func(out io.Writer, now time.Time) error {
 				return facts(out, [][2]string{{"name", who.Name}, {"role", who.Role}, {"token", who.TokenID}, {"good until", first(moment(who.ExpiresAt, now), "it is revoked")}})
 			})
-		},
+		}),
 	}
 }
-
-const auditPath = "/api/v1/audit"
 
 func (p *program) auditCommand() *cobra.Command {
 	var page listFlags
@@ -133,17 +127,17 @@ func (p *program) auditCommand() *cobra.Command {
 		Example: `  certctl audit list
   certctl audit list --scope all --agent u53n5nbgbmcuo7ob --limit 20
   certctl audit list --kind agent.enrolled,agent.retired --output json`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			order := ""
 			if oldest {
 				order = "oldest"
 			}
-			q := query("scope", scope, "agent", agent, "object", object, "kind", strings.Join(kinds, ","), "order", order)
-			if err := printList(p, cmd, &page, pagesOf[resource.Event](auditPath, q), eventListing); err != nil {
+			wanted := client.ListAuditParams{Scope: scope, Agent: agent, Object: object, Kind: kinds, Order: order}
+			if err := printList(p, cmd, &page, pagesOf(wanted), eventListing); err != nil {
 				return err
 			}
-			var newest resource.Events
-			if err := p.ask(cmd, get, auditPath, query("limit", "1"), nil, &newest); err != nil {
+			newest, err := c.ListAudit(cmd.Context(), client.ListAuditParams{Limit: 1})
+			if err != nil {
 				return err
 			}
 			if newest.Missing > 0 {
@@ -151,7 +145,7 @@ func (p *program) auditCommand() *cobra.Command {
 					"and gets them from the others; \"certctl cluster health\" says how that stands\n", newest.Missing)
 			}
 			return nil
-		},
+		}),
 	}
 	page.bind(show)
 	choice(show, &scope, "scope", "which facts", "audit", "all")

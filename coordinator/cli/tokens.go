@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,11 +15,6 @@ import (
 	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/settings"
-)
-
-const (
-	enrollmentTokensPath = "/api/v1/enrollment-tokens"
-	apiTokensPath        = "/api/v1/tokens"
 )
 
 func (p *program) tokenCommand() *cobra.Command {
@@ -56,7 +50,7 @@ The token is shown once.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			if uses > resource.MaxTokenUses {
 				return fmt.Errorf("flag --uses %d: expected at most %d, or 0 for any number of agents", uses, resource.MaxTokenUses)
 			}
@@ -64,10 +58,9 @@ The token is shown once.`,
 			if err != nil {
 				return err
 			}
-			var made resource.CreatedEnrollmentToken
-			err = p.call(cmd, post, enrollmentTokensPath, resource.CreateEnrollmentToken{
+			made, err := c.CreateEnrollmentToken(cmd.Context(), resource.CreateEnrollmentToken{
 				Description: description, Labels: labels, NamePatterns: names, MaxUses: &uses, TTLSeconds: seconds,
-			}, &made)
+			})
 			if err != nil {
 				return err
 			}
@@ -85,7 +78,7 @@ The token is shown once.`,
 				}
 				return err
 			})
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&names, "names", nil, "patterns of names that the agents may ask for; may be repeated")
@@ -138,7 +131,7 @@ func (p *program) listTokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, pagesOf[resource.EnrollmentToken](enrollmentTokensPath, query("state", state)), listing[resource.EnrollmentToken]{
+			return printList(p, cmd, &page, pagesOf(client.ListEnrollmentTokensParams{State: state}), listing[resource.EnrollmentToken]{
 				header: []string{"ID", "STATE", "USED", "EXPIRES", "NAMES", "LABELS", "DESCRIPTION"},
 				cells: func(t *resource.EnrollmentToken, now time.Time) []string {
 					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
@@ -160,17 +153,17 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 		Use: "revoke ID", Short: "End an enrolment token", Args: cobra.ExactArgs(1),
 		Long:              "Ends a token. Agents that enrolled with it stay; \"certctl agents retire\" ends those.",
 		Example:           `  certctl token revoke pqporpcdhdzesm66`,
-		ValidArgsFunction: completeIDs(p, enrollmentTokensPath, func(t resource.EnrollmentToken) string { return t.ID }),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var t resource.EnrollmentToken
-			if err := p.call(cmd, post, enrollmentTokensPath+client.Path(args[0], "revoke"), nil, &t); err != nil {
+		ValidArgsFunction: completeIDs(p, client.ListEnrollmentTokensParams{}, func(t resource.EnrollmentToken) string { return t.ID }),
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			t, err := c.RevokeEnrollmentToken(cmd.Context(), client.RevokeEnrollmentTokenParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "enrolment token %s is %s\n", t.ID, t.State)
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -190,7 +183,7 @@ agents; admin also makes API tokens. The token is shown once.`,
 		Example: `  certctl api-token create --name grafana --role viewer --ttl 365d
   certctl api-token create --name anna --role operator --quiet > anna.token`,
 		Args: sharedcli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			request := resource.CreateAPIToken{Name: name, Role: role}
 			if ttl != "" {
 				var err error
@@ -198,8 +191,8 @@ agents; admin also makes API tokens. The token is shown once.`,
 					return err
 				}
 			}
-			var made resource.CreatedAPIToken
-			if err := p.call(cmd, post, apiTokensPath, request, &made); err != nil {
+			made, err := c.CreateAPIToken(cmd.Context(), request)
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, made, func(out io.Writer, now time.Time) error {
@@ -215,7 +208,7 @@ agents; admin also makes API tokens. The token is shown once.`,
 				_, err := fmt.Fprintf(out, "\n%s\n\nThe token is shown this once.\n", made.Token)
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "who or what uses it")
 	choice(cmd, &role, "role", "what it may do", "viewer", "operator", "admin")
@@ -233,7 +226,7 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: sharedcli.NoArgs,
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printList(p, cmd, &page, pagesOf[resource.APIToken](apiTokensPath, query("state", state)), listing[resource.APIToken]{
+			return printList(p, cmd, &page, pagesOf(client.ListAPITokensParams{State: state}), listing[resource.APIToken]{
 				header: []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"},
 				cells: func(t *resource.APIToken, now time.Time) []string {
 					return []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy}
@@ -250,29 +243,18 @@ func (p *program) revokeAPITokenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
 		Example:           `  certctl api-token revoke 3dmplskkssuxxolk`,
-		ValidArgsFunction: completeIDs(p, apiTokensPath, func(t resource.APIToken) string { return t.ID }),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var t resource.APIToken
-			if err := p.call(cmd, post, apiTokensPath+client.Path(args[0], "revoke"), nil, &t); err != nil {
+		ValidArgsFunction: completeIDs(p, client.ListAPITokensParams{}, func(t resource.APIToken) string { return t.ID }),
+		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
+			t, err := c.RevokeAPIToken(cmd.Context(), client.RevokeAPITokenParams{ID: args[0]})
+			if err != nil {
 				return err
 			}
 			return p.show(cmd, t, func(out io.Writer, _ time.Time) error {
 				_, err := fmt.Fprintf(out, "API token %s (%s) is %s\n", t.ID, plain(t.Name), t.State)
 				return err
 			})
-		},
+		}),
 	}
-}
-
-// query makes a query of names and values; empty values are left out.
-func query(pairs ...string) url.Values {
-	q := make(url.Values)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			q.Set(pairs[i], pairs[i+1])
-		}
-	}
-	return q
 }
 
 // choice adds a flag with a fixed set of values, which the shell can complete.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/url"
 	"reflect"
 	"strings"
 	"time"
@@ -16,8 +15,7 @@ import (
 
 // A watched list is one whose lines are written as they change.
 type watchedList[T any] struct {
-	path  string
-	query url.Values
+	list client.Lister[T]
 	// id tells the items apart.
 	id func(*T) string
 	// cells are what is written of an item.
@@ -36,7 +34,7 @@ func watchList[T any](p *program, cmd *cobra.Command, flags *listFlags, every ti
 	last := map[string]T{}
 	begun := false
 	return p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		items, more, err := client.List[T](ctx, c, w.path, w.query, limit)
+		items, more, err := client.Collect(ctx, c, w.list, limit)
 		if err != nil {
 			return false, err
 		}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,23 +170,43 @@ func (p place) put(cursor *string, limit *int) {
 // Collect goes through a list until limit items are there, or to its end if limit is 0. more
 // reports whether there are others.
 func Collect[T any](ctx context.Context, c *Client, list Lister[T], limit int, options ...Option) (items []T, more bool, err error) {
+	more, err = Pages(ctx, c, list, limit, func(page []T) error {
+		items = append(items, page...)
+		return nil
+	}, options...)
+	if err != nil {
+		return nil, false, err
+	}
+	return items, more, nil
+}
+
+// Pages hands on one page after the other, of limit items together, or of all of them
+// if limit is 0. more reports whether there are others.
+func Pages[T any](ctx context.Context, c *Client, list Lister[T], limit int, use func(page []T) error, options ...Option) (more bool, err error) {
+	had := 0
 	for at := (place{}); ; {
 		if limit > 0 {
-			at.limit = min(PageSize, limit-len(items))
+			at.limit = min(PageSize, limit-had)
 		}
 		page, err := list.page(ctx, c, at, options)
 		if err != nil {
-			return nil, false, err
+			return false, err
 		}
-		items = append(items, page.Items...)
-		if page.NextCursor == "" {
-			return items, false, nil
+		if limit > 0 && len(page.Items) > at.limit { // more than was asked for
+			page.Items, page.NextCursor = page.Items[:at.limit], cmp.Or(page.NextCursor, "more")
 		}
-		if limit > 0 && len(items) >= limit {
-			return items[:limit], true, nil
+		if err := use(page.Items); err != nil {
+			return false, err
+		}
+		had += len(page.Items)
+		switch {
+		case page.NextCursor == "":
+			return false, nil
+		case limit > 0 && had >= limit:
+			return true, nil
 		}
 		if at, err = at.next(page.NextCursor); err != nil {
-			return nil, false, err
+			return false, err
 		}
 	}
 }

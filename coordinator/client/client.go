@@ -155,28 +155,6 @@ func Path(parts ...string) string {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Do makes one request. The path is escaped, as [Path] makes it; in and out may
-// be nil. A read shows what was changed before through the same [Written]. What
-// the coordinator refuses is a *wire.Problem; no answer at all wraps
-// ErrUnreachable; when ctx ends first, its error comes back.
-//
-// A read goes on to the next server when one cannot answer it. A change does so
-// only when it is certain that nothing was done: each sending is another change.
-func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	return c.do(ctx, &call{method: method, path: path, query: parameters(query), in: in}, out)
-}
-
-// Download makes one read whose answer is no JSON, and writes the answer, of most
-// octets, to out. It fails as Do does; something may be written then.
-func (c *Client) Download(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
-	r := call{method: http.MethodGet, path: path, query: parameters(query)}
-	build := func(ctx context.Context, base *url.URL) (*http.Request, error) {
-		return r.request(ctx, c, base, "", nil)
-	}
-	_, err := c.exchange(ctx, exchange{by: c.http, make: build, told: r.answered, out: out, most: most, once: true})
-	return err
-}
-
 // once sends a request to one server as this client and copies its answer, unless it
 // is a refusal, or what the client has.
 func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, request *http.Request, x *exchange, out io.Writer) error {
@@ -237,52 +215,6 @@ func (c *Client) fresh(r *call) url.Values {
 		query.Set(resource.Consistent, "true")
 	}
 	return query
-}
-
-// List collects pages until limit items are there, or all of them if limit is
-// 0. more reports whether there are others.
-func List[T any](ctx context.Context, c *Client, path string, query url.Values, limit int) (items []T, more bool, err error) {
-	more, err = Pages(ctx, c, path, query, limit, func(page []T) error {
-		items = append(items, page...)
-		return nil
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	return items, more, nil
-}
-
-// Pages hands on one page after the other, of limit items together, or of all of them
-// if limit is 0. more reports whether there are others.
-func Pages[T any](ctx context.Context, c *Client, path string, query url.Values, limit int, use func(page []T) error) (more bool, err error) {
-	query = clone(query)
-	for had := 0; ; {
-		size := PageSize
-		if limit > 0 {
-			size = min(size, limit-had)
-		}
-		query.Set("limit", strconv.Itoa(size))
-		var page resource.Page[T]
-		if err := c.Do(ctx, http.MethodGet, path, query, nil, &page); err != nil {
-			return false, err
-		}
-		if limit > 0 && len(page.Items) > size {
-			page.Items, page.NextCursor = page.Items[:size], "more" // than was asked for
-		}
-		if err := use(page.Items); err != nil {
-			return false, err
-		}
-		had += len(page.Items)
-		switch {
-		case page.NextCursor == "":
-			return false, nil
-		case limit > 0 && had >= limit:
-			return true, nil
-		case page.NextCursor == query.Get("cursor"):
-			return false, fmt.Errorf("the list at %s does not end; use a certctl of the coordinator's version", path)
-		}
-		query.Set("cursor", page.NextCursor)
-	}
 }
 
 func clone(query url.Values) url.Values {

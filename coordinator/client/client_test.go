@@ -3,12 +3,10 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"encoding/pem"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -22,7 +20,6 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/client"
-	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -50,10 +47,9 @@ func connect(t *testing.T, config client.Config) *client.Client {
 	return c
 }
 
-func whoami(t *testing.T, c *client.Client) (who resource.Identified, err error) {
+func whoami(t *testing.T, c *client.Client) (*resource.Identified, error) {
 	t.Helper()
-	err = c.Do(t.Context(), http.MethodGet, "/api/v1/whoami", nil, nil, &who)
-	return who, err
+	return c.Whoami(t.Context())
 }
 
 func TestAgainstACoordinator(t *testing.T) {
@@ -67,30 +63,17 @@ func TestAgainstACoordinator(t *testing.T) {
 	agent := coordinator.Agent("agent1", "web1", nil)
 	for _, name := range []string{"www", "a b", "50%25", "a/b", "..", ".", "?x=y#z", "ü"} {
 		agent.Report(name, apitest.Valid(coordinator.Now(), time.Hour, "www.example.com"))
-		var row resource.Certificate
-		require.NoError(t, c.Do(t.Context(), http.MethodGet, "/api/v1/certificates"+client.Path("agent1", name), nil, nil, &row), name)
+		row, err := c.ShowCertificate(t.Context(), client.ShowCertificateParams{Agent: "agent1", Name: name})
+		require.NoError(t, err, name)
 		assert.Equal(t, name, row.Name)
 	}
 
-	for range 7 {
-		coordinator.Token(fleet.RoleViewer, 0)
-	}
-	query := url.Values{"state": {"usable"}}
-	for limit, want := range map[int]int{0: 8, 1: 1, 7: 7, 8: 8, 9: 8, 1000: 8} {
-		items, more, err := client.List[resource.APIToken](t.Context(), c, "/api/v1/tokens", query, limit)
-		require.NoError(t, err)
-		assert.Len(t, items, want)
-		assert.Equal(t, want < 8, more)
-	}
-	assert.Equal(t, url.Values{"state": {"usable"}}, query, "the caller's query is not changed")
-
-	err = c.Do(t.Context(), http.MethodPost, "/api/v1/tokens", nil, resource.CreateAPIToken{Role: "viewer"}, nil)
+	_, err = c.CreateAPIToken(t.Context(), resource.CreateAPIToken{Role: "viewer"})
 	var problem *wire.Problem
 	require.ErrorAs(t, err, &problem)
 	assert.Equal(t, wire.CodeInvalid, problem.Code)
 	assert.Equal(t, "name", problem.Field)
 	assert.NotEmpty(t, problem.RequestID)
-	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens", nil, resource.CreateAPIToken{Name: "x", Role: "viewer"}, nil), "an answer that nobody wants")
 
 	_, err = whoami(t, connect(t, client.Config{Servers: []string{coordinator.URL}, Token: apitoken.New(), Roots: roots(t, coordinator)}))
 	require.ErrorAs(t, err, &problem)
@@ -200,15 +183,6 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
-func TestListThatDoesNotEnd(t *testing.T) {
-	t.Parallel()
-	c := fake(t, func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(resource.Page[resource.Agent]{NextCursor: "again"})
-	})
-	_, _, err := client.List[resource.Agent](t.Context(), c, "/api/v1/agents", nil, 0)
-	assert.ErrorContains(t, err, "does not end")
-}
-
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]func(http.ResponseWriter){
@@ -226,7 +200,7 @@ func TestInterrupted(t *testing.T) {
 				cancel()
 				<-r.Context().Done()
 			})
-			err := c.Do(ctx, http.MethodGet, "/api/v1/whoami", nil, nil, nil)
+			_, err := c.Whoami(ctx)
 			require.ErrorIs(t, err, context.Canceled)
 			assert.NotErrorIs(t, err, client.ErrUnreachable, "nothing is wrong with the coordinator")
 		})

@@ -109,7 +109,7 @@ func TestTheNextNodeIsAsked(t *testing.T) {
 				assert.Equal(t, first, asking.Answered())
 				goesOn := method == http.MethodGet && c.reads || method == http.MethodPost && c.writes
 				var who resource.Identified
-				err := asking.Do(t.Context(), method, "/api/v1/x", nil, map[string]string{}, &who)
+				err := asking.Do(t.Context(), method, "/api/v1/x", map[string]string{}, &who)
 				if !goesOn {
 					require.Error(t, err, method)
 					assert.Zero(t, second.asked.Load(), method)
@@ -126,7 +126,7 @@ func TestTheNextNodeIsAsked(t *testing.T) {
 				assert.NotContains(t, (*moves)[0], ";", "what to do about it is not said yet")
 
 				// It stays with who has answered.
-				require.NoError(t, asking.Do(t.Context(), method, "/api/v1/x", nil, nil, nil))
+				require.NoError(t, asking.Do(t.Context(), method, "/api/v1/x", nil, nil))
 				assert.EqualValues(t, 2, second.asked.Load())
 				assert.Len(t, *moves, 1)
 				assert.Equal(t, second.URL, asking.Answered())
@@ -146,20 +146,20 @@ func TestTransfersGoOn(t *testing.T) {
 		answers(w, r)
 	})
 	asking, _ := several(t, dead(t), second.URL)
-	require.NoError(t, asking.Send(t.Context(), http.MethodPut, "/x", nil, "text/plain", strings.NewReader("all of it"), nil))
+	require.NoError(t, asking.Send(t.Context(), "/x", strings.NewReader("all of it")))
 	assert.Equal(t, "all of it", sent.String())
 	var got bytes.Buffer
 	asking, _ = several(t, dead(t), second.URL)
-	require.NoError(t, asking.Fetch(t.Context(), "/x", nil, &got, 100))
+	require.NoError(t, asking.Fetch(t.Context(), "/x", &got, 100))
 	assert.JSONEq(t, `{"name":"good"}`, got.String())
 
 	got.Reset()
 	asking, moves := several(t, startNode(t, breaks).URL, second.URL)
-	require.ErrorIs(t, asking.Fetch(t.Context(), "/x", nil, &got, 100), client.ErrUnreachable)
+	require.ErrorIs(t, asking.Fetch(t.Context(), "/x", &got, 100), client.ErrUnreachable)
 	assert.Equal(t, `{"name":`, got.String())
 	assert.Empty(t, *moves)
 	asking, moves = several(t, startNode(t, vanishes).URL, second.URL)
-	require.ErrorIs(t, asking.Send(t.Context(), http.MethodPut, "/x", nil, "text/plain", strings.NewReader("all"), nil), client.ErrUnreachable)
+	require.ErrorIs(t, asking.Send(t.Context(), "/x", strings.NewReader("all")), client.ErrUnreachable)
 	assert.Empty(t, *moves)
 }
 
@@ -172,7 +172,7 @@ func TestSilentNode(t *testing.T) {
 	t.Cleanup(func() { _ = silent.Close() })
 	second := startNode(t, answers)
 	asking, moves := several(t, "https://"+silent.Addr().String(), second.URL)
-	require.NoError(t, asking.Do(t.Context(), http.MethodPost, "/x", nil, nil, nil))
+	require.NoError(t, asking.Do(t.Context(), http.MethodPost, "/x", nil, nil))
 	require.Len(t, *moves, 1)
 	assert.Contains(t, (*moves)[0], "TLS handshake timeout")
 }
@@ -181,7 +181,7 @@ func TestNoNodeAnswers(t *testing.T) {
 	t.Parallel()
 	one, two, three := dead(t), dead(t), dead(t)
 	asking, moves := several(t, one, two, three, one)
-	err := asking.Do(t.Context(), http.MethodGet, "/x", nil, nil, nil)
+	err := asking.Do(t.Context(), http.MethodGet, "/x", nil, nil)
 	require.ErrorIs(t, err, client.ErrUnreachable)
 	assert.Len(t, *moves, 2)
 	assert.ErrorContains(t, err, "cannot be reached at "+three)
@@ -189,7 +189,7 @@ func TestNoNodeAnswers(t *testing.T) {
 
 	// What a node says is worth more than the silence of the others.
 	asking, _ = several(t, startNode(t, refuses(wire.CodeNoLeader)).URL, two)
-	err = asking.Do(t.Context(), http.MethodPost, "/x", nil, nil, nil)
+	err = asking.Do(t.Context(), http.MethodPost, "/x", nil, nil)
 	assert.ErrorContains(t, err, "not now")
 	assert.NotErrorIs(t, err, client.ErrUnreachable)
 }
@@ -211,7 +211,7 @@ func TestNodesAreTold(t *testing.T) {
 		{"nonsense", []string{"https://c1:8443", "https://c2:8443"}},
 	} {
 		header = told.header
-		require.NoError(t, asking.Do(t.Context(), http.MethodGet, "/x", nil, nil, nil))
+		require.NoError(t, asking.Do(t.Context(), http.MethodGet, "/x", nil, nil))
 		assert.Equal(t, told.nodes, asking.Nodes())
 	}
 }
@@ -226,7 +226,7 @@ func TestAStreamIsSentOnce(t *testing.T) {
 	second := startNode(t, answers)
 	asking, moves := several(t, first.URL, second.URL)
 	body := struct{ io.Reader }{strings.NewReader(strings.Repeat("x", 1<<20))}
-	err := asking.Send(t.Context(), http.MethodPut, "/x", nil, "text/plain", body, nil)
+	err := asking.Send(t.Context(), "/x", body)
 	require.ErrorContains(t, err, "not now")
 	assert.Zero(t, second.asked.Load())
 	assert.Empty(t, *moves)

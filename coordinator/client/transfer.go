@@ -22,11 +22,6 @@ const (
 // ErrStalled says that a transfer stood still.
 var ErrStalled = errors.New("the transfer stands still")
 
-// Fetch is Download for an answer that may take any time, as long as it goes on.
-func (c *Client) Fetch(ctx context.Context, path string, query url.Values, out io.Writer, most int64) error {
-	return fetch(ctx, c, call{method: http.MethodGet, path: path, query: parameters(query)}, out, most, nil)
-}
-
 // fetch makes a read whose answer, of most octets, is written to out as it comes. It may take any
 // time, as long as it goes on. When it fails, something may be written.
 func fetch(ctx context.Context, c *Client, r call, out io.Writer, most int64, options []Option) error {
@@ -38,13 +33,6 @@ func fetch(ctx context.Context, c *Client, r call, out io.Writer, most int64, op
 	}
 	_, err := c.exchange(ctx, exchange{by: c.patient(), make: build, told: r.answered, out: watchedWriter{watch, out}, most: most, once: true})
 	return watch.explain(ctx, err)
-}
-
-// Send makes one change whose content is a stream, and reads the answer into out.
-// It may take any time, as long as it goes on; then the coordinator has half an
-// hour to work on it. It fails as Do does.
-func (c *Client) Send(ctx context.Context, method, path string, query url.Values, contentType string, in io.Reader, out any) error {
-	return c.send(ctx, &call{method: method, path: path, query: parameters(query)}, contentType, in, out)
 }
 
 // send makes a change whose content is a stream. It may take any time, as long as it

@@ -3,7 +3,6 @@ package client_test
 import (
 	"context"
 	"errors"
-	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -28,13 +27,15 @@ func TestReadsSeeWhatWasWritten(t *testing.T) {
 	require.Zero(t, written.Index(), "a read changes nothing")
 
 	create := resource.CreateAPIToken{Name: "x", Role: "viewer"}
-	var made resource.CreatedAPIToken
-	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens", nil, create, &made))
+	made, err := c.CreateAPIToken(t.Context(), create)
+	require.NoError(t, err)
 	first := written.Index()
 	require.Equal(t, coordinator.State().Index(), first)
-	require.NoError(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens/"+made.ID+"/revoke", nil, nil, nil))
-	require.Greater(t, written.Index(), first, "an answer that nobody reads counts too")
-	require.Error(t, c.Do(t.Context(), http.MethodPost, "/api/v1/tokens/none/revoke", nil, nil, nil))
+	_, err = c.RevokeAPIToken(t.Context(), client.RevokeAPITokenParams{ID: made.ID})
+	require.NoError(t, err)
+	require.Greater(t, written.Index(), first)
+	_, err = c.RevokeAPIToken(t.Context(), client.RevokeAPITokenParams{ID: "none"})
+	require.Error(t, err)
 	_, err = whoami(t, connect(t, config))
 	require.NoError(t, err, "this node has it")
 

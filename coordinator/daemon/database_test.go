@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"fmt"
 	"log/slog"
-	"net/url"
 	"testing"
 	"time"
 
@@ -58,7 +57,7 @@ func TestThreeNodesExportTheirHistory(t *testing.T) {
 		}
 	}
 	listed := func(api *client.Client) (count int, err error) {
-		events, _, err := client.List[resource.Event](t.Context(), api, "/api/v1/history", url.Values{"kind": {string(fleet.KindEnrollmentTokenCreated)}}, 0)
+		events, _, err := client.Collect(t.Context(), api, client.ListHistoryParams{Kind: []string{string(fleet.KindEnrollmentTokenCreated)}}, 0)
 		return len(events), err
 	}
 	awaitListed := func(api *client.Client) {
@@ -72,8 +71,8 @@ func TestThreeNodesExportTheirHistory(t *testing.T) {
 	api := administrator(t, c.Nodes[0], follower)
 	act(leader, 20)
 	awaitListed(api)
-	var status resource.HistoryStatus
-	require.NoError(t, api.Do(t.Context(), "GET", "/api/v1/history/status", nil, nil, &status))
+	status, err := api.ShowHistoryStatus(t.Context())
+	require.NoError(t, err)
 	assert.Equal(t, leader.ID, status.Node)
 	require.NotNil(t, status.Database)
 	assert.True(t, status.Database.Usable)
@@ -83,14 +82,15 @@ func TestThreeNodesExportTheirHistory(t *testing.T) {
 		require.NoError(t, err)
 		assert.GreaterOrEqual(t, through, status.Database.Through, "%s knows what the journal may drop", n.ID)
 	}
-	var pruned resource.PrunedHistory
-	require.NoError(t, api.Do(t.Context(), "POST", "/api/v1/history/prune", nil, resource.PruneHistory{Before: time.Now()}, &pruned))
+	pruned, err := api.PruneHistory(t.Context(), resource.PruneHistory{Before: time.Now()})
+	require.NoError(t, err)
 	assert.Empty(t, pruned.Months)
 
 	require.NoError(t, db.Kill())
 	act(follower, 30)
 	require.Eventually(t, func() bool {
-		require.NoError(t, api.Do(t.Context(), "GET", "/api/v1/history/status", nil, nil, &status))
+		status, err := api.ShowHistoryStatus(t.Context())
+		require.NoError(t, err)
 		return !status.Database.Usable && status.Database.Error != "" && status.Database.Waiting > 0
 	}, patience, 50*time.Millisecond, "the leader notices")
 	_, err = listed(api)
@@ -104,7 +104,8 @@ func TestThreeNodesExportTheirHistory(t *testing.T) {
 	act(next, 20)
 	remaining := administrator(t, c.Nodes[0], next)
 	awaitListed(remaining)
-	require.NoError(t, remaining.Do(t.Context(), "GET", "/api/v1/history/status", nil, nil, &status))
+	status, err = remaining.ShowHistoryStatus(t.Context())
+	require.NoError(t, err)
 	assert.Equal(t, next.ID, status.Node)
 	for name, body := range bundle(t, remaining) {
 		assert.NotContains(t, body, canary, name)

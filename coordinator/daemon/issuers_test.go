@@ -69,14 +69,14 @@ func TestIssuersByWayOfAnyNode(t *testing.T) {
 	})
 	follower := cluster.Follower()
 	c := administrator(t, cluster.Nodes[0], follower)
-	var page resource.Page[resource.Issuer]
-	require.NoError(t, c.Do(t.Context(), "GET", "/api/v1/issuers", nil, nil, &page))
+	page, err := c.ListIssuers(t.Context())
+	require.NoError(t, err)
 	require.Len(t, page.Items, 2*len(served.Kinds()))
 	for _, one := range page.Items {
 		assert.Equal(t, resource.IssuerReady, one.State, one.Name)
 		assert.EqualValues(t, 600, one.PollMaxWaitSeconds, one.Name)
-		var done resource.IssuerTest
-		require.NoError(t, c.Do(t.Context(), "POST", "/api/v1/issuers/"+one.Name+"/test", nil, nil, &done))
+		done, err := c.TestIssuer(t.Context(), client.TestIssuerParams{Name: one.Name})
+		require.NoError(t, err)
 		_, accepted := wrong[strings.TrimPrefix(one.Name, "wrong-")]
 		accepted = accepted && !strings.HasPrefix(one.Name, "wrong-") || one.Kind == "entrust" // which has no secret but its key
 		assert.Equal(t, accepted, done.OK, "%+v", done)
@@ -98,7 +98,7 @@ func TestIssuersByWayOfAnyNode(t *testing.T) {
 func bundle(t *testing.T, c *client.Client) map[string]string {
 	t.Helper()
 	var packed bytes.Buffer
-	require.NoError(t, c.Download(t.Context(), "/api/v1/cluster/diagnosis", nil, &packed, 64<<20))
+	require.NoError(t, c.DiagnoseCluster(t.Context(), &packed, 64<<20))
 	zipped, err := gzip.NewReader(&packed)
 	require.NoError(t, err)
 	files := map[string]string{}

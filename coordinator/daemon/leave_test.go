@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"context"
 	"errors"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,10 +48,7 @@ func TestALeaderLeaves(t *testing.T) {
 	operator := operatorOf(t, first, leaver)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	ask := func(wish resource.LeaveCluster) (d resource.Departure, err error) {
-		err = operator.Do(ctx, http.MethodPost, "/api/v1/cluster/leave", nil, wish, &d)
-		return d, err
-	}
+	ask := func(wish resource.LeaveCluster) (*resource.Departure, error) { return operator.LeaveCluster(ctx, wish) }
 
 	plan, err := ask(resource.LeaveCluster{DryRun: true})
 	require.NoError(t, err)
@@ -126,8 +122,7 @@ func TestTheOnlyNodeDoesNotLeave(t *testing.T) {
 	n := daemontest.NewNode(t, "alone", daemontest.Options{})
 	n.Start()
 	operator := operatorOf(t, n, n)
-	var d resource.Departure
-	err := operator.Do(t.Context(), http.MethodPost, "/api/v1/cluster/leave", nil, resource.LeaveCluster{Force: true}, &d)
+	_, err := operator.LeaveCluster(t.Context(), resource.LeaveCluster{Force: true})
 	require.ErrorContains(t, err, "only one with a vote")
 	assert.True(t, n.Node().Ready().Member)
 }

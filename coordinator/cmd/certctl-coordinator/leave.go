@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +21,6 @@ import (
 	"github.com/certctl/certctl/coordinator/server"
 	"github.com/certctl/certctl/shared/cli"
 )
-
-// leavePath is where the running node is asked to leave.
-const leavePath = "/api/v1/cluster/leave"
 
 func (c *coordinatorCommand) leaveCommand() *cobra.Command {
 	var output cli.Output
@@ -85,19 +81,19 @@ wrong.`,
 
 // leave asks first what it would mean, and does just that.
 func leave(ctx context.Context, asks *client.Client, out io.Writer, output cli.Output, yes, force bool) error {
-	var d resource.Departure
-	if err := asks.Do(ctx, http.MethodPost, leavePath, nil, resource.LeaveCluster{DryRun: true}, &d); err != nil {
+	d, err := asks.LeaveCluster(ctx, resource.LeaveCluster{DryRun: true})
+	if err != nil {
 		return askedIn(err)
 	}
 	refused := d.Refusal != "" && (!d.Forcible || !force)
 	if yes && !refused {
 		wish := resource.LeaveCluster{Force: force, PrevIndex: d.ConfigurationIndex}
-		if err := asks.Do(ctx, http.MethodPost, leavePath, nil, wish, &d); err != nil {
+		if d, err = asks.LeaveCluster(ctx, wish); err != nil {
 			return askedIn(err)
 		}
 	}
-	err := output.Write(out, d, func(out io.Writer) error {
-		_, err := io.WriteString(out, describe(&d))
+	err = output.Write(out, d, func(out io.Writer) error {
+		_, err := io.WriteString(out, describe(d))
 		return err
 	})
 	if err != nil {
