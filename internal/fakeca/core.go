@@ -3,6 +3,7 @@ package fakeca
 import (
 	"crypto/x509"
 	"errors"
+	"hash/fnv"
 	"math/big"
 	"math/rand/v2"
 	"net/http"
@@ -18,7 +19,8 @@ const validity = 90 * 24 * time.Hour
 type Config struct {
 	// Name is the authority's, within its certificates.
 	Name string
-	// Seed decides what faults by rate come when; the same one, the same faults.
+	// Seed decides, with Name, what faults by rate come when and which serial numbers
+	// there are; the same ones, the same faults.
 	Seed uint64
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -72,7 +74,10 @@ func New(c Config) *Core {
 	if c.Validity == 0 {
 		c.Validity = validity
 	}
-	core := &Core{config: c, random: rand.New(rand.NewPCG(c.Seed, 0)), byID: map[string]*Order{}, bySerial: map[string]*Order{}, counts: map[Op]int{}}
+	// Two authorities with the same seed have different serial numbers.
+	name := fnv.New64a()
+	_, _ = name.Write([]byte(c.Name))
+	core := &Core{config: c, random: rand.New(rand.NewPCG(c.Seed, name.Sum64())), byID: map[string]*Order{}, bySerial: map[string]*Order{}, counts: map[Op]int{}}
 	var err error
 	// Keys and signatures of sound templates: nothing but a broken machine fails here.
 	if core.authority, err = newAuthority(c.Name, c.Now(), core.serial); err != nil {

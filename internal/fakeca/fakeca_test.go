@@ -66,6 +66,21 @@ func (c *clock) Pass(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
+// Authorities that are started with the same seed have serial numbers of their own:
+// that of a certificate says which one it is of.
+func TestSerialNumbersAreAnAuthoritysOwn(t *testing.T) {
+	serials := map[string]string{}
+	for _, name := range []string{"DigiCert", "Entrust", "GlobalSign", "Sectigo"} {
+		first, again := fakeca.New(fakeca.Config{Name: name, Seed: 7}), fakeca.New(fakeca.Config{Name: name, Seed: 7})
+		for range 20 {
+			serial := first.NewSerial()
+			assert.Equal(t, serial, again.NewSerial(), "the same seed, the same numbers")
+			assert.Empty(t, serials[serial.String()], "%s has a number of another one", name)
+			serials[serial.String()] = name
+		}
+	}
+}
+
 func TestAnOrderTakesItsWay(t *testing.T) {
 	clock := newClock()
 	core := fakeca.New(fakeca.Config{Name: "X", Now: clock.Now, Approval: true, Delay: time.Hour})
