@@ -63,9 +63,9 @@ type Server struct {
 type CA struct {
 	Name             string          `yaml:"name" env:"CERTCTL_CA_NAME" default:"certctl" max:"60" doc:"Organization in the subject of the CA's certificates. Only used when the CA is made."`
 	SealKey          settings.Secret `yaml:"seal_key" env:"CERTCTL_CA_SEAL_KEY" doc:"Key that seals the CA's private keys at rest: 32 bytes in base64. Empty: made at the first start and kept in seal.key in the data directory. Back it up apart from the data."`
-	LeafLifetime     time.Duration   `yaml:"leaf_lifetime" env:"CERTCTL_CA_LEAF_LIFETIME" default:"30d" min:"1m" max:"397d" doc:"Lifetime of certificates from the built-in CA when the agent asks for none, and the longest that it may ask for."`
+	LeafLifetime     time.Duration   `yaml:"leaf_lifetime" env:"CERTCTL_CA_LEAF_LIFETIME" default:"30d" min:"1m" max:"397d" unit:"d" doc:"Lifetime of certificates from the built-in CA when the agent asks for none, and the longest that it may ask for."`
 	CRLURL           string          `yaml:"crl_url" env:"CERTCTL_CA_CRL_URL" default:"" doc:"Where relying parties find the revocation lists: certificates of the built-in CA name their list below it, at a path of <key id>.crl. Empty: below /ca/ at this coordinator, by its own URL, which is https. Many programs fetch lists by plain http alone: give an http URL at which a proxy or a web server passes on or copies what is below /ca/. none: certificates name no list."`
-	IdentityLifetime time.Duration   `yaml:"identity_lifetime" env:"CERTCTL_CA_IDENTITY_LIFETIME" default:"30d" min:"1m" max:"397d" doc:"Lifetime of agents' identity certificates, which agents renew by themselves at half of it."`
+	IdentityLifetime time.Duration   `yaml:"identity_lifetime" env:"CERTCTL_CA_IDENTITY_LIFETIME" default:"30d" min:"1m" max:"397d" unit:"d" doc:"Lifetime of agents' identity certificates, which agents renew by themselves at half of it."`
 }
 
 // Fleet is how the coordinator paces agents.

@@ -21,8 +21,8 @@ type Issuer struct {
 
 	Limits       IssuerLimits  `yaml:"limits" doc:"How much is asked of the account, by all orders together. It has to stay below what the authority allows."`
 	PollMaxWait  time.Duration `yaml:"poll_max_wait" default:"0s" min:"0s" max:"365d" doc:"How long an order is asked about at the quick pace. After that it is still pending, and is asked about at the slow pace until the authority decides. 0s: what is set for the kind in the section orders, else orders.poll_max_wait_seconds."`
-	Validity     time.Duration `yaml:"validity" default:"0s" min:"0s" max:"3650d" doc:"Validity of certificates whose order does not say. 0s leaves it to the authority; DigiCert, which has to be told, is told 90 days, and Sectigo the first of terms."`
-	MaxValidity  time.Duration `yaml:"max_validity" default:"0s" min:"0s" max:"3650d" doc:"Longest validity that an order is given, whatever an agent asks for. 0s: as long as the agent asks for."`
+	Validity     time.Duration `yaml:"validity" default:"0s" min:"0s" max:"3650d" unit:"d" doc:"Validity of certificates whose order does not say. 0s leaves it to the authority; DigiCert, which has to be told, is told 90 days, and Sectigo the first of terms."`
+	MaxValidity  time.Duration `yaml:"max_validity" default:"0s" min:"0s" max:"3650d" unit:"d" doc:"Longest validity that an order is given, whatever an agent asks for. 0s: as long as the agent asks for."`
 	ChainFile    string        `yaml:"chain_file" default:"" doc:"PEM file, with its absolute path, of at most 10 intermediate certificates of the authority that complete a chain when it hands out too few. Read at the start. Empty: none."`
 	FetchIssuers bool          `yaml:"fetch_issuers" default:"false" doc:"Fetch an intermediate certificate that is still missing from the URL that the certificate itself names (by plain http; it is verified by its signature)."`
 }
@@ -86,7 +86,7 @@ type Entrust struct {
 	EventFields       string                     `yaml:"event_fields" default:"events.certificate" max:"256" doc:"What is asked for of events beyond that."`
 	States            map[string]connector.State `yaml:"states" max:"100" oneof:"pending|needs_person|issued|ended|rejected|cancelled|revoked" example:"normal=issued" doc:"What further words for a certificate's state mean, or other meanings of known ones."`
 	EnrollmentStates  map[string]connector.State `yaml:"enrollment_states" max:"100" oneof:"pending|needs_person|issued|ended|rejected|cancelled|revoked" example:"ON_HOLD=needs_person" doc:"The same of enrolments without a certificate."`
-	VisibleAfter      time.Duration              `yaml:"visible_after" default:"15m" min:"1s" max:"24h" doc:"How long a certificate may take to be among the gateway's events. Before an enrolment that got no answer is repeated, it is looked for once more after this."`
+	VisibleAfter      time.Duration              `yaml:"visible_after" default:"15m" min:"1s" max:"24h" doc:"How long a certificate may take to be issued and to be among the gateway's events. One that takes longer may be ordered twice. Before an enrolment that got no answer is repeated, it is looked for once more after this."`
 	NeedsPersonAfter  time.Duration              `yaml:"needs_person_after" default:"4h" min:"1m" max:"30d" doc:"How long an enrolment without a certificate is waited for before a person is told."`
 
 	APIClient `yaml:",inline"`
@@ -105,7 +105,7 @@ type GlobalSign struct {
 	TokenLife          time.Duration              `yaml:"token_life" default:"10m" min:"1m" max:"24h" doc:"How long the authority takes a token that it gave at a login."`
 	NeedsPersonWords   []string                   `yaml:"needs_person_words" max:"50" example:"quota" doc:"Further words by which a refusal is known to be one that somebody can mend at the authority."`
 	States             map[string]connector.State `yaml:"states" max:"100" oneof:"pending|needs_person|issued|ended|rejected|cancelled|revoked" example:"ISSUED=issued" doc:"What further words of the authority for a certificate's state mean, or other meanings of known ones."`
-	VisibleAfter       time.Duration              `yaml:"visible_after" default:"5m" min:"1s" max:"24h" doc:"How long a new certificate may take to be listed. Before an order that got no answer is placed again, it is looked for once more after this."`
+	VisibleAfter       time.Duration              `yaml:"visible_after" default:"5m" min:"1s" max:"24h" doc:"How long a new certificate may take to be issued and listed. One that takes longer may be ordered twice. Before an order that got no answer is placed again, it is looked for once more after this."`
 
 	APIClient `yaml:",inline"`
 	APIServer `yaml:",inline"`

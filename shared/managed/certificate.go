@@ -26,7 +26,7 @@ type Certificate struct {
 	Key         pki.KeyAlgorithm `yaml:"key" default:"ecdsa-p256" type:"key algorithm" doc:"Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519."`
 	KeyPolicy   KeyPolicy        `yaml:"key_policy" default:"rotate" oneof:"rotate|reuse" doc:"What a renewal does with the key. rotate: makes a new one. reuse: keeps the one in service, for those who pin it (DANE, for example); a key that was revoked, refused or lost, or is of another algorithm, is replaced all the same, and so is that of a renewal that was asked for by hand."`
 	Profile     string           `yaml:"profile" default:"" doc:"Certificate profile of the issuer, where it has profiles. Fallback issuers use their default."`
-	Lifetime    time.Duration    `yaml:"lifetime" default:"0s" min:"0s" max:"3650d" doc:"Lifetime to ask for, where the authority lets the client choose. 0s: the authority's own."`
+	Lifetime    time.Duration    `yaml:"lifetime" default:"0s" min:"0s" max:"3650d" unit:"d" doc:"Lifetime to ask for, where the authority lets the client choose. 0s: the authority's own."`
 	Deployments []Deployment     `yaml:"deployments" max:"100" doc:"Where the certificate is put into service."`
 }
 

@@ -65,7 +65,7 @@ type server struct {
 
 type acme struct {
 	Directory string          `yaml:"directory" env:"CERTCTL_T_ACME" required:"true" example:"https://acme.example.com/dir" doc:"Directory URL."`
-	Timeout   time.Duration   `yaml:"timeout" default:"30s" doc:"Time limit."`
+	Timeout   time.Duration   `yaml:"timeout" default:"30s" unit:"d" doc:"Time limit."`
 	HMAC      settings.Secret `yaml:"hmac" doc:"External account key."`
 }
 

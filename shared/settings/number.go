@@ -103,14 +103,14 @@ func formatFloat(bits int) func(float64) string {
 	return func(n float64) string { return strconv.FormatFloat(n, 'g', -1, bits) }
 }
 
-// parseDurationSetting suggests seconds to whoever leaves out the unit.
-func parseDurationSetting(text string) (time.Duration, *refusal) {
+// parseDurationSetting suggests a unit to whoever leaves it out; "" is seconds.
+func parseDurationSetting(text, unit string) (time.Duration, *refusal) {
 	d, err := ParseDuration(text)
 	if err == nil {
 		return d, nil
 	}
 	if _, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return 0, &refusal{detail: errors.New("it has no unit"), suggestion: text + "s"}
+		return 0, &refusal{detail: errors.New("it has no unit"), suggestion: text + cmp.Or(unit, "s")}
 	}
 	return 0, &refusal{}
 }

@@ -76,7 +76,7 @@ func scalarOf(typ reflect.Type, t tags) *scalar {
 		s = marshaledScalar(typ, t)
 	case typ == durationType:
 		s = orderedScalar("duration", "a duration such as 90s, 12h or 30d", t, yamlText|yamlInteger, FormatDuration,
-			func(text string) (time.Duration, *refusal) { return parseDurationSetting(text) })
+			func(text string) (time.Duration, *refusal) { return parseDurationSetting(text, t.unit) })
 	case typ.Kind() == reflect.String:
 		s = textScalar(t)
 	case typ.Kind() == reflect.Bool:

@@ -51,6 +51,12 @@ func TestStructMistakes(t *testing.T) {
 			A settings.Secret `yaml:"a" doc:"d" env:"CERTCTL_A"`
 			B string          `yaml:"b" doc:"d" env:"CERTCTL_A_FILE"`
 		}{}, `.B: environment variable CERTCTL_A_FILE already stands for a`},
+		"unit of a number": {&struct {
+			A int `yaml:"a" doc:"d" default:"1" unit:"d"`
+		}{}, `unit tag "d" is none of a duration`},
+		"no unit": {&struct {
+			A time.Duration `yaml:"a" doc:"d" default:"1s" unit:"w"`
+		}{}, `unit tag "w" is none of a duration`},
 		"foreign variable": {&struct {
 			A string `yaml:"a" doc:"d" env:"OTHER_A"`
 		}{}, `env tag "OTHER_A" does not look like CERTCTL_NAME`},

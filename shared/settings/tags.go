@@ -18,6 +18,7 @@ var envPattern = regexp.MustCompile(`^` + envPrefix + `[A-Z0-9]+(_[A-Z0-9]+)*$`)
 // tags is what a struct tag says about a setting, besides its key.
 type tags struct {
 	doc, env, example, typeText string
+	unit                        string // of a duration: what a number without one is taken to mean
 	def, defWindows             string
 	hasDefault, hasDefWindows   bool
 	minText, maxText            string
@@ -29,7 +30,7 @@ type tags struct {
 func readTags(tag reflect.StructTag) tags {
 	t := tags{
 		doc: tag.Get("doc"), env: tag.Get("env"), example: tag.Get("example"), typeText: tag.Get("type"),
-		minText: tag.Get("min"), maxText: tag.Get("max"), requiredText: tag.Get("required"),
+		minText: tag.Get("min"), maxText: tag.Get("max"), requiredText: tag.Get("required"), unit: tag.Get("unit"),
 	}
 	t.def, t.hasDefault = tag.Lookup("default")
 	t.defWindows, t.hasDefWindows = tag.Lookup("default_windows")
@@ -63,6 +64,8 @@ func (f *field) check() error {
 	refuse(f.env != "" && f.repeated, "is inside a list or map, so it cannot have an environment variable")
 	refuse(f.hasDefWindows && !f.hasDefault, "default_windows needs default too")
 	refuse(f.required() && f.hasDefault, "cannot be required and have a default")
+	_, notUnit := ParseDuration("1" + f.unit)
+	refuse(f.unit != "" && (f.typ != durationType || notUnit != nil), "unit tag %q is none of a duration", f.unit)
 	if f.kind == sectionField {
 		refuse(f.env+f.example+f.minText+f.maxText+f.requiredText+f.typeText != "" || f.hasDefault || f.oneof != nil,
 			"a section takes only yaml and doc tags")

@@ -31,6 +31,7 @@ func TestFileProblems(t *testing.T) {
 		"float out of range":        {"renewal: {ratio: 1.01}\n", `t.yaml:1:18: renewal.ratio: cannot use "1.01"; expected a number from 0 to 1`},
 		"infinite float":            {"renewal: {ratio: .inf}\n", `t.yaml:1:18: renewal.ratio: cannot use the number .inf; expected a number from 0 to 1`},
 		"duration without unit":     {"renewal: {tick_interval: 5}\n", `t.yaml:1:26: renewal.tick_interval: cannot use "5": it has no unit; expected a duration such as 90s, 12h or 30d from 100ms to 30d; did you mean "5s"?`},
+		"duration without its unit": {"acme: {directory: d, timeout: 90}\n", `t.yaml:1:31: acme.timeout: cannot use "90": it has no unit; expected a duration such as 90s, 12h or 30d; did you mean "90d"?`},
 		"bad duration":              {"renewal: {tick_interval: soon}\n", `t.yaml:1:26: renewal.tick_interval: cannot use "soon"; expected a duration such as 90s, 12h or 30d from 100ms to 30d`},
 		"duration out of range":     {"renewal: {tick_interval: 31d}\n", `t.yaml:1:26: renewal.tick_interval: cannot use "31d"; expected a duration such as 90s, 12h or 30d from 100ms to 30d`},
 		"yes for true":              {"verbose: yes\n", `t.yaml:1:10: verbose: cannot use "yes"; expected true or false; did you mean "true"?`},
