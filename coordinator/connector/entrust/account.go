@@ -3,6 +3,7 @@ package entrust
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -112,8 +113,12 @@ func (e *Connector) Test(ctx context.Context) (*connector.Account, error) {
 	} else {
 		fact("issuer", certs[0].Subject.String())
 	}
-	if e.Visible() < 0 {
+	switch visible := e.Visible(); {
+	case visible < 0:
 		account.Warnings = append(account.Warnings, "enrollments may wait at the CA: an order whose answer is lost, and that is not found, waits for a person")
+	case visible < shortVisible:
+		account.Warnings = append(account.Warnings, fmt.Sprintf("visible_after is %v: an enrollment whose answer is lost is placed, and paid for, again if its certificate is issued later than that; "+
+			"give more than the CA behind the gateway ever takes", visible))
 	}
 	answer, err := e.client.Do(ctx, connector.Call{Path: e.path("profiles", e.config.Profile)})
 	if err != nil {

@@ -29,6 +29,8 @@ const (
 	placeTime = 150 * time.Second
 	// defaultVisible is how long a certificate may take to be among the events.
 	defaultVisible = 15 * time.Minute
+	// shortVisible is a time in which some CAs have not issued a certificate yet.
+	shortVisible = 2 * time.Minute
 	// defaultPerson is how long an enrollment without a certificate is waited for
 	// before a person is told.
 	defaultPerson = 4 * time.Hour

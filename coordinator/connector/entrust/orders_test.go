@@ -331,6 +331,15 @@ func TestSettingsAreChecked(t *testing.T) {
 	account, err := warned.Test(t.Context())
 	require.NoError(t, err)
 	assert.Len(t, account.Warnings, 2)
+	hasty, _ := fixture(t, connectortest.Options{}, func(c *entrust.Config, _ *fake.Server) { c.Visible = 90 * time.Second })
+	account, err = hasty.Test(t.Context())
+	require.NoError(t, err)
+	require.Len(t, account.Warnings, 1)
+	assert.Contains(t, account.Warnings[0], "visible_after is 1m30s")
+	patient, _ := fixture(t, connectortest.Options{}, nil)
+	account, err = patient.Test(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, account.Warnings)
 }
 
 // FuzzAnswers has every question answered by anything at all.
