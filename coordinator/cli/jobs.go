@@ -80,9 +80,3 @@ func texts[T ~string](words []T) []string {
 	}
 	return list
 }
-
-// choices adds a flag with any of a fixed set of values, which the shell can complete.
-func choices(cmd *cobra.Command, values *[]string, name, doc string, words ...string) {
-	cmd.Flags().StringSliceVar(values, name, nil, doc+": "+strings.Join(words, ", "))
-	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
-}

@@ -39,7 +39,7 @@ func TestJobsCommand(t *testing.T) {
 	} {
 		assert.Len(t, reads[listOf[resource.Job]](p, append([]string{"jobs", "list"}, strings.Fields(line)...)...).Items, want, line)
 	}
-	assert.Contains(t, p.fails(1, "jobs", "list", "--kind", "none"), "(field kind")
+	assert.Contains(t, p.fails(1, "jobs", "list", "--kind", "none"), `flag --kind "none": expected order, renewal, revocation, command or mass_renewal`)
 	assert.Contains(t, p.fails(1, "jobs", "list", "--agent", "none"), "there is no agent with the id none")
 	assert.Contains(t, p.fails(1, "jobs", "list", "--watch", "--limit", "0"), "flag --limit 0: expected 1 or more")
 	assert.Contains(t, p.fails(1, "jobs", "list", "--watch", "--every", "1ms"), "flag --every 1ms: expected 1s or more")

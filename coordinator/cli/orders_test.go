@@ -151,7 +151,7 @@ func TestOrdersAreShown(t *testing.T) {
 	assert.Equal(t, resource.OrderPending, reads[resource.Order](p, "orders", "show", "web1/"+idAt(fleet.StagePending)).Stage)
 	assert.Equal(t, resource.OrderPending, reads[resource.Order](p, "orders", "show", idAt(fleet.StagePending)[:10]).Stage)
 	for line, text := range map[string]string{
-		"orders list --stage ready":                            "(field stage)",
+		"orders list --stage ready":                            `flag --stage "ready": expected requested, placing, pending, needs_person, unknown_outcome, issued, collected, delivered, rejected or cancelled`,
 		"orders list --agent none":                             "there is no agent with the id none",
 		"orders show zzz":                                      `there is no order whose id begins with zzz; "certctl orders list --ended" lists them all`,
 		"orders show web1/none":                                "has no order at an authority with the id none",

@@ -153,7 +153,7 @@ func TestRevokeCommand(t *testing.T) {
 		"revoke":                                 "give AGENT and NAME of a certificate in service, or --serial, not both",
 		"revoke web1":                            "give AGENT and NAME",
 		"revoke web1 www --serial 0a":            "not both",
-		"revoke web1 www --reason boredom --yes": "(field reason)",
+		"revoke web1 www --reason boredom --yes": `flag --reason "boredom": expected unspecified, keyCompromise, cACompromise,`,
 		"revoke web1 none --yes":                 "no certificate in service named none",
 		"revoke --serial 0fff --yes":             "check the number",
 	} {

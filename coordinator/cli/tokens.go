@@ -256,9 +256,3 @@ func (p *program) revokeAPITokenCommand() *cobra.Command {
 		}),
 	}
 }
-
-// choice adds a flag with a fixed set of values, which the shell can complete.
-func choice(cmd *cobra.Command, value *string, name, doc string, values ...string) {
-	cmd.Flags().StringVar(value, name, "", doc+": "+strings.Join(values, ", "))
-	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-}
