@@ -15,6 +15,7 @@ import (
 	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
+	"github.com/certctl/certctl/coordinator/daybook"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/health"
 	"github.com/certctl/certctl/coordinator/issuers"
@@ -142,6 +143,11 @@ func (d *Daemon) assemble() error {
 		return err
 	}
 	lists.Lead(node)
+	days, err := daybook.New(daybook.Config{Node: node, Journal: journal, Pause: agents.Period, Presence: agents, Log: log.With("part", "days")})
+	if err != nil {
+		return err
+	}
+	days.Lead(node)
 	var backups func() backup.Status
 	if s.Backups.Interval > 0 {
 		d.backups, err = backup.New(backup.Config{

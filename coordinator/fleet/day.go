@@ -21,7 +21,7 @@ const (
 	// MaxDayWeeks is for how many weeks the expiring certificates are counted apart.
 	MaxDayWeeks = 26
 
-	maxDayCounts = 32 // of states and healths, which are words of this program
+	maxDayCounts = 32 // of risks, states and healths, which are words of this program
 )
 
 // Names in a day's counts that are not those of issuers, reasons or versions. Round
@@ -55,10 +55,12 @@ type DayStanding struct {
 	Connected uint64 `cbor:"3,keyasint" json:"connected"`
 	CutOff    uint64 `cbor:"4,keyasint" json:"cut_off"`
 	Retired   uint64 `cbor:"5,keyasint" json:"retired"`
-	AtRisk    uint64 `cbor:"6,keyasint" json:"at_risk"`
-	NotSafe   uint64 `cbor:"7,keyasint" json:"not_safe"`
+	// AtRisk are those that serve what is not good, or will within a week if nothing
+	// changes that had to; NotSafe those that said that a certificate is not safe now.
+	AtRisk  uint64 `cbor:"6,keyasint" json:"at_risk"`
+	NotSafe uint64 `cbor:"7,keyasint" json:"not_safe"`
 	// Horizon is the first moment at which one of the hosts would serve an expired
-	// certificate if it were left alone; nil if none of them serves any.
+	// certificate if it were left alone; nil if none of them serves any, or one is not safe.
 	Horizon *time.Time `cbor:"8,keyasint,omitempty" json:"horizon,omitempty"`
 	// ClockSkewed are hosts whose clocks are known to be wrong.
 	ClockSkewed uint64 `cbor:"9,keyasint" json:"clock_skewed"`
@@ -71,13 +73,16 @@ type DayStanding struct {
 	// States and Health count the certificates by either.
 	States []Count `cbor:"14,keyasint,omitempty" json:"states,omitempty"`
 	Health []Count `cbor:"15,keyasint,omitempty" json:"health,omitempty"`
-	// Expiring counts the certificates that expire within each of the next weeks.
+	// Expiring counts the certificates that expire in each week: the running one, which
+	// began on a Monday, and those after it.
 	Expiring []uint64 `cbor:"16,keyasint,omitempty" json:"expiring_weeks,omitempty"`
 	// Deployments by how the last one to each target ended.
 	Verified uint64 `cbor:"17,keyasint" json:"deployments_verified"`
 	Failed   uint64 `cbor:"18,keyasint" json:"deployments_failed"`
 	// Versions of agents, the most frequent first.
 	Versions []Count `cbor:"19,keyasint,omitempty" json:"versions,omitempty"`
+	// Risks counts the hosts by the worst that is known of each.
+	Risks []Count `cbor:"20,keyasint,omitempty" json:"risks,omitempty"`
 }
 
 // Count is how many there are of something.
@@ -187,9 +192,9 @@ func (d *Day) check() Result {
 			counts []Count
 			most   int
 		}{
-			{"states", s.States, maxDayCounts}, {"health", s.Health, maxDayCounts}, {"versions", s.Versions, MaxDayVersions + 1},
+			{"states", s.States, maxDayCounts}, {"health", s.Health, maxDayCounts}, {"risks", s.Risks, maxDayCounts}, {"versions", s.Versions, MaxDayVersions + 1},
 		} {
-			if refusal := checkCounts("day.standing."+list.name, list.counts, list.most, wire.MaxNameLen*2); !refusal.OK() {
+			if refusal := checkCounts("day.standing."+list.name, list.counts, list.most); !refusal.OK() {
 				return refusal
 			}
 		}
@@ -200,23 +205,23 @@ func (d *Day) check() Result {
 	}
 	for i := range issuers {
 		field := fmt.Sprintf("day.activity.issuers[%d]", i)
-		if refusal := checkText(field+".issuer", issuers[i].Issuer, 1, wire.MaxNameLen); !refusal.OK() {
-			return refusal
+		if !wire.ValidName(issuers[i].Issuer) {
+			return refuse(wire.CodeInvalid, field+".issuer", "it is no name", "")
 		}
-		if refusal := checkCounts(field+".reasons", issuers[i].Reasons, MaxDayReasons+1, wire.MaxReasonLen); !refusal.OK() {
+		if refusal := checkCounts(field+".reasons", issuers[i].Reasons, MaxDayReasons+1); !refusal.OK() {
 			return refusal
 		}
 	}
 	return Result{}
 }
 
-func checkCounts(field string, counts []Count, most, longest int) Result {
+func checkCounts(field string, counts []Count, most int) Result {
 	if len(counts) > most {
 		return refuse(wire.CodeInvalid, field, fmt.Sprintf("%d counts; expected at most %d", len(counts), most), "")
 	}
 	for i := range counts {
-		if refusal := checkText(fmt.Sprintf("%s[%d].name", field, i), counts[i].Name, 1, longest); !refusal.OK() {
-			return refusal
+		if !wire.ValidName(counts[i].Name) {
+			return refuse(wire.CodeInvalid, fmt.Sprintf("%s[%d].name", field, i), "it is no name", "")
 		}
 	}
 	return Result{}

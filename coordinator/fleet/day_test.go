@@ -41,13 +41,13 @@ func largestDay() fleet.Day {
 		return list
 	}
 	day := fleet.Day{Date: "2026-01-01", Final: true, Standing: &fleet.DayStanding{
-		CountedAt: longTime(), Horizon: &horizon, States: counts(32, 2*wire.MaxNameLen), Health: counts(32, 2*wire.MaxNameLen),
-		Versions: counts(fleet.MaxDayVersions+1, 2*wire.MaxNameLen), Expiring: slices.Repeat([]uint64{1 << 63}, fleet.MaxDayWeeks),
+		CountedAt: longTime(), Horizon: &horizon, States: counts(32, wire.MaxNameLen), Health: counts(32, wire.MaxNameLen), Risks: counts(32, wire.MaxNameLen),
+		Versions: counts(fleet.MaxDayVersions+1, wire.MaxNameLen), Expiring: slices.Repeat([]uint64{1 << 63}, fleet.MaxDayWeeks),
 	}, Activity: fleet.DayActivity{Partial: true, EventsDropped: &dropped}}
 	for i := range fleet.MaxDayIssuers + 1 {
 		day.Activity.Issuers = append(day.Activity.Issuers, fleet.IssuerActivity{
 			Issuer: fmt.Sprintf("%02d%s", i, text(wire.MaxNameLen-2)), Renewed: 1 << 63, Failed: 1 << 63, RenewedOffline: 1 << 63,
-			Reasons: counts(fleet.MaxDayReasons+1, wire.MaxReasonLen),
+			Reasons: counts(fleet.MaxDayReasons+1, wire.MaxNameLen),
 		})
 	}
 	return day
@@ -140,6 +140,7 @@ func TestADayIsBounded(t *testing.T) {
 		"a version":   func(d *fleet.Day) { d.Standing.Versions[0].Name = "a\nb" },
 		"states":      func(d *fleet.Day) { d.Standing.States = append(d.Standing.States, d.Standing.States[0]) },
 		"healths":     func(d *fleet.Day) { d.Standing.Health = append(d.Standing.Health, d.Standing.Health[0]) },
+		"risks":       func(d *fleet.Day) { d.Standing.Risks = append(d.Standing.Risks, d.Standing.Risks[0]) },
 		"weeks":       func(d *fleet.Day) { d.Standing.Expiring = append(d.Standing.Expiring, 1) },
 		"not at all":  func(*fleet.Day) {},
 		"not at all ": func(d *fleet.Day) { d.Standing, d.Date = nil, "2026-01-02" },

@@ -17,7 +17,7 @@ var designed = []string{
 	"agent/clock", "agent/cmd/certctl-agent", "agent/command", "agent/control", "agent/deploy/command", "agent/deploy/file",
 	"agent/enroll", "agent/issuer/acme", "agent/keys", "agent/metrics", "agent/renewal", "agent/revocation", "agent/store", "agent/sync",
 	"coordinator/agentapi", "coordinator/api", "coordinator/backup", "coordinator/ca", "coordinator/cluster", "coordinator/clusterca",
-	"coordinator/desired", "coordinator/fleet", "coordinator/history", "coordinator/history/postgres", "coordinator/issuers", "coordinator/join", "coordinator/metrics", "coordinator/orders",
+	"coordinator/daybook", "coordinator/desired", "coordinator/fleet", "coordinator/history", "coordinator/history/postgres", "coordinator/issuers", "coordinator/join", "coordinator/metrics", "coordinator/orders",
 	"coordinator/pass", "coordinator/peer", "coordinator/recovery", "coordinator/report", "coordinator/revocation", "coordinator/server",
 	"coordinator/standing", "coordinator/trail", "internal/clusterfaults",
 	"shared/durable", "shared/jitter", "shared/runner", "shared/service", "shared/tlsutil", "shared/trust",
