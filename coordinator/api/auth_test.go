@@ -92,6 +92,7 @@ var operations = []struct {
 	{"list-agent-commands", http.MethodGet, "/api/v1/agents/none/commands", "", fleet.RoleViewer},
 	{"create-renewals", http.MethodPost, "/api/v1/renewals?dry_run=true", `{"selector":"*"}`, fleet.RoleOperator},
 	{"list-renewals", http.MethodGet, "/api/v1/renewals", "", fleet.RoleViewer},
+	{"list-sync-report", http.MethodGet, "/api/v1/reports/sync", "", fleet.RoleViewer},
 	{"show-renewals", http.MethodGet, "/api/v1/renewals/none", "", fleet.RoleViewer},
 	{"cancel-renewals", http.MethodPost, "/api/v1/renewals/none/cancel", "", fleet.RoleOperator},
 	{"list-orders", http.MethodGet, "/api/v1/orders", "", fleet.RoleViewer},

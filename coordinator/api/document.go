@@ -40,6 +40,7 @@ func newDocument() *huma.OpenAPI {
 			{Name: "renewals", Description: "Renewals and revocations that somebody asks for."},
 			{Name: "orders", Description: "Orders at authorities that take their time, and what a person has to do about them."},
 			{Name: "issuers", Description: "Accounts at authorities, and how they stand."},
+			{Name: "reports", Description: "How the fleet stands, in sums and host by host."},
 			{Name: "jobs", Description: "What is under way, in one list."},
 			{Name: "enrollment tokens", Description: "With which hosts enrol."},
 			{Name: "API tokens", Description: "With which people and programs use this API."},

@@ -242,7 +242,8 @@ func (m *tagModel) question(t *rapid.T) string {
 		"/api/v1/certificates?agent=" + agent, "/api/v1/certificates?expires_before=" + url.QueryEscape("2031-06-01T00:00:00Z"),
 		"/api/v1/agents", "/api/v1/agents?connection=connected", "/api/v1/agents?connection=cut_off", "/api/v1/agents?sort=safe_until",
 		"/api/v1/agents/" + agent + "/commands", "/api/v1/assignments", "/api/v1/assignments?hosts=true", "/api/v1/assignments/role",
-		"/api/v1/renewals", "/api/v1/jobs", "/api/v1/jobs?ended=true&limit=2", "/api/v1/orders", "/api/v1/tokens", "/api/v1/tokens?state=expired", "/api/v1/enrollment-tokens?state=usable", "/api/v1/cluster/join-tokens",
+		"/api/v1/renewals", "/api/v1/jobs", "/api/v1/jobs?ended=true&limit=2",
+		"/api/v1/reports/sync", "/api/v1/reports/sync?limit=2", "/api/v1/reports/sync?connection=cut_off", "/api/v1/reports/sync?risk=expired,expiring&label=env%3Dprod", "/api/v1/reports/sync?format=csv", "/api/v1/orders", "/api/v1/tokens", "/api/v1/tokens?state=expired", "/api/v1/enrollment-tokens?state=usable", "/api/v1/cluster/join-tokens",
 	}).Draw(t, "question")
 	return path
 }

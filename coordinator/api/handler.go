@@ -18,6 +18,7 @@ import (
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/report"
 )
 
 // Node is the node of the cluster that answers. *cluster.Node is one.
@@ -122,6 +123,7 @@ type server struct {
 	connections connections
 	pages       pages
 	items       *items // nil keeps none
+	reports     report.Counter
 	told        atomic.Pointer[toldNodes]
 	saving      sync.Mutex // held while a snapshot is sent
 	restoring   sync.Mutex // held while one is restored
@@ -182,6 +184,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerOrders(api)
 	s.registerValidations(api)
 	s.registerJobs(api)
+	s.registerReports(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
 	s.registerCA(api)
@@ -193,6 +196,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	extensible(api.OpenAPI())
 	describeIndex(api.OpenAPI())
 	describeTags(api.OpenAPI())
+	describeCSV(api.OpenAPI())
 	return api
 }
 

@@ -11,7 +11,9 @@ import (
 // another, neither of which changes under it. One goroutine uses it.
 type picture struct {
 	*health.Clock
-	view  *fleet.View
+	view *fleet.View
+	// whole is the same moment for those who say by themselves which tables they look at.
+	whole *fleet.View
 	pause time.Duration // between syncs, at present
 	// seen is an agent's last sign of life.
 	seen func(*fleet.Agent) time.Time
@@ -27,7 +29,7 @@ type picture struct {
 func (s *server) live() *picture {
 	view := s.Node.State().View()
 	return &picture{
-		Clock: health.At(s.Now()), view: view, pause: s.Pause(),
+		Clock: health.At(s.Now()), view: view, whole: view, pause: s.Pause(),
 		seen: func(agent *fleet.Agent) time.Time { return s.lastSeen(view, agent) },
 	}
 }

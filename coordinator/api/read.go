@@ -41,6 +41,9 @@ func read[I, O any](s *server, api huma.API, op huma.Operation, handle func(cont
 		if err != nil {
 			return nil, err
 		}
+		if list, ok := any(out).(tabular); ok && a.csv {
+			return &written{Body: func(ctx huma.Context) { s.stream(api, ctx, a, list) }}, nil
+		}
 		var text []byte
 		if ready, ok := any(out).(interface{ encoded() []byte }); ok {
 			text = ready.encoded()
@@ -75,6 +78,7 @@ type asked struct {
 	auditOnly bool
 	conditions
 	zipped bool // the client understands gzip
+	csv    bool // the client wants CSV
 }
 
 func askedOf(ctx context.Context) *asked {
@@ -90,8 +94,9 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 	view := s.Node.State().View()
 	a := &asked{
 		operation: ctx.Operation().OperationID, source: src, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
+		csv: wantsCSV(ctx),
 		picture: &picture{
-			Clock: health.At(s.Now()), view: view.Watched(), pause: s.Pause(), discreet: true,
+			Clock: health.At(s.Now()), view: view.Watched(), whole: view, pause: s.Pause(), discreet: true,
 			seen:  func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
 			items: s.items,
 		},
@@ -107,6 +112,11 @@ func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)
 	// Whoever has the tag of the answer was sent it: the request is a good one.
 	if tag, ok := a.held(); ok {
 		unchanged(ctx, tag)
+		return nil
+	}
+	if a.csv {
+		// It is written as it is made, and not kept.
+		next(huma.WithValue(ctx, askedKey{}, a))
 		return nil
 	}
 	page, done := s.pages.find(ctx.Context(), a.edition, a.Now)
@@ -144,17 +154,22 @@ func (a *asked) encodings() []string {
 func (s *server) finish(api huma.API, ctx huma.Context, a *asked, body []byte) {
 	page := newPage(body, momentOf(a.Until))
 	if err := s.checkSource(a); err != nil {
-		// It is a good answer all the same; nobody may take it for that of later.
-		log := s.Log.Error
-		if errors.Is(err, errTorn) {
-			log = s.Log.Debug
-		}
-		log("an answer has no entity tag", "operation", a.operation, "err", err)
+		s.noTag(a, err)
 		page.write(ctx, encodingNone)
 		return
 	}
 	s.pages.put(a.edition, page)
 	s.answer(api, ctx, a, page)
+}
+
+// noTag says why an answer has none. It is a good answer all the same; nobody may take it
+// for that of later.
+func (s *server) noTag(a *asked, err error) {
+	log := s.Log.Error
+	if errors.Is(err, errTorn) {
+		log = s.Log.Debug
+	}
+	log("an answer has no entity tag", "operation", a.operation, "err", err)
 }
 
 // answer sends a page as the client's preconditions want it.
@@ -163,15 +178,20 @@ func (s *server) answer(api huma.API, ctx huma.Context, a *asked, page *page) {
 	tag := a.edition.tag(page.until, encoding)
 	switch a.outcome(tag) {
 	case http.StatusPreconditionFailed:
-		p := withStatus(http.StatusPreconditionFailed, newProblem(wire.CodeConflict, "If-Match",
-			"the answer is another one by now", "ask without If-Match, and look at what there is"))
-		_ = huma.WriteErr(api, ctx, p.Status, p.Detail, p) // the error is of the connection
+		refuseMatch(api, ctx)
 	case http.StatusNotModified:
 		unchanged(ctx, tag)
 	default:
 		tagged(ctx, tag)
 		page.write(ctx, encoding)
 	}
+}
+
+// refuseMatch says that the answer is none of those that the client insists on.
+func refuseMatch(api huma.API, ctx huma.Context) {
+	p := withStatus(http.StatusPreconditionFailed, newProblem(wire.CodeConflict, "If-Match",
+		"the answer is another one by now", "ask without If-Match, and look at what there is"))
+	_ = huma.WriteErr(api, ctx, p.Status, p.Detail, p) // the error is of the connection
 }
 
 // unchanged says that the client has the answer already (RFC 9110, section 15.4.5).
@@ -185,7 +205,11 @@ func unchanged(ctx huma.Context, tag string) {
 func tagged(ctx huma.Context, tag string) {
 	ctx.SetHeader("ETag", tag)
 	ctx.SetHeader("Cache-Control", "private, no-cache")
-	ctx.SetHeader("Vary", "Authorization, Accept-Encoding")
+	vary := "Authorization, Accept-Encoding"
+	if hasCSV(ctx.Operation()) {
+		vary += ", Accept"
+	}
+	ctx.SetHeader("Vary", vary)
 }
 
 // checkSource says why an answer may follow from more than its tag does.

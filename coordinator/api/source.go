@@ -86,6 +86,9 @@ func (s *server) editionOf(ctx *indexed, view *fleet.View, a *asked) edition {
 	text(a.operation)
 	text(u.Path)
 	text(ctx.query.Encode()) // sorted by name
+	if a.csv {
+		text("csv")
+	}
 	number(view.Version(a.source.tables...))
 	if a.source.contact {
 		number(uint64(a.pause)) //nolint:gosec // a bit pattern, not a number

@@ -751,6 +751,80 @@ func (c *Client) ListRenewals(ctx context.Context, options ...Option) (*resource
 	return ask[resource.Page[resource.Renewals]](ctx, c, request, options)
 }
 
+// ListSyncReportParams are the parameters of list-sync-report; what is left zero is not sent.
+type ListSyncReportParams struct {
+	// label=value; repeat it for several, all of which must match. The sums are of these hosts too.
+	Label []string
+	// List only hosts with one of these risks, separated by commas. One of: expired, unserved, expiring, cut_off,
+	// attention, warned, none.
+	Risk []string
+	// List only hosts that are connected, or only those that are cut off. One of: connected, cut_off.
+	Connection string
+	// List only hosts with this version of the agent, exactly.
+	Version string
+	// csv: the hosts as CSV, all of them whatever the limit, and no sums. Absent: what Accept prefers, text/csv or
+	// application/json. One of: json, csv.
+	Format string
+	// next_cursor of the page before.
+	Cursor string
+	// Items on one page, at most.
+	Limit int
+}
+
+func (p *ListSyncReportParams) query() parameters {
+	query := parameters{}
+	query.repeated("label", p.Label)
+	query.joined("risk", p.Risk)
+	query.text("connection", p.Connection)
+	query.text("version", p.Version)
+	query.text("format", p.Format)
+	query.text("cursor", p.Cursor)
+	query.number("limit", p.Limit)
+	return query
+}
+
+// ListSyncReport (list-sync-report): report how the fleet stands.
+//
+// Every host, those at risk first: within one risk the earlier moment comes first (since when something expired
+// is served, the offline horizon, or the last sign of life). Sums of the whole fleet come with each page. A host
+// that stays as it is while pages are read is on exactly one of them. It tells how things stand at the time of
+// the answer, which is in the header Date.
+//
+// Needs the role `viewer`.
+func (c *Client) ListSyncReport(ctx context.Context, params ListSyncReportParams, options ...Option) (*resource.SyncReport, error) {
+	request := call{method: http.MethodGet, path: "/api/v1/reports/sync", query: params.query()}
+	return ask[resource.SyncReport](ctx, c, request, options)
+}
+
+// page implements [Lister].
+func (p ListSyncReportParams) page(ctx context.Context, c *Client, at place, options []Option) (*resource.Page[resource.HostStanding], error) {
+	at.put(&p.Cursor, &p.Limit)
+	answer, err := c.ListSyncReport(ctx, p, options...)
+	if err != nil {
+		return nil, err
+	}
+	return &answer.Page, nil
+}
+
+// AllSyncReport goes through the list of [Client.ListSyncReport], page after page, from the cursor in
+// params on. After an error it ends.
+func (c *Client) AllSyncReport(ctx context.Context, params ListSyncReportParams, options ...Option) iter.Seq2[resource.HostStanding, error] {
+	return all(ctx, c, params, options)
+}
+
+// ListSyncReportCSV (list-sync-report): report how the fleet stands.
+//
+// Every host, those at risk first: within one risk the earlier moment comes first (since when something expired
+// is served, the offline horizon, or the last sign of life). Sums of the whole fleet come with each page. A host
+// that stays as it is while pages are read is on exactly one of them. It tells how things stand at the time of
+// the answer, which is in the header Date.
+//
+// Needs the role `viewer`.
+func (c *Client) ListSyncReportCSV(ctx context.Context, params ListSyncReportParams, out io.Writer, most int64, options ...Option) error {
+	request := call{method: http.MethodGet, path: "/api/v1/reports/sync", query: params.query(), accept: "text/csv"}
+	return fetch(ctx, c, request, out, most, options)
+}
+
 // PruneHistory (prune-history): drop old months of routine facts from the database, or say what would go.
 //
 // This cannot be taken back, and stands in the audit trail. Facts of the audit trail stay. Without a database it

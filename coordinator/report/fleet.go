@@ -58,14 +58,13 @@ func newFleet(now time.Time) *Fleet {
 func (f *Fleet) add(h *Host) {
 	f.Hosts++
 	f.Risks[h.Risk]++
-	certificates := *h.Certificates
 	if h.CutOff {
 		f.CutOff++
 		f.CutOffSince = earlier(f.CutOffSince, h.Seen)
-		certificates.Health = unheard(certificates.Health)
 	} else {
 		f.Connected++
 	}
+	certificates := h.Known()
 	f.Certificates.Add(&certificates)
 	host := &h.Agent.Host
 	if host.SafeUntil != nil {

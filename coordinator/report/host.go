@@ -164,3 +164,13 @@ func (h *Host) Mend() string {
 	}
 	return ""
 }
+
+// Known is what is known of the host's certificates now: of those that were well when a
+// host that is cut off was last heard of, nobody knows.
+func (h *Host) Known() Certificates {
+	known := *h.Certificates
+	if h.CutOff {
+		known.Health = unheard(known.Health)
+	}
+	return known
+}

@@ -7,6 +7,9 @@ import (
 	"github.com/certctl/certctl/coordinator/health"
 )
 
+// Tables are what a report is made from, besides signs of life.
+var Tables = []fleet.Table{fleet.TableAgents, fleet.TableCertificates, fleet.TableRevocations}
+
 // Question says what is wanted to be known, of which hosts.
 type Question struct {
 	View *fleet.View

@@ -3,6 +3,7 @@ package report_test
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -289,4 +290,24 @@ func TestKeptCountsAreFresh(t *testing.T) {
 			},
 		})
 	})
+}
+
+// A report is made from the tables that it says, and signs of life.
+func TestTables(t *testing.T) {
+	w := newWorld(t)
+	w.enrol("a")
+	w.tell("a", "www", w.well(day), nil)
+	q := w.question()
+	q.View = q.View.Watched()
+	w.ask(q)
+	other, ok := q.View.ReadOnly(append([]fleet.Table{fleet.TablePresence, "position"}, report.Tables...))
+	assert.True(t, ok, other)
+	for _, table := range report.Tables {
+		_, ok := q.View.ReadOnly(append([]fleet.Table{fleet.TablePresence, "position"}, without(report.Tables, table)...))
+		assert.False(t, ok, table)
+	}
+}
+
+func without(tables []fleet.Table, one fleet.Table) []fleet.Table {
+	return slices.DeleteFunc(slices.Clone(tables), func(table fleet.Table) bool { return table == one })
 }

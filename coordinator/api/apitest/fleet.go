@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -67,15 +68,18 @@ func (c *Coordinator) member(token string, host, certificates int) []fleet.Paylo
 	}
 }
 
-// KeepInTouch lets every active agent have been heard of just now, as their syncs
-// do that have nothing to say.
-func (c *Coordinator) KeepInTouch() {
+// KeepInTouch lets every active agent have been heard of just now, or only these, as
+// their syncs do that have nothing to say.
+func (c *Coordinator) KeepInTouch(only ...string) {
 	c.t.Helper()
 	view, touch := c.State().View(), fleet.TouchAgents{}
 	for page := (fleet.Page{Limit: fleet.MaxLimit}); ; {
 		agents, next, err := view.Agents(fleet.AgentFilter{State: fleet.AgentActive}, page)
 		require.NoError(c.t, err)
 		for _, agent := range agents {
+			if len(only) > 0 && !slices.Contains(only, agent.ID) {
+				continue
+			}
 			touch.Seen = append(touch.Seen, fleet.Seen{Agent: agent.ID, At: c.Now()})
 		}
 		if page.Cursor = next; next == "" {
