@@ -239,9 +239,9 @@ func TestApplyKeepsWhatOthersDo(t *testing.T) {
 	p := logIn(t, c)
 	given, err := assignmentfile.Parse("x.yaml", "name: x\nselector: '*'\ncertificate: {names: [a.example.com]}\n")
 	require.NoError(t, err)
-	root := (&program{}).root()
+	root := newProgram().root()
 	root.SetOut(new(strings.Builder))
-	program := &program{}
+	program := newProgram()
 	client, err := program.target.connect()
 	require.NoError(t, err)
 	defer client.Close()

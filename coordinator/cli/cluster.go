@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,46 +33,30 @@ leader.
 --watch goes on until it is interrupted, and lists them again whenever something has
 changed: a node that joins, its vote, the leader, how they stand.`,
 		Example: `  certctl cluster members
-  certctl cluster members --watch --every 2s
+  certctl cluster members --watch --interval 10s
   certctl cluster members --output json | jq -r '.items[] | select(.leader).url'`,
-		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
-			if watch.on {
-				return p.watchMembers(cmd, watch.every)
-			}
+		RunE: watch.or(func(cmd *cobra.Command, _ []string) error { return p.watchMembers(cmd, &watch) }, p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			m, err := c.ListMembers(cmd.Context())
 			if err != nil {
 				return err
 			}
 			return p.showMembers(cmd, m)
-		}),
+		})),
 	}
-	watch.bind(cmd, "it is interrupted")
+	watch.bind(cmd, "")
 	return cmd
 }
 
 // watchMembers lists the members whenever something has changed that somebody may
-// wait for. To be interrupted is how it ends.
-func (p *program) watchMembers(cmd *cobra.Command, every time.Duration) error {
-	var last []resource.Member
-	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		m, err := c.ListMembers(ctx)
-		if err != nil {
-			return false, err
-		}
-		standing := withoutFigures(m.Items)
-		if last != nil && reflect.DeepEqual(standing, last) {
-			return false, nil
-		}
-		if last != nil && p.output.Human() {
-			fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", time.Now().Format(time.TimeOnly))
-		}
-		last = standing
-		return false, p.showMembers(cmd, m)
+// wait for.
+func (p *program) watchMembers(cmd *cobra.Command, flags *watching) error {
+	return watchOne(p, cmd, flags, watched[resource.Members]{
+		read: func(ctx context.Context, c *client.Client) (*resource.Members, error) {
+			return c.ListMembers(ctx)
+		},
+		human:    p.writeMembers,
+		standing: func(m *resource.Members) any { return withoutFigures(m.Items) },
 	})
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // withoutFigures is the members without what changes all the time.
@@ -88,35 +71,37 @@ func withoutFigures(members []resource.Member) []resource.Member {
 }
 
 func (p *program) showMembers(cmd *cobra.Command, m *resource.Members) error {
-	return p.show(cmd, m, func(out io.Writer, now time.Time) error {
-		var rows [][]string
-		for i := range m.Items {
-			one := &m.Items[i]
-			row := []string{one.ID, role(one), memberHealth(one), one.Address, one.Version, "", "", "", expiry(one.CertificateNotAfter, now), one.URL}
-			if one.Health != resource.MemberUnreachable {
-				row[5], row[6] = strconv.FormatUint(one.AppliedIndex, 10), strconv.FormatUint(one.AppliedLag, 10)
-				if !one.Leader {
-					row[7] = fmt.Sprintf("%.1f s ago", one.LeaderHeardSeconds)
-				}
-			}
-			rows = append(rows, row)
-		}
-		if err := table(out, []string{"NODE", "ROLE", "HEALTH", "ADDRESS", "VERSION", "APPLIED", "BEHIND", "LEADER HEARD", "CERTIFICATE", "URL"}, rows); err != nil {
-			return err
-		}
-		for i := range m.Items {
-			one := &m.Items[i]
-			if one.Reason != "" {
-				fmt.Fprintf(out, "\n%s: %s\n", plain(one.ID), plain(one.Reason))
-			}
-			if one.HistoryMissing > 0 {
-				fmt.Fprintf(out, "\n%s: its history lacks the facts of %s, which it gets from the others\n", plain(one.ID),
-					counted(int(one.HistoryMissing), "log entry", "log entries")) //nolint:gosec // far below
+	return p.show(cmd, m, func(out io.Writer, now time.Time) error { return p.writeMembers(out, m, now) })
+}
+
+func (p *program) writeMembers(out io.Writer, m *resource.Members, now time.Time) error {
+	var rows [][]string
+	for i := range m.Items {
+		one := &m.Items[i]
+		row := []string{one.ID, role(one), memberHealth(one), one.Address, one.Version, "", "", "", expiry(one.CertificateNotAfter, now), one.URL}
+		if one.Health != resource.MemberUnreachable {
+			row[5], row[6] = strconv.FormatUint(one.AppliedIndex, 10), strconv.FormatUint(one.AppliedLag, 10)
+			if !one.Leader {
+				row[7] = fmt.Sprintf("%.1f s ago", one.LeaderHeardSeconds)
 			}
 		}
-		_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(p.answeredBy(m.AnsweredBy)), m.ConfigurationIndex)
+		rows = append(rows, row)
+	}
+	if err := table(out, []string{"NODE", "ROLE", "HEALTH", "ADDRESS", "VERSION", "APPLIED", "BEHIND", "LEADER HEARD", "CERTIFICATE", "URL"}, rows); err != nil {
 		return err
-	})
+	}
+	for i := range m.Items {
+		one := &m.Items[i]
+		if one.Reason != "" {
+			fmt.Fprintf(out, "\n%s: %s\n", plain(one.ID), plain(one.Reason))
+		}
+		if one.HistoryMissing > 0 {
+			fmt.Fprintf(out, "\n%s: its history lacks the facts of %s, which it gets from the others\n", plain(one.ID),
+				counted(int(one.HistoryMissing), "log entry", "log entries")) //nolint:gosec // far below
+		}
+	}
+	_, err := fmt.Fprintf(out, "\nas seen from %s; configuration %d\n", plain(p.answeredBy(m.AnsweredBy)), m.ConfigurationIndex)
+	return err
 }
 
 func role(m *resource.Member) string {
@@ -165,10 +150,7 @@ Exit status: 0 the cluster is well, 1 it is not, 2 no node can be reached.`,
 		Example: `  certctl cluster health
   certctl cluster health --watch
   certctl cluster health --output json | jq -r '.problems[].mend'`,
-		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
-			if watch.on {
-				return p.watchHealth(cmd, watch.every)
-			}
+		RunE: watch.or(func(cmd *cobra.Command, _ []string) error { return p.watchHealth(cmd, &watch) }, p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			h, err := c.ShowClusterHealth(cmd.Context())
 			if err != nil {
 				return err
@@ -177,7 +159,7 @@ Exit status: 0 the cluster is well, 1 it is not, 2 no node can be reached.`,
 				return err
 			}
 			return unhealthy(h)
-		}),
+		})),
 	}
 	watch.bind(cmd, "the cluster is well")
 	return cmd
@@ -197,31 +179,33 @@ func unhealthy(h *resource.ClusterHealth) error {
 }
 
 func (p *program) showHealth(cmd *cobra.Command, h *resource.ClusterHealth) error {
-	return p.show(cmd, h, func(out io.Writer, _ time.Time) error {
-		word := "healthy"
-		if !h.Healthy {
-			word = "NOT HEALTHY"
+	return p.show(cmd, h, func(out io.Writer, now time.Time) error { return p.writeHealth(out, h, now) })
+}
+
+func (p *program) writeHealth(out io.Writer, h *resource.ClusterHealth, _ time.Time) error {
+	word := "healthy"
+	if !h.Healthy {
+		word = "NOT HEALTHY"
+	}
+	pairs := [][2]string{
+		{"cluster", word}, {"leader", first(h.Leader, "NONE IS KNOWN")}, {"voters", votersText(h)}, {"seen from", p.answeredBy(h.AnsweredBy)},
+	}
+	if r := h.CARotation; r != nil {
+		pairs = append(pairs, [2]string{"CA rotation", rotationText(r)})
+	}
+	if err := facts(out, pairs); err != nil {
+		return err
+	}
+	for _, problem := range h.Problems {
+		word := string(problem.Severity)
+		if problem.Severity == resource.SeverityCritical {
+			word = "CRITICAL"
 		}
-		pairs := [][2]string{
-			{"cluster", word}, {"leader", first(h.Leader, "NONE IS KNOWN")}, {"voters", votersText(h)}, {"seen from", p.answeredBy(h.AnsweredBy)},
-		}
-		if r := h.CARotation; r != nil {
-			pairs = append(pairs, [2]string{"CA rotation", rotationText(r)})
-		}
-		if err := facts(out, pairs); err != nil {
+		if _, err := fmt.Fprintf(out, "\n%s  %s\n  %s\n", word, plain(problem.Text), plain(problem.Mend)); err != nil {
 			return err
 		}
-		for _, problem := range h.Problems {
-			word := string(problem.Severity)
-			if problem.Severity == resource.SeverityCritical {
-				word = "CRITICAL"
-			}
-			if _, err := fmt.Fprintf(out, "\n%s  %s\n  %s\n", word, plain(problem.Text), plain(problem.Mend)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func votersText(h *resource.ClusterHealth) string {
@@ -252,29 +236,24 @@ func rotationText(r *resource.CARotation) string {
 }
 
 // watchHealth writes how the cluster is until it is well.
-func (p *program) watchHealth(cmd *cobra.Command, every time.Duration) error {
-	var last []resource.ClusterProblem
-	seen := false
-	return p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		h, err := c.ShowClusterHealth(ctx)
-		if err != nil {
-			return false, err
-		}
-		if seen && reflect.DeepEqual(kinds(h.Problems), kinds(last)) {
-			return h.Healthy, nil
-		}
-		seen, last = true, h.Problems
-		return h.Healthy, p.show(cmd, h, func(out io.Writer, now time.Time) error {
+func (p *program) watchHealth(cmd *cobra.Command, flags *watching) error {
+	return watchOne(p, cmd, flags, watched[resource.ClusterHealth]{
+		read: func(ctx context.Context, c *client.Client) (*resource.ClusterHealth, error) {
+			return c.ShowClusterHealth(ctx)
+		},
+		human: p.writeHealth,
+		line: func(h *resource.ClusterHealth) string {
 			var told []string
 			if h.Healthy {
 				told = append(told, "the cluster is well")
 			}
 			for _, problem := range h.Problems {
-				told = append(told, plain(problem.Text))
+				told = append(told, problem.Text)
 			}
-			_, err := fmt.Fprintf(out, "%s  %s\n", now.Local().Format(time.TimeOnly), strings.Join(told, "; "))
-			return err
-		})
+			return strings.Join(told, "; ")
+		},
+		standing: func(h *resource.ClusterHealth) any { return kinds(h.Problems) },
+		over:     func(h *resource.ClusterHealth) bool { return h.Healthy },
 	})
 }
 

@@ -37,7 +37,7 @@ func TestClusterMembers(t *testing.T) {
 	assert.Contains(t, p.does("cluster", "health"), "1, of which 1 works; 1 is needed: none more may fail")
 	assert.True(t, reads[resource.ClusterHealth](p, "cluster", "health").Healthy)
 	assert.Contains(t, p.does("cluster", "health", "--watch"), "the cluster is well\n")
-	assert.Contains(t, p.fails(1, "cluster", "health", "--watch", "--every", "1ms"), "flag --every 1ms: expected 1s or more")
+	assert.Contains(t, p.fails(1, "cluster", "health", "--watch", "--every", "1ms"), "flag --interval 1ms: expected 1s or more")
 	stdout, _, _ := p.run("__complete", "cluster", "remove", "")
 	assert.Contains(t, stdout, apitest.NodeID+"\t")
 }

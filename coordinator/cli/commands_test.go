@@ -413,7 +413,7 @@ func TestCompletion(t *testing.T) {
 func TestHelp(t *testing.T) {
 	p := newPerson(t)
 	assert.Contains(t, p.does("--help"), "Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,\n3 hosts refuse")
-	root := (&program{}).root()
+	root := newProgram().root()
 	seen := 0
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {

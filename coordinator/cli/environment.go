@@ -15,6 +15,9 @@ type variable struct {
 
 func (v variable) value() string { return os.Getenv(v.name) }
 
+// dumb reports whether the terminal takes nothing but text.
+func dumb() bool { return os.Getenv("TERM") == "dumb" }
+
 // The variables that certctl reads. Nothing here reads another one.
 var (
 	serverVariable    = variable{"CERTCTL_SERVER_URL", "--server", "URL", "URL of the coordinator, instead of the context's; several are parted by commas, and asked in turn. With one that the context does not know its token and CA are not used: they are for one coordinator alone."}

@@ -49,6 +49,7 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
 		},
 	}
 	page.bind(cmd)
+	page.watch.bind(cmd, "")
 	choice(cmd, &state, "state", "only agents in this state", "active", "retired")
 	choice(cmd, &sort, "sort", "in which order; safe-until lists the hosts that serve something or should: those that are not safe now, then the earliest horizon", "id", "safe-until")
 	choice(cmd, &connection, "connection", "only agents that are", "connected", "cut_off")
@@ -66,6 +67,7 @@ var agentListing = listing[resource.Agent]{
 			attentionOf(a), strconv.Itoa(a.Certificates), a.Version, labelText(a.Labels),
 		}
 	},
+	id: func(a *resource.Agent) string { return a.ID },
 }
 
 func connectionText(a resource.Agent, now time.Time) string {
@@ -241,6 +243,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 		},
 	}
 	page.bind(cmd)
+	page.watch.bind(cmd, "")
 	flags := cmd.Flags()
 	flags.StringVar(&certificates.Agent, "agent", "", "only those of the agent with this id")
 	flags.StringArrayVar(&certificates.Label, "label", nil, "only those of agents with label=value; may be repeated")
@@ -263,6 +266,7 @@ var certificateListing = listing[resource.Certificate]{
 			c.Hostname, c.Name, healthCell(c), expiry(c.NotAfter, now), distance(c.RenewAt, now), c.Issuer, c.Serial, strings.Join(c.Names, ","),
 		}
 	},
+	id: func(c *resource.Certificate) string { return c.AgentID + "\x00" + c.Name },
 }
 
 func healthNames() []string {

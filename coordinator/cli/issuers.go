@@ -53,6 +53,7 @@ they wait.`,
 		},
 	}
 	page.bindWhole(cmd)
+	page.watch.bind(cmd, "")
 	return cmd
 }
 
@@ -72,6 +73,7 @@ var issuerListing = listing[resource.Issuer]{
 		}
 	},
 	after: tellIssuers,
+	id:    func(one *resource.Issuer) string { return one.Name },
 }
 
 // tellIssuers says what there is to say of each issuer.

@@ -17,9 +17,8 @@ func (p *program) jobsCommand() *cobra.Command {
 
 func (p *program) listJobsCommand() *cobra.Command {
 	var (
-		page  listFlags
-		watch watching
-		jobs  client.ListJobsParams
+		page listFlags
+		jobs client.ListJobsParams
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List orders, renewals, revocations, commands and mass renewals that are under way", Args: sharedcli.NoArgs,
@@ -39,19 +38,14 @@ renewals that have ended too, as long as they are kept.
   certctl jobs list --kind order --agent u53n5nbgbmcuo7ob --ended
   certctl jobs list --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch.on {
-				return watchList(p, cmd, &page, watch.every, watchedList[resource.Job]{
-					list: jobs, cells: jobCells, gone: "ended",
-					id: func(j *resource.Job) string { return string(j.Kind) + "\x00" + j.AgentID + "\x00" + j.ID },
-				})
-			}
 			return printList(p, cmd, &page, pagesOf(jobs), listing[resource.Job]{
-				header: []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, cells: jobCells,
+				header: []string{"KIND", "HOST", "OBJECT", "STATE", "SINCE", "NEXT", "ID", "DETAIL"}, cells: jobCells, gone: "ended",
+				id: func(j *resource.Job) string { return string(j.Kind) + "\x00" + j.AgentID + "\x00" + j.ID },
 			})
 		},
 	}
 	page.bind(cmd)
-	watch.bind(cmd, "there is no such job any more")
+	page.watch.bind(cmd, "there is no such job any more")
 	choices(cmd, &jobs.Kind, "kind", "only jobs of these kinds", texts(resource.JobKinds)...)
 	choices(cmd, &jobs.State, "state", "only jobs in these states", texts(resource.JobStates)...)
 	cmd.Flags().StringVar(&jobs.Agent, "agent", "", "only jobs of the agent with this id")

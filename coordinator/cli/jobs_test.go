@@ -42,7 +42,7 @@ func TestJobsCommand(t *testing.T) {
 	assert.Contains(t, p.fails(1, "jobs", "list", "--kind", "none"), `flag --kind "none": expected order, renewal, revocation, command or mass_renewal`)
 	assert.Contains(t, p.fails(1, "jobs", "list", "--agent", "none"), "there is no agent with the id none")
 	assert.Contains(t, p.fails(1, "jobs", "list", "--watch", "--limit", "0"), "flag --limit 0: expected 1 or more")
-	assert.Contains(t, p.fails(1, "jobs", "list", "--watch", "--every", "1ms"), "flag --every 1ms: expected 1s or more")
+	assert.Contains(t, p.fails(1, "jobs", "list", "--watch", "--every", "1ms"), "flag --interval 1ms: expected 1s or more")
 	for line, want := range map[string]string{
 		"jobs list --kind ":  "order\nrenewal\nrevocation\ncommand\nmass_renewal",
 		"jobs list --agent ": "db1\tdb1.example.com\nweb1\tweb1.example.com",

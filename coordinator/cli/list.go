@@ -50,6 +50,10 @@ type listing[T any] struct {
 	header []string
 	cells  func(item *T, now time.Time) []string
 	after  func(out io.Writer, items []T, now time.Time) error
+	// id tells the items of a list apart that can be watched, and gone is said of one
+	// that is not in it any more.
+	id   func(item *T) string
+	gone string
 }
 
 // listFlags are those of lists.
@@ -58,6 +62,7 @@ type listFlags struct {
 	all       bool
 	whole     bool // it has no pages, and neither of the flags above
 	noHeaders bool
+	watch     watching
 }
 
 const defaultLimit = 200
@@ -99,6 +104,9 @@ type listOf[T any] struct {
 
 // printList writes a list as it comes, and says when there is more.
 func printList[T any](p *program, cmd *cobra.Command, flags *listFlags, from source[T], as listing[T]) error {
+	if flags.watch.on {
+		return watchList(p, cmd, flags, from, &as)
+	}
 	limit, err := flags.most()
 	if err != nil {
 		return err

@@ -25,7 +25,6 @@ func (p *program) ordersCommand() *cobra.Command {
 func (p *program) listOrdersCommand() *cobra.Command {
 	var (
 		page   listFlags
-		watch  watching
 		orders client.ListOrdersParams
 		ended  bool
 	)
@@ -44,19 +43,14 @@ says what to look up, and what to type then.
   certctl orders list --agent u53n5nbgbmcuo7ob --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			orders.Open = orders.Stage == "" && !ended
-			if watch.on {
-				return watchList(p, cmd, &page, watch.every, watchedList[resource.Order]{
-					list: orders, cells: orderCells, gone: "not listed any more",
-					id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
-				})
-			}
 			return printList(p, cmd, &page, pagesOf(orders), listing[resource.Order]{
 				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, cells: orderCells,
+				id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
 			})
 		},
 	}
 	page.bind(cmd)
-	watch.bind(cmd, "there is no such order any more")
+	page.watch.bind(cmd, "there is no such order any more")
 	choice(cmd, &orders.Stage, "stage", "only orders at this stage", texts(resource.OrderStages)...)
 	flags := cmd.Flags()
 	flags.StringVar(&orders.Issuer, "issuer", "", "only orders at the issuer with this name")

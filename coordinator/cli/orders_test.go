@@ -166,7 +166,7 @@ func TestOrdersAreShown(t *testing.T) {
 		"orders cancel zzz --note " + strings.Repeat("x", 501): "flag --note: 501 bytes; expected at most 500",
 		"orders resolve zzz --give-up --place-again --note x":  "none of the others can be",
 		"orders resolve zzz --give-up --note x --yes":          "there is no order whose id begins with zzz",
-		"orders list --watch --every 1ms":                      "flag --every 1ms: expected 1s or more",
+		"orders list --watch --every 1ms":                      "flag --interval 1ms: expected 1s or more",
 	} {
 		assert.Contains(t, p.fails(1, strings.Fields(line)...), text, line)
 	}

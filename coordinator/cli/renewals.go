@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -164,6 +163,7 @@ func (p *program) listRenewalsCommand() *cobra.Command {
 		},
 	}
 	page.bindWhole(cmd)
+	page.watch.bind(cmd, "")
 	return cmd
 }
 
@@ -175,6 +175,7 @@ var renewalsListing = listing[resource.Renewals]{
 			distance(r.EndsAt, now), r.Selector, r.Issuer, r.Reason,
 		}
 	},
+	id: func(r *resource.Renewals) string { return r.ID },
 }
 
 func (p *program) showRenewalsCommand() *cobra.Command {
@@ -187,16 +188,13 @@ func (p *program) showRenewalsCommand() *cobra.Command {
 something has changed. It fails if not every certificate was replaced.`,
 		Example: `  certctl renewals show 7f3kq2v5n4x6c8ya
   certctl renewals show 7f3kq2v5n4x6c8ya --watch`,
-		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			if watch.on {
-				return p.watchRenewals(cmd, args[0], watch.every)
-			}
+		RunE: watch.or(func(cmd *cobra.Command, args []string) error { return p.watchRenewals(cmd, args[0], &watch) }, p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			r, err := c.ShowRenewals(cmd.Context(), client.ShowRenewalsParams{ID: args[0]})
 			if err != nil {
 				return err
 			}
 			return p.showRenewals(cmd, r)
-		}),
+		})),
 	}
 	watch.bind(cmd, "nothing is left to wait for")
 	return cmd
@@ -238,47 +236,49 @@ func progressText(r *resource.Renewals) string {
 }
 
 func (p *program) showRenewals(cmd *cobra.Command, r *resource.Renewals) error {
-	return p.show(cmd, r, func(out io.Writer, now time.Time) error {
-		over := span(time.Duration(r.OverSeconds) * time.Second)
-		if r.ID == "" {
-			if err := facts(out, [][2]string{
-				{"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")}, {"certificates", strconv.Itoa(r.Targets)},
-				{"on hosts that are cut off", strconv.Itoa(r.CutOff)}, {"spread over", over},
-			}); err != nil {
-				return err
-			}
-			if err := renewalsHosts(out, r); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintln(out, "\ndry run: nothing was begun")
+	return p.show(cmd, r, func(out io.Writer, now time.Time) error { return writeRenewals(out, r, now) })
+}
+
+func writeRenewals(out io.Writer, r *resource.Renewals, now time.Time) error {
+	over := span(time.Duration(r.OverSeconds) * time.Second)
+	if r.ID == "" {
+		if err := facts(out, [][2]string{
+			{"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")}, {"certificates", strconv.Itoa(r.Targets)},
+			{"on hosts that are cut off", strconv.Itoa(r.CutOff)}, {"spread over", over},
+		}); err != nil {
 			return err
 		}
-		pairs := [][2]string{
-			{"mass renewal", r.ID}, {"state", r.State}, {"progress", progressText(r)}, {"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")},
-			{"begun", moment(r.CreatedAt, now) + ", by " + r.CreatedBy}, {"last turn", moment(r.EndsAt, now)}, {"reason", r.Reason},
-		}
-		if !r.CancelledAt.IsZero() {
-			pairs = append(pairs, [2]string{"cancelled", moment(r.CancelledAt, now) + ", by " + r.CancelledBy})
-		}
-		if err := facts(out, pairs); err != nil {
+		if err := renewalsHosts(out, r); err != nil {
 			return err
 		}
-		if len(r.Failures) > 0 {
-			var rows [][]string
-			for _, c := range r.Failures {
-				rows = append(rows, []string{c.AgentID, c.Certificate, c.State, distance(c.DoneAt, now), c.Detail})
-			}
-			fmt.Fprintln(out)
-			if err := table(out, []string{"AGENT", "CERTIFICATE", "OUTCOME", "WHEN", "DETAIL"}, rows); err != nil {
-				return err
-			}
-		}
-		if err := renewalsHosts(out, r); err != nil || r.State != "running" {
-			return err
-		}
-		_, err := fmt.Fprintf(out, "\n\"certctl renewals show %s --watch\" follows it, \"certctl renewals cancel %s\" stops it\n", plain(r.ID), plain(r.ID))
+		_, err := fmt.Fprintln(out, "\ndry run: nothing was begun")
 		return err
-	})
+	}
+	pairs := [][2]string{
+		{"mass renewal", r.ID}, {"state", r.State}, {"progress", progressText(r)}, {"hosts", r.Selector}, {"issuer", first(r.Issuer, "any")}, {"names", first(r.NamePattern, "any")},
+		{"begun", moment(r.CreatedAt, now) + ", by " + r.CreatedBy}, {"last turn", moment(r.EndsAt, now)}, {"reason", r.Reason},
+	}
+	if !r.CancelledAt.IsZero() {
+		pairs = append(pairs, [2]string{"cancelled", moment(r.CancelledAt, now) + ", by " + r.CancelledBy})
+	}
+	if err := facts(out, pairs); err != nil {
+		return err
+	}
+	if len(r.Failures) > 0 {
+		var rows [][]string
+		for _, c := range r.Failures {
+			rows = append(rows, []string{c.AgentID, c.Certificate, c.State, distance(c.DoneAt, now), c.Detail})
+		}
+		fmt.Fprintln(out)
+		if err := table(out, []string{"AGENT", "CERTIFICATE", "OUTCOME", "WHEN", "DETAIL"}, rows); err != nil {
+			return err
+		}
+	}
+	if err := renewalsHosts(out, r); err != nil || r.State != "running" {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n\"certctl renewals show %s --watch\" follows it, \"certctl renewals cancel %s\" stops it\n", plain(r.ID), plain(r.ID))
+	return err
 }
 
 func renewalsHosts(out io.Writer, r *resource.Renewals) error {
@@ -305,22 +305,18 @@ func renewalsHosts(out io.Writer, r *resource.Renewals) error {
 
 // watchRenewals writes how far a mass renewal is until nothing is left to wait
 // for.
-func (p *program) watchRenewals(cmd *cobra.Command, id string, every time.Duration) error {
+func (p *program) watchRenewals(cmd *cobra.Command, id string, flags *watching) error {
 	var last resource.Renewals
-	err := p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		r, err := c.ShowRenewals(ctx, client.ShowRenewalsParams{ID: id})
-		if err != nil {
-			return false, err
-		}
-		over := r.State != "running" || r.Remaining == 0
-		if reflect.DeepEqual(*r, last) {
-			return over, nil
-		}
-		last = *r
-		return over, p.show(cmd, r, func(out io.Writer, now time.Time) error {
-			_, err := fmt.Fprintf(out, "%s  %s: %s\n", now.Local().Format(time.TimeOnly), r.State, plain(progressText(r)))
-			return err
-		})
+	err := watchOne(p, cmd, flags, watched[resource.Renewals]{
+		read: func(ctx context.Context, c *client.Client) (*resource.Renewals, error) {
+			return c.ShowRenewals(ctx, client.ShowRenewalsParams{ID: id})
+		},
+		human: writeRenewals,
+		line:  func(r *resource.Renewals) string { return r.State + ": " + progressText(r) },
+		over: func(r *resource.Renewals) bool {
+			last = *r
+			return r.State != "running" || r.Remaining == 0
+		},
 	})
 	if err != nil {
 		return err

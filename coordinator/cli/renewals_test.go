@@ -104,7 +104,7 @@ func TestRenewalCommands(t *testing.T) {
 		"renew --all --selector * --over 1h --name-pattern *":         "(field name_pattern)",
 		"renewals show none":                                          "there is no mass renewal with the id none",
 		"renewals show none --watch":                                  "there is no mass renewal with the id none",
-		"renewals show x --watch --every 1ms":                         "flag --every 1ms: expected 1s or more",
+		"renewals show x --watch --every 1ms":                         "flag --interval 1ms: expected 1s or more",
 		"renewals cancel none":                                        "list the renewals to see their ids",
 		"agents commands none":                                        "there is no agent with the id none",
 	} {

@@ -30,13 +30,17 @@ const (
 type program struct {
 	target target
 	output sharedcli.Output
+	// shortest is the shortest interval of a watch.
+	shortest time.Duration
 }
+
+func newProgram() *program { return &program{shortest: shortestWatchInterval} }
 
 // Execute runs the command line and returns its exit status. Ctrl-C ends it.
 func Execute(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{}
+	p := newProgram()
 	p.target.moved = func(from, to string, why error) {
 		fmt.Fprintf(stderr, "certctl: %s does not answer (%s); asking %s\n", from, plain(why.Error()), to)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -14,65 +15,104 @@ import (
 )
 
 func (p *program) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var watch watching
+	cmd := &cobra.Command{
 		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: sharedcli.NoArgs,
-		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
-			s, err := c.ShowStatus(cmd.Context())
+		Example: `  certctl status
+  certctl status --watch
+  certctl status --output json | jq .certificates`,
+		RunE: watch.or(func(cmd *cobra.Command, _ []string) error {
+			view := statusView{p: p}
+			return watchOne(p, cmd, &watch, watched[resource.Status]{read: view.read, human: view.human, standing: withoutClocks})
+		}, p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
+			view := statusView{p: p}
+			s, err := view.read(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
-			answered := p.answeredBy(s.Node.ID)
-			var attention []string
-			if p.output.Human() {
-				attention = ordersAttention(cmd.Context(), c, &s.Orders)
-			}
-			return p.show(cmd, s, func(out io.Writer, now time.Time) error {
-				node := "not ready"
-				if s.Node.Ready {
-					node = "ready"
-				}
-				if s.Node.Leading {
-					node += ", leading"
-				} else if s.Node.Leader != "" {
-					node += ", led by " + s.Node.Leader
-				}
-				journal := fmt.Sprintf("%d facts and %d of the audit trail, %d of %d MiB", s.Journal.Facts, s.Journal.AuditFacts, s.Journal.Bytes>>20, s.Journal.MaxBytes>>20)
-				if s.Journal.NearlyFull {
-					journal += ", NEARLY FULL"
-				}
-				if s.Journal.Dropped > 0 {
-					journal += fmt.Sprintf(", %d dropped for want of room", s.Journal.Dropped)
-				}
-				agents := fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)
-				if s.Agents.Warned > 0 {
-					agents += fmt.Sprintf("; %d WITH WARNINGS, see \"certctl agents list\"", s.Agents.Warned)
-				}
-				pairs := [][2]string{
-					{"coordinator", s.Version + ", " + node},
-					{"answered by", answered},
-					{"agents", agents},
-					{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
-					{"safe until", first(fleetNotSafe(s), horizon(s.SafeUntil, now), "no certificate is in service")},
-					{"orders", fmt.Sprintf("%d open", s.OrdersPending)},
-					{"journal", journal},
-				}
-				for _, line := range attention {
-					pairs = append(pairs, [2]string{"ORDERS", line})
-				}
-				if s.Database {
-					pairs = append(pairs, [2]string{"database", databaseText(cmd.Context(), c)})
-				}
-				for i, host := range s.Earliest {
-					name := "first host"
-					if i > 0 {
-						name = "then"
-					}
-					pairs = append(pairs, [2]string{name, fmt.Sprintf("%s (%s): %s", host.Hostname, host.AgentID, first(notSafe(host.NotSafe), horizon(host.SafeUntil, now)))})
-				}
-				return facts(out, pairs)
-			})
-		}),
+			return p.show(cmd, s, func(out io.Writer, now time.Time) error { return view.human(out, s, now) })
+		})),
 	}
+	watch.bind(cmd, "")
+	return cmd
+}
+
+// withoutClocks is a status without what changes all the time.
+func withoutClocks(s *resource.Status) any {
+	standing := *s
+	standing.Time, standing.AsOf, standing.Node.AppliedIndex = time.Time{}, time.Time{}, 0
+	standing.Journal.Facts, standing.Journal.AuditFacts, standing.Journal.Bytes = 0, 0, 0
+	return standing
+}
+
+// statusView is what a person is shown of a status beside it.
+type statusView struct {
+	p                  *program
+	answered, database string
+	attention          []string
+}
+
+// read asks for a status, and for a person what else there is to say.
+func (v *statusView) read(ctx context.Context, c *client.Client) (*resource.Status, error) {
+	s, err := c.ShowStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.answered = v.p.answeredBy(s.Node.ID)
+	if !v.p.output.Human() {
+		return s, nil
+	}
+	v.attention, v.database = ordersAttention(ctx, c, &s.Orders), ""
+	if s.Database {
+		v.database = databaseText(ctx, c)
+	}
+	return s, nil
+}
+
+func (v *statusView) human(out io.Writer, s *resource.Status, now time.Time) error {
+	node := "not ready"
+	if s.Node.Ready {
+		node = "ready"
+	}
+	if s.Node.Leading {
+		node += ", leading"
+	} else if s.Node.Leader != "" {
+		node += ", led by " + s.Node.Leader
+	}
+	journal := fmt.Sprintf("%d facts and %d of the audit trail, %d of %d MiB", s.Journal.Facts, s.Journal.AuditFacts, s.Journal.Bytes>>20, s.Journal.MaxBytes>>20)
+	if s.Journal.NearlyFull {
+		journal += ", NEARLY FULL"
+	}
+	if s.Journal.Dropped > 0 {
+		journal += fmt.Sprintf(", %d dropped for want of room", s.Journal.Dropped)
+	}
+	agents := fmt.Sprintf("%d: %d connected, %d cut off; %d retired", s.Agents.Active, s.Agents.Connected, s.Agents.CutOff, s.Agents.Retired)
+	if s.Agents.Warned > 0 {
+		agents += fmt.Sprintf("; %d WITH WARNINGS, see \"certctl agents list\"", s.Agents.Warned)
+	}
+	pairs := [][2]string{
+		{"coordinator", s.Version + ", " + node},
+		{"answered by", v.answered},
+		{"agents", agents},
+		{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
+		{"safe until", first(fleetNotSafe(s), horizon(s.SafeUntil, now), "no certificate is in service")},
+		{"orders", fmt.Sprintf("%d open", s.OrdersPending)},
+		{"journal", journal},
+	}
+	for _, line := range v.attention {
+		pairs = append(pairs, [2]string{"ORDERS", line})
+	}
+	if v.database != "" {
+		pairs = append(pairs, [2]string{"database", v.database})
+	}
+	for i, host := range s.Earliest {
+		name := "first host"
+		if i > 0 {
+			name = "then"
+		}
+		pairs = append(pairs, [2]string{name, fmt.Sprintf("%s (%s): %s", host.Hostname, host.AgentID, first(notSafe(host.NotSafe), horizon(host.SafeUntil, now)))})
+	}
+	return facts(out, pairs)
 }
 
 // answeredBy is the node that has answered, and where it was asked.

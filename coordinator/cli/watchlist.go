@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"reflect"
 	"strings"
 	"time"
@@ -11,73 +11,143 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
-// A watched list is one whose lines are written as they change.
-type watchedList[T any] struct {
-	list client.Lister[T]
-	// id tells the items apart.
-	id func(*T) string
-	// cells are what is written of an item.
-	cells func(item *T, now time.Time) []string
-	// gone is what is said of an item that is not in the list any more.
-	gone string
+// change is what a watched list writes for a program of one of its items.
+type change[T any] struct {
+	Time   time.Time  `json:"time"`
+	Change changeKind `json:"change"`
+	Item   T          `json:"item"` // as it was last if it is gone
 }
 
-// watchList writes what is in a list, then a line for each item that comes, changes or
-// goes, until the list is empty. As JSON it writes the list whenever it has changed.
-func watchList[T any](p *program, cmd *cobra.Command, flags *listFlags, every time.Duration, w watchedList[T]) error {
+type changeKind string
+
+const (
+	changeListed  changeKind = "listed" // it was there when the watch began
+	changeAdded   changeKind = "added"
+	changeChanged changeKind = "changed"
+	changeGone    changeKind = "gone" // from the list
+)
+
+// listWatch is what a watched list has shown.
+type listWatch[T any] struct {
+	p      *program
+	as     *listing[T]
+	flags  *listFlags
+	screen *screen
+	begun  bool
+	wrote  bool // a change, below whose header others stand
+	// last are the items by what tells them apart, in the order of keys.
+	last map[string]T
+	keys []string
+}
+
+// watchList shows what is in a list, and goes on showing it: on a terminal the whole list
+// in place; elsewhere a line, or a document, for each item that comes, changes or goes.
+func watchList[T any](p *program, cmd *cobra.Command, flags *listFlags, from source[T], as *listing[T]) error {
 	limit, err := flags.most()
 	if err != nil {
 		return err
 	}
-	last := map[string]T{}
-	begun := false
-	return p.watch(cmd, every, func(ctx context.Context, c *client.Client) (bool, error) {
-		items, more, err := client.Collect(ctx, c, w.list, limit)
+	w := &listWatch[T]{p: p, as: as, flags: flags, screen: p.newScreen(cmd, flags.watch.every)}
+	return p.watch(cmd, &flags.watch, w.screen.away, func(ctx context.Context, c *client.Client) (bool, error) {
+		var items []T
+		more, err := from(ctx, c, limit, func(page []T) error {
+			items = append(items, page...)
+			return nil
+		})
 		if err != nil {
 			return false, err
 		}
-		now := map[string]T{}
-		var lines [][]string
-		at := time.Now()
-		stamp := at.Local().Format(time.TimeOnly)
-		for i := range items {
-			id := w.id(&items[i])
-			now[id] = items[i]
-			if before, known := last[id]; !known || !reflect.DeepEqual(before, items[i]) {
-				lines = append(lines, append([]string{stamp}, w.cells(&items[i], at)...))
-			}
+		over := flags.watch.until != "" && len(items) == 0 && !more
+		now := time.Now()
+		if w.screen.terminal() {
+			return over, w.draw(items, more, now)
 		}
-		// Whether what is beyond the limit has gone is not known.
-		for id, before := range last {
-			if _, there := now[id]; !there && !more {
-				lines = append(lines, append([]string{stamp}, append(w.cells(&before, at), w.gone)...))
-			}
+		return over, w.changes(items, more, over, now)
+	})
+}
+
+// draw shows all of it.
+func (w *listWatch[T]) draw(items []T, more bool, now time.Time) error {
+	var text bytes.Buffer
+	list := sharedcli.List[T]{
+		Out: &text, Output: sharedcli.OutputTable, NoHeaders: w.flags.noHeaders,
+		Header: w.as.header, Cells: func(item *T) []string { return w.as.cells(item, now) },
+	}
+	if err := list.Page(items); err != nil {
+		return err
+	}
+	if err := list.End(more); err != nil {
+		return err
+	}
+	if more {
+		fmt.Fprintf(&text, "these are the first %d; --all shows the rest\n", len(items))
+	}
+	if w.as.after != nil {
+		if err := w.as.after(&text, items, now); err != nil {
+			return err
 		}
-		over := len(items) == 0 && !more
-		changed := len(lines) > 0 || !begun
-		last, begun = now, true
-		if !changed {
-			return over, nil
+	}
+	return w.screen.draw(text.String(), now)
+}
+
+// changes writes what has changed since the last look.
+func (w *listWatch[T]) changes(items []T, more, over bool, now time.Time) error {
+	seen := make(map[string]T, len(items))
+	keys := make([]string, 0, len(items))
+	for i := range items {
+		key := w.as.id(&items[i])
+		if _, twice := seen[key]; !twice { // it moved from one page to the next meanwhile
+			keys = append(keys, key)
 		}
-		if items == nil {
-			items = []T{}
+		seen[key] = items[i]
+		before, known := w.last[key]
+		kind := changeChanged
+		switch {
+		case !w.begun:
+			kind = changeListed
+		case !known:
+			kind = changeAdded
+		case reflect.DeepEqual(before, items[i]):
+			continue
 		}
-		return over, p.show(cmd, listOf[T]{Items: items, More: more}, func(out io.Writer, _ time.Time) error {
-			for _, cells := range lines {
-				for i := range cells {
-					cells[i] = dash(cells[i])
-				}
-				if _, err := fmt.Fprintln(out, strings.Join(cells, "  ")); err != nil {
-					return err
-				}
-			}
-			if over {
-				_, err := fmt.Fprintf(out, "%s  none\n", stamp)
+		if err := w.write(kind, &items[i], now); err != nil {
+			return err
+		}
+	}
+	// Whether what is beyond the limit has gone is not known.
+	for _, key := range w.keys {
+		before := w.last[key]
+		if _, there := seen[key]; !there && !more {
+			if err := w.write(changeGone, &before, now); err != nil {
 				return err
 			}
-			return nil
-		})
-	})
+		}
+	}
+	if over && w.p.output.Human() {
+		if _, err := fmt.Fprintf(w.screen.out, "%s  none\n", now.Local().Format(time.TimeOnly)); err != nil {
+			return err
+		}
+	}
+	w.begun, w.last, w.keys = true, seen, keys
+	return nil
+}
+
+func (w *listWatch[T]) write(kind changeKind, item *T, now time.Time) error {
+	if !w.p.output.Human() {
+		again := w.wrote || w.flags.noHeaders
+		w.wrote = true
+		return writeChange(w.screen.out, w.p.output, change[T]{Time: now.UTC(), Change: kind, Item: *item}, again)
+	}
+	cells := append([]string{now.Local().Format(time.TimeOnly)}, w.as.cells(item, now)...)
+	if kind == changeGone {
+		cells = append(cells, first(w.as.gone, "not listed any more"))
+	}
+	for i := range cells {
+		cells[i] = dash(cells[i])
+	}
+	_, err := fmt.Fprintln(w.screen.out, strings.Join(cells, "  "))
+	return err
 }

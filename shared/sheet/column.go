@@ -69,7 +69,7 @@ func fieldsOf(t reflect.Type, parent column, depth int) []column {
 		}
 		part := inner.Kind() == reflect.Struct && !marshals(inner)
 		switch {
-		case name == "-" || !field.IsExported() && !(field.Anonymous && part):
+		case name == "-" || !field.IsExported() && (!field.Anonymous || !part):
 			continue
 		case field.Anonymous && part && name == "":
 			columns = append(columns, fieldsOf(inner, column{name: parent.name, of: step(parent, i, ""), embedded: parent.embedded + 1}, depth)...)
