@@ -158,6 +158,7 @@ func (p *picture) jobSections(f *jobFilter) []section {
 	hosts := &jobHosts{picture: p, known: map[string]jobHost{}}
 	sections := orderSections(p.view, f, hosts)
 	sections = append(sections, renewalSections(p.view, f, hosts)...)
+	sections = append(sections, revocationSection(p.view, f, hosts))
 	sections = append(sections, commandSections(p.view, f, hosts)...)
 	if f.agent == "" {
 		sections = append(sections, p.massSection(f))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/pki"
 	"github.com/certctl/certctl/shared/wire"
 )
@@ -143,6 +144,51 @@ func TestJobsAreFiltered(t *testing.T) {
 	for _, cursor := range []string{"x", "AAAA", "bm9uZQA", "cmVuZXdhbC9wZW5kaW5nAHg"} { // no section, one that is none, a place that is none
 		assert.Equal(t, "cursor", w.ask(http.MethodGet, jobsPath+"?cursor="+cursor, nil).problem(t, http.StatusBadRequest, wire.CodeInvalid).Field, cursor)
 	}
+}
+
+// What an authority behind the coordinator is to revoke is a job, as far as that is.
+func TestARevocationAtAnAuthorityIsAJob(t *testing.T) {
+	w := start(t)
+	web := w.Agent("web1", "web1.example.com", nil)
+	web.AtEveryStage()
+	w.Agent("web2", "web2.example.com", nil)
+	delivered := get[resource.Order](w, orderPath("web1", fleet.StageDelivered))
+	job := func(query string) *resource.Job {
+		t.Helper()
+		jobs := get[resource.Page[resource.Job]](w, jobsPath+"?kind=revocation"+query).Items
+		if len(jobs) == 0 {
+			return nil
+		}
+		require.Len(t, jobs, 1)
+		j := jobs[0]
+		assert.Equal(t, delivered.ID, j.ID)
+		assert.Equal(t, "delivered", j.Object)
+		assert.Equal(t, "ov", j.Issuer)
+		assert.Equal(t, "web1.example.com", j.Hostname)
+		assert.Contains(t, j.Detail, "serial number "+delivered.Serial)
+		assert.False(t, j.Since.IsZero())
+		return &j
+	}
+	step := func(step fleet.RevocationStep, failure string) {
+		t.Helper()
+		w.Do(fleet.RevokeOrder{Actor: "local", Agent: "web1", ID: delivered.ID, Step: step, Reason: 1, Failure: failure})
+	}
+	assert.Nil(t, job("&ended=true"))
+	step(fleet.RevocationAsked, "")
+	assert.Equal(t, resource.JobRunning, job("").State)
+	step(fleet.RevocationFailed, "the key may not revoke")
+	failed := job("&agent=web1")
+	assert.Equal(t, resource.JobRetrying, failed.State)
+	assert.Contains(t, failed.Detail, "NOT REVOKED; the key may not revoke")
+	assert.NotEmpty(t, failed.Mend)
+	assert.Nil(t, job("&agent=web2"))
+	step(fleet.RevocationTaken, "")
+	assert.Equal(t, resource.JobWaiting, job("").State)
+	assert.Contains(t, job("").Detail, "decides later")
+	step(fleet.RevocationDone, "")
+	assert.Nil(t, job(""))
+	assert.Equal(t, resource.JobDone, job("&ended=true").State)
+	assert.Equal(t, resource.JobDone, job("&state=done").State)
 }
 
 // A mass renewal of which nothing is left is over, whatever time it had.

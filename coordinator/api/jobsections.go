@@ -65,6 +65,39 @@ func renewalJob(view *fleet.View, row *fleet.Certificate, hosts *jobHosts) resou
 	return job
 }
 
+// revocationSection is the certificates that authorities behind the coordinator are to
+// revoke.
+func revocationSection(view *fleet.View, f *jobFilter, hosts *jobHosts) section {
+	return sectionOf("revocation/order", resource.JobRevocation, func(page fleet.Page) ([]*fleet.Order, string, error) {
+		return view.OrderRevocations(f.agent, !f.ended, page)
+	}, func(o *fleet.Order) (resource.Job, bool) { return revocationJob(o, hosts), true })
+}
+
+func revocationJob(o *fleet.Order, hosts *jobHosts) resource.Job {
+	r := o.Revocation
+	job := resource.Job{
+		ID: o.ID, Object: o.Certificate, AgentID: o.Agent, Hostname: hosts.of(o.Agent).name, Issuer: o.Issuer, Since: r.At.UTC(), Detail: "serial number " + o.Serial,
+	}
+	switch {
+	case !r.DoneAt.IsZero():
+		job.State, job.Since = resource.JobDone, r.DoneAt.UTC()
+	case !o.NotAfter.IsZero() && hosts.Reached(o.NotAfter):
+		job.State, job.Since = resource.JobCancelled, o.NotAfter.UTC()
+		job.Detail = join(job.Detail, "it has expired before it was revoked", r.Failure)
+	case r.Failure != "":
+		job.State = resource.JobRetrying
+		job.Detail = join(job.Detail, "NOT REVOKED", r.Failure)
+		job.Mend = "mend the cause: the authority is asked again by itself; or revoke it in the authority's console"
+	case !r.TakenAt.IsZero():
+		job.State = resource.JobWaiting
+		job.Detail = join(job.Detail, "the authority has taken the request, and decides later")
+		job.Since = r.TakenAt.UTC()
+	default:
+		job.State = resource.JobRunning
+	}
+	return job
+}
+
 // commandSections are what somebody asked single hosts for: revocations, then renewals.
 func commandSections(view *fleet.View, f *jobFilter, hosts *jobHosts) []section {
 	var sections []section

@@ -115,7 +115,7 @@ func unrevoked(o *fleet.Order, err error) *Problem {
 		p = newProblem(wire.CodeUnavailable, "", not+connector.Detail(told.Error()), mend)
 	}
 	if p.Mend == "" {
-		p.Mend = "ask again, which does no harm, or revoke it in the authority's console"
+		p.Mend = "it is tried again by itself, and \"certctl jobs list --kind revocation\" shows how it goes; asking again does no harm; or revoke it in the authority's console"
 	}
 	return p
 }

@@ -44,6 +44,10 @@ func orderIndexes() []index {
 		brokered(indexOpen, func(o *Order) bool { return !o.Ended() }, func(o *Order) []any { return []any{o.Issuer, o.PlacedAt} },
 			func(a, b *Order) bool { return placed(a, b) && a.Ended() == b.Ended() }),
 		brokered(indexDue, func(o *Order) bool { return !o.due().IsZero() }, func(o *Order) []any { return []any{o.due()} }, nil),
+		brokered(indexRevocation, func(o *Order) bool { return o.Revocation != nil }, func(o *Order) []any { return []any{revocationState(o)} },
+			func(a, b *Order) bool {
+				return a.Issuer == b.Issuer && (a.Revocation == nil) == (b.Revocation == nil) && (a.Revocation == nil || revocationState(a) == revocationState(b))
+			}),
 		brokered(indexPublicKey, nil, func(o *Order) []any { return []any{o.Issuer, o.PublicKeyFingerprint} },
 			func(a, b *Order) bool {
 				return a.Issuer == b.Issuer && a.PublicKeyFingerprint == b.PublicKeyFingerprint

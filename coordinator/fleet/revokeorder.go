@@ -100,6 +100,32 @@ func revokeOrder(c *change, p *RevokeOrder) Result {
 	return c.success(OrderChange{ID: order.ID, State: order.State, Revision: order.ModifyIndex})
 }
 
+// revocationState sorts revocations: those that are not done first.
+func revocationState(o *Order) string {
+	if o.Revocation.DoneAt.IsZero() {
+		return "asked"
+	}
+	return "done"
+}
+
+// OpenRevocations lists the orders whose certificates somebody wants to be revoked, and
+// of which the authority has not said that they are, up to limit (0 is all).
+func (v *View) OpenRevocations(limit int) []*Order {
+	return first[Order](v.scan(TableOrders, indexRevocation, key("asked")), limit, nil)
+}
+
+// OrderRevocations lists the orders whose certificates somebody wants to be revoked at
+// their authorities, of one agent or of all with "": those that are not yet, then, if
+// open is false, those that are. next continues the list; it is "" at the end. The error
+// is ErrCursor.
+func (v *View) OrderRevocations(agent string, open bool, page Page) (list []*Order, next string, err error) {
+	plan := scanPlan{table: TableOrders, index: indexRevocation}
+	if open {
+		plan.prefix = key("asked")
+	}
+	return paginate(v, plan, page, func(o *Order) verdict { return keep(agent == "" || o.Agent == agent) })
+}
+
 // OrdersBySerial lists the orders at authorities that came to a certificate with a
 // serial number (lower-case hex). It looks through all of them: it is for what people
 // ask.

@@ -26,7 +26,21 @@ func TestARevocationAtAnAuthorityIsKept(t *testing.T) {
 		require.Equal(t, fleet.OrderCollected, b.changed(revoke).State)
 		return b.order("agent", "s1").Revocation
 	}
+	listed := func(agent string, open bool) (ids []string) {
+		t.Helper()
+		list, next, err := b.view().OrderRevocations(agent, open, fleet.Page{Limit: 10})
+		require.NoError(t, err)
+		assert.Empty(t, next)
+		for _, o := range list {
+			ids = append(ids, o.ID)
+		}
+		return ids
+	}
+	assert.Empty(t, listed("", false))
 	asked := step(fleet.RevocationAsked)
+	assert.Equal(t, []*fleet.Order{b.order("agent", "s1")}, b.view().OpenRevocations(0))
+	assert.Equal(t, []string{"s1"}, listed("agent", true))
+	assert.Empty(t, listed("other", true))
 	assert.Equal(t, &fleet.OrderRevocation{By: "api_token:x", Reason: 1, At: b.now}, asked)
 	fact := b.facts[len(b.facts)-1]
 	assert.Equal(t, fleet.KindOrderRevocationAsked, fact.Kind)
@@ -36,6 +50,9 @@ func TestARevocationAtAnAuthorityIsKept(t *testing.T) {
 	revoke.Failure = ""
 	assert.True(t, step(fleet.RevocationTaken).DoneAt.IsZero())
 	assert.Equal(t, b.now, step(fleet.RevocationDone).DoneAt)
+	assert.Empty(t, b.view().OpenRevocations(0))
+	assert.Empty(t, listed("", true))
+	assert.Equal(t, []string{"s1"}, listed("", false))
 	fact = b.facts[len(b.facts)-1]
 	assert.Equal(t, fleet.KindCertificateRevoked, fact.Kind)
 	assert.NotZero(t, fact.Audit)

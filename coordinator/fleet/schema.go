@@ -65,6 +65,8 @@ const (
 	indexStage   = "stage"
 	indexOpen    = "open"
 	indexDue     = "due"
+	// indexRevocation has the orders whose certificates are to be revoked, or are.
+	indexRevocation = "revocation"
 )
 
 // An index is keys that this package builds itself: a prefix by which records are

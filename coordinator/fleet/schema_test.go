@@ -44,6 +44,9 @@ func TestWhatCountsAsTheSameKeysIs(t *testing.T) {
 		if rapid.Bool().Draw(t, "problem") {
 			o.Problem = &wire.Problem{}
 		}
+		if rapid.Bool().Draw(t, "revocation") {
+			o.Revocation = &OrderRevocation{DoneAt: moment.Draw(t, "revoked")}
+		}
 		return o
 	})
 	compared := map[string]int{}
@@ -71,5 +74,5 @@ func TestWhatCountsAsTheSameKeysIs(t *testing.T) {
 			}
 		}
 	})
-	require.Len(t, compared, 14, "of each index, records were the same at times: %v", compared)
+	require.Len(t, compared, 15, "of each index, records were the same at times: %v", compared)
 }

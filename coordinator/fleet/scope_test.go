@@ -142,6 +142,10 @@ func looks() map[string]func(v *fleet.View) []any {
 		"BrokeredOrders": func(v *fleet.View) []any {
 			return paged(func(p fleet.Page) ([]*fleet.Order, string, error) { return v.BrokeredOrders(fleet.OrderFilter{}, p) })
 		},
+		"OpenRevocations": func(v *fleet.View) []any { return anys(v.OpenRevocations(0)) },
+		"OrderRevocations": func(v *fleet.View) []any {
+			return paged(func(p fleet.Page) ([]*fleet.Order, string, error) { return v.OrderRevocations("", false, p) })
+		},
 		"CommandsOfAgents": func(v *fleet.View) []any {
 			return paged(func(p fleet.Page) ([]*fleet.AgentCommand, string, error) {
 				return v.CommandsOfAgents(fleet.CommandFilter{}, p)

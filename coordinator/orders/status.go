@@ -1,7 +1,6 @@
 package orders
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,9 +82,16 @@ func (t *term) addTo(list map[string]*IssuerStatus) {
 	for _, q := range t.queue.Status() {
 		s := list[q.Name]
 		s.Leading, s.Orders, s.Open, s.Failures = true, q.Orders, q.Open, q.Failures
+		// What has changed is in the queue, and so are revocations: none is an order.
 		if _, asked := t.told[q.Name]; asked {
-			s.Orders = max(s.Orders-1, 0) // what has changed is in the queue, and no order
+			s.Orders--
 		}
+		for _, r := range t.revoking {
+			if r.account == q.Name {
+				s.Orders--
+			}
+		}
+		s.Orders = max(s.Orders, 0)
 		if !q.Next.After(now.Add(ahead)) {
 			s.Next = q.Next
 		}
@@ -165,41 +171,4 @@ func (e *Engine) Validations(ctx context.Context, agent, id string) ([]connector
 	proofs, err := validator.Validations(ctx, r, handleOf(o.Brokering.Handle))
 	a.note(CallValidations, err, false, e.config.Now())
 	return proofs, err
-}
-
-// Revocation is a certificate of an order that is to be revoked.
-type Revocation struct {
-	Agent, Order string
-	// Reason is a CRLReason (RFC 5280 section 5.3.1).
-	Reason  int
-	Comment string
-}
-
-// Revoke has the authority revoke the certificate of an order. done is false if the
-// authority has taken the request and decides later. It may be asked of any node, and
-// again: one that is revoked already is a success.
-func (e *Engine) Revoke(ctx context.Context, v Revocation) (done bool, err error) {
-	o, a, err := e.order(v.Agent, v.Order)
-	if err != nil {
-		return false, err
-	}
-	revoker, ok := a.issuer.Connector.(connector.Revoker)
-	switch {
-	case !ok:
-		return false, fmt.Errorf("revoke a certificate at issuer %q: %w", o.Issuer, ErrUnsupported)
-	case o.Serial == "":
-		return false, fmt.Errorf("order %s of agent %s: %w", v.Order, v.Agent, ErrNotIssued)
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.callTimeout)
-	defer cancel()
-	done, err = revoker.Revoke(ctx, &connector.Revocation{
-		Request: &connector.Request{Reference: reference(o), CommittedAt: o.PlacedAt}, Handle: handleOf(o.Brokering.Handle),
-		Serial: o.Serial, Reason: v.Reason, Comment: cmp.Or(v.Comment, "revoked by certctl"),
-	})
-	a.note(CallRevoke, err, false, e.config.Now())
-	if err != nil {
-		return false, fmt.Errorf("revoke certificate %s at issuer %q: %w", o.Serial, o.Issuer, err)
-	}
-	e.log.Info("a certificate is revoked at its authority", append(about(o), "serial", o.Serial, "reason", v.Reason, "done", done)...)
-	return done, nil
 }

@@ -52,6 +52,8 @@ type term struct {
 	urged map[string]uint64
 	// doubts are the orders of unknown outcome, by their keys.
 	doubts map[string]doubt
+	// revoking are the revocations in the queue, by their keys there.
+	revoking map[string]*revoking
 	// swept is when all open orders were looked at last.
 	swept time.Time
 	// strangers counts the orders of issuers that the settings do not have.
@@ -63,7 +65,7 @@ func (e *Engine) work(ctx context.Context) error {
 	t := &term{
 		e: e, number: e.config.Node.Term(),
 		busy: map[string]struct{}{}, queued: map[string]time.Time{}, resting: map[string]time.Time{}, strangers: map[string]int{},
-		told: map[string]time.Time{}, urged: map[string]uint64{}, doubts: map[string]doubt{},
+		told: map[string]time.Time{}, urged: map[string]uint64{}, doubts: map[string]doubt{}, revoking: map[string]*revoking{},
 	}
 	if t.number == 0 { // it is over already, which the node is about to say
 		<-ctx.Done()
@@ -164,6 +166,7 @@ func (t *term) look() {
 		t.enqueue(o, until)
 	}
 	t.sweep(until)
+	t.revocations()
 	for _, a := range t.e.accounts {
 		t.changes(a)
 	}
@@ -265,6 +268,9 @@ func (t *term) ask(ctx context.Context, account, key string) asyncpoll.Outcome {
 	idle := asyncpoll.Outcome{Health: asyncpoll.Unclear}
 	if key == changesKey {
 		return t.askChanges(ctx, t.e.accounts[account])
+	}
+	if strings.HasPrefix(key, revocationKey) {
+		return t.askRevocation(ctx, t.e.accounts[account], key)
 	}
 	if !t.begin(key) {
 		return idle // and it is looked after again when that is done

@@ -261,7 +261,7 @@ func (e *Connector) stands(ctx context.Context, r *connector.Request, h connecto
 		}
 		return &s.status, nil
 	}
-	if h.IsZero() {
+	if h.IsZero() || r.CSR == nil {
 		return nil, errNoOrder()
 	}
 	found, err := e.Search(ctx, r, old)
