@@ -41,12 +41,15 @@ type Config struct {
 	Hook durable.Hook
 }
 
+// defaultCheckEvery is that of the certificate, which is renewed days before its end.
+const defaultCheckEvery = 10 * time.Minute
+
 func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.CheckEvery == 0 {
-		c.CheckEvery = 10 * time.Minute
+		c.CheckEvery = defaultCheckEvery
 	}
 	return c
 }
