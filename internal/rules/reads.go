@@ -28,6 +28,9 @@ var settingsOf = []string{Module + "/agent/config", Module + "/coordinator/confi
 // settingsOf counts only if it is read for somebody else: checks read everything.
 const vocabulary = Module + "/shared/managed"
 
+// Compiled are packages with the types that the toolchain has made of them.
+type Compiled map[string]compiled
+
 // compiled is what go list says of a package, with the file of its types.
 type compiled struct {
 	ImportPath, Dir, Export string
@@ -35,10 +38,10 @@ type compiled struct {
 	Module                  struct{ Main bool }
 }
 
-// listCompiled has the toolchain compile the packages of patterns, which it has done
-// already where tests run.
-func listCompiled(ctx context.Context, dir string, patterns ...string) (map[string]compiled, error) {
-	list := exec.CommandContext(ctx, "go", append([]string{"list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,Deps,Module"}, patterns...)...)
+// Compile has the toolchain compile the module in dir with all that it links, most of which
+// it has done already where tests run.
+func Compile(ctx context.Context, dir string) (Compiled, error) {
+	list := exec.CommandContext(ctx, "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,Deps,Module", "./...")
 	list.Dir, list.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
 	var stderr bytes.Buffer
 	list.Stderr = &stderr
@@ -46,7 +49,7 @@ func listCompiled(ctx context.Context, dir string, patterns ...string) (map[stri
 	if err != nil {
 		return nil, fmt.Errorf("go list -export: %w: %s", err, stderr.Bytes())
 	}
-	packages := map[string]compiled{}
+	packages := Compiled{}
 	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p compiled
 		switch err := decoder.Decode(&p); {
@@ -62,7 +65,7 @@ func listCompiled(ctx context.Context, dir string, patterns ...string) (map[stri
 // reads is what the code of the module reads of settings.
 type reads struct {
 	set      *token.FileSet
-	packages map[string]compiled
+	packages Compiled
 	importer types.Importer
 	inner    map[string]bool // packages that settings are declared in
 
@@ -73,23 +76,17 @@ type reads struct {
 	// other code.
 	of      map[string]*body
 	outside *body
+
+	naming func(*types.Package)     // names the fields of a package; nil is those of inner ones
+	skip   func(*ast.FuncDecl) bool // functions whose reading does not count; nil is none
 }
 
 type body struct{ reads, calls map[string]bool }
 
 func newBody() *body { return &body{reads: map[string]bool{}, calls: map[string]bool{}} }
 
-// Unread lists the settings that no code reads, each with its path in the file: whoever
-// sets it would wait for an effect that never comes. Checks of settings do not count.
-func Unread(ctx context.Context, dir string, roots ...string) ([]string, error) {
-	packages, err := listCompiled(ctx, dir, "./...")
-	if err != nil {
-		return nil, err
-	}
-	r := &reads{set: token.NewFileSet(), packages: packages, inner: map[string]bool{vocabulary: true}, fields: map[*types.Var]string{}, of: map[string]*body{}, outside: newBody()}
-	for _, root := range roots {
-		r.inner[root] = true
-	}
+func newReads(packages Compiled) *reads {
+	r := &reads{set: token.NewFileSet(), packages: packages, inner: map[string]bool{}, fields: map[*types.Var]string{}, of: map[string]*body{}, outside: newBody()}
 	r.importer = importer.ForCompiler(r.set, "gc", func(path string) (io.ReadCloser, error) {
 		p, ok := packages[path]
 		if !ok || p.Export == "" {
@@ -97,6 +94,17 @@ func Unread(ctx context.Context, dir string, roots ...string) ([]string, error) 
 		}
 		return os.Open(p.Export)
 	})
+	return r
+}
+
+// Unread lists the settings that no code reads, each with its path in the file: whoever
+// sets it would wait for an effect that never comes. Checks of settings do not count.
+func Unread(packages Compiled, roots ...string) ([]string, error) {
+	r := newReads(packages)
+	r.inner[vocabulary] = true
+	for _, root := range roots {
+		r.inner[root] = true
+	}
 	for _, path := range slices.Sorted(maps.Keys(packages)) {
 		p := packages[path]
 		concerned := r.inner[path] || slices.ContainsFunc(p.Deps, func(dep string) bool { return r.inner[dep] })
@@ -199,8 +207,13 @@ func (r *reads) read(p compiled) error {
 	for _, file := range files {
 		for _, decl := range file.Decls {
 			into := r.outside
-			if fn, is := decl.(*ast.FuncDecl); is && r.inner[p.ImportPath] {
-				into = r.bodyOf(p.ImportPath + "." + declaredAs(fn))
+			if fn, is := decl.(*ast.FuncDecl); is {
+				if r.skip != nil && r.skip(fn) {
+					continue
+				}
+				if r.inner[p.ImportPath] {
+					into = r.bodyOf(p.ImportPath + "." + declaredAs(fn))
+				}
 			}
 			r.walk(decl, info, into)
 		}
@@ -260,6 +273,10 @@ func (r *reads) live() map[string]bool {
 // name names the fields of the types of an inner package: the same type has other
 // objects when its package is checked than when it is imported.
 func (r *reads) name(pkg *types.Package) {
+	if r.naming != nil {
+		r.naming(pkg)
+		return
+	}
 	if !r.inner[pkg.Path()] {
 		return
 	}

@@ -1,18 +1,25 @@
 package rules
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
+// module is this one, compiled.
+var module = sync.OnceValues(func() (Compiled, error) { return Compile(context.Background(), "../..") })
+
 // Every setting is read by some code beyond the checks of settings.
 func TestEverySettingIsRead(t *testing.T) {
 	dependOnSources(t)
-	unread, err := Unread(t.Context(), "../..", settingsOf...)
+	packages, err := module()
+	require.NoError(t, err)
+	unread, err := Unread(packages, settingsOf...)
 	require.NoError(t, err)
 	for _, offence := range unread {
 		t.Error(offence)
@@ -22,8 +29,7 @@ func TestEverySettingIsRead(t *testing.T) {
 // What only checks read, or what is only written, is not read; what is read through a
 // function of the settings is, if somebody calls that.
 func TestUnreadSettingsAreFound(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
+	dir := tree(t, map[string]string{
 		"go.mod": "module example.com/m\n\ngo 1.26\n",
 		"config/config.go": `package config
 
@@ -75,12 +81,10 @@ func Run(s *config.Settings) string {
 	return text
 }
 `,
-	} {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o750))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	}
-	unread, err := Unread(t.Context(), dir, "example.com/m/config")
+	})
+	packages, err := Compile(t.Context(), dir)
+	require.NoError(t, err)
+	unread, err := Unread(packages, "example.com/m/config")
 	require.NoError(t, err)
 	want := func(path, field string) string {
 		return "example.com/m/config: no code reads " + path + " (example.com/m/config." + field + ")"
@@ -90,8 +94,75 @@ func Run(s *config.Settings) string {
 		want("one.lost", "Inline.Lost"), want("many[].lost", "Inline.Lost"), want("named.<name>.name", "Other.Name"),
 	}, unread)
 
-	_, err = Unread(t.Context(), dir, "example.com/m/gone")
+	_, err = Unread(packages, "example.com/m/gone")
 	assert.Error(t, err)
-	_, err = Unread(t.Context(), dir, "example.com/m/run")
+	_, err = Unread(packages, "example.com/m/run")
 	assert.EqualError(t, err, "example.com/m/run declares no Settings")
+}
+
+// consents are fields that have nothing to do but to be there: without them a
+// configuration is refused.
+var consents = []string{"agent/issuer/acme.Config.TermsAgreed is used by nobody"}
+
+// What settings are passed on into is used too.
+func TestEveryConfigIsUsed(t *testing.T) {
+	dependOnSources(t)
+	packages, err := module()
+	require.NoError(t, err)
+	unused, err := UnusedConfig(packages)
+	require.NoError(t, err)
+	assert.Equal(t, consents, unused)
+}
+
+func TestUnusedConfigIsFound(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"go.mod": "module example.com/m\n\ngo 1.26\n",
+		"part/part.go": `package part
+
+type Config struct {
+	Used, Passed, Judged, Written, Nowhere string
+	note string
+}
+
+type Part struct{ config Config }
+
+func (c *Config) validate() bool { return c.Judged == "" && c.Nowhere == "" }
+
+func New(c Config) *Part {
+	c.validate()
+	c.Written = "x"
+	return &Part{c}
+}
+
+func (p *Part) Run() string { return p.config.Used }
+`,
+		"whole/whole.go": `package whole
+
+import "example.com/m/part"
+
+func Run() string {
+	c := part.Config{Used: "a", Passed: "b", Nowhere: "c"}
+	return part.New(c).Run() + c.Passed
+}
+`,
+	})
+	packages, err := Compile(t.Context(), dir)
+	require.NoError(t, err)
+	unused, err := UnusedConfig(packages)
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"example.com/m/part.Config.Judged is used by nobody", "example.com/m/part.Config.Nowhere is used by nobody", "example.com/m/part.Config.Written is used by nobody",
+	}, unused)
+}
+
+// tree is a directory with files.
+func tree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o750))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	return dir
 }
