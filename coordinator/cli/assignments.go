@@ -24,10 +24,6 @@ func (p *program) assignmentsCommand() *cobra.Command {
 		p.exportAssignmentsCommand(), p.deleteAssignmentCommand())
 }
 
-func (p *program) completeAssignments() cobra.CompletionFunc {
-	return completeIDs(p, client.ListAssignmentsParams{}, func(a resource.ListedAssignment) string { return a.Name + "\t" + plain(a.Selector) })
-}
-
 // essence is what a list shows of a definition.
 type essence struct {
 	Names  []string `json:"names"`
@@ -169,7 +165,7 @@ func standingWord(state string) string {
 func (p *program) exportAssignmentsCommand() *cobra.Command {
 	var revisions bool
 	cmd := &cobra.Command{
-		Use: "export [NAME...]", Short: "Write assignments as YAML that apply takes back", ValidArgsFunction: p.completeAssignments(),
+		Use: "export [NAME...]", Short: "Write assignments as YAML that apply takes back", ValidArgsFunction: p.completeManyAssignments,
 		Long: `Writes assignments, all of them if none is named, as YAML that "certctl assignments
 apply" takes back. With --revisions each has the revision that it is: applied later,
 it is refused if somebody has changed it in the meantime.`,

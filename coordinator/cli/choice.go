@@ -17,7 +17,7 @@ func choice(cmd *cobra.Command, value *string, name, doc string, words ...string
 // choices adds a flag with any of a fixed set of values, which the shell can complete.
 func choices(cmd *cobra.Command, values *[]string, name, doc string, words ...string) {
 	cmd.Flags().Var(&someOf{values, words}, name, doc+": "+strings.Join(words, ", "))
-	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc(name, inList(completeWords(words...)))
 }
 
 // oneOf is the value of a flag that is one of some words, or none.

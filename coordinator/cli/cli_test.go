@@ -17,7 +17,15 @@ import (
 	"github.com/certctl/certctl/coordinator/fleet"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asCertctl makes the test's program certctl itself.
+const asCertctl = "TEST_RUNS_CERTCTL"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCertctl) != "" {
+		os.Exit(Execute(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A person has a home of their own, and nothing in the environment.
 type person struct {

@@ -265,20 +265,3 @@ func kinds(problems []resource.ClusterProblem) []string {
 	}
 	return list
 }
-
-// completeNodes offers the members' ids to the shell, and of which address they are.
-func (p *program) completeNodes() cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		describe := func(m resource.Member) string { return plain(m.ID) + "\t" + plain(m.Address) }
-		return offer(p, describe, func(ctx context.Context, c *client.Client) ([]resource.Member, error) {
-			m, err := c.ListMembers(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return m.Items, nil
-		})
-	}
-}

@@ -200,7 +200,7 @@ func (p *program) revokeJoinTokenCommand() *cobra.Command {
 		Use: "revoke ID", Short: "End a join token", Args: cobra.ExactArgs(1),
 		Long:              "Ends a token. A node that joined with it stays; \"certctl cluster remove\" takes it out.",
 		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66 --yes`,
-		ValidArgsFunction: completeIDs(p, client.ListJoinTokensParams{}, func(t resource.JoinToken) string { return t.ID }),
+		ValidArgsFunction: firstArgument(p.offers(joinTokenIDs)),
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			if !yes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "No node joins with the token %s any more.\n", plain(args[0]))

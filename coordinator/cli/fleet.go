@@ -164,10 +164,6 @@ func attentionOf(a *resource.Agent) string {
 	return strings.Join(parts, ", ")
 }
 
-func (p *program) completeAgents() cobra.CompletionFunc {
-	return completeIDs(p, client.ListAgentsParams{}, func(a resource.Agent) string { return a.ID + "\t" + plain(a.Hostname) })
-}
-
 func (p *program) retireAgentCommand() *cobra.Command {
 	var reason string
 	var dry, yes bool
@@ -255,7 +251,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
 	flags.StringSliceVar(&certificates.Health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
 	choice(cmd, &certificates.State, "state", "only those in this state", "pending", "renewing", "valid", "failed")
-	_ = cmd.RegisterFlagCompletionFunc("health", cobra.FixedCompletions(healthNames(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("health", inList(completeWords(healthNames()...)))
 	return cmd
 }
 

@@ -20,18 +20,6 @@ func (p *program) issuersCommand() *cobra.Command {
 		p.listIssuersCommand(), p.testIssuerCommand(), p.resumeIssuerCommand())
 }
 
-func (p *program) completeIssuers() cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		describe := func(i resource.Issuer) string { return plain(i.Name) + "\t" + plain(i.Kind) }
-		return offer(p, describe, func(ctx context.Context, c *client.Client) ([]resource.Issuer, error) {
-			return itemsOf(c.ListIssuers(ctx))
-		})
-	}
-}
-
 func (p *program) listIssuersCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{

@@ -99,5 +99,5 @@ func TestIssuersCommands(t *testing.T) {
 	assert.Equal(t, []string{"ov", "digicert", "ready"}, columns(lines(p.does("issuers", "resume", "ov"))[1])[:3])
 	assert.Contains(t, p.fails(exitFailed, "issuers", "resume", "none"), `has no issuer "none"`)
 	stdout, _, _ = p.run("__complete", "issuers", "test", "")
-	assert.Contains(t, stdout, "ov\tdigicert\n")
+	assert.Contains(t, stdout, "ov\tdigicert ready\n")
 }

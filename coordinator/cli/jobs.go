@@ -49,7 +49,6 @@ renewals that have ended too, as long as they are kept.
 	choices(cmd, &jobs.Kind, "kind", "only jobs of these kinds", texts(resource.JobKinds)...)
 	choices(cmd, &jobs.State, "state", "only jobs in these states", texts(resource.JobStates)...)
 	cmd.Flags().StringVar(&jobs.Agent, "agent", "", "only jobs of the agent with this id")
-	_ = cmd.RegisterFlagCompletionFunc("agent", p.completeAgents())
 	cmd.Flags().BoolVar(&jobs.Ended, "ended", false, "those that have ended too")
 	return cmd
 }

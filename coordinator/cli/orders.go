@@ -54,9 +54,7 @@ says what to look up, and what to type then.
 	choice(cmd, &orders.Stage, "stage", "only orders at this stage", texts(resource.OrderStages)...)
 	flags := cmd.Flags()
 	flags.StringVar(&orders.Issuer, "issuer", "", "only orders at the issuer with this name")
-	_ = cmd.RegisterFlagCompletionFunc("issuer", p.completeOrderIssuers)
 	flags.StringVar(&orders.Agent, "agent", "", "only orders of the agent with this id")
-	_ = cmd.RegisterFlagCompletionFunc("agent", p.completeAgents())
 	flags.StringVar(&orders.Certificate, "certificate", "", "only orders for the certificate with this name in the agents' configuration")
 	flags.BoolVar(&ended, "ended", false, "those that have ended too")
 	return cmd
@@ -166,26 +164,3 @@ const maxAmbiguous = 5
 // orderName is how an order is named in a command to be typed: by its id alone, which
 // is unlike any other one's.
 func orderName(o *resource.Order) string { return o.ID }
-
-// completeOrders offers ids of those orders.
-func (p *program) completeOrders(orders client.ListOrdersParams) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		id := func(o resource.Order) string {
-			return o.ID + "\t" + plain(strings.Join([]string{string(o.Stage), o.Issuer, o.Certificate, o.Hostname}, " "))
-		}
-		return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Order, error) {
-			items, _, err := client.Collect(ctx, c, orders, client.PageSize)
-			return items, err
-		})
-	}
-}
-
-// completeOrderIssuers offers the issuers that the coordinator talks to.
-func (p *program) completeOrderIssuers(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	return offer(p, func(i resource.Issuer) string { return plain(i.Name) + "\t" + plain(i.Kind) }, func(ctx context.Context, c *client.Client) ([]resource.Issuer, error) {
-		return itemsOf(c.ListIssuers(ctx))
-	})
-}

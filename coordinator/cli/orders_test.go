@@ -187,7 +187,7 @@ func TestOrdersAreShown(t *testing.T) {
 		assert.NotContains(t, said, "issuer well")
 	}
 	for line, want := range map[string]string{
-		"orders list --issuer ": "ov\tdigicert\nev\tsectigo\nold\nwell\tentrust",
+		"orders list --issuer ": "ov\tdigicert paused\nev\tsectigo failing\nold\tunknown\nwell\tentrust ready",
 		"orders list --stage ":  strings.Join(texts(resource.OrderStages), "\n"),
 		"orders list --agent ":  "web1\tweb1.example.com\nweb2\tweb2.example.com",
 		"orders resolve ":       idAt(fleet.StageUnknown) + "\tunknown_outcome ov unknown_outcome web1.example.com",

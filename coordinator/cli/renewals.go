@@ -141,16 +141,6 @@ func (p *program) renewalsCommand() *cobra.Command {
 		p.listRenewalsCommand(), p.showRenewalsCommand(), p.cancelRenewalsCommand())
 }
 
-func (p *program) completeRenewals(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	id := func(r resource.Renewals) string { return r.ID + "\t" + plain(r.State+" "+r.Selector+" "+r.Reason) }
-	return offer(p, id, func(ctx context.Context, c *client.Client) ([]resource.Renewals, error) {
-		return itemsOf(c.ListRenewals(ctx))
-	})
-}
-
 func (p *program) listRenewalsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
@@ -181,7 +171,7 @@ var renewalsListing = listing[resource.Renewals]{
 func (p *program) showRenewalsCommand() *cobra.Command {
 	var watch watching
 	cmd := &cobra.Command{
-		Use: "show ID", Short: "Show how far a mass renewal is", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals,
+		Use: "show ID", Short: "Show how far a mass renewal is", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
 		Long: `Shows how far a mass renewal is, what failed, and which hosts have something left.
 
 --watch goes on until nothing is left to wait for, and writes a line whenever
@@ -202,7 +192,7 @@ something has changed. It fails if not every certificate was replaced.`,
 
 func (p *program) cancelRenewalsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel ID", Short: "Stop a mass renewal", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals,
+		Use: "cancel ID", Short: "Stop a mass renewal", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
 		Long: `Stops a mass renewal: no host is asked for more. Hosts that were told already, a few
 minutes ahead of their turn, may still renew. What was renewed stays renewed.`,
 		Example: `  certctl renewals cancel 7f3kq2v5n4x6c8ya`,

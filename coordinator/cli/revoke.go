@@ -165,15 +165,3 @@ within the last 30 days too. open: it has not been told yet; accepted: it is at 
 	page.bindWhole(cmd)
 	return cmd
 }
-
-// completeCertificates offers agents, then the certificates of the chosen one.
-func (p *program) completeCertificates(cmd *cobra.Command, args []string, part string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) != 1 {
-		return p.completeAgents()(cmd, args, part)
-	}
-	name := func(c resource.Certificate) string { return plain(c.Name) + "\t" + plain(strings.Join(c.Names, ",")) }
-	return offer(p, name, func(ctx context.Context, c *client.Client) ([]resource.Certificate, error) {
-		items, _, err := client.Collect(ctx, c, client.ListCertificatesParams{Agent: args[0]}, client.PageSize)
-		return items, err
-	})
-}

@@ -120,6 +120,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 		p.historyCommand(),
 		versionCommand(p),
 	)
+	completeAll(root, p.flagCompletions())
 	return root
 }
 
@@ -167,39 +168,4 @@ func (p *program) asks(run func(cmd *cobra.Command, args []string, c *client.Cli
 		defer c.Close()
 		return run(cmd, args, c)
 	}
-}
-
-// completeIDs offers ids to the shell.
-func completeIDs[T any](p *program, list client.Lister[T], id func(T) string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return offer(p, id, func(ctx context.Context, c *client.Client) ([]T, error) {
-			items, _, err := client.Collect(ctx, c, list, client.PageSize)
-			return items, err
-		})
-	}
-}
-
-// offer makes completions of what a coordinator has.
-func offer[T any](p *program, id func(T) string, list func(context.Context, *client.Client) ([]T, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
-	const directive = cobra.ShellCompDirectiveNoFileComp
-	p.target.moved = nil // nothing comes between a person and the line that is typed
-	c, err := p.target.connect()
-	if err != nil {
-		return nil, directive
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	items, err := list(ctx, c)
-	if err != nil {
-		return nil, directive
-	}
-	ids := make([]cobra.Completion, 0, len(items))
-	for _, item := range items {
-		ids = append(ids, id(item))
-	}
-	return ids, directive
 }

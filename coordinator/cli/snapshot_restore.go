@@ -21,7 +21,7 @@ func (p *program) restoreSnapshotCommand() *cobra.Command {
 	var opening decryption
 	var dry, yes bool
 	cmd := &cobra.Command{
-		Use: "restore FILE", Short: "Replace all that the coordinators know by a snapshot", Args: cobra.ExactArgs(1),
+		Use: "restore FILE", Short: "Replace all that the coordinators know by a snapshot", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
 		Long: `Replaces the state of the cluster by that of a snapshot. First the coordinator checks
 the whole file and tells what would vanish, appear and change, by its kind and name, and
 whether the cluster's seal key opens the private keys in it; then you are asked, or --yes

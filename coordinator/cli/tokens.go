@@ -153,7 +153,7 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 		Use: "revoke ID", Short: "End an enrolment token", Args: cobra.ExactArgs(1),
 		Long:              "Ends a token. Agents that enrolled with it stay; \"certctl agents retire\" ends those.",
 		Example:           `  certctl token revoke pqporpcdhdzesm66`,
-		ValidArgsFunction: completeIDs(p, client.ListEnrollmentTokensParams{}, func(t resource.EnrollmentToken) string { return t.ID }),
+		ValidArgsFunction: firstArgument(p.offers(enrollmentTokenIDs)),
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			t, err := c.RevokeEnrollmentToken(cmd.Context(), client.RevokeEnrollmentTokenParams{ID: args[0]})
 			if err != nil {
@@ -243,7 +243,7 @@ func (p *program) revokeAPITokenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
 		Example:           `  certctl api-token revoke 3dmplskkssuxxolk`,
-		ValidArgsFunction: completeIDs(p, client.ListAPITokensParams{}, func(t resource.APIToken) string { return t.ID }),
+		ValidArgsFunction: firstArgument(p.offers(apiTokenIDs)),
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			t, err := c.RevokeAPIToken(cmd.Context(), client.RevokeAPITokenParams{ID: args[0]})
 			if err != nil {

@@ -39,7 +39,7 @@ func (w *watching) bind(cmd *cobra.Command, until string) {
 	flags.DurationVar(&w.every, "every", defaultWatchInterval, "how often --watch looks")
 	_ = flags.MarkHidden("every") // the earlier name of interval
 	for _, name := range []string{"interval", "every"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s", "30s", "1m"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder))
+		_ = cmd.RegisterFlagCompletionFunc(name, completeWords("1s", "2s", "5s", "10s", "30s", "1m"))
 	}
 }
 
