@@ -114,7 +114,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 	p.output.Bind(root, flags)
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 	root.AddCommand(
-		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.whoamiCommand(),
+		p.loginCommand(), p.contextCommand(), p.statusCommand(), p.reportCommand(), p.whoamiCommand(),
 		p.tokenCommand(), p.apiTokenCommand(), p.agentsCommand(), p.certificatesCommand(),
 		p.assignmentsCommand(), p.renewCommand(), p.renewalsCommand(), p.revokeCommand(), p.ordersCommand(), p.issuersCommand(), p.jobsCommand(), p.caCommand(), p.clusterCommand(), p.snapshotCommand(), p.auditCommand(),
 		p.historyCommand(),
