@@ -52,6 +52,7 @@ type syncFlags struct {
 
 func (p *program) reportSyncCommand() *cobra.Command {
 	var flags syncFlags
+	var watch watching
 	cmd := &cobra.Command{
 		Use: "sync", Short: "Report how the fleet stands, and the hosts at risk, the worst first", Args: sharedcli.NoArgs,
 		Long: `Reports how the fleet stands in sums, and below them the hosts at risk, the worst first:
@@ -68,7 +69,7 @@ filters narrow the list alone. docs/operator/reports.md says what each field mea
 
 As CSV there is a line for each host and no sums.`,
 		Example: `  certctl report sync
-  certctl report sync --label env=prod
+  certctl report sync --label env=prod --watch
   certctl report sync --risk expired,unserved,expiring --limit 100
   certctl report sync --all --output csv > fleet.csv`,
 		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
@@ -76,6 +77,19 @@ As CSV there is a line for each host and no sums.`,
 				return fmt.Errorf("flag --limit %d: expected 1 or more, or --all", flags.limit)
 			}
 			flags.width = terminalWidth(cmd.OutOrStdout())
+			if watch.on {
+				return watchOne(p, cmd, &watch, watched[syncShown]{
+					read:  flags.read,
+					human: func(out io.Writer, v *syncShown, now time.Time) error { return flags.write(out, v, now) },
+					line:  func(v *syncShown) string { return fleetLine(&v.Fleet) },
+					standing: func(v *syncShown) any {
+						if p.output.Human() {
+							return fleetLine(&v.Fleet)
+						}
+						return v
+					},
+				})
+			}
 			if p.output == sharedcli.OutputCSV {
 				return flags.csv(p, cmd, c)
 			}
@@ -87,6 +101,7 @@ As CSV there is a line for each host and no sums.`,
 		}),
 	}
 	flags.bind(cmd)
+	watch.bind(cmd, "")
 	return cmd
 }
 

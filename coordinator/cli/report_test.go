@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/csv"
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,29 @@ func TestReportSyncCommand(t *testing.T) {
 
 	assert.Contains(t, p.fails(1, "report", "sync", "--limit", "0"), "flag --limit 0: expected 1 or more, or --all")
 	assert.Contains(t, p.fails(1, "report", "sync", "--risk", "bad"), `flag --risk "bad": expected expired, unserved, `)
+}
+
+// A watch writes a line whenever the sums are others, where no terminal shows them in place.
+func TestTheReportIsWatched(t *testing.T) {
+	p := newPerson(t)
+	out, _, err := follow(t, p, []string{"report", "sync"}, func(look int, w http.ResponseWriter, _ *http.Request, interrupt func()) {
+		v := resource.SyncReport{Fleet: resource.FleetStanding{Hosts: 2, Connected: 2, Health: resource.HealthCounts{OK: 3}}}
+		if look == 2 {
+			v.Fleet.FactsDropped = 1 // not on the line
+		}
+		if look >= 3 {
+			v.Fleet.Connected, v.Fleet.CutOff, v.Fleet.AtRisk, v.Fleet.Risks.CutOff = 1, 1, 1, 1
+		}
+		if look == 4 {
+			interrupt()
+		}
+		assert.NoError(t, json.NewEncoder(w).Encode(v))
+	})
+	require.NoError(t, err)
+	text := lines(out)
+	require.Len(t, text, 2, out)
+	assert.Contains(t, text[0], "  2 hosts: 2 connected, 0 cut off; at risk none; certificates 3: 3 ok")
+	assert.Contains(t, text[1], "  2 hosts: 1 connected, 1 cut off; at risk 1: 1 cut off; certificates 3: 3 ok")
 }
 
 // The chart of the weeks fits eighty columns, however much there is in them, and shows the least.
