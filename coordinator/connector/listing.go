@@ -18,6 +18,8 @@ const (
 	// listingWait is how long one waits for what another one reads: it takes the place
 	// of a question meanwhile.
 	listingWait = 10 * time.Second
+	// latestAge is how long what was read is the latest without being read again.
+	latestAge = 10 * time.Second
 )
 
 // Listed is a certificate, as an authority's list names it.
@@ -81,8 +83,9 @@ type window struct {
 
 // pass is one reading of a window, from its beginning to its end.
 type pass struct {
-	began time.Time
-	to    time.Time
+	began, ended time.Time
+	// to is the end of the window, by the clock of the config.
+	to time.Time
 	// place is where the list goes on; listed says that it was read to its end.
 	place  string
 	pages  int
@@ -102,13 +105,23 @@ func NewListing(c ListingConfig) *Listing {
 // moment (and a little before), as the authority showed it at a moment that is not
 // longer past than old. That is measured by a clock that nobody sets.
 func (l *Listing) Find(ctx context.Context, since time.Time, fingerprint string, old time.Duration) (ids []string, err error) {
+	notBefore := time.Now().Add(-max(old, 0))
+	return l.find(ctx, since, fingerprint, func(p *pass) bool { return !p.began.Before(notBefore) })
+}
+
+// Latest is Find for who learns nothing from there being none: what is being read is
+// gone on with and is the answer, however long ago it was begun.
+func (l *Listing) Latest(ctx context.Context, since time.Time, fingerprint string) (ids []string, err error) {
 	asked := time.Now()
-	notBefore := asked.Add(-max(old, 0))
+	return l.find(ctx, since, fingerprint, func(p *pass) bool { return !p.ended.Before(asked) || asked.Sub(p.began) < latestAge })
+}
+
+func (l *Listing) find(ctx context.Context, since time.Time, fingerprint string, good func(*pass) bool) (ids []string, err error) {
 	w, refused, answers := l.window(since.Add(-l.config.Skew).Truncate(listingGrain))
 	patience := time.NewTimer(listingWait)
 	defer patience.Stop()
 	for {
-		p, ended := l.read(w, notBefore)
+		p, ended := l.read(w, good)
 		if p != nil {
 			return slices.Clone(p.byKey[fingerprint]), p.err
 		}
@@ -122,7 +135,7 @@ func (l *Listing) Find(ctx context.Context, since time.Time, fingerprint string,
 			return nil, l.away(ctx, answers)
 		}
 		err := l.refusedSince(refused)
-		if p, _ := l.read(w, notBefore); err == nil && p == nil {
+		if p, _ := l.read(w, good); err == nil && p == nil {
 			err = l.advance(ctx, w)
 		}
 		<-l.turn
@@ -154,12 +167,12 @@ func (l *Listing) window(from time.Time) (w *window, refused, answers uint64) {
 	return w, l.refused, l.answers
 }
 
-// read is the last pass of a window that came to its end, if it began late enough; it
-// is not changed any more. Else, ended tells when the next one comes to its end.
-func (l *Listing) read(w *window, notBefore time.Time) (p *pass, ended <-chan struct{}) {
+// read is the last pass of a window that came to its end, if it is good enough; it is
+// not changed any more. Else, ended tells when the next one comes to its end.
+func (l *Listing) read(w *window, good func(*pass) bool) (p *pass, ended <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.done == nil || w.done.began.Before(notBefore) {
+	if w.done == nil || !good(w.done) {
 		return nil, l.ended
 	}
 	return w.done, nil
@@ -238,6 +251,7 @@ func (l *Listing) advance(ctx context.Context, w *window) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	p.ended = time.Now()
 	w.pass, w.done = nil, p
 	close(l.ended)
 	l.ended = make(chan struct{})

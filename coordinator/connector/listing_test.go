@@ -204,6 +204,44 @@ func TestAReadingGoesOnWhereItBrokeOff(t *testing.T) {
 	})
 }
 
+// Who asks seldom comes to an end as well, where every other request fails: what is
+// being read is the latest, however long ago it was begun. What has come to its end is so
+// for seconds.
+func TestWhatIsBeingReadIsTheLatest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failing := false
+		a := &account{size: 12, fail: func() error {
+			if failing = !failing; !failing {
+				return errors.New("no answer")
+			}
+			return nil
+		}}
+		l := a.listing()
+		since := time.Now()
+		calls := 0
+		for ; calls < 100; calls++ {
+			if ids, err := l.Latest(t.Context(), since, "key of c3"); err == nil {
+				assert.Len(t, ids, 1)
+				break
+			}
+			time.Sleep(time.Minute)
+		}
+		assert.Equal(t, 13, calls, "one request of each call is answered, and there are 2 pages and 12 certificates")
+		a.grow(13)
+		ids, err := l.Latest(t.Context(), since, "key of c12")
+		require.NoError(t, err)
+		assert.Empty(t, ids, "as it was")
+		time.Sleep(11 * time.Second)
+		for range 30 {
+			if ids, err = l.Latest(t.Context(), since, "key of c12"); err == nil {
+				break
+			}
+		}
+		require.NoError(t, err)
+		assert.Len(t, ids, 1)
+	})
+}
+
 // One certificate that cannot be read does not keep the others from being read, and
 // nobody is told that there is nothing.
 func TestOneThatCannotBeReadHoldsUpNoOther(t *testing.T) {

@@ -68,3 +68,36 @@ func TestOrdersInDoubtShareTheirSearches(t *testing.T) {
 		})
 	}
 }
+
+// An enrollment that is issued later is found among many others although a third of the
+// requests fails and nobody else looks through them: what was read is gone on with,
+// however seldom it is asked for.
+func TestALateEnrollmentIsFoundAmongMany(t *testing.T) {
+	looked := 0
+	for seed := range uint64(8) {
+		bubble(t, func(t *testing.T, w *world) {
+			_, v := entrustOf(t, fakeca.Config{Seed: seed, Delay: 2 * time.Minute, Rates: fakeca.Rates{Lost: 0.2, Errors: 0.1, Busy: 0.05, RetryAfter: time.Second}})
+			core := v.fake.Core()
+			for range 400 {
+				serial := core.NewSerial()
+				_, err := core.Accept(fakeca.Placement{
+					ID: strings.ToUpper(serial.Text(16)), Serial: serial, PublicKey: publicKey(t, placement(t, "other", "entrust", "other.example.com")), Names: []string{"other.example.com"},
+				})
+				require.NoError(t, err)
+			}
+			e := w.engine("n1", issuers(t, v))
+			e.lead()
+			defer e.lose()
+			p := placement(t, "o1", "entrust", "www.example.com")
+			w.sync("a", []fleet.OrderPlacement{p})
+			pass(5 * time.Second)
+			if w.stage("o1") != fleet.StagePending {
+				return // its answer was lost
+			}
+			looked++
+			pass(15 * time.Minute)
+			w.delivered(p)
+		})
+	}
+	assert.GreaterOrEqual(t, looked, 3)
+}

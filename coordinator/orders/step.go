@@ -14,8 +14,8 @@ import (
 // the one that is renewed.
 const maxRenewed = 1000
 
-// searchTries is how often a search is tried that breaks off, within searchTime. It may
-// take many requests, and connectors go on where it was.
+// searchTries is how often a search, or a question of many requests, is tried that
+// breaks off, within searchTime. Connectors go on where it was.
 const (
 	searchTries = 8
 	searchTime  = 30 * time.Second
@@ -126,9 +126,18 @@ func (s *step) poll(ctx context.Context, o *fleet.Order) {
 	if r == nil {
 		return
 	}
-	status, failure, ok := question(ctx, s, CallStatus, func(ctx context.Context) (*connector.Status, error) {
-		return s.account.issuer.Connector.Status(ctx, r, handleOf(o.Brokering.Handle))
-	})
+	var status *connector.Status
+	var failure *connector.Error
+	ok := false
+	for try, began := 1, s.now(); ; try++ {
+		status, failure, ok = question(ctx, s, CallStatus, func(ctx context.Context) (*connector.Status, error) {
+			return s.account.issuer.Connector.Status(ctx, r, handleOf(o.Brokering.Handle))
+		})
+		// Some take many requests, and those before the one that failed were answered.
+		if !ok || failure == nil || !s.answered || !s.again(failure, try, began) {
+			break
+		}
+	}
 	switch {
 	case !ok:
 	case failure != nil:
@@ -223,7 +232,7 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 			return
 		case failure == nil:
 			found = list
-		case failure.Class == connector.ClassRetry && try < searchTries && s.now().Sub(asked) < searchTime:
+		case s.again(failure, try, asked):
 			continue
 		default:
 			s.store(ctx, o, s.account.rules.unanswered(o, failure, s.now()))
@@ -241,6 +250,11 @@ func (s *step) search(ctx context.Context, o *fleet.Order) {
 		return
 	}
 	s.store(ctx, o, t)
+}
+
+// again reports whether a question of many requests is put again at once.
+func (s *step) again(e *connector.Error, try int, began time.Time) bool {
+	return e.Class == connector.ClassRetry && try < searchTries && s.now().Sub(began) < searchTime
 }
 
 // takeBack cancels an order that somebody wants to be taken back.

@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// lately is how old the list of events may be in which an enrollment is looked for
-	// that is not lost: nothing follows of its not being there yet.
-	lately = 10 * time.Second
 	// unnamed is the handle of an enrollment that has neither certificate nor id.
 	unnamed = "unnamed"
 	// maxSerial is the longest serial number, in hex digits (RFC 5280 section 4.1.2.2).
@@ -246,11 +243,11 @@ func (e *Connector) certificate(answer *connector.Answer, serial string) (*shown
 // Status implements connector.Connector. An enrollment that has no certificate yet is
 // looked for among the events.
 func (e *Connector) Status(ctx context.Context, r *connector.Request, h connector.Handle) (*connector.Status, error) {
-	return e.stands(ctx, r, h, lately)
+	return e.stands(ctx, r, h, e.issued)
 }
 
-// stands is Status, by events that may be as old.
-func (e *Connector) stands(ctx context.Context, r *connector.Request, h connector.Handle, old time.Duration) (*connector.Status, error) {
+// stands is Status, with a way of looking for an enrollment that has no certificate yet.
+func (e *Connector) stands(ctx context.Context, r *connector.Request, h connector.Handle, look func(context.Context, *connector.Request) ([]connector.Status, error)) (*connector.Status, error) {
 	if isSerial(h.Order) {
 		s, err := e.show(ctx, h.Order)
 		if err != nil {
@@ -264,7 +261,7 @@ func (e *Connector) stands(ctx context.Context, r *connector.Request, h connecto
 	if h.IsZero() || r.CSR == nil {
 		return nil, errNoOrder()
 	}
-	found, err := e.Search(ctx, r, old)
+	found, err := look(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +283,9 @@ func errNoOrder() error {
 // Collect implements connector.Connector. What is missing of the chain is asked for.
 func (e *Connector) Collect(ctx context.Context, r *connector.Request, h connector.Handle) (*connector.Bundle, error) {
 	if !isSerial(h.Order) {
-		status, err := e.stands(ctx, r, h, 0)
+		status, err := e.stands(ctx, r, h, func(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
+			return e.Search(ctx, r, 0)
+		})
 		if err != nil {
 			return nil, err
 		}

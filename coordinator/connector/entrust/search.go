@@ -27,11 +27,21 @@ func (e *Connector) Visible() time.Duration { return e.config.Visible }
 // certificate of r's key is looked for among those that something has happened to since
 // r was committed.
 func (e *Connector) Search(ctx context.Context, r *connector.Request, old time.Duration) ([]connector.Status, error) {
+	return e.lookFor(ctx, r, func(key string) ([]string, error) { return e.events.Find(ctx, r.CommittedAt, key, old) })
+}
+
+// issued is what is there of an enrollment that is not lost: nothing follows of its not
+// being there yet.
+func (e *Connector) issued(ctx context.Context, r *connector.Request) ([]connector.Status, error) {
+	return e.lookFor(ctx, r, func(key string) ([]string, error) { return e.events.Latest(ctx, r.CommittedAt, key) })
+}
+
+func (e *Connector) lookFor(ctx context.Context, r *connector.Request, find func(key string) ([]string, error)) ([]connector.Status, error) {
 	wanted, err := pki.PublicKeyFingerprint(r.CSR.PublicKey)
 	if err != nil {
 		return nil, &connector.Error{Class: connector.ClassConfig, Err: err}
 	}
-	serials, err := e.events.Find(ctx, r.CommittedAt, wanted, old)
+	serials, err := find(wanted)
 	if err != nil {
 		return nil, err
 	}
