@@ -78,6 +78,9 @@ func (v variables) strange(file string, text []byte) (found int, problems []stri
 	shipped := strings.HasSuffix(file, ".go") && !strings.HasSuffix(file, "_test.go") &&
 		regexp.MustCompile(`^(agent|coordinator|shared|packaging)/`).MatchString(file)
 	for number, line := range bytes.Split(text, []byte("\n")) {
+		if !bytes.Contains(line, []byte("CERTCTL_")) { // which is far less work than the expression
+			continue
+		}
 	names:
 		for _, name := range variableName.FindAllString(string(line), -1) {
 			found++

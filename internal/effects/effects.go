@@ -204,6 +204,12 @@ func (p Program) run(t *testing.T, name, yaml string, variables map[string]strin
 func (p Program) assemble(t *testing.T, yaml string, variables map[string]string) (any, *strings.Replacer) {
 	dir := t.TempDir()
 	in := strings.NewReplacer("$DIR", dir)
+	names, err := settings.EnvNames(p.Settings)
+	require.NoError(t, err)
+	for _, name := range names { // whoever runs the test may have some
+		t.Setenv(name, "")
+		require.NoError(t, os.Unsetenv(name))
+	}
 	for name, value := range variables {
 		t.Setenv(name, in.Replace(value))
 	}

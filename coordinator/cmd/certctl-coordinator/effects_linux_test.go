@@ -32,6 +32,7 @@ func of(part any) *program { return part.(*program) }
 // none of them, with all of them in the file, and with all of them that have a variable
 // in the environment.
 func TestEverySettingHasAnEffect(t *testing.T) {
+	t.Cleanup(func() { asyncpoll.SetDefaultMaxWait(0) })
 	authority, err := testca.NewServerTLS(t.TempDir())
 	require.NoError(t, err)
 	chain := authority.RootFile
