@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,7 +24,7 @@ type listAgents struct {
 	Connection string    `query:"connection" enum:"connected,cut_off" doc:"Only agents that are connected, or only those that are active and cut off."`
 	Q          string    `query:"q" maxLength:"255" doc:"Part of the host name or id, whatever its case."`
 	SafeBefore time.Time `query:"safe_before" doc:"Only agents whose offline horizon ends before this moment; those that are not safe now are among them."`
-	Sort       string    `query:"sort" enum:"id,safe_until" default:"id" doc:"By id, or by offline horizon: hosts that are not safe now, then the earliest. The latter lists active agents that serve a certificate, or should, and no others."`
+	Sort       string    `query:"sort" enum:"id,-id,hostname,-hostname,safe_until,-safe_until" default:"id" doc:"By id, by host name whatever its case, or by offline horizon: hosts that are not safe now, then the earliest. The last lists active agents that serve a certificate, or should, and no others. With - in front from the end."`
 	Paging
 }
 
@@ -53,7 +54,7 @@ const becauseOfSigns = "it tells the last sign of life of the host, which comes 
 func (s *server) registerAgents(api huma.API) {
 	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agents", Method: http.MethodGet, Path: "/api/v1/agents", Tags: []string{"agents"},
-		Summary: "List agents", Description: "Ordered by id, retired agents too; or by offline horizon with sort=safe_until.",
+		Summary: "List agents", Description: "In an order that stays the same while paging, by id unless sort says otherwise; retired agents too.",
 	}), fleet.TableAgents, fleet.TableCertificates), s.listAgents)
 	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-agent", Method: http.MethodGet, Path: "/api/v1/agents/{id}", Tags: []string{"agents"},
@@ -72,9 +73,10 @@ func (s *server) listAgents(_ context.Context, p *picture, in *listAgents) (*age
 	if problem != nil {
 		return nil, problem
 	}
+	by, back := strings.CutPrefix(in.Sort, "-")
 	filter := fleet.AgentFilter{
 		Labels: labels, NameContains: in.Q, State: fleet.AgentState(in.State), SafeBefore: in.SafeBefore,
-		BySafeUntil: in.Sort == "safe_until",
+		BySafeUntil: by == "safe_until", ByHostname: by == "hostname",
 	}
 	var keep func(*fleet.Agent) bool
 	if in.Connection != "" {
@@ -87,6 +89,7 @@ func (s *server) listAgents(_ context.Context, p *picture, in *listAgents) (*age
 		}
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Agent, string, error) {
+		page.Back = back
 		return p.view.Agents(filter, page)
 	}, keep)
 	if err != nil {

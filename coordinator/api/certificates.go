@@ -26,6 +26,7 @@ type listCertificates struct {
 	ExpiresBefore time.Time `query:"expires_before" doc:"Only certificates that expire before this moment, soonest first."`
 	Fingerprint   string    `query:"fingerprint" maxLength:"128" doc:"SHA-256 of the DER in hex, with or without colons."`
 	Serial        string    `query:"serial" maxLength:"128" doc:"Serial number in hex, with or without colons."`
+	Sort          string    `query:"sort" enum:"id,-id,not_after,-not_after" doc:"By agent and name, or by expiry, which lists certificates that have one and no others; with - in front from the end. Absent: by expiry with expires_before, or with the health expired and no other filter than labels, and by agent and name otherwise."`
 	Paging
 }
 
@@ -50,7 +51,7 @@ func (s *server) registerCertificates(api huma.API) {
 	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-certificates", Method: http.MethodGet, Path: "/api/v1/certificates", Tags: []string{"certificates"},
 		Summary:     "List certificates",
-		Description: "In an order that stays the same while paging: by agent and name, or by expiry with expires_before or with the health expired alone.",
+		Description: "In an order that stays the same while paging; see sort. A page looks at 5000 certificates at most: with a filter that few of them pass it may be short, and yet have a next one.",
 	}), fleet.TableCertificates, fleet.TableAgents, fleet.TableRevocations), s.listCertificates)
 	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-certificate", Method: http.MethodGet, Path: "/api/v1/certificates/{agent}/{name}", Tags: []string{"certificates"},
@@ -93,15 +94,19 @@ func (s *server) listCertificates(_ context.Context, p *picture, in *listCertifi
 		}
 	}
 	total := len(labels) == 0 && len(wanted) == 0 && unfiltered(&filter)
-	if len(wanted) == 1 && wanted[resource.HealthExpired] && filter.ExpiringBefore.IsZero() {
-		// There is an index for that. It leaves out the moment itself, at which
-		// a certificate has expired.
-		filter.ExpiringBefore = p.Now.Add(time.Nanosecond)
-		if next, ok := view.NextExpiry(p.Now); ok {
-			p.Reached(next)
-		}
+	by, back := strings.CutPrefix(in.Sort, "-")
+	switch {
+	case by == "not_after":
+		filter.Sort = fleet.SortByExpiry
+	case by == "id":
+		filter.Sort = fleet.SortByID
+	case len(wanted) == 1 && wanted[resource.HealthExpired] && unfiltered(&filter):
+		// Those that have expired themselves are on the first pages. The rest has to be
+		// looked at too: where an older certificate is served, that one has expired.
+		filter.Sort = fleet.SortByExpiry
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Certificate, string, error) {
+		page.Back = back
 		return view.Certificates(filter, page)
 	}, keep)
 	if err != nil {

@@ -59,15 +59,23 @@ func TestCertificateFilters(t *testing.T) {
 		"health=expired":                      "silent/over",
 		"health=expired&agent=a":              "",
 		"health=at_risk%2Cunserved%2Cexpired": "a/first a/mail silent/over",
-		"expires_before=" + stamp(now.Add(15*day)):                "silent/over a/mail a/www", // soonest first
-		"expires_before=" + stamp(now):                            "silent/over",
-		"expires_before=" + stamp(now.Add(15*day)) + "&health=ok": "a/www",
-		"serial=" + dbSerial:                                      "silent/db",
-		"serial=" + url.QueryEscape(colons(dbSerial)):             "silent/db",
-		"fingerprint=" + strings.ToUpper(dbPrint):                 "silent/db",
-		"fingerprint=" + url.QueryEscape(colons(dbPrint)):         "silent/db",
-		"fingerprint=" + dbPrint + "&agent=a":                     "",
-		"fingerprint=ab":                                          "",
+		"expires_before=" + stamp(now.Add(15*day)): "silent/over a/mail a/www", // soonest first
+		"expires_before=" + stamp(now):             "silent/over",
+		"sort=id":                                  "a/api a/first a/mail a/www silent/db silent/over",
+		"sort=-id":                                 "silent/over silent/db a/www a/mail a/first a/api",
+		"sort=not_after":                           "silent/over a/mail a/www a/api silent/db", // what is not obtained does not expire
+		"sort=-not_after":                          "silent/db a/api a/www a/mail silent/over",
+		"sort=-not_after&expires_before=" + stamp(now.Add(15*day)): "a/www a/mail silent/over",
+		"sort=id&expires_before=" + stamp(now.Add(15*day)):         "a/mail a/www silent/over",
+		"sort=not_after&agent=a&q=EXAMPLE":                         "a/mail a/www a/api",
+		"sort=-not_after&health=ok,unknown":                        "silent/db a/www",
+		"expires_before=" + stamp(now.Add(15*day)) + "&health=ok":  "a/www",
+		"serial=" + dbSerial:                                       "silent/db",
+		"serial=" + url.QueryEscape(colons(dbSerial)):              "silent/db",
+		"fingerprint=" + strings.ToUpper(dbPrint):                  "silent/db",
+		"fingerprint=" + url.QueryEscape(colons(dbPrint)):          "silent/db",
+		"fingerprint=" + dbPrint + "&agent=a":                      "",
+		"fingerprint=ab":                                           "",
 	} {
 		items, _ := all[resource.Certificate](w, "/api/v1/certificates?"+query, "500")
 		assert.Equal(t, strings.Fields(want), idsOf(items, certificateID), query)
@@ -80,6 +88,36 @@ func TestCertificateFilters(t *testing.T) {
 	for _, filter := range []string{"agent=a", "health=ok", "health=expired", "label=env%3Dprod", "q=x", "expires_before=" + stamp(now)} {
 		assert.Nil(t, get[resource.Page[resource.Certificate]](w, "/api/v1/certificates?"+filter).Total, filter)
 	}
+}
+
+// A certificate that has not expired is listed as expired where an older one, which has,
+// is served in its place; whatever is paged, and as long as it is so.
+func TestExpiredByWhatIsServed(t *testing.T) {
+	w := start(t)
+	now := w.Now()
+	agent := w.Agent("a", "web1.example.com", nil)
+	agent.Report("later", apitest.Valid(now, 40*day, "later.example.com"))
+	behind := apitest.Valid(now, 30*day, "behind.example.com")
+	behind.SafeUntil = now.Add(2 * time.Hour)
+	agent.Report("behind", behind)
+	agent.Report("over", apitest.Valid(now, time.Hour, "over.example.com"))
+	expired := func(limit string) []string {
+		items, _ := all[resource.Certificate](w, "/api/v1/certificates?health=expired", limit)
+		return idsOf(items, certificateID)
+	}
+	assert.Empty(t, expired("500"))
+	w.Sleep(time.Hour)
+	assert.Equal(t, []string{"a/over"}, expired("500"))
+	w.Sleep(time.Hour)
+	for _, limit := range []string{"1", "500"} {
+		assert.Equal(t, []string{"a/over", "a/behind"}, expired(limit))
+	}
+	assert.Equal(t, 2, get[resource.AgentDetail](w, "/api/v1/agents/a").CertificateHealth.Expired, "as many as are counted")
+	items, _ := all[resource.Certificate](w, "/api/v1/certificates?health=expired&sort=-id", "1")
+	assert.Equal(t, []string{"a/over", "a/behind"}, idsOf(items, certificateID))
+	behind.SafeUntil = behind.NotAfter
+	agent.Report("behind", behind)
+	assert.Equal(t, []string{"a/over"}, expired("500"))
 }
 
 func colons(hex string) string {

@@ -19,6 +19,7 @@ type listOrders struct {
 	Agent       string `query:"agent" maxLength:"128" doc:"Id of the agent."`
 	Certificate string `query:"certificate" maxLength:"400" doc:"The certificate's name in the agents' configuration, exactly."`
 	ID          string `query:"id" maxLength:"128" doc:"The beginning of the order's id, or all of it."`
+	Sort        string `query:"sort" enum:"requested_at,-requested_at" doc:"By the time at which they came in; with - in front newest first. Absent: by issuer and that time; with stage by that first; with agent by id."`
 	Paging
 }
 
@@ -55,7 +56,7 @@ func (s *server) registerOrders(api huma.API) {
 		OperationID: "list-orders", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List orders at authorities",
 		Description: "Orders at issuers that the coordinator talks to, other than the built-in CA; those that have come to a certificate until that expires, others a week after their end. " +
-			"In an order that stays the same while paging: by issuer and the time at which they came in; with stage by that first; with agent by id.",
+			"In an order that stays the same while paging; see sort. A page looks at 5000 orders at most: with a filter that few of them pass it may be short, and yet have a next one.",
 	}), fleet.TableOrders, fleet.TableAgents), s.listOrders)
 	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-order", Method: http.MethodGet, Path: one, Tags: tags,
@@ -87,12 +88,13 @@ func (s *server) listOrders(_ context.Context, p *picture, in *listOrders) (*ord
 			return nil, noAgent(in.Agent)
 		}
 	}
-	filter := fleet.OrderFilter{Stage: fleet.Stage(in.Stage), Issuer: in.Issuer, Agent: in.Agent, Certificate: in.Certificate, Open: in.Open}
+	filter := fleet.OrderFilter{Stage: fleet.Stage(in.Stage), Issuer: in.Issuer, Agent: in.Agent, Certificate: in.Certificate, Open: in.Open, ByAge: in.Sort != ""}
 	var keep func(*fleet.Order) bool
 	if in.ID != "" {
 		keep = func(o *fleet.Order) bool { return strings.HasPrefix(o.ID, in.ID) }
 	}
 	found, next, err := gather(in.Paging, func(page fleet.Page) ([]*fleet.Order, string, error) {
+		page.Back = strings.HasPrefix(in.Sort, "-")
 		return view.BrokeredOrders(filter, page)
 	}, keep)
 	if err != nil {

@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -228,6 +229,33 @@ func TestAnUnknownOutcomeIsResolved(t *testing.T) {
 			return len(events) == 1 && strings.Contains(string(events[0].Detail), "ticket 4711") && strings.HasPrefix(events[0].Actor, "api_token:")
 		}, time.Minute, 10*time.Millisecond, "the note is in the audit trail")
 	}
+}
+
+func TestOrdersByAge(t *testing.T) {
+	w := start(t)
+	var want []string
+	for i, issuer := range []string{"ov", "dv", "ov", "ev"} {
+		agent := w.Agent(fmt.Sprint("z", 9-i), "host", nil)
+		want = append(want, apitest.OrderID(issuer+strconv.Itoa(i)))
+		agent.Order(want[i], "www", issuer, "www.example.com")
+		w.Sleep(time.Minute)
+	}
+	ids := func(query, limit string) (list []string) {
+		orders, _ := all[resource.Order](w, ordersPath+query, limit)
+		for _, o := range orders {
+			list = append(list, o.ID)
+		}
+		return list
+	}
+	for _, limit := range []string{"1", "500"} {
+		assert.Equal(t, want, ids("?sort=requested_at", limit))
+		assert.Equal(t, []string{want[0], want[2]}, ids("?sort=requested_at&issuer=ov&open=true", limit))
+		assert.Equal(t, []string{want[3], want[2], want[1], want[0]}, ids("?sort=-requested_at", limit))
+		assert.Equal(t, []string{want[1], want[3], want[0], want[2]}, ids("", limit), "by issuer")
+	}
+	cursor := get[resource.Page[resource.Order]](w, ordersPath+"?limit=1&sort=requested_at").NextCursor
+	p := w.ask(http.MethodGet, ordersPath+"?sort=-requested_at&cursor="+cursor, nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+	assert.Equal(t, "cursor", p.Field)
 }
 
 func TestOrdersAreJobs(t *testing.T) {

@@ -66,6 +66,25 @@ func TestPageSizesAndCursors(t *testing.T) {
 
 	cursorOfAgents := get[resource.Page[resource.Agent]](w, "/api/v1/agents?limit=1").NextCursor
 	assert.NotEmpty(t, cursorOfAgents)
+	for list, sorts := range map[string][]string{
+		"/api/v1/agents": {"id", "-id", "hostname", "-hostname"}, "/api/v1/certificates": {"id", "-id", "not_after", "-not_after"},
+	} {
+		for _, sort := range sorts {
+			cursor := get[resource.Page[struct{}]](w, list+"?limit=1&sort="+sort).NextCursor
+			assert.NotEmpty(t, cursor, sort)
+			for _, other := range sorts {
+				path := list + "?limit=1&sort=" + other + "&cursor=" + cursor
+				if other == sort {
+					get[resource.Page[struct{}]](w, path)
+					continue
+				}
+				p := w.ask(http.MethodGet, path, nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+				assert.Equal(t, "cursor", p.Field, "%s: the cursor of %s", path, sort)
+			}
+		}
+		p := w.ask(http.MethodGet, list+"?sort=last_seen", nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
+		assert.Equal(t, "sort", p.Field)
+	}
 	cursorOfTokens := get[resource.Page[resource.APIToken]](w, apiTokens+"?limit=1").NextCursor
 	lists := []string{"/api/v1/agents", "/api/v1/certificates", enrollmentTokens, apiTokens, "/api/v1/audit"}
 	for _, list := range lists {

@@ -257,8 +257,9 @@ func TestOrdersAtAuthoritiesAreListed(t *testing.T) {
 	b.collect("a1", "s06")
 	b.changed(fleet.CancelOrder{Actor: "local", Agent: "a1", ID: "s01"})
 	view := b.view()
+	back := false
 	list := func(f fleet.OrderFilter, limit int) (all []*fleet.Order) {
-		page := fleet.Page{Limit: limit}
+		page := fleet.Page{Limit: limit, Back: back}
 		for {
 			part, next, err := view.BrokeredOrders(f, page)
 			require.NoError(t, err)
@@ -272,6 +273,7 @@ func TestOrdersAtAuthoritiesAreListed(t *testing.T) {
 	for _, f := range []fleet.OrderFilter{
 		{}, {Stage: fleet.StagePlacing}, {Stage: fleet.StagePlacing, Issuer: "other"}, {Issuer: "other"}, {Issuer: "oth"}, {Agent: "a1"}, {Agent: "a1", Stage: fleet.StageDelivered},
 		{Certificate: "web1"}, {Open: true}, {Open: true, Issuer: "slow"}, {Open: true, Stage: fleet.StageCollected}, {Agent: "a2", Certificate: "web0", Issuer: "other", Open: true},
+		{ByAge: true}, {ByAge: true, Agent: "a1"}, {ByAge: true, Open: true}, {ByAge: true, Stage: fleet.StagePlacing, Issuer: "other"},
 	} {
 		var want []*fleet.Order
 		for order := range view.AllOrders() {
@@ -281,7 +283,16 @@ func TestOrdersAtAuthoritiesAreListed(t *testing.T) {
 			}
 		}
 		for _, limit := range []int{1, 7, 1000} {
-			assert.ElementsMatch(t, want, list(f, limit), "%+v", f)
+			got := list(f, limit)
+			assert.ElementsMatch(t, want, got, "%+v", f)
+			if f.ByAge {
+				assert.True(t, slices.IsSortedFunc(got, func(a, b *fleet.Order) int { return a.PlacedAt.Compare(b.PlacedAt) }), "%+v", f)
+			}
+			back = true
+			reversed := list(f, limit)
+			back = false
+			slices.Reverse(reversed)
+			assert.Equal(t, got, reversed, "%+v, from its end", f)
 		}
 	}
 	_, next, err := view.BrokeredOrders(fleet.OrderFilter{}, fleet.Page{Limit: 1})

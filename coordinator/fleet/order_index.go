@@ -43,6 +43,7 @@ func orderIndexes() []index {
 			func(a, b *Order) bool { return placed(a, b) && a.Stage() == b.Stage() }),
 		brokered(indexOpen, func(o *Order) bool { return !o.Ended() }, func(o *Order) []any { return []any{o.Issuer, o.PlacedAt} },
 			func(a, b *Order) bool { return placed(a, b) && a.Ended() == b.Ended() }),
+		brokered(indexAge, nil, func(o *Order) []any { return []any{o.PlacedAt} }, placed),
 		brokered(indexDue, func(o *Order) bool { return !o.due().IsZero() }, func(o *Order) []any { return []any{o.due()} }, nil),
 		brokered(indexRevocation, func(o *Order) bool { return o.Revocation != nil }, func(o *Order) []any { return []any{revocationState(o)} },
 			func(a, b *Order) bool {
@@ -141,10 +142,11 @@ type OrderFilter struct {
 	Agent       string
 	Certificate string // its name in the agent's configuration
 	Open        bool   // only those that have not ended
+	ByAge       bool   // the list goes by the time at which they came in
 }
 
 // BrokeredOrders lists orders at authorities: those of an agent by id, others by
-// issuer and the time at which they came in. next continues the list; it is "" at the
+// issuer and the time at which they came in, or all by that time alone. next continues the list; it is "" at the
 // end. The error is ErrCursor.
 func (v *View) BrokeredOrders(f OrderFilter, page Page) (list []*Order, next string, err error) {
 	return paginate(v, f.plan(), page, func(o *Order) verdict {
@@ -162,6 +164,8 @@ func (f OrderFilter) plan() scanPlan {
 		return scanPlan{table: TableOrders, index: index, prefix: prefix}
 	}
 	switch {
+	case f.ByAge:
+		return by(indexAge, nil)
 	case f.Agent != "":
 		return by(indexID, key(f.Agent))
 	case f.Stage != "" && f.Issuer != "":

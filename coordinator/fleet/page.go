@@ -27,6 +27,7 @@ var ErrCursor = errors.New("the cursor is not one of this list; begin again with
 type Page struct {
 	Cursor string // Next of the page before; "" begins
 	Limit  int    // 0 is DefaultLimit; more than MaxLimit is MaxLimit
+	Back   bool   // the list goes from its end to its beginning
 }
 
 // AgentFilter narrows a list of agents. What is not set matches all.
@@ -40,7 +41,21 @@ type AgentFilter struct {
 	// BySafeUntil lists active agents that serve something, or should, by their
 	// offline horizon: those that are not safe now, then the earliest.
 	BySafeUntil bool
+	// ByHostname lists agents by host name, whatever its case.
+	ByHostname bool
 }
+
+// CertificateSort is how a list of summaries goes.
+type CertificateSort int
+
+// What a list of summaries goes by.
+const (
+	// SortByFilter is by expiry with ExpiringBefore, unless another part of the filter tells
+	// more, and else by agent and name.
+	SortByFilter CertificateSort = iota
+	SortByID                     // by agent and name
+	SortByExpiry                 // those that have one, and no others
+)
 
 // CertificateFilter narrows a list of summaries. What is not set matches all.
 type CertificateFilter struct {
@@ -56,15 +71,19 @@ type CertificateFilter struct {
 	ExpiringBefore time.Time
 	Fingerprint    string // lower-case hex
 	Serial         string // lower-case hex
+	Sort           CertificateSort
 }
 
-// Agents lists agents by id, or by their offline horizon. next continues the
+// Agents lists agents by id, by host name or by their offline horizon. next continues the
 // list; it is "" at the end. The error is ErrCursor.
 func (v *View) Agents(f AgentFilter, page Page) (list []*Agent, next string, err error) {
 	contains := strings.ToLower(f.NameContains)
 	plan := scanPlan{table: TableAgents, index: indexID}
-	if f.BySafeUntil {
+	switch {
+	case f.BySafeUntil:
 		plan.index = indexHorizon
+	case f.ByHostname:
+		plan.index = indexHostname
 	}
 	return paginate(v, plan, page, func(a *Agent) verdict {
 		if f.BySafeUntil && !f.SafeBefore.IsZero() && !a.safeBefore(f.SafeBefore) {
@@ -79,13 +98,13 @@ func (v *View) Agents(f AgentFilter, page Page) (list []*Agent, next string, err
 }
 
 // Certificates lists summaries, by agent and name within the filter's most
-// telling part. next continues the list; it is "" at the end. The error is
+// telling part, or as its sort says. next continues the list; it is "" at the end. The error is
 // ErrCursor.
 func (v *View) Certificates(f CertificateFilter, page Page) (list []*Certificate, next string, err error) {
 	contains := strings.ToLower(f.NameContains)
 	plan := f.plan()
 	return paginate(v, plan, page, func(c *Certificate) verdict {
-		if plan.index == indexNotAfter && !c.Columns.NotAfter.Before(f.ExpiringBefore) {
+		if plan.index == indexNotAfter && !f.ExpiringBefore.IsZero() && !c.Columns.NotAfter.Before(f.ExpiringBefore) {
 			return stop // all that follow expire later
 		}
 		return keep(f.matches(c, contains) && v.agentHasLabels(c.Agent, f.Labels))
@@ -115,15 +134,21 @@ func (f CertificateFilter) plan() scanPlan {
 	by := func(index string, prefix []byte) scanPlan {
 		return scanPlan{table: TableCertificates, index: index, prefix: prefix}
 	}
+	byExpiry := by(indexNotAfter, nil)
+	if !f.ExpiringBefore.IsZero() {
+		byExpiry.below = key(f.ExpiringBefore)
+	}
 	switch {
+	case f.Sort == SortByExpiry:
+		return byExpiry
 	case f.Fingerprint != "":
 		return by(indexFingerprint, key(f.Fingerprint))
 	case f.Serial != "":
 		return by(indexSerial, key(f.Serial))
 	case f.Name != "":
 		return by(indexName, key(f.Name))
-	case !f.ExpiringBefore.IsZero():
-		return by(indexNotAfter, nil)
+	case !f.ExpiringBefore.IsZero() && f.Sort != SortByID:
+		return byExpiry
 	case f.Agent != "":
 		return by(indexID, key(f.Agent))
 	case f.Attention:
@@ -187,6 +212,8 @@ type scanPlan struct {
 	table  Table
 	index  string
 	prefix []byte
+	below  []byte // there is nothing to be found at or above this key; nil if there may be
+	back   bool
 }
 
 type verdict int
@@ -213,15 +240,12 @@ func paginate[T any](v *View, plan scanPlan, page Page, match func(*T) verdict) 
 		limit = DefaultLimit
 	}
 	limit = min(limit, MaxLimit)
+	plan.back = page.Back
 	after, err := plan.readCursor(page.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	from := plan.prefix
-	if after != nil {
-		from = append(bytes.Clone(after), 0) // the next possible key
-	}
-	records := v.scanFrom(plan.table, plan.index, from)
+	records := plan.scan(v, after)
 	var last []byte
 	for scanned := 0; ; scanned++ {
 		record, ok := records.Next().(*T)
@@ -240,9 +264,42 @@ func paginate[T any](v *View, plan scanPlan, page Page, match func(*T) verdict) 
 		case take:
 			list = append(list, record)
 		case stop:
-			return list, "", nil
+			if !plan.back {
+				return list, "", nil
+			}
 		}
 	}
+}
+
+// scan goes along the plan from a key on, which is left out; nil begins.
+func (p scanPlan) scan(v *View, after []byte) records {
+	if p.back {
+		below := after
+		if below == nil {
+			below = p.below
+		}
+		if below == nil {
+			below = beyond(p.prefix)
+		}
+		return v.scanBack(p.table, p.index, below)
+	}
+	from := p.prefix
+	if after != nil {
+		from = append(bytes.Clone(after), 0) // the next possible key
+	}
+	return v.scanFrom(p.table, p.index, from)
+}
+
+// beyond is the first key after all that begin with prefix; nil if there is none.
+func beyond(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0xff {
+			next := bytes.Clone(prefix[:i+1])
+			next[i]++
+			return next
+		}
+	}
+	return nil
 }
 
 // keyOf is the record's key in the plan's index, nil if it is beyond the
@@ -271,9 +328,17 @@ func indexesOf(table Table) []index {
 	return nil
 }
 
-// cursor packs the plan's index and a key. Both are checked when it comes back.
+// way is the plan's index, and whether it goes back along it.
+func (p scanPlan) way() string {
+	if p.back {
+		return "-" + p.index
+	}
+	return p.index
+}
+
+// cursor packs the plan's way and a key. Both are checked when it comes back.
 func (p scanPlan) cursor(after []byte) string {
-	return base64.RawURLEncoding.EncodeToString(append([]byte(p.index+"\x00"), after...))
+	return base64.RawURLEncoding.EncodeToString(append([]byte(p.way()+"\x00"), after...))
 }
 
 func (p scanPlan) readCursor(cursor string) ([]byte, error) {
@@ -284,8 +349,8 @@ func (p scanPlan) readCursor(cursor string) ([]byte, error) {
 	if err != nil {
 		return nil, ErrCursor
 	}
-	index, after, ok := bytes.Cut(raw, []byte{0})
-	if !ok || string(index) != p.index || !bytes.HasPrefix(after, p.prefix) {
+	way, after, ok := bytes.Cut(raw, []byte{0})
+	if !ok || string(way) != p.way() || !bytes.HasPrefix(after, p.prefix) {
 		return nil, ErrCursor
 	}
 	return after, nil

@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -41,10 +42,10 @@ func inventory(b *bench, agents, each int) {
 	}
 }
 
-func allCertificates(t testingT, v *fleet.View, f fleet.CertificateFilter, limit int) []*fleet.Certificate {
+func allCertificates(t testingT, v *fleet.View, f fleet.CertificateFilter, limit int, back bool) []*fleet.Certificate {
 	t.Helper()
 	var all []*fleet.Certificate
-	for page := (fleet.Page{Limit: limit}); ; {
+	for page := (fleet.Page{Limit: limit, Back: back}); ; {
 		list, next, err := v.Certificates(f, page)
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(list), limit)
@@ -62,7 +63,7 @@ func TestPagesHoldExactlyWhatTheFilterSays(t *testing.T) {
 	b := newBench(t)
 	inventory(b, 6, 9)
 	view := b.view()
-	everything := allCertificates(t, view, fleet.CertificateFilter{}, 1000)
+	everything := allCertificates(t, view, fleet.CertificateFilter{}, 1000, false)
 	require.Len(t, everything, 54)
 	rapid.Check(t, func(rt *rapid.T) {
 		maybe := func(label string, values ...string) string {
@@ -77,6 +78,8 @@ func TestPagesHoldExactlyWhatTheFilterSays(t *testing.T) {
 		if site := maybe("site", "north"); site != "" {
 			f.Labels = map[string]string{"site": site}
 		}
+		f.Sort = rapid.SampledFrom([]fleet.CertificateSort{fleet.SortByFilter, fleet.SortByID, fleet.SortByExpiry}).Draw(rt, "sort")
+		back := rapid.Bool().Draw(rt, "back")
 		if rapid.Bool().Draw(rt, "expiring") {
 			f.ExpiringBefore = testTime.Add(time.Duration(rapid.IntRange(0, 50).Draw(rt, "hours")) * time.Hour)
 		}
@@ -92,16 +95,25 @@ func TestPagesHoldExactlyWhatTheFilterSays(t *testing.T) {
 				(f.State == "" || col.State == f.State) && (!f.Attention || col.Attention) &&
 				(f.Fingerprint == "" || col.Fingerprint == f.Fingerprint) && (f.Serial == "" || col.Serial == f.Serial) &&
 				(f.Labels == nil || agent.Labels["site"] == f.Labels["site"]) &&
+				(f.Sort != fleet.SortByExpiry || !col.NotAfter.IsZero()) &&
 				(f.ExpiringBefore.IsZero() || !col.NotAfter.IsZero() && col.NotAfter.Before(f.ExpiringBefore)) {
 				want = append(want, c.Agent+"/"+c.Name)
 			}
 		}
-		list := allCertificates(rt, view, f, rapid.IntRange(1, 20).Draw(rt, "limit"))
-		if !f.ExpiringBefore.IsZero() && f.Fingerprint+f.Serial+f.Name == "" {
-			require.True(rt, slices.IsSortedFunc(list, func(a, b *fleet.Certificate) int {
-				return a.Columns.NotAfter.Compare(b.Columns.NotAfter)
-			}), "soonest first")
+		list := allCertificates(rt, view, f, rapid.IntRange(1, 20).Draw(rt, "limit"), back)
+		byID := func(a, b *fleet.Certificate) int {
+			return cmp.Or(cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.Name, b.Name))
 		}
+		order := byID
+		if f.Sort == fleet.SortByExpiry || f.Sort == fleet.SortByFilter && !f.ExpiringBefore.IsZero() && f.Fingerprint+f.Serial+f.Name == "" {
+			order = func(a, b *fleet.Certificate) int {
+				return cmp.Or(a.Columns.NotAfter.Compare(b.Columns.NotAfter), byID(a, b))
+			}
+		}
+		if back {
+			slices.Reverse(list)
+		}
+		require.True(rt, slices.IsSortedFunc(list, order), "in order")
 		var got []string
 		for _, c := range list {
 			got = append(got, c.Agent+"/"+c.Name)
@@ -144,14 +156,35 @@ func TestAgentFilters(t *testing.T) {
 		"agent00":                         {NameContains: "AGENT00"},
 		"agent01 ":                        {SafeBefore: soon.Add(1)},
 		"":                                {SafeBefore: soon},
+		// The host of agent01 is called Web-1, the others host.
+		"agent00 agent02 agent03 agent01": {ByHostname: true},
+		"agent00 agent02 ":                {ByHostname: true, Labels: map[string]string{"site": "north"}},
 	} {
-		list, _, err := b.view().Agents(f, fleet.Page{})
+		for _, limit := range []int{0, 1} {
+			ids := agentsInPages(t, b.view(), f, fleet.Page{Limit: limit})
+			assert.Equal(t, strings.TrimSpace(want), strings.Join(ids, " "), "%+v", f)
+			back := agentsInPages(t, b.view(), f, fleet.Page{Limit: limit, Back: true})
+			slices.Reverse(back)
+			assert.Equal(t, ids, back, "%+v, back", f)
+		}
+	}
+	b.ok(fleet.SyncAgent{AgentID: "agent02", BootID: "b", Sequence: 2, Host: &wire.HostReport{Hostname: "a-1"},
+		BaseRevision: 1, Revision: 1, HeadRevision: 1, Digest: b.agent("agent02").Sync.Digest})
+	assert.Equal(t, []string{"agent02", "agent00", "agent03", "agent01"}, agentsInPages(t, b.view(), fleet.AgentFilter{ByHostname: true}, fleet.Page{}), "a host that has another name")
+}
+
+func agentsInPages(t *testing.T, v *fleet.View, f fleet.AgentFilter, page fleet.Page) (ids []string) {
+	t.Helper()
+	for {
+		list, next, err := v.Agents(f, page)
 		require.NoError(t, err)
-		var ids []string
 		for _, agent := range list {
 			ids = append(ids, agent.ID)
 		}
-		assert.Equal(t, strings.TrimSpace(want), strings.Join(ids, " "), "%+v", f)
+		if next == "" {
+			return ids
+		}
+		page.Cursor = next
 	}
 }
 
@@ -167,6 +200,12 @@ func TestCursorsOfOtherListsAreRefused(t *testing.T) {
 		_, _, err = b.view().Certificates(fleet.CertificateFilter{State: "failed"}, fleet.Page{Cursor: cursor})
 		require.ErrorIs(t, err, fleet.ErrCursor, name)
 		_, _, err = b.view().Agents(fleet.AgentFilter{}, fleet.Page{Cursor: cursor})
+		require.ErrorIs(t, err, fleet.ErrCursor, name)
+	}
+	_, next, err = b.view().Agents(fleet.AgentFilter{}, fleet.Page{Limit: 1})
+	require.NoError(t, err)
+	for name, other := range map[string]fleet.AgentFilter{"the other way": {}, "another sort": {ByHostname: true}} {
+		_, _, err = b.view().Agents(other, fleet.Page{Cursor: next, Back: true})
 		require.ErrorIs(t, err, fleet.ErrCursor, name)
 	}
 }

@@ -48,6 +48,7 @@ const (
 	indexState       = "state"
 	indexIssuer      = "issuer"
 	indexNotAfter    = "not_after"
+	indexHostname    = "hostname"  // agents by host name in lower case
 	indexHorizon     = "horizon"   // active agents by their offline horizon
 	indexAttention   = "attention" // certificates for which a person has to act
 	indexFingerprint = "fingerprint"
@@ -63,6 +64,7 @@ const (
 	// or stage, the open ones, and those for which something is to be done.
 	indexBuiltin = "builtin"
 	indexStage   = "stage"
+	indexAge     = "age" // by the time at which they came in
 	indexOpen    = "open"
 	indexDue     = "due"
 	// indexRevocation has the orders whose certificates are to be revoked, or are.
@@ -161,6 +163,10 @@ func agentIndexes() []index {
 			return only(key(a.Enrolled.PublicKeyFingerprint, a.ID))
 		}, same: sameBy(func(a, b *Agent) bool { return a.Enrolled.PublicKeyFingerprint == b.Enrolled.PublicKeyFingerprint })},
 		{name: indexHorizon, keys: horizonKeys},
+		{name: indexHostname, keys: func(r any) [][]byte {
+			a := r.(*Agent)
+			return only(key(strings.ToLower(a.Host.Hostname), a.ID))
+		}, same: sameBy(func(a, b *Agent) bool { return a.Host.Hostname == b.Host.Hostname })},
 	}
 }
 

@@ -342,9 +342,6 @@ func TestAScopedViewIsAPartOfTheWhole(t *testing.T) {
 			assert.Zero(t, limited.LastSeen(agent.ID))
 			assert.Zero(t, limited.NeedingAttention(agent.ID))
 		}
-		if next, ok := limited.NextExpiry(testTime); ok {
-			assert.True(t, slices.ContainsFunc(slices.Collect(limited.AllCertificates()), func(c *fleet.Certificate) bool { return c.Columns.NotAfter.Equal(next) }))
-		}
 		if until, ok := limited.SafeUntil(testTime); ok {
 			assert.True(t, slices.ContainsFunc(slices.Collect(limited.AllAgents()), func(a *fleet.Agent) bool { return a.Host.SafeUntil != nil && a.Host.SafeUntil.Equal(until) }))
 		}
@@ -359,7 +356,7 @@ func TestEveryLookAtAViewIsLimited(t *testing.T) {
 		// Of the whole state, and of no host.
 		"Index", "RestoredAt", "AuditFacts", "AuditHead", "Version", "Within", "Scope", "Watched", "ReadOnly",
 		// Checked there by themselves.
-		"Rows", "OrderCounts", "LastSeen", "NeedingAttention", "NextExpiry", "SafeUntil",
+		"Rows", "OrderCounts", "LastSeen", "NeedingAttention", "SafeUntil",
 		// For the coordinator's own work, on views without a scope, made of looks that
 		// are limited.
 		"Settled", "CheckSync", "NextOrderDue", "OrdersPlaced", "RevocationList",

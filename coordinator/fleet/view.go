@@ -39,6 +39,13 @@ func (v *View) scanFrom(table Table, index string, from []byte) records {
 	return records{v.txn.ScanFrom(string(table), index, from), v}
 }
 
+// scanBack goes through what scan does from the last record below a key back; nil is
+// from the end.
+func (v *View) scanBack(table Table, index string, below []byte) records {
+	v.note(table)
+	return records{v.txn.ScanBack(string(table), index, below), v}
+}
+
 func collect[T any](records records) []*T {
 	var list []*T
 	for record := records.Next(); record != nil; record = records.Next() {

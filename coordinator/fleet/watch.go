@@ -52,13 +52,3 @@ func (v *View) EachSeen(visit func(agent *Agent, seen time.Time)) {
 		visit(agent, seen)
 	}
 }
-
-// NextExpiry is when the next certificate in service expires after a moment; false if
-// none does.
-func (v *View) NextExpiry(after time.Time) (time.Time, bool) {
-	next, ok := v.scanFrom(TableCertificates, indexNotAfter, key(after.Add(1))).Next().(*Certificate)
-	if !ok {
-		return time.Time{}, false
-	}
-	return next.Columns.NotAfter, true
-}

@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -61,23 +60,4 @@ func TestEachSeen(t *testing.T) {
 	for id, at := range want {
 		assert.True(t, at.Equal(got[id]), "%q: %v", id, got[id])
 	}
-}
-
-func TestNextExpiry(t *testing.T) {
-	b := newBench(t)
-	_, ok := b.view().NextExpiry(b.now)
-	assert.False(t, ok)
-	b.enroll("a")
-	sync := fleet.SyncAgent{AgentID: "a", BootID: "b1", Sequence: 1, Revision: 2, HeadRevision: 2}
-	for i, hours := range []int{2, 1} {
-		sync.Rows = append(sync.Rows, row(t, wireRow(fmt.Sprint("x", i), uint64(i+1), "x.example.com", b.now.Add(time.Duration(hours)*time.Hour))))
-	}
-	b.ok(sync)
-	for after, want := range map[time.Duration]time.Duration{0: 1, time.Hour - 1: 1, time.Hour: 2, 2*time.Hour - 1: 2} {
-		next, ok := b.view().NextExpiry(b.now.Add(after))
-		require.True(t, ok)
-		assert.True(t, b.now.Add(want*time.Hour).Equal(next), "after %v: %v", after, next)
-	}
-	_, ok = b.view().NextExpiry(b.now.Add(2 * time.Hour))
-	assert.False(t, ok)
 }

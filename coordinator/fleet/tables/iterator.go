@@ -6,11 +6,12 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// An Iterator goes through an index in the order of its keys, as it was when the
-// iterator was made. One goroutine uses it.
+// An Iterator goes through an index in the order of its keys, or back, as it was when
+// the iterator was made. One goroutine uses it.
 type Iterator struct {
 	cursor cursor
 	prefix string
+	back   bool
 	more   bool // there is a current entry, the one to come
 }
 
@@ -19,6 +20,7 @@ type cursor interface {
 	// at is the record, ok as long as the entry's key begins with prefix.
 	at(prefix string) (record any, ok bool)
 	next() bool
+	prev() bool
 }
 
 // Next is the next record, nil at the end.
@@ -27,16 +29,37 @@ func (it *Iterator) Next() any {
 		return nil
 	}
 	record, ok := it.cursor.at(it.prefix)
-	it.more = ok && it.cursor.next()
+	if it.back {
+		it.more = ok && it.cursor.prev()
+	} else {
+		it.more = ok && it.cursor.next()
+	}
 	return record
+}
+
+// turn has an iterator that begins at or above a key begin with the last entry below it
+// instead, and go back.
+func (it *Iterator) turn(last func() bool) *Iterator {
+	it.back = true
+	if it.more {
+		it.more = it.cursor.prev()
+	} else {
+		it.more = last()
+	}
+	return it
 }
 
 // iterateRows begins at the first row at or above a key. The tree must not change
 // while the iterator is used.
 func iterateRows(t rows, from string) *Iterator {
+	it, _ := seekRow(t, from)
+	return it
+}
+
+func seekRow(t rows, from string) (*Iterator, *rowCursor) {
 	c := &rowCursor{}
 	c.rows.Init(t.BTreeG, false)
-	return &Iterator{cursor: c, more: c.rows.Seek(row{id: from})}
+	return &Iterator{cursor: c, more: c.rows.Seek(row{id: from})}, c
 }
 
 type rowCursor struct {
@@ -44,6 +67,8 @@ type rowCursor struct {
 }
 
 func (c *rowCursor) next() bool { return c.rows.Next() }
+
+func (c *rowCursor) prev() bool { return c.rows.Prev() }
 
 func (c *rowCursor) at(prefix string) (any, bool) {
 	r := c.rows.Item()
@@ -55,9 +80,14 @@ func (c *rowCursor) at(prefix string) (any, bool) {
 
 // iterateEntries is iterateRows along a further index.
 func iterateEntries(t entries, records rows, from string) *Iterator {
+	it, _ := seekEntry(t, records, from)
+	return it
+}
+
+func seekEntry(t entries, records rows, from string) (*Iterator, *entryCursor) {
 	c := &entryCursor{whole: t.whole, records: records}
 	c.entries.Init(t.BTreeG, false)
-	return &Iterator{cursor: c, more: c.entries.Seek(entry{prefix: from})}
+	return &Iterator{cursor: c, more: c.entries.Seek(entry{prefix: from})}, c
 }
 
 type entryCursor struct {
@@ -68,6 +98,8 @@ type entryCursor struct {
 }
 
 func (c *entryCursor) next() bool { return c.entries.Next() }
+
+func (c *entryCursor) prev() bool { return c.entries.Prev() }
 
 func (c *entryCursor) at(prefix string) (any, bool) {
 	e := c.entries.Item()

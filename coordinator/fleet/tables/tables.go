@@ -189,19 +189,43 @@ func (x *Txn) Scan(table, index string, prefix []byte) *Iterator {
 
 // ScanFrom goes through the records whose key in an index is at or above from.
 func (x *Txn) ScanFrom(table, index string, from []byte) *Iterator {
-	c, j := x.find(table, index)
-	records := c.rows
-	if c.own != nil && c.own[0] {
-		records = records.copy() // keeps what is there now
-	}
-	if j == 0 {
+	records, keys, further := x.present(table, index)
+	if !further {
 		return iterateRows(records, string(from))
 	}
-	keys := c.indexes[j-1]
+	return iterateEntries(keys, records, string(from))
+}
+
+// ScanBack goes through the records whose key in an index is below a key, from the last
+// one back; through all of them if below is nil.
+func (x *Txn) ScanBack(table, index string, below []byte) *Iterator {
+	records, keys, further := x.present(table, index)
+	if !further {
+		it, cursor := seekRow(records, string(below))
+		it.more = it.more && below != nil
+		return it.turn(cursor.rows.Last)
+	}
+	it, cursor := seekEntry(keys, records, string(below))
+	it.more = it.more && below != nil
+	return it.turn(cursor.entries.Last)
+}
+
+// present is a table and its index as they are now, whatever the transaction goes on to
+// change; further is false for the index by id, which the table itself is.
+func (x *Txn) present(table, index string) (records rows, keys entries, further bool) {
+	c, j := x.find(table, index)
+	records = c.rows
+	if c.own != nil && c.own[0] {
+		records = records.copy()
+	}
+	if j == 0 {
+		return records, entries{}, false
+	}
+	keys = c.indexes[j-1]
 	if c.own != nil && c.own[j] {
 		keys = keys.copy()
 	}
-	return iterateEntries(keys, records, string(from))
+	return records, keys, true
 }
 
 // Insert stores a record, in place of the one with the same id.

@@ -109,6 +109,12 @@ func (m model) same(t testingT, x *tables.Txn, probe string) {
 		}
 		require.Equal(t, first, x.FirstPrefix("things", index.Name, []byte(probe)))
 		require.Equal(t, m.list(i, func(k string) bool { return k >= probe }), all(x.ScanFrom("things", index.Name, []byte(probe))), "%s from %q", index.Name, probe)
+		back := m.list(i, func(k string) bool { return k < probe })
+		slices.Reverse(back)
+		require.Equal(t, back, all(x.ScanBack("things", index.Name, []byte(probe))), "%s below %q", index.Name, probe)
+		back = m.list(i, func(string) bool { return true })
+		slices.Reverse(back)
+		require.Equal(t, back, all(x.ScanBack("things", index.Name, nil)), "%s back", index.Name)
 		var exact any
 		if list := m.list(i, func(k string) bool { return k == probe }); len(list) > 0 {
 			exact = list[0]
