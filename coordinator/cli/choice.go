@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,5 +71,32 @@ func (s *someOf) Set(text string) error {
 
 func expected(words []string) error {
 	last := len(words) - 1
+	if last == 0 {
+		return fmt.Errorf("expected %s", words[0])
+	}
 	return fmt.Errorf("expected %s or %s", strings.Join(words[:last], ", "), words[last])
+}
+
+// sorting is the flags of a list that can be sorted.
+type sorting struct {
+	by      string
+	reverse bool
+}
+
+// bind adds the flags. The words are those of the API, with hyphens.
+func (s *sorting) bind(cmd *cobra.Command, doc string, words ...string) {
+	choice(cmd, &s.by, "sort", doc, words...)
+	cmd.Flags().BoolVar(&s.reverse, "reverse", false, "with --sort, from the end")
+}
+
+// param is what the API is asked for; "" is what it does by itself.
+func (s *sorting) param() (string, error) {
+	by := strings.ReplaceAll(s.by, "-", "_")
+	switch {
+	case !s.reverse:
+		return by, nil
+	case by == "":
+		return "", errors.New("flag --reverse goes with --sort: say what the list is sorted by")
+	}
+	return "-" + by, nil
 }

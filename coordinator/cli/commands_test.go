@@ -182,6 +182,23 @@ func TestHostsThatAreNotSafe(t *testing.T) {
 		assert.LessOrEqual(t, len(line), 120, line)
 	}
 	assert.Len(t, lines(p.does("agents", "list", "--safe-within", "1h")), 2, "it is safe for less than any time")
+	for words, want := range map[string]string{
+		"--sort hostname": "db1.example.com web1.example.com", "--sort hostname --reverse": "web1.example.com db1.example.com", "--sort safe-until --reverse": "db1.example.com web1.example.com",
+	} {
+		var hosts []string
+		for _, one := range reads[listOf[resource.Agent]](p, append([]string{"agents", "list"}, strings.Fields(words)...)...).Items {
+			hosts = append(hosts, one.Hostname)
+		}
+		assert.Equal(t, want, strings.Join(hosts, " "), words)
+	}
+	web.Report("soon", apitest.Valid(c.Now(), day, "soon.example.com"))
+	for words, want := range map[string]string{"--sort not-after": "soon www", "--sort not-after --reverse": "www soon", "--sort id --reverse": "www soon b a"} {
+		var names []string
+		for _, one := range reads[listOf[resource.Certificate]](p, append([]string{"certificates", "list"}, strings.Fields(words)...)...).Items {
+			names = append(names, one.Name)
+		}
+		assert.Equal(t, want, strings.Join(names, " "), words)
+	}
 	listed := reads[listOf[resource.Agent]](p, "agents", "list", "--query", "web").Items[0]
 	assert.Equal(t, []int{2, 2}, []int{listed.NotSafe, listed.NeedingAttention})
 
@@ -317,6 +334,9 @@ func TestBadWords(t *testing.T) {
 		{"agents show", "accepts 1 arg(s)"},
 		{"agents list --state dead", `flag --state "dead": expected active or retired`},
 		{"agents list --label prod", `"prod" is not label=value (field label)`},
+		{"agents list --sort last-seen", `flag --sort "last-seen": expected id, hostname or safe-until`},
+		{"certificates list --reverse", "flag --reverse goes with --sort"},
+		{"orders list --sort age", `flag --sort "age": expected requested-at`},
 		{"agents list --safe-within soon", `flag --safe-within "soon": not a duration`},
 		{"certificates list --expires-within 5", `flag --expires-within "5": not a duration`},
 		{"certificates list --health fine", "(field health[0])"},

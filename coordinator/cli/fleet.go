@@ -22,7 +22,8 @@ func (p *program) agentsCommand() *cobra.Command {
 
 func (p *program) listAgentsCommand() *cobra.Command {
 	var page listFlags
-	var state, connection, part, safe, sort string
+	var state, connection, part, safe string
+	var order sorting
 	var labels []string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List agents", Args: sharedcli.NoArgs,
@@ -37,7 +38,11 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
   certctl agents list --safe-within 7d
   certctl agents list --sort safe-until --limit 10`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			agents := client.ListAgentsParams{State: state, Connection: connection, Q: part, Sort: strings.ReplaceAll(sort, "-", "_"), Label: labels}
+			sort, err := order.param()
+			if err != nil {
+				return err
+			}
+			agents := client.ListAgentsParams{State: state, Connection: connection, Q: part, Sort: sort, Label: labels}
 			if safe != "" {
 				within, err := settings.ParseDuration(safe)
 				if err != nil {
@@ -51,7 +56,7 @@ how far its clock is wrong. "certctl agents show" says more, and what to do.`,
 	page.bind(cmd)
 	page.watch.bind(cmd, "")
 	choice(cmd, &state, "state", "only agents in this state", "active", "retired")
-	choice(cmd, &sort, "sort", "in which order; safe-until lists the hosts that serve something or should: those that are not safe now, then the earliest horizon", "id", "safe-until")
+	order.bind(cmd, "in which order; safe-until lists the hosts that serve something or should: those that are not safe now, then the earliest horizon", "id", "hostname", "safe-until")
 	choice(cmd, &connection, "connection", "only agents that are", "connected", "cut_off")
 	cmd.Flags().StringVar(&part, "query", "", "only agents with this in host name or id")
 	cmd.Flags().StringVar(&safe, "safe-within", "", "only agents whose host is safe for less than this, such as 7d")
@@ -220,14 +225,20 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 		page         listFlags
 		certificates client.ListCertificatesParams
 		due          string
+		order        sorting
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: sharedcli.NoArgs,
 		Example: `  certctl certificates list
   certctl certificates list --health expired,unserved,at_risk
   certctl certificates list --expires-within 14d --label env=prod
+  certctl certificates list --sort not-after --issuer letsencrypt
   certctl certificates list --name www.example.com --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if certificates.Sort, err = order.param(); err != nil {
+				return err
+			}
 			if due != "" {
 				within, err := settings.ParseDuration(due)
 				if err != nil {
@@ -250,6 +261,7 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 	flags.StringVar(&certificates.Fingerprint, "fingerprint", "", "only the one with this SHA-256 fingerprint")
 	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
 	flags.StringSliceVar(&certificates.Health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
+	order.bind(cmd, "in which order; not-after is by expiry, and leaves out what is not obtained yet", "id", "not-after")
 	choice(cmd, &certificates.State, "state", "only those in this state", "pending", "renewing", "valid", "failed")
 	_ = cmd.RegisterFlagCompletionFunc("health", inList(completeWords(healthNames()...)))
 	return cmd

@@ -26,6 +26,7 @@ func (p *program) listOrdersCommand() *cobra.Command {
 	var (
 		page   listFlags
 		orders client.ListOrdersParams
+		order  sorting
 		ended  bool
 	)
 	cmd := &cobra.Command{
@@ -40,8 +41,13 @@ says what to look up, and what to type then.
 		Example: `  certctl orders list
   certctl orders list --stage unknown_outcome
   certctl orders list --issuer ov --ended
+  certctl orders list --ended --sort requested-at --reverse
   certctl orders list --agent u53n5nbgbmcuo7ob --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if orders.Sort, err = order.param(); err != nil {
+				return err
+			}
 			orders.Open = orders.Stage == "" && !ended
 			return printList(p, cmd, &page, pagesOf(orders), listing[resource.Order]{
 				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, cells: orderCells,
@@ -56,6 +62,7 @@ says what to look up, and what to type then.
 	flags.StringVar(&orders.Issuer, "issuer", "", "only orders at the issuer with this name")
 	flags.StringVar(&orders.Agent, "agent", "", "only orders of the agent with this id")
 	flags.StringVar(&orders.Certificate, "certificate", "", "only orders for the certificate with this name in the agents' configuration")
+	order.bind(cmd, "in which order: by the time at which they came in", "requested-at")
 	flags.BoolVar(&ended, "ended", false, "those that have ended too")
 	return cmd
 }

@@ -227,8 +227,9 @@ type ListAgentsParams struct {
 	Q string
 	// Only agents whose offline horizon ends before this moment; those that are not safe now are among them.
 	SafeBefore time.Time
-	// By id, or by offline horizon: hosts that are not safe now, then the earliest. The latter lists active agents
-	// that serve a certificate, or should, and no others. One of: id, safe_until.
+	// By id, by host name whatever its case, or by offline horizon: hosts that are not safe now, then the earliest.
+	// The last lists active agents that serve a certificate, or should, and no others. With - in front from the end.
+	// One of: id, -id, hostname, -hostname, safe_until, -safe_until.
 	Sort string
 	// next_cursor of the page before.
 	Cursor string
@@ -251,7 +252,7 @@ func (p *ListAgentsParams) query() parameters {
 
 // ListAgents (list-agents): list agents.
 //
-// Ordered by id, retired agents too; or by offline horizon with sort=safe_until.
+// In an order that stays the same while paging, by id unless sort says otherwise; retired agents too.
 //
 // Needs the role `viewer`.
 func (c *Client) ListAgents(ctx context.Context, params ListAgentsParams, options ...Option) (*resource.Page[resource.Agent], error) {
@@ -393,6 +394,10 @@ type ListCertificatesParams struct {
 	Fingerprint string
 	// Serial number in hex, with or without colons.
 	Serial string
+	// By agent and name, or by expiry, which lists certificates that have one and no others; with - in front from
+	// the end. Absent: by expiry with expires_before, or with the health expired and no other filter than labels,
+	// and by agent and name otherwise. One of: id, -id, not_after, -not_after.
+	Sort string
 	// next_cursor of the page before.
 	Cursor string
 	// Items on one page, at most.
@@ -411,6 +416,7 @@ func (p *ListCertificatesParams) query() parameters {
 	query.moment("expires_before", p.ExpiresBefore)
 	query.text("fingerprint", p.Fingerprint)
 	query.text("serial", p.Serial)
+	query.text("sort", p.Sort)
 	query.text("cursor", p.Cursor)
 	query.number("limit", p.Limit)
 	return query
@@ -418,8 +424,8 @@ func (p *ListCertificatesParams) query() parameters {
 
 // ListCertificates (list-certificates): list certificates.
 //
-// In an order that stays the same while paging: by agent and name, or by expiry with expires_before or with the
-// health expired alone.
+// In an order that stays the same while paging; see sort. A page looks at 5000 certificates at most: with a
+// filter that few of them pass it may be short, and yet have a next one.
 //
 // Needs the role `viewer`.
 func (c *Client) ListCertificates(ctx context.Context, params ListCertificatesParams, options ...Option) (*resource.Page[resource.Certificate], error) {
@@ -698,6 +704,9 @@ type ListOrdersParams struct {
 	Certificate string
 	// The beginning of the order's id, or all of it.
 	ID string
+	// By the time at which they came in; with - in front newest first. Absent: by issuer and that time; with stage
+	// by that first; with agent by id. One of: requested_at, -requested_at.
+	Sort string
 	// next_cursor of the page before.
 	Cursor string
 	// Items on one page, at most.
@@ -712,6 +721,7 @@ func (p *ListOrdersParams) query() parameters {
 	query.text("agent", p.Agent)
 	query.text("certificate", p.Certificate)
 	query.text("id", p.ID)
+	query.text("sort", p.Sort)
 	query.text("cursor", p.Cursor)
 	query.number("limit", p.Limit)
 	return query
@@ -720,8 +730,9 @@ func (p *ListOrdersParams) query() parameters {
 // ListOrders (list-orders): list orders at authorities.
 //
 // Orders at issuers that the coordinator talks to, other than the built-in CA; those that have come to a
-// certificate until that expires, others a week after their end. In an order that stays the same while paging:
-// by issuer and the time at which they came in; with stage by that first; with agent by id.
+// certificate until that expires, others a week after their end. In an order that stays the same while paging;
+// see sort. A page looks at 5000 orders at most: with a filter that few of them pass it may be short, and yet
+// have a next one.
 //
 // Needs the role `viewer`.
 func (c *Client) ListOrders(ctx context.Context, params ListOrdersParams, options ...Option) (*resource.Page[resource.Order], error) {
@@ -762,9 +773,6 @@ type ListSyncReportParams struct {
 	Connection string
 	// List only hosts with this version of the agent, exactly.
 	Version string
-	// csv: the hosts as CSV, all of them whatever the limit, and no sums. Absent: what Accept prefers, text/csv or
-	// application/json. One of: json, csv.
-	Format string
 	// next_cursor of the page before.
 	Cursor string
 	// Items on one page, at most.
@@ -777,7 +785,6 @@ func (p *ListSyncReportParams) query() parameters {
 	query.joined("risk", p.Risk)
 	query.text("connection", p.Connection)
 	query.text("version", p.Version)
-	query.text("format", p.Format)
 	query.text("cursor", p.Cursor)
 	query.number("limit", p.Limit)
 	return query

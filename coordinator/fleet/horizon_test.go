@@ -29,10 +29,19 @@ func (b *bench) report(id string, host wire.HostReport) {
 }
 
 // agentIDs lists by the filter, two a page.
+// agentIDs lists agents in pages, and finds the same from the end.
 func agentIDs(t testingT, v *fleet.View, f fleet.AgentFilter) []string {
 	t.Helper()
-	var ids []string
-	for page := (fleet.Page{Limit: 2}); ; {
+	ids := agentIDsIn(t, v, f, fleet.Page{Limit: 2})
+	back := agentIDsIn(t, v, f, fleet.Page{Limit: 2, Back: true})
+	slices.Reverse(back)
+	require.Equal(t, ids, back, "from the end")
+	return ids
+}
+
+func agentIDsIn(t testingT, v *fleet.View, f fleet.AgentFilter, page fleet.Page) (ids []string) {
+	t.Helper()
+	for {
 		list, next, err := v.Agents(f, page)
 		require.NoError(t, err)
 		for _, agent := range list {

@@ -61,13 +61,13 @@ func TestWhatIsGenerated(t *testing.T) {
 			[]string{"(*resource.Page[resource.Token], error)"}, []string{"AllAPITokens"},
 		},
 		"two forms of an answer": {
-			of(parameters(inQuery("since", `{"type":"string","format":"date-time"}`)),
+			of(parameters(inQuery("since", `{"type":"string","format":"date-time"}`), inQuery("format", `{"type":"string"}`)),
 				`"responses":{"200":{"content":{"application/json":{"schema":{"$ref":"#/components/schemas/Token"}},"text/csv":{"schema":{"type":"string"}}}}}`),
 			[]string{
 				"func (c *Client) ListAPITokens(ctx context.Context, params ListAPITokensParams, options ...Option) (*resource.Token, error)",
 				"func (c *Client) ListAPITokensCSV(ctx context.Context, params ListAPITokensParams, out io.Writer, most int64, options ...Option) error", `accept: "text/csv"`,
 			},
-			[]string{"ListAPITokensCSVParams"},
+			[]string{"ListAPITokensCSVParams", "Format"},
 		},
 		"kinds of parameters": {
 			of(parameters(inQuery("a", `{"type":["array","null"],"items":{"type":"string","enum":["x","y"]}}`),

@@ -95,6 +95,9 @@ func TestCommandsUseEveryOperation(t *testing.T) {
 		return !ok
 	}
 	for _, op := range operations {
+		if op.Name != op.ParamsOf {
+			continue // another form of the same answer
+		}
 		list := op.List && (commands.names["All"+strings.TrimPrefix(op.Name, "List")] || commands.fields["client."+op.Name+"Params"] != nil)
 		if !commands.names[op.Name] && !list {
 			if missing(op.Name) {

@@ -28,6 +28,16 @@ type operation struct {
 	Responses   map[string]response `json:"responses"`
 }
 
+// forms is how many types of content the answer can be had in.
+func (o *operation) forms() (n int) {
+	for status, answer := range o.Responses {
+		if strings.HasPrefix(status, "2") {
+			n += len(answer.Content)
+		}
+	}
+	return n
+}
+
 type parameter struct {
 	Name        string `json:"name"`
 	In          string `json:"in"`
@@ -145,8 +155,11 @@ func (d *document) read(path, method string, op *operation) ([]Operation, error)
 	placed := map[string]string{}
 	for i := range op.Parameters {
 		given := &op.Parameters[i]
-		if given.In == "header" || general[given.Name] {
+		switch {
+		case given.In == "header", general[given.Name]:
 			continue // what every call has; see Option in the client
+		case given.Name == "format" && given.In == "query" && op.forms() > 1:
+			continue // each form is a method of its own
 		}
 		p, err := readParameter(given)
 		if err != nil {
