@@ -88,10 +88,10 @@ func (j *Journal) Backfill(c *Chunk) error {
 			}
 			for i, fact := range facts {
 				if fact.Audit > 0 {
-					if before > 0 && !follows(fact, before) {
-						return fmt.Errorf("%w: number %d of the audit trail comes after %d", ErrNonsense, fact.Audit, before)
+					if !before.joins(fact) {
+						return fmt.Errorf("%w: number %d of the audit trail is not the one that comes after %d", ErrNonsense, fact.Audit, before.number)
 					}
-					before = fact.Audit
+					before = linkOf(fact)
 				} else if fact.Index <= sum.Floor {
 					continue
 				}
@@ -122,9 +122,9 @@ func (j *Journal) Backfill(c *Chunk) error {
 	return nil
 }
 
-// auditBefore is the number in the audit trail of the last fact before an index,
-// 0 if there is none or there are gaps between the two.
-func (b buckets) auditBefore(index uint64, gaps Gaps) (uint64, error) {
+// auditBefore is the last fact of the audit trail before an index, unknown if there is
+// none or there are gaps between the two.
+func (b buckets) auditBefore(index uint64, gaps Gaps) (link, error) {
 	cursor := b.audit.Cursor()
 	before := cursor.Prev
 	if k, _ := cursor.Seek(indexKey(index)); k == nil {
@@ -132,25 +132,25 @@ func (b buckets) auditBefore(index uint64, gaps Gaps) (uint64, error) {
 	}
 	k, v := before()
 	if k == nil || len(gaps.And(Gaps{{binary.BigEndian.Uint64(k), index - 1}})) > 0 {
-		return 0, nil
+		return link{}, nil
 	}
 	fact, err := decodeFact(v)
-	return fact.Audit, err
+	return linkOf(fact), err
 }
 
 // checkAfter refuses an end of the audit trail that does not join up with what
 // comes after an index here, if that is known.
-func (b buckets) checkAfter(index, number uint64, gaps Gaps) error {
+func (b buckets) checkAfter(index uint64, end link, gaps Gaps) error {
 	k, v := b.audit.Cursor().Seek(indexEnd(index))
-	if k == nil || number == 0 || len(gaps.And(Gaps{{index + 1, binary.BigEndian.Uint64(k)}})) > 0 {
+	if k == nil || end.number == 0 || len(gaps.And(Gaps{{index + 1, binary.BigEndian.Uint64(k)}})) > 0 {
 		return nil
 	}
 	fact, err := decodeFact(v)
 	if err != nil {
 		return err
 	}
-	if !follows(fact, number) {
-		return fmt.Errorf("%w: their last number of the audit trail is %d, and %d comes after it here", ErrNonsense, number, fact.Audit)
+	if !end.joins(fact) {
+		return fmt.Errorf("%w: their last number of the audit trail is %d, and %d, which comes after it here, does not follow it", ErrNonsense, end.number, fact.Audit)
 	}
 	return nil
 }

@@ -25,24 +25,41 @@ import (
 
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/trail"
 	"github.com/certctl/certctl/shared/durable"
 )
 
 // life is what the log of some entries makes: every third fact is one of the audit
-// trail, some entries make none.
+// trail, some entries make none. From the fourth act on the trail is a chain.
 func life(entries uint64) (facts []fleet.Fact) {
-	audit := uint64(0)
+	audit, prev := uint64(0), trail.Hash{}
 	for index := uint64(1); index <= entries; index++ {
 		for ordinal := range uint32(index % 4) {
 			f := fact(index, ordinal, 0)
 			if (index+uint64(ordinal))%3 == 0 {
 				audit++
 				f.Audit = audit
+				if audit > 3 {
+					f = sealed(f, prev)
+					prev = f.Hash
+				}
 			}
 			facts = append(facts, f)
 		}
 	}
 	return facts
+}
+
+// sealed puts a fact into the chain of the audit trail.
+func sealed(f fleet.Fact, prev trail.Hash) fleet.Fact {
+	f.Prev = prev
+	record := f.Record()
+	hash, err := record.Sum()
+	if err != nil {
+		panic(err)
+	}
+	f.Hash = hash
+	return f
 }
 
 func of(facts []fleet.Fact, from, to uint64) (part []fleet.Fact) {
@@ -287,6 +304,12 @@ func TestNonsenseIsRefused(t *testing.T) {
 		lastAudit = lastAudit[:len(lastAudit)-1]
 	}
 	lastAudit = lastAudit[:len(lastAudit)-1]
+	altered := func(change func(f *fleet.Fact)) [][]byte {
+		list := of(facts, 11, 30)
+		at := slices.IndexFunc(list, func(f fleet.Fact) bool { return f.Audit > 0 })
+		change(&list[at])
+		return encoded(t, list...)
+	}
 	swapped := encoded(t, of(facts, 11, 30)...)
 	swapped[3], swapped[4] = swapped[4], swapped[3]
 	for name, chunk := range map[string]*history.Chunk{
@@ -305,6 +328,9 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"the end of the audit trail gone":  signed(history.Chunk{From: 11, To: 30, Facts: encoded(t, lastAudit...)}),
 		"all of the audit trail gone":      signed(history.Chunk{From: 11, To: 30}),
 		"an act that nobody has done":      signed(history.Chunk{From: 11, To: 30, Facts: encoded(t, append(of(facts, 11, 30), fact(30, 9, 30))...)}),
+		"an act that was altered":          signed(history.Chunk{From: 11, To: 30, Facts: altered(func(f *fleet.Fact) { f.Actor = "nobody" })}),
+		"an act without its hash":          signed(history.Chunk{From: 11, To: 30, Facts: altered(func(f *fleet.Fact) { f.Hash, f.Prev = trail.Hash{}, trail.Hash{} })}),
+		"an act in another chain":          signed(history.Chunk{From: 11, To: 30, Facts: altered(func(f *fleet.Fact) { *f = sealed(*f, trail.Hash{1}) })}),
 		"numbers of the trail from before": signed(history.Chunk{From: 11, To: 30, Facts: encoded(t, fact(20, 0, 1))}),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/trail"
 )
 
 // Bounds of a chunk.
@@ -100,7 +101,7 @@ func (c *Chunk) sum() []byte {
 // decode reads the facts, and checks their order.
 func (c *Chunk) decode() ([]fleet.Fact, error) {
 	facts := make([]fleet.Fact, 0, len(c.Facts))
-	var audit uint64 // the number of the last fact of the audit trail
+	var audit link // of the last fact of the audit trail
 	for i, data := range c.Facts {
 		fact, err := decodeFact(data)
 		if err != nil {
@@ -113,19 +114,33 @@ func (c *Chunk) decode() ([]fleet.Fact, error) {
 			return nil, fmt.Errorf("%w: they are out of order at log index %d", ErrNonsense, fact.Index)
 		}
 		if fact.Audit > 0 {
-			if audit > 0 && !follows(fact, audit) {
-				return nil, fmt.Errorf("%w: number %d of the audit trail comes after %d", ErrNonsense, fact.Audit, audit)
+			if !audit.joins(fact) {
+				return nil, fmt.Errorf("%w: number %d of the audit trail is not the one that comes after %d", ErrNonsense, fact.Audit, audit.number)
 			}
-			audit = fact.Audit
+			if record := fact.Record(); !record.Hash.IsZero() {
+				if sum, err := record.Sum(); err != nil || sum != record.Hash {
+					return nil, fmt.Errorf("%w: number %d of the audit trail does not have its own hash", ErrNonsense, fact.Audit)
+				}
+			}
+			audit = linkOf(fact)
 		}
 		facts = append(facts, fact)
 	}
 	return facts, nil
 }
 
-// follows says whether a fact is the one that comes after a number in the audit
-// trail. Only the restore of a state leaves numbers out, and goes on beyond those
-// of both states.
-func follows(fact fleet.Fact, number uint64) bool {
-	return fact.Audit == number+1 || fact.Kind == fleet.KindStateRestored && fact.Audit > number
+// A link is the end of a piece of the audit trail, to which the next one has to join up;
+// the zero one is not known.
+type link struct {
+	number uint64
+	hash   trail.Hash
+}
+
+func linkOf(f fleet.Fact) link { return link{f.Audit, f.Hash} }
+
+// joins says whether a fact is the one that comes next in the audit trail. Only the
+// restore of a state leaves numbers out, and goes on beyond those of both states.
+func (l link) joins(f fleet.Fact) bool {
+	return l.number == 0 ||
+		(f.Audit == l.number+1 || f.Kind == fleet.KindStateRestored && f.Audit > l.number) && f.Prev == l.hash
 }

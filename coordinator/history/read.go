@@ -52,6 +52,8 @@ type Query struct {
 	// is that of the log all the same, which clocks may disagree with a little.
 	Since, Until time.Time
 	AuditOnly    bool
+	// From leaves the facts of the audit trail from a number on, and no others; 0 is all.
+	From uint64
 }
 
 // Limited is the size of a page that the query asks for.
@@ -76,6 +78,11 @@ func (j *Journal) Facts(ctx context.Context, q Query) (facts []fleet.Fact, next 
 	}
 	limit := q.Limited()
 	err = j.view(func(b buckets) error {
+		if q.From > 0 && after == nil && !q.NewestFirst {
+			if after, err = b.beforeAudit(q.From); err != nil {
+				return err
+			}
+		}
 		walk := newMerge(b, q, after)
 		var last []byte
 		for scanned := 0; ; scanned++ {
@@ -136,7 +143,8 @@ func (q Query) matches(f fleet.Fact) bool {
 		(q.Object == "" || f.Object == q.Object) &&
 		(q.Actor == "" || f.Actor == q.Actor) &&
 		(q.Since.IsZero() || !f.Time.Before(q.Since)) &&
-		(q.Until.IsZero() || f.Time.Before(q.Until))
+		(q.Until.IsZero() || f.Time.Before(q.Until)) &&
+		(q.From == 0 || f.Audit >= q.From)
 }
 
 // Cursor is what continues a list after a fact, in every place that keeps history.
@@ -185,6 +193,36 @@ func newMerge(b buckets, q Query, after []byte) *merge {
 		m.arms = append(m.arms, a)
 	}
 	return m
+}
+
+// beforeAudit is a place before the first fact of the audit trail that has a number or a
+// later one, and behind nearly all others: their numbers go along with their keys.
+func (b buckets) beforeAudit(number uint64) ([]byte, error) {
+	cursor := b.audit.Cursor()
+	k, _ := cursor.Last()
+	if len(k) != factKeyLen {
+		return nil, nil
+	}
+	// The first log index from which on there are only such, if any.
+	low, high := uint64(0), binary.BigEndian.Uint64(k)
+	for low < high {
+		middle := low + (high-low)/2
+		_, v := cursor.Seek(indexKey(middle))
+		fact, err := decodeFact(v)
+		if err != nil {
+			return nil, err
+		}
+		if fact.Audit < number {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	// Facts of one entry are together: those before the number are looked at.
+	if low == 0 {
+		return nil, nil
+	}
+	return indexEnd(low - 1), nil
 }
 
 // begin goes to the first key beyond after.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
+	"github.com/certctl/certctl/coordinator/trail"
 )
 
 // Start is the time of the first of Facts: the last minutes of a month.
@@ -25,7 +26,7 @@ var Start = time.Date(2026, 4, 30, 23, 30, 0, 0, time.UTC)
 // Facts are some of a small log, with all that a fact may have in it, over the end of
 // a month. Every entry has none to three.
 func Facts(entries uint64) (facts []fleet.Fact) {
-	audit := uint64(0)
+	audit, prev := uint64(0), trail.Hash{}
 	for index := uint64(1); index <= entries; index++ {
 		for ordinal := range uint32(index % 4) {
 			f := fleet.Fact{
@@ -40,6 +41,21 @@ func Facts(entries uint64) (facts []fleet.Fact) {
 			if (index+uint64(ordinal))%3 == 0 {
 				audit++
 				f.Audit = audit
+				if audit > 5 { // of after the chain was begun
+					f.Detail, f.Before = json.RawMessage(`{"why":"\"❤\""}`), json.RawMessage(fmt.Sprintf(`{"revision":%d}`, audit))
+					if audit%2 == 0 {
+						f.After = json.RawMessage(`{"x":null}`)
+					}
+					if f.Prev = prev; prev.IsZero() {
+						f.Kind = fleet.KindAuditChainBegun
+					}
+					record := f.Record()
+					hash, err := record.Sum()
+					if err != nil {
+						panic(err)
+					}
+					f.Hash, prev = hash, hash
+				}
 			}
 			facts = append(facts, f)
 		}
@@ -100,6 +116,7 @@ func TestReader(t *testing.T, keep func(t *testing.T, facts []fleet.Fact) histor
 			Actor:  rapid.SampledFrom([]string{"", "", "api_token:t1"}).Draw(t, "actor"),
 			Kinds:  rapid.SampledFrom([][]fleet.Kind{nil, nil, {"k1"}, {"k1", "k4", "none"}}).Draw(t, "kinds"),
 			Since:  when("since"), Until: when("until"),
+			From: rapid.SampledFrom([]uint64{0, 0, 0, 1, 2, 7, 8, 30, 100}).Draw(t, "from"),
 		}
 		require.Equal(t, filter(all, q), ReadAll(ctx, t, reader, q))
 	}))
@@ -130,7 +147,7 @@ func filter(all []fleet.Fact, q history.Query) (out []fleet.Fact) {
 	for _, f := range all {
 		if (!q.AuditOnly || f.Audit > 0) && (q.Agent == "" || f.Agent == q.Agent) && (q.Object == "" || f.Object == q.Object) &&
 			(q.Actor == "" || f.Actor == q.Actor) && (q.Kinds == nil || slices.Contains(q.Kinds, f.Kind)) &&
-			(q.Since.IsZero() || !f.Time.Before(q.Since)) && (q.Until.IsZero() || f.Time.Before(q.Until)) {
+			(q.Since.IsZero() || !f.Time.Before(q.Since)) && (q.Until.IsZero() || f.Time.Before(q.Until)) && (q.From == 0 || f.Audit >= q.From) {
 			out = append(out, f)
 		}
 	}

@@ -62,8 +62,11 @@ func selectFacts(q history.Query) (sql string, args []any, err error) {
 	if q.After != "" {
 		where = append(where, fmt.Sprintf("(log_index, ordinal) %s (%s, %s)", compare, arg(int64(index)), arg(int64(ordinal))))
 	}
-	if q.AuditOnly {
+	if q.AuditOnly || q.From > 0 {
 		where = append(where, "audited")
+	}
+	if q.From > 0 {
+		where = append(where, "audit >= "+arg(int64(min(q.From, maxIndex))))
 	}
 	if len(q.Kinds) > 0 {
 		kinds := make([]string, len(q.Kinds))
@@ -88,7 +91,7 @@ func selectFacts(q history.Query) (sql string, args []any, err error) {
 		until := arg(at)
 		where = append(where, fmt.Sprintf("time <= %s and (time, nanos) < (%s, %s)", until, until, arg(nanos)))
 	}
-	sql = "select log_index, ordinal, audited, time, nanos, kind, actor, object, agent, detail::text, audit from certctl.facts"
+	sql = "select log_index, ordinal, audited, time, nanos, kind, actor, object, agent, detail::text, audit, before::text, after::text, prev, hash from certctl.facts"
 	if len(where) > 0 {
 		sql += " where " + strings.Join(where, " and ")
 	}

@@ -12,16 +12,18 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/trail"
 )
 
 // columns of certctl.facts, in the order of row and readRow.
-var columns = []string{"log_index", "ordinal", "audited", "time", "nanos", "kind", "actor", "object", "agent", "detail", "audit"}
+var columns = []string{"log_index", "ordinal", "audited", "time", "nanos", "kind", "actor", "object", "agent", "detail", "audit",
+	"before", "after", "prev", "hash"}
 
 // factRows gives facts to COPY.
 type factRows struct {
 	facts []fleet.Fact
 	next  int
-	row   [11]any
+	row   [15]any
 }
 
 func (r *factRows) Next() bool { r.next++; return r.next <= len(r.facts) }
@@ -30,9 +32,13 @@ func (r *factRows) Err() error { return nil }
 func (r *factRows) Values() ([]any, error) {
 	f := &r.facts[r.next-1]
 	at, nanos := instant(f.Time)
-	r.row = [11]any{
+	r.row = [15]any{
 		int64(f.Index), int32(f.Ordinal), f.Audit > 0, at, nanos,
 		text(string(f.Kind)), text(f.Actor), text(f.Object), text(f.Agent), detail(f.Detail), int64(f.Audit),
+		detail(f.Before), detail(f.After), nil, nil,
+	}
+	if !f.Hash.IsZero() {
+		r.row[13], r.row[14] = f.Prev[:], f.Hash[:]
 	}
 	return r.row[:], nil
 }
@@ -94,16 +100,18 @@ func depth(raw []byte) (deepest int) {
 // readRow reads one row of a query for columns.
 func readRow(row pgx.CollectableRow) (fleet.Fact, error) {
 	var (
-		f        fleet.Fact
-		index    int64
-		ordinal  int32
-		audited  bool
-		nanos    int16
-		kind     string
-		fromJSON *string
-		audit    int64
+		f       fleet.Fact
+		index   int64
+		ordinal int32
+		audited bool
+		nanos   int16
+		kind    string
+		texts   [3]*string
+		audit   int64
+		hashes  [2][]byte
 	)
-	if err := row.Scan(&index, &ordinal, &audited, &f.Time, &nanos, &kind, &f.Actor, &f.Object, &f.Agent, &fromJSON, &audit); err != nil {
+	if err := row.Scan(&index, &ordinal, &audited, &f.Time, &nanos, &kind, &f.Actor, &f.Object, &f.Agent, &texts[0], &audit,
+		&texts[1], &texts[2], &hashes[0], &hashes[1]); err != nil {
 		return f, err
 	}
 	if index < 0 || ordinal < 0 || audit < 0 || nanos < 0 {
@@ -111,8 +119,16 @@ func readRow(row pgx.CollectableRow) (fleet.Fact, error) {
 	}
 	f.Index, f.Ordinal, f.Kind, f.Audit = uint64(index), uint32(ordinal), fleet.Kind(kind), uint64(audit)
 	f.Time = f.Time.UTC().Add(time.Duration(nanos))
-	if fromJSON != nil {
-		f.Detail = json.RawMessage(*fromJSON)
+	for i, part := range []*json.RawMessage{&f.Detail, &f.Before, &f.After} {
+		if texts[i] != nil {
+			*part = json.RawMessage(*texts[i])
+		}
+	}
+	for i, hash := range []*trail.Hash{&f.Prev, &f.Hash} {
+		if len(hashes[i]) != 0 && len(hashes[i]) != len(hash) {
+			return f, fmt.Errorf("%w: a hash of fact %d.%d has %d octets", ErrForeign, index, ordinal, len(hashes[i]))
+		}
+		copy(hash[:], hashes[i])
 	}
 	return f, nil
 }
