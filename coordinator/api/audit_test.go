@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -79,11 +80,20 @@ func TestAudit(t *testing.T) {
 		"object=" + token.ID:                             "enrollment_token.revoked enrollment_token.created",
 		"object=" + token.ID + "&kind=api_token.created": "",
 		"scope=audit&agent=agent1&order=newest":          "agent.retired agent.enrolled",
+		"actor=local&order=oldest":                       "audit.chain_begun ca.created ca.changed api_token.created api_token.created enrollment_token.created",
+		"actor=agent%3Aagent1&scope=all":                 "certificate.failed certificate.renewed",
+		"from=10&order=oldest":                           "agent.retired api_token.revoked",
+		"from=10&scope=all":                              "api_token.revoked agent.retired",
+		"from=12":                                        "",
+		"until=2020-01-01T00%3A00%3A00Z":                 "",
+		"since=2020-01-01T00%3A00%3A00Z&actor=nobody":    "",
+		"since=" + url.QueryEscape(trail[10].Time.Format(time.RFC3339Nano)) + "&kind=api_token.revoked": "api_token.revoked",
+		"until=" + url.QueryEscape(trail[10].Time.Format(time.RFC3339Nano)) + "&kind=api_token.revoked": "",
 	} {
 		items, _ := all[resource.Event](w, "/api/v1/audit?"+query, "1")
 		assert.Equal(t, want, kindsOf(items), query)
 	}
-	for query, field := range map[string]string{"scope=none": "scope", "order=best": "order", "kind=" + strings.Repeat("a,", 51): "kind"} {
+	for query, field := range map[string]string{"from=x": "from", "from=-1": "from", "since=yesterday": "since", "until=1": "until", "scope=none": "scope", "order=best": "order", "kind=" + strings.Repeat("a,", 51): "kind"} {
 		assert.Equal(t, field, w.ask(http.MethodGet, "/api/v1/audit?"+query, nil).problem(t, http.StatusBadRequest, wire.CodeInvalid).Field)
 	}
 }

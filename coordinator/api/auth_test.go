@@ -114,6 +114,7 @@ var operations = []struct {
 	{"list-join-tokens", http.MethodGet, "/api/v1/cluster/join-tokens", "", fleet.RoleAdmin},
 	{"revoke-join-token", http.MethodDelete, "/api/v1/cluster/join-tokens/none", "", fleet.RoleAdmin},
 	{"list-audit", http.MethodGet, "/api/v1/audit", "", fleet.RoleViewer},
+	{"show-audit-head", http.MethodGet, "/api/v1/audit/head", "", fleet.RoleViewer},
 	{"list-history", http.MethodGet, "/api/v1/history", "", fleet.RoleViewer},
 	{"show-history-status", http.MethodGet, "/api/v1/history/status", "", fleet.RoleViewer},
 	{"prune-history", http.MethodPost, "/api/v1/history/prune", `{"before":"2020-01-01T00:00:00Z","dry_run":true}`, fleet.RoleAdmin},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -32,6 +33,7 @@ type listHistory struct {
 	Agent  string    `query:"agent" maxLength:"128" doc:"Id of the agent that the fact is about."`
 	Object string    `query:"object" maxLength:"255" doc:"What it was done to."`
 	Actor  string    `query:"actor" maxLength:"255" doc:"Who did it." example:"api_token:4f2m7q"`
+	From   uint64    `query:"from" doc:"Only facts of the audit trail with this number and later."`
 	Paging
 }
 
@@ -75,7 +77,7 @@ func (s *server) registerHistory(api huma.API) {
 func (s *server) listHistory(ctx context.Context, in *listHistory) (*historyPage, error) {
 	query := history.Query{
 		After: in.Cursor, Limit: in.Limit, NewestFirst: in.Order != "oldest", Agent: in.Agent, Object: in.Object, Actor: in.Actor,
-		Since: in.Since, Until: in.Until, AuditOnly: in.Scope == "audit",
+		Since: in.Since, Until: in.Until, AuditOnly: in.Scope == "audit", From: in.From,
 	}
 	for _, kind := range in.Kinds {
 		query.Kinds = append(query.Kinds, fleet.Kind(kind))
@@ -95,12 +97,32 @@ func (s *server) listHistory(ctx context.Context, in *listHistory) (*historyPage
 func events(facts []fleet.Fact) []resource.Event {
 	list := make([]resource.Event, 0, len(facts))
 	for _, fact := range facts {
-		list = append(list, resource.Event{
+		e := resource.Event{
 			Index: fact.Index, Ordinal: fact.Ordinal, Time: fact.Time.UTC(), Kind: string(fact.Kind), Actor: fact.Actor,
-			Object: fact.Object, AgentID: fact.Agent, Detail: fact.Detail, Audit: fact.Audit,
-		})
+			Object: fact.Object, AgentID: fact.Agent, Detail: shownJSON(fact.Detail), Audit: fact.Audit, Before: shownJSON(fact.Before), After: shownJSON(fact.After),
+		}
+		if !fact.Hash.IsZero() {
+			e.Hash = fact.Hash.String()
+		}
+		if !fact.Prev.IsZero() {
+			e.Prev = fact.Prev.String()
+		}
+		list = append(list, e)
 	}
 	return list
+}
+
+// shownJSON is a part of a fact as it is sent. One that somebody has damaged where it is
+// stored is sent as its text: whoever verifies the audit trail has to see it.
+func shownJSON(text json.RawMessage) json.RawMessage {
+	if len(text) == 0 || json.Valid(text) {
+		return text
+	}
+	quoted, err := json.Marshal(string(text))
+	if err != nil {
+		return nil // a string can always be written
+	}
+	return quoted
 }
 
 // historyPause is what clients are told to wait for a database that is away.

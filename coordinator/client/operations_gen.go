@@ -325,6 +325,14 @@ type ListAuditParams struct {
 	Agent string
 	// What it was done to.
 	Object string
+	// Who did it.
+	Actor string
+	// Only facts of this moment and later, by the clock of the node that stored them.
+	Since time.Time
+	// Only facts of before this moment.
+	Until time.Time
+	// Only facts of the audit trail with this number and later.
+	From uint64
 	// next_cursor of the page before.
 	Cursor string
 	// Items on one page, at most.
@@ -338,6 +346,10 @@ func (p *ListAuditParams) query() parameters {
 	query.joined("kind", p.Kind)
 	query.text("agent", p.Agent)
 	query.text("object", p.Object)
+	query.text("actor", p.Actor)
+	query.moment("since", p.Since)
+	query.moment("until", p.Until)
+	query.count("from", p.From)
 	query.text("cursor", p.Cursor)
 	query.number("limit", p.Limit)
 	return query
@@ -503,6 +515,8 @@ type ListHistoryParams struct {
 	Object string
 	// Who did it.
 	Actor string
+	// Only facts of the audit trail with this number and later.
+	From uint64
 	// next_cursor of the page before.
 	Cursor string
 	// Items on one page, at most.
@@ -519,6 +533,7 @@ func (p *ListHistoryParams) query() parameters {
 	query.text("agent", p.Agent)
 	query.text("object", p.Object)
 	query.text("actor", p.Actor)
+	query.count("from", p.From)
 	query.text("cursor", p.Cursor)
 	query.number("limit", p.Limit)
 	return query
@@ -1184,6 +1199,18 @@ type ShowAssignmentParams struct {
 func (c *Client) ShowAssignment(ctx context.Context, params ShowAssignmentParams, options ...Option) (*resource.AssignmentDetail, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/assignments" + Path(params.Name)}
 	return ask[resource.AssignmentDetail](ctx, c, request, options)
+}
+
+// ShowAuditHead (show-audit-head): show the newest number and hash of the audit trail.
+//
+// As the state of the node that answers has it, which is kept apart from the journal that has the facts. Whoever
+// keeps number and hash elsewhere can tell later whether the trail up to there is still the same: "certctl audit
+// verify --against NUMBER:HASH".
+//
+// Needs the role `viewer`.
+func (c *Client) ShowAuditHead(ctx context.Context, options ...Option) (*resource.AuditHead, error) {
+	request := call{method: http.MethodGet, path: "/api/v1/audit/head"}
+	return ask[resource.AuditHead](ctx, c, request, options)
 }
 
 // ShowCA (show-ca): show the built-in CA.

@@ -213,6 +213,7 @@ func (c collector) node(send send, status *cluster.Status) {
 	for _, table := range fleet.Tables() {
 		send(tableRows, float64(view.Rows(table)), string(table))
 	}
+	send(auditHead, float64(view.AuditFacts()))
 	if at, ok := view.SafeUntil(c.cfg.Now()); ok {
 		send(fleetSafe, seconds(at))
 	}

@@ -76,6 +76,7 @@ var (
 	journalLag     = family(gauge, "certctl_journal_lag_entries", "Entries of the log that are applied and whose facts are not in the journal yet.")
 	journalLagTime = family(gauge, "certctl_journal_lag_seconds", "For how long the oldest fact that is not in the journal has waited.")
 	journalMissing = family(gauge, "certctl_journal_missing_entries", "Entries of the log whose facts the journal lacks, because the node joined later or was away. It gets them from the other members; those that nobody has stay missing.")
+	auditHead      = family(gauge, "certctl_audit_head", "Newest number of the audit trail, as the state has it. It only grows: a node on which it falls behind that of the others for long is not keeping up, and one on which it goes back was set back.")
 	journalDropped = family(counter, "certctl_journal_dropped_facts_total", "Routine facts that were dropped for want of room.")
 
 	databaseUsable      = family(gauge, "certctl_database_usable", "Whether the database of the history is this cluster's and could be read and written at the last attempt. This one and the others of the database are told by the leader alone, where one is configured.")

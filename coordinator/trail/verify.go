@@ -99,7 +99,11 @@ func NewVerifier(from uint64, anchors ...Anchor) *Verifier {
 // Add looks at the next fact.
 func (v *Verifier) Add(r Record) {
 	v.report.Facts++
-	if v.report.Facts == 1 {
+	if r.Number == 0 {
+		v.fail(FaultAltered, 0, fmt.Sprintf("the fact of log entry %d.%d has no number", r.Index, r.Ordinal))
+		return
+	}
+	if v.last.Number == 0 {
 		v.first(&r)
 		return
 	}
@@ -178,7 +182,7 @@ func (v *Verifier) chain(r *Record, linked bool) {
 		if !begun {
 			v.report.ChainedFrom = r.Number
 			// What stands before it has no hash, or is not here.
-			v.report.Open = v.report.Facts == 1 && !r.Prev.IsZero()
+			v.report.Open = v.last.Number == 0 && !r.Prev.IsZero()
 		}
 		if !v.content(r) {
 			break
@@ -220,7 +224,7 @@ func (v *Verifier) anchor(r *Record) {
 	a := v.anchors[0]
 	v.anchors = v.anchors[1:]
 	switch {
-	case a.Number != r.Number && v.report.Facts == 1:
+	case a.Number != r.Number && v.last.Number == 0:
 		v.fail(FaultAnchor, a.Number, fmt.Sprintf("%s knows its hash, and the facts that were looked at begin with number %d", a.From, r.Number))
 	case a.Number != r.Number:
 		v.fail(FaultAnchor, a.Number, fmt.Sprintf("%s knows its hash, and there is no such number", a.From))

@@ -27,6 +27,21 @@ type Event struct {
 	AgentID string          `json:"agent_id,omitempty"`
 	Detail  json.RawMessage `json:"detail,omitempty"`
 	Audit   uint64          `json:"audit,omitempty" doc:"Number in the audit trail, from 1 and without a hole; absent for routine facts."`
+	Before  json.RawMessage `json:"before,omitempty" doc:"The object as it was, where a fact of the audit trail changes or ends one. Where only some of its fields change, those."`
+	After   json.RawMessage `json:"after,omitempty" doc:"The object as it is since, where a fact of the audit trail changes or makes one."`
+	Prev    string          `json:"prev,omitempty" doc:"Hash of the fact before in the audit trail; absent for the first one of its chain."`
+	Hash    string          `json:"hash,omitempty" doc:"SHA-256 over prev and this fact, hexadecimal. docs/reference/audit.md says how it is made. Absent for routine facts, and for those of before the chain was begun."`
+}
+
+// AuditHead is the end of the audit trail.
+type AuditHead struct {
+	Number uint64    `json:"number" doc:"Of the newest fact; 0 if there is none."`
+	Hash   string    `json:"hash,omitempty" doc:"Of that fact, and so of all before it, hexadecimal. Absent as long as the chain is not begun, because a member of the cluster is of an earlier version."`
+	Index  uint64    `json:"index,omitempty" doc:"Of its log entry."`
+	Time   time.Time `json:"time,omitzero"`
+	// ChainedFrom is First in the state.
+	ChainedFrom uint64 `json:"chained_from,omitempty" doc:"Number of the first fact that has a hash. Those of before are not protected."`
+	Node        string `json:"node" doc:"That answers, from what it has applied."`
 }
 
 // Status is the coordinator and its fleet in one picture.
