@@ -64,13 +64,6 @@ func (p *program) listHistoryCommand() *cobra.Command {
 	return cmd
 }
 
-var eventListing = listing[resource.Event]{
-	header: []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"},
-	cells: func(e *resource.Event, _ time.Time) []string {
-		return []string{e.Time.Local().Format(time.DateTime), e.Kind, e.Actor, e.Object, e.AgentID, string(e.Detail)}
-	},
-}
-
 // instant reads a moment: a date, which begins in UTC, a time, or how long ago.
 func instant(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {

@@ -95,6 +95,17 @@ func TestNodesOfACluster(t *testing.T) {
 		}
 	}
 
+	// The trail of each is whole, once it has those facts of the others that are of before it
+	// joined, and what one has is what the others know.
+	c.await(t, healthy, "audit", "verify", "--nodes", "all")
+	trails := reads[verification](c.person, "audit", "verify", "--nodes", "all").Items
+	require.Len(t, trails, 3)
+	for i, one := range trails {
+		assert.Equal(t, []any{ids[i], uint64(1)}, []any{one.Node, one.Report.ChainedFrom})
+		assert.NotEmpty(t, one.Report.Anchors)
+	}
+	assert.Equal(t, ids[1], reads[verification](c.person, "audit", "verify", "--nodes", ids[1]).Items[0].Node)
+
 	for _, id := range ids {
 		shown := reads[shownContext](c.person, "context", "show", id)
 		assert.ElementsMatch(t, c.urls(), shown.Servers, "one login is enough to know all nodes")

@@ -24,6 +24,7 @@ const (
 	exitFailed      = 1 // the command's words are wrong, or the coordinator refused
 	exitUnreachable = 2 // there was no answer of a coordinator
 	exitRefused     = 3 // hosts refuse what they should get
+	exitBroken      = 4 // the audit trail is not what was written
 )
 
 // program is what the verbs share.
@@ -66,6 +67,9 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, errHostsRefuse) {
 		return exitRefused
 	}
+	if errors.Is(err, errTrailBroken) {
+		return exitBroken
+	}
 	return exitFailed
 }
 
@@ -94,7 +98,8 @@ Log in once; the login is kept in a context. CERTCTL_SERVER_URL, CERTCTL_TOKEN
 or CERTCTL_TOKEN_FILE, and CERTCTL_CA_FILE stand in for a login in scripts.
 
 Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
-3 hosts refuse (assignments apply --fail-on-refused).`,
+3 hosts refuse (assignments apply --fail-on-refused), 4 the audit trail is broken
+(audit verify).`,
 		Example: `  certctl login --server https://certctl.example.com:8443 --token-file admin.token --ca-file root.pem
   certctl token create --names '*.example.internal' --ttl 1h
   certctl certificates list --health expired,unserved,at_risk

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -33,11 +34,11 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	return err
 }
 
-var errHash = errors.New("expected 64 hexadecimal digits")
+var errHash = errors.New("expected 64 lower-case hexadecimal digits")
 
 // ParseHash reads what String writes.
 func ParseHash(text string) (h Hash, err error) {
-	if len(text) != 2*len(h) {
+	if len(text) != 2*len(h) || strings.ToLower(text) != text {
 		return Hash{}, errHash
 	}
 	if _, err := hex.Decode(h[:], []byte(text)); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -288,7 +289,7 @@ func TestHashes(t *testing.T) {
 	parsed, err := trail.ParseHash(h.String())
 	require.NoError(t, err)
 	assert.Equal(t, h, parsed)
-	for _, bad := range []string{"", "ab", h.String() + "0", h.String()[:62] + "zz"} {
+	for _, bad := range []string{"", "ab", h.String() + "0", h.String()[:62] + "zz", strings.ToUpper(h.String())} {
 		_, err := trail.ParseHash(bad)
 		assert.Error(t, err)
 	}

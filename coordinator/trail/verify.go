@@ -27,6 +27,7 @@ const (
 	FaultUnlinked Fault = "unlinked" // it was written after another fact than the one that stands before it
 	FaultNoHash   Fault = "no_hash"  // it has none, and the chain had begun
 	FaultAnchor   Fault = "anchor"   // it is not the fact that is known from elsewhere
+	FaultUnread   Fault = "unread"   // where it should be is something that cannot be read
 )
 
 // A Break is a place at which the trail is not what was written.
@@ -247,6 +248,9 @@ func (v *Verifier) found(list *[]Break, b Break) {
 	}
 	*list = append(*list, b)
 }
+
+// Unread notes that what comes next cannot be read, and why.
+func (v *Verifier) Unread(why string) { v.fail(FaultUnread, v.last.Number+1, why) }
 
 // Last is the number that the verifier has come to.
 func (v *Verifier) Last() uint64 { return v.last.Number }
