@@ -93,6 +93,7 @@ func (p Program) Check(t *testing.T) {
 	was := p.run(t, "default", nested(bases)+p.Base, nil)
 	byFile := p.run(t, "file", nested(others)+p.Other, nil)
 	byEnvironment := p.run(t, "environment", nested(bases)+p.Base, variables)
+	bySecretFile := p.run(t, "secret files", nested(bases)+p.Base, inFiles(t, byPath, variables))
 	for i, e := range p.Effects {
 		if e.Refused != "" {
 			continue
@@ -103,6 +104,9 @@ func (p Program) Check(t *testing.T) {
 			byFile[i] = p.run(t, "file, "+e.Setting, nested(alone)+p.Base, nil)[i]
 			byEnvironment[i] = p.run(t, "environment, "+e.Setting, nested(bases)+p.Base, variable)[i]
 		}
+		if s := byPath[e.Setting]; s.EnvFile != "" && byEnvironment[i].seen == byEnvironment[i].want {
+			assert.Equal(t, bySecretFile[i].want, bySecretFile[i].seen, "%s, of %s", e.Setting, s.EnvFile)
+		}
 		for _, problem := range e.problems(byPath[e.Setting].Env, was[i], byFile[i], byEnvironment[i]) {
 			t.Error(problem)
 		}
@@ -112,6 +116,21 @@ func (p Program) Check(t *testing.T) {
 			p.refuses(t, byPath[e.Setting], e)
 		}
 	}
+}
+
+// inFiles are the variables with secrets moved into files, which other variables name.
+func inFiles(t *testing.T, byPath map[string]settings.Setting, variables map[string]string) map[string]string {
+	dir := t.TempDir()
+	moved := maps.Clone(variables)
+	for _, s := range byPath {
+		if value, set := variables[s.Env]; set && s.EnvFile != "" {
+			path := filepath.Join(dir, s.EnvFile)
+			require.NoError(t, os.WriteFile(path, []byte(value+"\n"), 0o600))
+			delete(moved, s.Env)
+			moved[s.EnvFile] = path
+		}
+	}
+	return moved
 }
 
 // problems are what is wrong with what was seen of it in the three kinds of runs; there is

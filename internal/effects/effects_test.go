@@ -16,7 +16,8 @@ type nestedSettings struct {
 		Every time.Duration `yaml:"every" env:"CERTCTL_SYNC_INTERVAL" default:"5s" doc:"d"`
 		Names []string      `yaml:"names" doc:"d"`
 	} `yaml:"pace" doc:"d"`
-	Count int `yaml:"count" default:"1" doc:"d"`
+	Key   settings.Secret `yaml:"key" env:"CERTCTL_CA_SEAL_KEY" doc:"d"`
+	Count int             `yaml:"count" default:"1" doc:"d"`
 	Hosts []struct {
 		Name string `yaml:"name" default:"" doc:"d"`
 	} `yaml:"hosts" doc:"d"`
@@ -28,6 +29,7 @@ type part struct {
 	slots chan int
 	by    map[string]*part
 	any   any
+	key   settings.Secret
 }
 
 func TestEffectsAreSeen(t *testing.T) {
@@ -37,11 +39,12 @@ func TestEffectsAreSeen(t *testing.T) {
 			var s nestedSettings
 			_, err := settings.Load(&s, settings.Options{File: file, FileRequired: true, Env: os.Environ()})
 			require.NoError(t, err)
-			return &part{every: s.Pace.Every, names: s.Pace.Names, slots: make(chan int, s.Count), any: len(s.Hosts)}
+			return &part{every: s.Pace.Every, names: s.Pace.Names, slots: make(chan int, s.Count), any: len(s.Hosts), key: s.Key}
 		},
 		Effects: []Effect{
 			{Setting: "pace.every", Value: "7s", At: "every", Default: "5s", Want: "7s"},
 			{Setting: "pace.names", Value: "a,b", At: "names", Want: "[a b]"},
+			{Setting: "key", Value: "secret", At: "key.text", Want: "secret"},
 			{Setting: "count", Value: "3", At: "slots", Default: "", Want: "3"},
 			{Setting: "hosts[].name", At: "any", Want: "1"},
 		},
@@ -71,7 +74,7 @@ func TestSettingsWithoutAnEffectAreFound(t *testing.T) {
 		byPath[s.Path] = s
 	}
 	p := Program{Elsewhere: map[string]string{"hosts[].": ""}, Effects: []Effect{
-		{Setting: "gone", At: "x"}, {Setting: "pace.every", At: "x"}, {Setting: "count", Value: "1"},
+		{Setting: "key", Value: "x", At: "x"}, {Setting: "gone", At: "x"}, {Setting: "pace.every", At: "x"}, {Setting: "count", Value: "1"},
 	}}
 	assert.Equal(t, []string{
 		"gone: there is no such setting", "pace.every: it has a variable, and the table no value for it", "count: 1 is its default",
