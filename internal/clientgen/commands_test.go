@@ -21,8 +21,6 @@ import (
 // notCommands are operations, and parameters of operations, that no command of certctl
 // uses, and why.
 var notCommands = map[string]string{
-	"ListSyncReport.Format":     "the method for CSV says it by Accept",
-	"ListSyncReportCSV.Format":  "the method for CSV says it by Accept",
 	"LeaveCluster":              `"certctl-coordinator leave" uses it, on the node that leaves`,
 	"PutAssignment.Selector":    "files give it, see coordinator/assignmentfile",
 	"PutAssignment.Certificate": "files give it, see coordinator/assignmentfile",
