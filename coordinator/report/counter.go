@@ -1,7 +1,9 @@
 package report
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
@@ -75,27 +77,52 @@ func (c *Counter) count(view *fleet.View, now time.Time) counts {
 		next.revoked = revocations(view)
 	}
 	before := c.kept.hosts
+	var stale []int // hosts that are to be counted
 	view.EachSeen(func(agent *fleet.Agent, seen time.Time) {
 		for len(before) > 0 && before[0].agent.ID < agent.ID {
 			before = before[1:]
 		}
 		mark := next.revoked[agent.ID]
-		var host *counted
 		switch {
 		case len(before) == 0 || before[0].agent.ID != agent.ID || !before[0].fits(agent, mark, now):
-			host = countHost(view, agent, mark, now)
-			host.seen = seen
+			stale = append(stale, len(next.hosts))
+			next.hosts = append(next.hosts, &counted{agent: agent, seen: seen, revoked: mark, from: now})
 		case before[0].seen.Equal(seen):
-			host = before[0]
+			next.hosts = append(next.hosts, before[0])
 		default:
 			again := *before[0]
 			again.seen = seen
-			host = &again
+			next.hosts = append(next.hosts, &again)
 		}
-		next.until = earlier(next.until, host.until)
-		next.hosts = append(next.hosts, host)
 	})
+	inParallel(len(stale), func(i int) { next.hosts[stale[i]].count(view) })
+	for _, host := range next.hosts {
+		next.until = earlier(next.until, host.until)
+	}
 	return next
+}
+
+// worthSharing is from how many hosts on several processors count them.
+const worthSharing = 64
+
+// inParallel does something for each number below n, on all processors if they are many.
+func inParallel(n int, do func(int)) {
+	if n < worthSharing {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var taken atomic.Int64
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := int(taken.Add(1)) - 1; i < n; i = int(taken.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	workers.Wait()
 }
 
 func revocations(view *fleet.View) map[string]revoked {
@@ -109,16 +136,15 @@ func revocations(view *fleet.View) map[string]revoked {
 	return marks
 }
 
-func countHost(view *fleet.View, agent *fleet.Agent, mark revoked, now time.Time) *counted {
-	host := &counted{agent: agent, revoked: mark, from: now}
-	at := health.At(now)
-	at.Note(WeekOf(now).Add(week))
-	for _, row := range view.CertificatesOf(agent.ID) {
-		summary := health.Known(view, row)
-		host.issuer(row.Columns.Issuer, host.certificates.add(row, &summary, at))
+// count goes through the host's certificates.
+func (c *counted) count(view *fleet.View) {
+	at := health.At(c.from)
+	at.Note(WeekOf(c.from).Add(week))
+	for _, row := range view.CertificatesOf(c.agent.ID) {
+		summary := health.Standing(view, row)
+		c.issuer(row.Columns.Issuer, c.certificates.add(row, &summary, at))
 	}
-	host.until = at.Until
-	return host
+	c.until = at.Until
 }
 
 func (c *counted) issuer(name string, judged resource.Health) {

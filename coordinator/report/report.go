@@ -12,6 +12,8 @@ var Tables = []fleet.Table{fleet.TableAgents, fleet.TableCertificates, fleet.Tab
 
 // Question says what is wanted to be known, of which hosts.
 type Question struct {
+	// View is used by several goroutines, and so may be no watched one if there are
+	// many hosts.
 	View *fleet.View
 	// Clock shows the time, and notes when the report would be another.
 	Clock *health.Clock

@@ -311,3 +311,19 @@ func TestTables(t *testing.T) {
 func without(tables []fleet.Table, one fleet.Table) []fleet.Table {
 	return slices.DeleteFunc(slices.Clone(tables), func(table fleet.Table) bool { return table == one })
 }
+
+// However many hosts are counted at once, they are counted as one by one.
+func TestManyHostsAreCountedAtOnce(t *testing.T) {
+	w := large(t, 200, 3)
+	whole := w.ask(w.question())
+	require.Len(t, whole.Hosts, 200)
+	assert.Equal(t, 600, whole.Fleet.Certificates.States.Valid)
+	for _, host := range whole.Hosts {
+		require.Equal(t, 3, host.Certificates.States.Total(), host.Agent.ID)
+		require.Equal(t, []report.Issued{{Issuer: "coordinator", Total: 3, Troubled: host.Certificates.Health.AtRisk + host.Certificates.Health.Expired}}, host.Issuers)
+	}
+	w.now = w.now.Add(-30 * day) // before any of it: those 29 days old are not valid yet
+	q := w.question()
+	q.Of = func(a *fleet.Agent) bool { return a.ID == "u000000000000007" }
+	assert.Equal(t, 3, w.ask(q).Fleet.Certificates.Health.AtRisk)
+}
