@@ -52,20 +52,20 @@ type retireAgent struct {
 const becauseOfSigns = "it tells the last sign of life of the host, which comes with every sync"
 
 func (s *server) registerAgents(api huma.API) {
-	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agents", Method: http.MethodGet, Path: "/api/v1/agents", Tags: []string{"agents"},
 		Summary: "List agents", Description: "In an order that stays the same while paging, by id unless sort says otherwise; retired agents too.",
-	}), fleet.TableAgents, fleet.TableCertificates), s.listAgents)
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableAgents, fleet.TableCertificates)), s.listAgents)
+	huma.Register(api, ofHost(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-agent", Method: http.MethodGet, Path: "/api/v1/agents/{id}", Tags: []string{"agents"},
 		Summary: "Show one agent",
-	}), becauseOfSigns), s.showAgent)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), becauseOfSigns), "id"), s.showAgent)
+	huma.Register(api, ofHost(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "retire-agent", Method: http.MethodPost, Path: "/api/v1/agents/{id}/retire", Tags: []string{"agents"},
 		Summary: "Retire an agent",
 		Description: "The agent's identity is refused from now on, for good, what the built-in CA has issued to it is revoked, and what is known of its certificates is forgotten. " +
 			"The host itself keeps what it has and goes on renewing at its direct issuers. Retiring it again changes nothing.",
-	}), s.retireAgent)
+	}), "id"), s.retireAgent)
 }
 
 func (s *server) listAgents(_ context.Context, p *picture, in *listAgents) (*agentList, error) {
@@ -136,8 +136,8 @@ func gather[T any](in Paging, list func(fleet.Page) ([]T, string, error), keep f
 	return found, next, nil
 }
 
-func (s *server) showAgent(_ context.Context, in *AgentPath) (*agentDetail, error) {
-	return s.live().agentDetail(in.ID)
+func (s *server) showAgent(ctx context.Context, in *AgentPath) (*agentDetail, error) {
+	return s.live(scopeOf(ctx)).agentDetail(in.ID)
 }
 
 func (p *picture) agentDetail(id string) (*agentDetail, error) {
@@ -174,7 +174,7 @@ func (s *server) retireAgent(ctx context.Context, in *retireAgent) (*retiredAgen
 	if err := result.Decode(&outcome); err != nil {
 		return nil, s.fail("retire an agent", err)
 	}
-	shown, err := s.live().agentDetail(in.ID)
+	shown, err := s.live(scopeOf(ctx)).agentDetail(in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -62,26 +62,26 @@ type assignmentResult struct {
 func (s *server) registerAssignments(api huma.API) {
 	const path = "/api/v1/assignments"
 	tags := []string{"assignments"}
-	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-assignments", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List assignments", Description: "By name.",
-	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports), s.listAssignments)
-	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports)), s.listAssignments)
+	read(s, api, narrows(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-assignment", Method: http.MethodGet, Path: path + "/{name}", Tags: tags,
 		Summary: "Show one assignment, and where it stands on its hosts",
-	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports), s.showAssignment)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), fleet.TableAssignments, fleet.TableAgents, fleet.TableAssignmentReports)), s.showAssignment)
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "put-assignment", Method: http.MethodPut, Path: path + "/{name}", Tags: tags,
 		Summary: "Create or change an assignment",
 		Description: "The hosts that the selector matches get the certificate at their next sync. The names are checked against each host's enrolment, " +
 			"whoever issues them; a host that does not allow them does not get it. Asking for what is stored already changes nothing. " +
 			"With dry_run the answer says what would change on which host.",
-	}), s.putAssignment)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), "A token that has a scope may do so if the selector, and that of before, chooses hosts of its scope alone."), s.putAssignment)
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "delete-assignment", Method: http.MethodDelete, Path: path + "/{name}", Tags: tags,
 		Summary:     "Delete an assignment",
 		Description: "At their next sync the hosts stop managing the certificate. What was deployed stays where it is.",
-	}), s.deleteAssignment)
+	}), "A token that has a scope may do so if the selector chooses hosts of its scope alone."), s.deleteAssignment)
 }
 
 func (s *server) listAssignments(_ context.Context, p *picture, in *listAssignments) (*assignmentList, error) {
@@ -199,7 +199,10 @@ func (s *server) putAssignment(ctx context.Context, in *putAssignment) (*assignm
 	command := fleet.PutAssignment{
 		Actor: actorOf(ctx), Name: next.Name, Selector: next.Selector.String(), Template: next.Template.JSON(), Previous: in.Body.Revision,
 	}
-	view := s.Node.State().View()
+	view := s.viewOf(ctx)
+	if problem := s.assignable(ctx, next, &command); problem != nil {
+		return nil, problem
+	}
 	before := currently(view, next.Name)
 	out := &assignmentResult{}
 	out.Body.DryRun = in.DryRun
@@ -264,14 +267,14 @@ func (s *server) doOrPreview(ctx context.Context, payload fleet.Payload, dry boo
 }
 
 func (s *server) deleteAssignment(ctx context.Context, in *deleteAssignment) (*assignmentResult, error) {
-	view := s.Node.State().View()
+	view := s.viewOf(ctx)
 	stored, ok := view.Assignment(in.AssignmentName)
 	if !ok {
 		// This node may not have heard of it yet.
 		if p := s.await(ctx, freshness{consistent: true}); p != nil {
 			return nil, p
 		}
-		view = s.Node.State().View()
+		view = s.viewOf(ctx)
 		if stored, ok = view.Assignment(in.AssignmentName); !ok {
 			return nil, noAssignment(in.AssignmentName)
 		}
@@ -279,6 +282,12 @@ func (s *server) deleteAssignment(ctx context.Context, in *deleteAssignment) (*a
 	command := fleet.DeleteAssignment{Actor: actorOf(ctx), Name: in.AssignmentName}
 	if in.Revision != 0 {
 		command.Previous = &in.Revision
+	}
+	if scope := scopeOf(ctx); !scope.IsZero() {
+		if !scope.Covers(stored.Selector) {
+			return nil, notAlone(scope, stored.Name)
+		}
+		command.Previous = cmp.Or(command.Previous, &stored.Revision) // it is that which was looked at
 	}
 	if _, err := s.doOrPreview(ctx, command, in.DryRun); err != nil {
 		return nil, err

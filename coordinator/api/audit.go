@@ -34,19 +34,20 @@ type eventList struct {
 }
 
 func (s *server) registerAudit(api huma.API) {
-	read(s, api, showsJournal(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, minds(showsJournal(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/api/v1/audit", Tags: []string{"audit"},
 		Summary: "List facts of the journal",
 		Description: "Facts have one order, that of the Raft log. Facts of the audit trail are never dropped; routine facts are kept " +
 			"for a time and up to a size; list-history has those that are in a database. A node that is new in the cluster gets the facts of before from the others: until it has all, missing " +
 			"says of how many log entries they are not in the list.",
-	}), func(query func(string) string) bool { return query("scope") != scopeAll }), s.listEvents)
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	}), func(query func(string) string) bool { return query("scope") != scopeAll }),
+		"With a token that has a scope the answer has the facts about hosts in it alone, and none that is of no host."), s.listEvents)
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-audit-head", Method: http.MethodGet, Path: "/api/v1/audit/head", Tags: []string{"audit"},
 		Summary: "Show the newest number and hash of the audit trail",
 		Description: "As the state of the node that answers has it, which is kept apart from the journal that has the facts. Whoever keeps number and " +
 			"hash elsewhere can tell later whether the trail up to there is still the same: \"certctl audit verify --against NUMBER:HASH\".",
-	}), "the word that it has not changed would not be smaller"), s.showAuditHead)
+	}), "the word that it has not changed would not be smaller"), "the trail is that of all hosts"), s.showAuditHead)
 }
 
 func (s *server) showAuditHead(context.Context, *struct{}) (*auditHead, error) {
@@ -61,10 +62,16 @@ func (s *server) showAuditHead(context.Context, *struct{}) (*auditHead, error) {
 
 const scopeAll = "all"
 
-func (s *server) listEvents(_ context.Context, _ *picture, in *listEvents) (*eventList, error) {
+func (s *server) listEvents(_ context.Context, p *picture, in *listEvents) (*eventList, error) {
 	query := history.Query{
 		After: in.Cursor, Limit: in.Limit, NewestFirst: in.Order != "oldest",
 		Agent: in.Agent, Object: in.Object, Actor: in.Actor, Since: in.Since, Until: in.Until, From: in.From, AuditOnly: in.Scope != scopeAll,
+	}
+	if scope := p.view.Scope(); !scope.IsZero() {
+		query.Of = func(agent string) bool {
+			_, ok := p.view.Agent(agent)
+			return ok
+		}
 	}
 	for _, kind := range in.Kinds {
 		query.Kinds = append(query.Kinds, fleet.Kind(kind))

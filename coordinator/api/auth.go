@@ -62,14 +62,14 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			refuse(ctx, notMember(s.Node.ID()))
 			return
 		}
-		judge := func() (*fleet.APIToken, *Problem) {
-			token, refusal := identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
+		judge := func() (token *fleet.APIToken, earlier bool, refusal *Problem) {
+			token, earlier, refusal = identify(s.Node.State().View(), ctx.Header("Authorization"), s.Now())
 			if refusal == nil && !token.Role.Includes(role) {
 				refusal = lacks(token, role)
 			}
-			return token, refusal
+			return token, earlier, refusal
 		}
-		if _, refusal := judge(); refusal != nil {
+		if _, _, refusal := judge(); refusal != nil {
 			refuse(ctx, refusal)
 			return
 		}
@@ -79,29 +79,44 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			return
 		}
 		// The token may have ended in the state that the request waited for.
-		token, refusal := judge()
+		token, earlier, refusal := judge()
 		if refusal != nil {
 			refuse(ctx, refusal)
 			return
 		}
-		work := func(ctx huma.Context) { next(huma.WithValue(ctx, bearerKey{}, token)) }
+		if refusal := s.withinScope(ctx, token); refusal != nil {
+			refuse(ctx, refusal)
+			return
+		}
+		work := func(ctx huma.Context) {
+			next(huma.WithValue(huma.WithValue(ctx, bearerKey{}, token), earlierKey{}, earlier))
+		}
 		if sourceOf(ctx.Operation()) == nil {
 			work(answer)
 			return
 		}
-		if refusal := s.conditional(api, answer, work); refusal != nil {
+		if refusal := s.conditional(api, answer, token.Scope, work); refusal != nil {
 			refuse(ctx, refusal)
 		}
 	}
 }
 
 // Guarded lets requests through to a handler that is not an operation of the
-// API, if their token has a role.
+// API, if their token has a role, and no scope: what the handler tells of, it does not
+// know.
 func Guarded(state func() *fleet.State, now func() time.Time, role fleet.Role, next http.Handler) http.Handler {
+	return guarded(state, now, role, false, next)
+}
+
+// guarded is Guarded, for tokens with a scope too if they are let in.
+func guarded(state func() *fleet.State, now func() time.Time, role fleet.Role, scoped bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, refusal := identify(state().View(), r.Header.Get("Authorization"), now())
+		token, _, refusal := identify(state().View(), r.Header.Get("Authorization"), now())
 		if refusal == nil && !token.Role.Includes(role) {
 			refusal = lacks(token, role)
+		}
+		if refusal == nil && !scoped && !token.Scope.IsZero() {
+			refusal = tooWide(token)
 		}
 		if refusal == nil {
 			next.ServeHTTP(w, r)
@@ -124,12 +139,13 @@ func lacks(token *fleet.APIToken, role fleet.Role) *Problem {
 		fmt.Sprintf("the token %q has the role %s; this needs %s", token.Name, token.Role, role), "use a token with that role")
 }
 
-// identify finds the token of an Authorization header. An unknown id and a
+// identify finds the token of an Authorization header, and whether the header has the
+// secret of before its last rotation. An unknown id and a
 // wrong secret give the same answer; that a token has ended is told only to
 // who has the whole of it.
-func identify(v *fleet.View, header string, now time.Time) (*fleet.APIToken, *Problem) {
-	unauthorized := func(detail, mend string) (*fleet.APIToken, *Problem) {
-		return nil, newProblem(wire.CodeUnauthorized, "", detail, mend)
+func identify(v *fleet.View, header string, now time.Time) (token *fleet.APIToken, earlier bool, refusal *Problem) {
+	unauthorized := func(detail, mend string) (*fleet.APIToken, bool, *Problem) {
+		return nil, false, newProblem(wire.CodeUnauthorized, "", detail, mend)
 	}
 	if header == "" {
 		return unauthorized("the request has no API token", mendToken)
@@ -142,15 +158,20 @@ func identify(v *fleet.View, header string, now time.Time) (*fleet.APIToken, *Pr
 	if err != nil {
 		return unauthorized("the API token is malformed: "+err.Error(), mendToken)
 	}
-	token, ok := v.APIToken(given.ID)
-	if !ok || !given.Matches(token.Hash) {
+	token, ok = v.APIToken(given.ID)
+	if ok && token.Rotation != nil {
+		earlier = given.Matches(token.Rotation.Hash)
+	}
+	if !ok || !earlier && !given.Matches(token.Hash) {
 		return unauthorized("the API token is not known here", "check that the token is complete and of this coordinator")
 	}
 	switch {
 	case !token.RevokedAt.IsZero():
 		return unauthorized(fmt.Sprintf("the API token %q was revoked", token.Name), "use another token")
+	case earlier && !now.Before(token.Rotation.Until):
+		return unauthorized(fmt.Sprintf("the API token %q got another secret at %s, and this one is not good any more", token.Name, token.Rotation.At.UTC().Format(time.RFC3339)), "use the new secret")
 	case !token.Usable(now):
 		return unauthorized(fmt.Sprintf("the API token %q expired at %s", token.Name, token.ExpiresAt.UTC().Format(time.RFC3339)), "use another token")
 	}
-	return token, nil
+	return token, earlier, nil
 }

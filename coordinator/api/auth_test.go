@@ -124,6 +124,7 @@ var operations = []struct {
 	{"create-api-token", http.MethodPost, "/api/v1/tokens", `{"name":"x","role":"viewer"}`, fleet.RoleAdmin},
 	{"list-api-tokens", http.MethodGet, "/api/v1/tokens", "", fleet.RoleAdmin},
 	{"revoke-api-token", http.MethodPost, "/api/v1/tokens/none/revoke", "", fleet.RoleAdmin},
+	{"rotate-api-token", http.MethodPost, "/api/v1/tokens/SELF/rotate", `{}`, fleet.RoleViewer},
 	{"save-snapshot", http.MethodGet, "/api/v1/cluster/snapshot?stale=true", "", fleet.RoleAdmin},
 	{"restore-snapshot", http.MethodPut, "/api/v1/cluster/snapshot?dry_run=true", "no snapshot", fleet.RoleAdmin},
 }
@@ -139,13 +140,14 @@ func TestRolesOfEveryOperation(t *testing.T) {
 		}
 	}
 	for _, role := range []fleet.Role{fleet.RoleViewer, fleet.RoleOperator, fleet.RoleAdmin} {
-		somebody := w.as(w.Token(role, 0).Reveal())
+		own := w.Token(role, 0)
+		somebody := w.as(own.Reveal())
 		for _, op := range operations {
 			var body any
 			if op.body != "" {
 				body = op.body
 			}
-			answer := somebody.ask(op.method, op.path, body)
+			answer := somebody.ask(op.method, strings.ReplaceAll(op.path, "SELF", own.ID), body)
 			if role.Includes(op.role) {
 				assert.NotEqual(t, http.StatusForbidden, answer.StatusCode, "%s as %s: %s", op.id, role, answer.body)
 				assert.Less(t, answer.StatusCode, 500, "%s as %s: %s", op.id, role, answer.body)

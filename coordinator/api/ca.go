@@ -49,18 +49,18 @@ type rotateCA struct {
 
 func (s *server) registerCA(api huma.API) {
 	tags := []string{"CA"}
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-ca", Method: http.MethodGet, Path: "/api/v1/ca", Tags: tags,
 		Summary: "Show the built-in CA", Description: "Its certificates, and which agents have not learnt of the newest roots.",
-	}), "it tells the last sign of life of hosts that are behind, and what this node signs"), s.showCA)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), "it tells the last sign of life of hosts that are behind, and what this node signs"), ofTheCA), s.showCA)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "rotate-ca", Method: http.MethodPost, Path: "/api/v1/ca/rotate", Tags: tags,
 		Summary: "Rotate an authority of the built-in CA",
 		Description: "The issuing and the identity CA are replaced in one step; what the earlier one has signed stays good. " +
 			"The root takes three: publish makes a new root that agents learn to trust beside the old one; activate lets it sign; " +
 			"retire takes the old one out of what is trusted and destroys its key. Activate and retire are refused while active " +
 			"agents have not reported the newest generation of trust, unless force is given.",
-	}), s.rotateCA)
+	}), ofTheCA), s.rotateCA)
 }
 
 func (s *server) showCA(context.Context, *struct{}) (*caDetail, error) {

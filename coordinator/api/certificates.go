@@ -48,15 +48,15 @@ type certificateDetail struct {
 }
 
 func (s *server) registerCertificates(api huma.API) {
-	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-certificates", Method: http.MethodGet, Path: "/api/v1/certificates", Tags: []string{"certificates"},
 		Summary:     "List certificates",
 		Description: "In an order that stays the same while paging; see sort. A page looks at 5000 certificates at most: with a filter that few of them pass it may be short, and yet have a next one.",
-	}), fleet.TableCertificates, fleet.TableAgents, fleet.TableRevocations), s.listCertificates)
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableCertificates, fleet.TableAgents, fleet.TableRevocations)), s.listCertificates)
+	huma.Register(api, ofHost(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-certificate", Method: http.MethodGet, Path: "/api/v1/certificates/{agent}/{name}", Tags: []string{"certificates"},
 		Summary: "Show one certificate",
-	}), becauseOfSigns), s.showCertificate)
+	}), becauseOfSigns), "agent"), s.showCertificate)
 }
 
 func (s *server) listCertificates(_ context.Context, p *picture, in *listCertificates) (*certificateList, error) {
@@ -137,8 +137,8 @@ func plainHex(text string) string {
 	return strings.ToLower(strings.ReplaceAll(text, ":", ""))
 }
 
-func (s *server) showCertificate(_ context.Context, in *certificatePath) (*certificateDetail, error) {
-	p := s.live()
+func (s *server) showCertificate(ctx context.Context, in *certificatePath) (*certificateDetail, error) {
+	p := s.live(scopeOf(ctx))
 	row, ok := p.view.Certificate(in.Agent, in.Name)
 	if !ok {
 		if _, known := p.view.Agent(in.Agent); !known {

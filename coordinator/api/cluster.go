@@ -57,36 +57,36 @@ const becauseAsked = "the members are asked anew each time"
 func (s *server) registerCluster(api huma.API) {
 	const path = "/api/v1/cluster"
 	tags := []string{"cluster"}
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-members", Method: http.MethodGet, Path: path + "/members", Tags: tags,
 		Summary: "List the members of the cluster",
 		Description: "Each member is asked how it stands, and has three seconds to answer. The list is the view of the node that " +
 			"answers; it needs no leader.",
-	}), becauseAsked), s.listMembers)
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	}), becauseAsked), ofTheCluster), s.listMembers)
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-cluster-health", Method: http.MethodGet, Path: path + "/health", Tags: tags,
 		Summary:     "Say whether the cluster is well, and what to do if it is not",
 		Description: "By what the members answer, as list-members asks them. The status is 200 whatever the answer is; see healthy.",
-	}), becauseAsked), s.showClusterHealth)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), becauseAsked), ofTheCluster), s.showClusterHealth)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "transfer-leadership", Method: http.MethodPost, Path: path + "/transfer", Tags: tags,
 		Summary:     "Let another member lead",
 		Description: "Changes wait for a moment and are not lost. The answer is the members after it.",
-	}), s.transferLeadership)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), ofTheCluster), s.transferLeadership)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "remove-member", Method: http.MethodDelete, Path: path + "/members/{id}", Tags: tags,
 		Summary: "Remove a member for good",
 		Description: "The node counts for nothing any more, and the others talk to it no more. It is refused when those that remain " +
 			"could store nothing, and, without force, when none of them has a part of the history that the member has, or may have if it does not answer. A leader hands over first. A node that was let in and never became a member is forgotten. The answer is the members after it.",
-	}), s.removeMember)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), ofTheCluster), s.removeMember)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "rotate-cluster-ca", Method: http.MethodPost, Path: path + "/rotate-ca", Tags: tags,
 		Summary: "Begin to replace the CA of the connections between nodes",
 		Description: "A new root is published; when all members trust it, it signs; when all members have certificates of it, the old one goes. " +
 			"This goes on by itself, and show-cluster-health says how far it is.",
-	}), s.rotateClusterCA)
+	}), ofTheCluster), s.rotateClusterCA)
 	archive := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-	huma.Register(api, untagged(needs(fleet.RoleAdmin, huma.Operation{
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "diagnose-cluster", Method: http.MethodGet, Path: path + "/diagnosis", Tags: tags,
 		Summary: "Make a bundle for a support case",
 		Description: "A gzipped tar archive of what every member that answers knows about itself: version, configuration without secrets, " +
@@ -95,7 +95,7 @@ func (s *server) registerCluster(api huma.API) {
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The bundle.", Content: map[string]*huma.MediaType{diagnosisType: {Schema: archive}},
 		}},
-	}), becauseAsked), s.diagnoseCluster)
+	}), becauseAsked), ofTheCluster), s.diagnoseCluster)
 	s.registerLeave(api)
 	s.registerJoinTokens(api)
 }

@@ -22,6 +22,9 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
+// enrolmentsInScope is what becomes of enrolment tokens for a token with a scope.
+const enrolmentsInScope = "For a token that has a scope there are those alone whose agents will be in it."
+
 const (
 	defaultEnrollmentTTL = time.Hour
 	defaultUses          = 1
@@ -53,25 +56,29 @@ type createdEnrollmentToken struct {
 func (s *server) registerEnrollmentTokens(api huma.API) {
 	const path = "/api/v1/enrollment-tokens"
 	tags := []string{"enrollment tokens"}
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "create-enrollment-token", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Create an enrolment token",
 		Description: "The answer is the only one that has the token itself. Asking again makes another token.",
-	}), s.createEnrollmentToken)
-	read(s, api, shows(needs(fleet.RoleOperator, huma.Operation{
+	}), "With a token that has a scope, the labels have to be those of hosts in it."), s.createEnrollmentToken)
+	read(s, api, minds(shows(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "list-enrollment-tokens", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List enrolment tokens", Description: "Newest first, ended ones too.",
-	}), fleet.TableEnrollmentTokens), s.listEnrollmentTokens)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), fleet.TableEnrollmentTokens), enrolmentsInScope), s.listEnrollmentTokens)
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "revoke-enrollment-token", Method: http.MethodPost, Path: path + "/{id}/revoke", Tags: tags,
 		Summary:     "Revoke an enrolment token",
 		Description: "Nobody enrols with it any more. Agents that did stay; retire them one by one. Revoking it again changes nothing.",
-	}), s.revokeEnrollmentToken)
+	}), enrolmentsInScope), s.revokeEnrollmentToken)
 }
 
 func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollmentToken) (*createdEnrollmentToken, error) {
 	if problem := checkLabels("labels", in.Body.Labels); problem != nil {
 		return nil, problem
+	}
+	if scope := scopeOf(ctx); !scope.Allows(in.Body.Labels) {
+		return nil, newProblem(wire.CodeForbidden, "labels", fmt.Sprintf("hosts with these labels are not in the token's scope, %s", scope),
+			"give the labels of the scope, such as "+strings.Join(scopeTexts(scope), ", "))
 	}
 	patterns, err := pki.ParseNamePatterns(in.Body.NamePatterns)
 	if err == nil {
@@ -100,7 +107,7 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	if _, err := s.do(ctx, command); err != nil {
 		return nil, err
 	}
-	stored, ok := s.Node.State().View().EnrollmentToken(token.ID)
+	stored, ok := s.viewOf(ctx).EnrollmentToken(token.ID)
 	if !ok {
 		return nil, s.fail("create an enrolment token", fmt.Errorf("the token %s is not in the state after it was stored", token.ID))
 	}
@@ -177,10 +184,15 @@ func (s *server) listEnrollmentTokens(_ context.Context, p *picture, in *listTok
 }
 
 func (s *server) revokeEnrollmentToken(ctx context.Context, in *tokenPath) (*enrollmentTokenDetail, error) {
+	if !scopeOf(ctx).IsZero() {
+		if _, ok := s.viewOf(ctx).EnrollmentToken(in.ID); !ok {
+			return nil, noToken("enrolment")
+		}
+	}
 	if _, err := s.do(ctx, fleet.RevokeEnrollmentToken{Actor: actorOf(ctx), ID: in.ID}); err != nil {
 		return nil, err
 	}
-	stored, ok := s.Node.State().View().EnrollmentToken(in.ID)
+	stored, ok := s.viewOf(ctx).EnrollmentToken(in.ID)
 	if !ok {
 		return nil, notFound("the token is gone", "list the tokens to see their ids")
 	}

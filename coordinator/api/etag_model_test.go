@@ -63,11 +63,14 @@ type tagCluster struct {
 	lives int
 	nodes []*replica
 	token apitoken.Token
+	// scoped is limited to the hosts of env=prod.
+	scoped apitoken.Token
 }
 
 type tagModel struct {
 	*tagCluster
-	index uint64
+	index  uint64
+	asking apitoken.Token
 	// bodies of the tags that were given, and tags by the question.
 	bodies map[string]string
 	tags   map[string][]string
@@ -79,7 +82,7 @@ type tagModel struct {
 }
 
 func newTagCluster(t *testing.T) *tagCluster {
-	c := &tagCluster{token: apitoken.New()}
+	c := &tagCluster{token: apitoken.New(), scoped: apitoken.New()}
 	for i := range 3 {
 		c.nodes = append(c.nodes, c.node(t, i))
 	}
@@ -95,6 +98,8 @@ func newTagModel(t *rapid.T, c *tagCluster) *tagModel {
 	}
 	m.do(t, fleet.InitClusterCA{Authority: fleet.ClusterAuthority{Certificate: []byte("root"), SealedKey: []byte("key")}},
 		fleet.CreateAPIToken{ID: m.token.ID, Name: "all", Hash: m.token.Hash(), Role: fleet.RoleAdmin},
+		fleet.CreateAPIToken{ID: m.scoped.ID, Name: "some", Hash: m.scoped.Hash(), Role: fleet.RoleAdmin, Scope: fleet.Scope{"env": {"prod"}}},
+		fleet.CreateEnrollmentToken{ID: "other", NamePatterns: []string{"**.example.com"}, Labels: map[string]string{"env": "qa"}, ExpiresAt: m.now.Add(1000 * day)},
 		fleet.CreateEnrollmentToken{ID: "token", NamePatterns: []string{"**.example.com"}, Labels: map[string]string{"env": "prod"}, ExpiresAt: m.now.Add(1000 * day)})
 	_, ok := m.nodes[0].state.View().ClusterCA()
 	require.True(t, ok, "what tells this life from others")
@@ -170,12 +175,12 @@ func (m *tagModel) change(t *rapid.T) {
 	}
 	kinds := []string{"enrol"}
 	if agent != "" {
-		kinds = []string{"enrol", "report", "report", "heartbeat", "heartbeat", "order", "brokered order", "retire", "api token", "join token", "enrolment token", "assignment", "command", "campaign"}
+		kinds = []string{"enrol", "report", "report", "heartbeat", "heartbeat", "order", "brokered order", "retire", "api token", "rotation", "join token", "enrolment token", "assignment", "command", "campaign"}
 	}
 	switch kind := rapid.SampledFrom(kinds).Draw(t, "change"); kind {
 	case "enrol":
 		m.agents = append(m.agents, id)
-		m.do(t, fleet.EnrollAgent{TokenID: "token", AgentID: id, Host: wire.HostReport{Hostname: id + ".example.com"},
+		m.do(t, fleet.EnrollAgent{TokenID: pickOne(t, "token", "other"), AgentID: id, Host: wire.HostReport{Hostname: id + ".example.com"},
 			Identity: fleet.Identity{Fingerprint: "f" + id, PublicKeyFingerprint: "k" + id, Serial: "0a", NotAfter: m.now.Add(day)}})
 	case "report":
 		m.report(t, agent)
@@ -194,17 +199,23 @@ func (m *tagModel) change(t *rapid.T) {
 	case "retire":
 		m.do(t, fleet.RetireAgent{AgentID: agent})
 	case "api token":
-		m.do(t, fleet.CreateAPIToken{ID: id, Name: id, Hash: [32]byte{byte(m.made), byte(m.made >> 8)}, Role: fleet.RoleViewer, ExpiresAt: m.now.Add(m.soon(t))})
+		p := fleet.CreateAPIToken{ID: id, Name: id, Hash: [32]byte{byte(m.made), byte(m.made >> 8)}, Role: fleet.RoleViewer, ExpiresAt: m.now.Add(m.soon(t))}
+		if rapid.Bool().Draw(t, "scoped") {
+			p.Scope = fleet.Scope{"env": {pickOne(t, "prod", "qa")}}
+		}
+		m.do(t, p)
+	case "rotation":
+		m.do(t, fleet.RotateAPIToken{ID: pickOne(t, m.lastToken(), "none"), Hash: [32]byte{byte(m.made), byte(m.made >> 8), 1}, Until: m.now.Add(m.soon(t))})
 	case "join token":
 		m.do(t, fleet.CreateJoinToken{ID: id, ExpiresAt: m.now.Add(m.soon(t))})
 	case "enrolment token":
-		m.do(t, fleet.CreateEnrollmentToken{ID: id, ExpiresAt: m.now.Add(m.soon(t))})
+		m.do(t, fleet.CreateEnrollmentToken{ID: id, Labels: map[string]string{"env": pickOne(t, "prod", "qa")}, ExpiresAt: m.now.Add(m.soon(t))})
 	case "assignment":
-		m.do(t, fleet.PutAssignment{Name: "role", Selector: "env=prod", Template: fmt.Appendf(nil, `{"names":["%s.example.com"]}`, id)})
+		m.do(t, fleet.PutAssignment{Name: pickOne(t, "role", "other"), Selector: pickOne(t, "env=prod", "*", "env=qa"), Template: fmt.Appendf(nil, `{"names":["%s.example.com"]}`, id)})
 	case "command":
 		m.do(t, fleet.CommandAgent{Agent: agent, ID: id, Kind: wire.CommandRenew, Certificate: "www0"})
 	case "campaign":
-		m.do(t, fleet.BeginCampaign{ID: id, Selector: "*", Over: m.soon(t), Targets: 1})
+		m.do(t, fleet.BeginCampaign{ID: fmt.Sprintf("campaign%08d", m.made), Selector: pickOne(t, "*", "env=prod", "env=qa"), Over: m.soon(t), Targets: 1})
 	}
 }
 
@@ -248,9 +259,26 @@ func (m *tagModel) question(t *rapid.T) string {
 	return path
 }
 
+func pickOne(t *rapid.T, of ...string) string { return rapid.SampledFrom(of).Draw(t, "one") }
+
+// lastToken is the id of a token that a change made, if one did.
+func (m *tagModel) lastToken() string {
+	tokens := m.nodes[0].state.View().APITokens()
+	for _, token := range tokens {
+		if token.ID != m.token.ID && token.ID != m.scoped.ID {
+			return token.ID
+		}
+	}
+	return "none"
+}
+
 func (m *tagModel) send(node *replica, path, tag string) *httptest.ResponseRecorder {
+	return m.sendAs(node, m.asking, path, tag)
+}
+
+func (*tagModel) sendAs(node *replica, token apitoken.Token, path, tag string) *httptest.ResponseRecorder {
 	request := httptest.NewRequest(http.MethodGet, path, nil)
-	request.Header.Set("Authorization", "Bearer "+m.token.Reveal())
+	request.Header.Set("Authorization", "Bearer "+token.Reveal())
 	if tag != "" {
 		request.Header.Set("If-None-Match", tag)
 	}
@@ -261,6 +289,7 @@ func (m *tagModel) send(node *replica, path, tag string) *httptest.ResponseRecor
 
 func (m *tagModel) ask(t *rapid.T) {
 	path := m.question(t)
+	m.asking = rapid.SampledFrom([]apitoken.Token{m.token, m.scoped}).Draw(t, "asking")
 	var whole *httptest.ResponseRecorder
 	for i, node := range m.nodes {
 		answer := m.send(node, path, "")
@@ -286,7 +315,8 @@ func (m *tagModel) ask(t *rapid.T) {
 		m.bodies[key] = whole.Body.String()
 		m.tags[path] = append(m.tags[path], tag)
 	}
-	// A client comes back with a tag that it was given at any time.
+	// A client comes back with a tag that it, or somebody with another token, was given
+	// at any time.
 	held := rapid.SampledFrom(m.tags[path]).Draw(t, "tag")
 	node := rapid.SampledFrom(m.nodes).Draw(t, "node")
 	answer := m.send(node, path, held)

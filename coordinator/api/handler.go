@@ -119,7 +119,7 @@ func (c Config) validate() error {
 // server is the API's state: none of its own but what was counted and answered last.
 type server struct {
 	Config
-	fleetCount  tally
+	tallies     tallies
 	connections connections
 	pages       pages
 	items       *items // nil keeps none
@@ -166,7 +166,7 @@ func New(config Config) (http.Handler, error) {
 	handler := finish(mux)
 	if config.Pass != nil {
 		// Strangers take no places on the way to the leader.
-		passed := Guarded(config.Node.State, config.Now, fleet.RoleViewer, config.Pass(handler))
+		passed := guarded(config.Node.State, config.Now, fleet.RoleViewer, true, config.Pass(handler))
 		handler = passing(mux, api.OpenAPI(), handler, passed)
 	}
 	return named(handler), nil
@@ -194,6 +194,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerSnapshots(api)
 	s.registerCluster(api)
 	extensible(api.OpenAPI())
+	describeScopes(api.OpenAPI())
 	describeIndex(api.OpenAPI())
 	describeTags(api.OpenAPI())
 	describeCSV(api.OpenAPI())

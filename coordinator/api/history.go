@@ -56,22 +56,22 @@ type prunedHistory struct {
 func (s *server) registerHistory(api huma.API) {
 	const path = "/api/v1/history"
 	tags := []string{"history"}
-	huma.Register(api, untagged(leads(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, fleetWide(untagged(leads(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-history", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List facts of the history",
 		Description: "From the database, if one is configured, else from the journal. Cursors are good for both. While the database cannot be " +
 			"read the answer is 503; list-audit has what the journal keeps. What has just happened gets into the database within seconds.",
-	})), "a database has no edition that could be known without asking it"), s.listHistory)
-	huma.Register(api, untagged(leads(needs(fleet.RoleViewer, huma.Operation{
+	})), "a database has no edition that could be known without asking it"), ofTheHistory), s.listHistory)
+	huma.Register(api, fleetWide(untagged(leads(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-history-status", Method: http.MethodGet, Path: path + "/status", Tags: tags,
 		Summary: "Say where the history is, and how its export stands",
-	})), "it follows the database and the clock"), s.showHistoryStatus)
-	huma.Register(api, leads(needs(fleet.RoleAdmin, huma.Operation{
+	})), "it follows the database and the clock"), ofTheHistory), s.showHistoryStatus)
+	huma.Register(api, fleetWide(leads(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "prune-history", Method: http.MethodPost, Path: path + "/prune", Tags: tags,
 		Summary: "Drop old months of routine facts from the database, or say what would go",
 		Description: "This cannot be taken back, and stands in the audit trail. Facts of the audit trail stay. Without a database it is refused: the journal drops what is " +
 			"older than its retention by itself.",
-	})), s.pruneHistory)
+	})), ofTheHistory), s.pruneHistory)
 }
 
 func (s *server) listHistory(ctx context.Context, in *listHistory) (*historyPage, error) {

@@ -193,7 +193,7 @@ func FuzzIdentify(f *testing.F) {
 	f.Add("bearer  x")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, header string) {
-		token, problem := identify(view, header, time.Unix(0, 0))
+		token, _, problem := identify(view, header, time.Unix(0, 0))
 		assert.Nil(t, token)
 		require.NotNil(t, problem)
 		assert.Equal(t, http.StatusUnauthorized, problem.Status)

@@ -52,23 +52,23 @@ type issuerDetail struct {
 func (s *server) registerIssuers(api huma.API) {
 	const path = "/api/v1/issuers"
 	tags := []string{"issuers"}
-	huma.Register(api, leads(untagged(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, fleetWide(leads(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-issuers", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List the issuers, and how they stand",
 		Description: "The accounts at authorities in the settings of the node that leads, and those that orders name beside them. The built-in CA " +
 			"is none of them. It is all on one page.",
-	}), "how accounts stand is in the leader's memory, and not in the state")), s.listIssuers)
-	huma.Register(api, leads(needs(fleet.RoleOperator, huma.Operation{
+	}), "how accounts stand is in the leader's memory, and not in the state")), ofTheIssuers), s.listIssuers)
+	huma.Register(api, fleetWide(leads(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "test-issuer", Method: http.MethodPost, Path: path + "/{name}/test", Tags: tags,
 		Summary: "Find out whether an issuer's account can be used",
 		Description: "A few requests to the authority, which order nothing and change nothing there. The status is 200 whatever comes of it; see ok. " +
 			"It takes 20 seconds at most. An account that was paused is asked again when it goes well.",
-	})), s.testIssuer)
-	huma.Register(api, leads(needs(fleet.RoleOperator, huma.Operation{
+	})), ofTheIssuers), s.testIssuer)
+	huma.Register(api, fleetWide(leads(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "resume-issuer", Method: http.MethodPost, Path: path + "/{name}/resume", Tags: tags,
 		Summary:     "Ask an issuer's authority again at once",
 		Description: "Ends the pause of an account, and closes the circuit of an authority that failed, as after its credentials were changed. The answer is how it stands then.",
-	})), s.resumeIssuer)
+	})), ofTheIssuers), s.resumeIssuer)
 }
 
 func (s *server) listIssuers(context.Context, *struct{}) (*issuerList, error) {

@@ -28,13 +28,13 @@ type jobList struct {
 }
 
 func (s *server) registerJobs(api huma.API) {
-	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-jobs", Method: http.MethodGet, Path: "/api/v1/jobs", Tags: []string{"jobs"},
 		Summary: "List what is under way",
 		Description: "Orders, renewals, revocations, commands to hosts and mass renewals, in one vocabulary. A job is no record of its own: it is how one of these stands " +
 			"at the moment, and is changed by changing that. They come kind by kind in this order; among orders and renewals those that need a person come first. A job that " +
 			"stays as it is while pages are read is on exactly one of them; one that moves from state to state meanwhile may be on two, or on none.",
-	}), fleet.TableOrders, fleet.TableAgents, fleet.TableCertificates, fleet.TableRevocations, fleet.TableAgentCommands, fleet.TableCampaigns), s.listJobs)
+	}), fleet.TableOrders, fleet.TableAgents, fleet.TableCertificates, fleet.TableRevocations, fleet.TableAgentCommands, fleet.TableCampaigns)), s.listJobs)
 }
 
 // A section is a part of the list of jobs with an order of its own, that of one index.

@@ -32,21 +32,21 @@ type createdJoinToken struct {
 func (s *server) registerJoinTokens(api huma.API) {
 	const path = "/api/v1/cluster/join-tokens"
 	tags := []string{"cluster"}
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "create-join-token", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Create a token by which one node joins the cluster",
 		Description: "The answer is the only one that has the token itself. A node that joins is given the seal key: whoever has the token " +
 			"gets all that the cluster has. Asking again makes another token.",
-	}), s.createJoinToken)
-	read(s, api, shows(needs(fleet.RoleAdmin, huma.Operation{
+	}), ofTheCluster), s.createJoinToken)
+	read(s, api, fleetWide(shows(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "list-join-tokens", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List join tokens", Description: "Newest first, and for some weeks ended ones too.",
-	}), fleet.TableJoinTokens), s.listJoinTokens)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), fleet.TableJoinTokens), ofTheCluster), s.listJoinTokens)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "revoke-join-token", Method: http.MethodDelete, Path: path + "/{id}", Tags: tags,
 		Summary:     "Revoke a join token",
 		Description: "No node joins with it any more. A node that did stays; remove it. Revoking it again changes nothing.",
-	}), s.revokeJoinToken)
+	}), ofTheCluster), s.revokeJoinToken)
 }
 
 func (s *server) createJoinToken(ctx context.Context, in *createJoinToken) (*createdJoinToken, error) {

@@ -31,12 +31,12 @@ type departureDocument struct {
 }
 
 func (s *server) registerLeave(api huma.API) {
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "leave-cluster", Method: http.MethodPost, Path: "/api/v1/cluster/leave", Tags: []string{"cluster"},
 		Summary: "Take the node that gets the request out of the cluster",
 		Description: "It hands over if it leads, is removed, and ends; it starts no more until it joins again. It is refused when those " +
 			"that remain could store nothing, and without force also when they would bear no failure while the cluster bears one now, or none of them has a part of the history.",
-	}), s.leaveCluster)
+	}), ofTheCluster), s.leaveCluster)
 }
 
 func (s *server) leaveCluster(ctx context.Context, in *leaveCluster) (*departureDocument, error) {

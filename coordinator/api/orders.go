@@ -52,33 +52,33 @@ func (s *server) registerOrders(api huma.API) {
 	const path = "/api/v1/orders"
 	const one = path + "/{agent}/{id}"
 	tags := []string{"orders"}
-	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-orders", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List orders at authorities",
 		Description: "Orders at issuers that the coordinator talks to, other than the built-in CA; those that have come to a certificate until that expires, others a week after their end. " +
 			"In an order that stays the same while paging; see sort. A page looks at 5000 orders at most: with a filter that few of them pass it may be short, and yet have a next one.",
-	}), fleet.TableOrders, fleet.TableAgents), s.listOrders)
-	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableOrders, fleet.TableAgents)), s.listOrders)
+	read(s, api, ofHost(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-order", Method: http.MethodGet, Path: one, Tags: tags,
 		Summary: "Show one order, and all that is known of it at its authority",
-	}), fleet.TableOrders, fleet.TableAgents), s.showOrder)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), fleet.TableOrders, fleet.TableAgents), "agent"), s.showOrder)
+	huma.Register(api, ofHost(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: one + "/cancel", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Take an order back",
 		Description: "One that was not placed is cancelled at once. For any other the authority is asked as soon as it can be; until the stage says cancelled, the order may " +
 			"still be issued. Where the authority takes none back by itself, it needs a person. Asking again changes nothing.",
-	}), s.cancelOrder)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), "agent"), s.cancelOrder)
+	huma.Register(api, ofHost(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "retry-order", Method: http.MethodPost, Path: one + "/retry", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary:     "Look after an open order now",
 		Description: "The authority is asked about it at once, and often again for a while. Nothing is ordered a second time by this.",
-	}), s.retryOrder)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), "agent"), s.retryOrder)
+	huma.Register(api, ofHost(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "resolve-order", Method: http.MethodPost, Path: one + "/resolve", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Say what became of a placement of unknown outcome",
 		Description: "For an order of which nobody knows whether the authority has it. Look there first: place_again while it has the order makes and pays for a second one. " +
 			"The note is kept in the audit trail.",
-	}), s.resolveOrder)
+	}), "agent"), s.resolveOrder)
 }
 
 func (s *server) listOrders(_ context.Context, p *picture, in *listOrders) (*orderList, error) {
@@ -124,14 +124,14 @@ func showOrder(view *fleet.View, in *OrderPath) (*orderDetail, error) {
 
 // change does something about an order, has the engine look at it, and shows it.
 func (s *server) change(ctx context.Context, in *OrderPath, command fleet.Payload) (*orderDetail, error) {
-	if _, err := showOrder(s.Node.State().View(), in); err != nil {
+	if _, err := showOrder(s.viewOf(ctx), in); err != nil {
 		return nil, err
 	}
 	if _, err := s.do(ctx, command); err != nil {
 		return nil, err
 	}
 	s.Orders.Wake()
-	return showOrder(s.Node.State().View(), in)
+	return showOrder(s.viewOf(ctx), in)
 }
 
 func (s *server) cancelOrder(ctx context.Context, in *cancelOrder) (*orderDetail, error) {

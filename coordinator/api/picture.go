@@ -25,9 +25,9 @@ type picture struct {
 	items        *items // nil keeps none
 }
 
-// live is a picture of now, with all that this node has heard.
-func (s *server) live() *picture {
-	view := s.Node.State().View()
+// live is a picture of now, with all that this node has heard of the hosts of a scope.
+func (s *server) live(scope fleet.Scope) *picture {
+	view := s.Node.State().View().Within(scope)
 	return &picture{
 		Clock: health.At(s.Now()), view: view, whole: view, pause: s.Pause(),
 		seen: func(agent *fleet.Agent) time.Time { return s.lastSeen(view, agent) },

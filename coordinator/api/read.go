@@ -72,6 +72,7 @@ type asked struct {
 	*picture
 	operation string
 	source    *source
+	scope     fleet.Scope // of the token
 	edition   edition
 	// journal is the edition of the journal, and of which part, where the answer is of it.
 	journal   string
@@ -88,15 +89,15 @@ func askedOf(ctx context.Context) *asked {
 
 // conditional answers a read from what is known without looking at anything, or else
 // lets next look.
-func (s *server) conditional(api huma.API, ctx *indexed, next func(huma.Context)) *Problem {
+func (s *server) conditional(api huma.API, ctx *indexed, scope fleet.Scope, next func(huma.Context)) *Problem {
 	src := sourceOf(ctx.Operation())
 	request, _ := humago.Unwrap(ctx)
 	view := s.Node.State().View()
 	a := &asked{
-		operation: ctx.Operation().OperationID, source: src, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
+		operation: ctx.Operation().OperationID, source: src.within(scope), scope: scope, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
 		csv: wantsCSV(ctx),
 		picture: &picture{
-			Clock: health.At(s.Now()), view: view.Watched(), whole: view, pause: s.Pause(), discreet: true,
+			Clock: health.At(s.Now()), view: view.Within(scope).Watched(), whole: view.Within(scope), pause: s.Pause(), discreet: true,
 			seen:  func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
 			items: s.items,
 		},

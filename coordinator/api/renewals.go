@@ -15,6 +15,10 @@ import (
 	"github.com/certctl/certctl/shared/wire"
 )
 
+// renewalsInScope is what becomes of mass renewals for a token with a scope: how far they
+// are was counted for all of their hosts.
+const renewalsInScope = "For a token that has a scope there are those alone whose selector chooses hosts of its scope and no others."
+
 // maxFailures bounds the failures that the answer about a mass renewal names.
 const maxFailures = 100
 
@@ -46,35 +50,35 @@ type renewalsList struct {
 func (s *server) registerRenewals(api huma.API) {
 	const path = "/api/v1/renewals"
 	tags := []string{"renewals"}
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	huma.Register(api, ofHost(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "renew-certificate", Method: http.MethodPost, Path: "/api/v1/certificates/{agent}/{name}/renew", Tags: tags,
 		Summary:       "Renew one certificate",
 		Description:   "The host replaces the certificate in service, with a new key, when it syncs next. If another one is in service by then, nothing is done.",
 		DefaultStatus: http.StatusAccepted,
-	}), s.renewCertificate)
-	read(s, api, shows(needs(fleet.RoleViewer, huma.Operation{
+	}), "agent"), s.renewCertificate)
+	read(s, api, ofHost(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-agent-commands", Method: http.MethodGet, Path: "/api/v1/agents/{id}/commands", Tags: tags,
 		Summary: "List what an agent was asked for", Description: "Newest first, what ended within the last 30 days too. It is all on one page.",
-	}), fleet.TableAgents, fleet.TableAgentCommands), s.listCommands)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), fleet.TableAgents, fleet.TableAgentCommands), "id"), s.listCommands)
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "create-renewals", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Renew many certificates, spread over a time",
 		Description: "Each certificate that is in service now and matches has a place of its own in the window, and its host renews it then. " +
 			"Hosts that are away are asked when they come back, up to 30 days after the window. With dry_run nothing is begun.",
-	}), s.createRenewals)
-	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
+	}), "The selector of a token that has a scope is narrowed to that, and narrowed_to says so."), s.createRenewals)
+	read(s, api, minds(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-renewals", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List mass renewals", Description: "Newest first, ended ones too. It is all on one page.",
-	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), s.listRenewals)
-	read(s, api, showsContact(needs(fleet.RoleViewer, huma.Operation{
+	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), renewalsInScope), s.listRenewals)
+	read(s, api, minds(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-renewals", Method: http.MethodGet, Path: path + "/{id}", Tags: tags,
 		Summary: "Show a mass renewal, and how far it is",
-	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), s.showRenewals)
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	}), fleet.TableCampaigns, fleet.TableAgents, fleet.TableCertificates, fleet.TableAgentCommands), renewalsInScope), s.showRenewals)
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "cancel-renewals", Method: http.MethodPost, Path: path + "/{id}/cancel", Tags: tags,
 		Summary:     "Cancel a mass renewal",
 		Description: "No host is asked for more; those that were told already, a few minutes ahead of their turn, may still renew. Cancelling it again changes nothing.",
-	}), s.cancelRenewals)
+	}), renewalsInScope), s.cancelRenewals)
 	s.registerRevocations(api)
 }
 
@@ -96,7 +100,7 @@ func (s *server) renewCertificate(ctx context.Context, in *certificatePath) (*co
 	if _, err := s.do(ctx, wish); err != nil {
 		return nil, err
 	}
-	stored, ok := s.Node.State().View().AgentCommand(wish.Agent, wish.ID)
+	stored, ok := s.viewOf(ctx).AgentCommand(wish.Agent, wish.ID)
 	if !ok {
 		return nil, notFound("the command is gone", "the agent may have been retired")
 	}
@@ -121,6 +125,13 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	if err != nil {
 		return nil, invalid("selector", err.Error(), "see the documentation of selectors")
 	}
+	scope, narrowedTo := scopeOf(ctx), ""
+	if !chosen.Within(scope) {
+		if chosen, err = chosen.And(scope.Selector()); err != nil {
+			return nil, invalid("selector", "narrowed to the token's scope, "+err.Error(), "give a shorter selector")
+		}
+		narrowedTo = scope.String()
+	}
 	if in.Body.NamePattern != "" {
 		patterns, err := pki.ParseNamePatterns([]string{in.Body.NamePattern})
 		if err != nil {
@@ -128,7 +139,7 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 		}
 		in.Body.NamePattern = patterns.Strings()[0]
 	}
-	p := s.live()
+	p := s.live(scope)
 	view, now := p.view, p.Now.UTC()
 	planned := &fleet.Campaign{
 		NamePattern: in.Body.NamePattern,
@@ -139,7 +150,7 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 		planned.ExpiringBefore = now.Add(time.Duration(in.Body.ExpiringWithinSeconds) * time.Second)
 	}
 	counted := p.renewals(planned, maxHosts)
-	counted.Targets = counted.Remaining
+	counted.Targets, counted.NarrowedTo = counted.Remaining, narrowedTo
 	if in.DryRun {
 		counted.State, counted.Replaced, counted.Overdue = "planned", 0, 0
 		for i := range counted.Hosts {
@@ -157,7 +168,11 @@ func (s *server) createRenewals(ctx context.Context, in *createRenewals) (*renew
 	}); err != nil {
 		return nil, err
 	}
-	return s.live().renewalsDetail(id)
+	shown, err := s.live(scope).renewalsDetail(id)
+	if err == nil {
+		shown.Body.NarrowedTo = counted.NarrowedTo
+	}
+	return shown, err
 }
 
 func (p *picture) renewalsDetail(id string) (*renewalsDetail, error) {
@@ -255,8 +270,13 @@ func (s *server) showRenewals(_ context.Context, p *picture, in *renewalsPath) (
 }
 
 func (s *server) cancelRenewals(ctx context.Context, in *renewalsPath) (*renewalsDetail, error) {
+	if !scopeOf(ctx).IsZero() {
+		if _, err := s.live(scopeOf(ctx)).renewalsDetail(in.ID); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := s.do(ctx, fleet.CancelCampaign{Actor: actorOf(ctx), ID: in.ID}); err != nil {
 		return nil, err
 	}
-	return s.live().renewalsDetail(in.ID)
+	return s.live(scopeOf(ctx)).renewalsDetail(in.ID)
 }

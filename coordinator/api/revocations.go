@@ -30,18 +30,18 @@ type revokedCertificate struct {
 }
 
 func (s *server) registerRevocations(api huma.API) {
-	huma.Register(api, needs(fleet.RoleOperator, huma.Operation{
+	huma.Register(api, minds(needs(fleet.RoleOperator, huma.Operation{
 		OperationID: "revoke-certificate", Method: http.MethodPost, Path: "/api/v1/revocations", Tags: []string{"renewals"},
 		DefaultStatus: http.StatusAccepted,
 		Summary:       "Revoke a certificate",
 		Description: "A certificate of the built-in CA is revoked at once, and its host is asked to replace it. So is one of an order at an authority, which is asked " +
 			"while the request waits, for 20 seconds at most; if it does not do it, the request fails and may be repeated. Any other is revoked at its issuer by its host, " +
 			"which then replaces it. It cannot be taken back. Revoking it again changes nothing. With dry_run nothing is revoked.",
-	}), s.revokeCertificate)
+	}), "For a token that has a scope there are no hosts outside of it, and nothing that was issued to them."), s.revokeCertificate)
 }
 
 func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (*revokedCertificate, error) {
-	view := s.Node.State().View()
+	view := s.viewOf(ctx)
 	serial, row, problem := s.toRevoke(view, &in.Body)
 	if problem != nil {
 		return nil, problem
@@ -67,7 +67,7 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 		told.By, told.AgentID, told.Certificate = "builtin", issued.Agent, issued.Certificate
 		// Its host is told, and need not wait until it reads the list.
 		wish.Kind, wish.RevokedAt = wire.CommandRenew, s.Now()
-		if revoked, ok := s.Node.State().View().Revocation(serial); ok {
+		if revoked, ok := s.viewOf(ctx).Revocation(serial); ok {
 			wish.Reason, wish.RevokedAt = revoked.Reason, revoked.At
 		}
 	}
@@ -107,7 +107,7 @@ func (s *server) revokeCertificate(ctx context.Context, in *revokeCertificate) (
 	if in.DryRun {
 		return out, nil
 	}
-	if stored, ok := s.Node.State().View().AgentCommand(wish.Agent, wish.ID); ok {
+	if stored, ok := s.viewOf(ctx).AgentCommand(wish.Agent, wish.ID); ok {
 		asked := command(stored)
 		told.Command = &asked
 	}

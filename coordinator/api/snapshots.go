@@ -58,21 +58,21 @@ type restoredSnapshot struct {
 func (s *server) registerSnapshots(api huma.API) {
 	file := map[string]*huma.MediaType{resource.SnapshotContentType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
 	tags := []string{"cluster"}
-	huma.Register(api, untagged(needs(fleet.RoleAdmin, huma.Operation{
+	huma.Register(api, fleetWide(untagged(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "save-snapshot", Method: http.MethodGet, Path: "/api/v1/cluster/snapshot", Tags: tags,
 		Summary: "Take a snapshot of the state",
 		Description: "The file holds all that the coordinators know, but for the seal key and the journal: private keys are sealed in it. Its last " +
 			"octets are a checksum of all, so that one that was cut off is never taken for whole. One is taken at a time on each node.",
 		Responses: map[string]*huma.Response{"200": {Description: "The snapshot file.", Content: file}},
-	}), "it is a file that nobody asks for twice"), s.saveSnapshot)
-	huma.Register(api, needs(fleet.RoleAdmin, huma.Operation{
+	}), "it is a file that nobody asks for twice"), ofTheCluster), s.saveSnapshot)
+	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "restore-snapshot", Method: http.MethodPut, Path: "/api/v1/cluster/snapshot", Tags: tags,
 		Summary: "Replace the state by that of a snapshot",
 		Description: "Everything is checked before anything is changed: that the file is whole, that this version can read it, and that this " +
 			"cluster's seal key opens the private keys in it. The cluster keeps its own nodes, CA and join tokens, and the API token of this " +
 			"request. All that was changed since the snapshot is lost; agents report again what they have.",
 		RequestBody: &huma.RequestBody{Required: true, Content: file},
-	}), s.restoreSnapshot)
+	}), ofTheCluster), s.restoreSnapshot)
 }
 
 func (s *server) saveSnapshot(ctx context.Context, in *getSnapshot) (*huma.StreamResponse, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -64,8 +65,19 @@ func sourceOf(op *huma.Operation) *source {
 // what the answer is encoded as.
 type edition [sha256.Size]byte
 
-// editionOf makes the name. The token is not part of it: what an operation answers, it
-// answers to everyone who may use it.
+// within is the source of answers to a token with a scope: which hosts are in it stands
+// in the agents.
+func (src *source) within(scope fleet.Scope) *source {
+	if scope.IsZero() {
+		return src
+	}
+	narrowed := *src
+	narrowed.tables = append(slices.Clone(src.tables), fleet.TableAgents)
+	return &narrowed
+}
+
+// editionOf makes the name. Of the token its scope is part of it: what an operation
+// answers, it answers to everyone who may use it, and has the same scope.
 func (s *server) editionOf(ctx *indexed, view *fleet.View, a *asked) edition {
 	var buffer [1024]byte
 	name := buffer[:0]
@@ -96,6 +108,7 @@ func (s *server) editionOf(ctx *indexed, view *fleet.View, a *asked) edition {
 		name = append(name, hosts[:]...)
 	}
 	text(a.journal)
+	text(a.scope.String())
 	return sha256.Sum256(name)
 }
 

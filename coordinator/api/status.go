@@ -18,17 +18,21 @@ type statusDocument struct {
 }
 
 func (s *server) registerStatus(api huma.API) {
-	huma.Register(api, untagged(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, narrows(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "show-status", Method: http.MethodGet, Path: "/api/v1/status", Tags: []string{"status"},
 		Summary:     "Show the coordinator and its fleet",
 		Description: "Counts of the whole fleet. They may be as old as as_of says.",
-	}), "it tells the time and how far this node is"), s.showStatus)
+	}), "it tells the time and how far this node is")), s.showStatus)
 }
 
-func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, error) {
-	journal, err := s.journalStatus()
-	if err != nil {
-		return nil, err
+func (s *server) showStatus(ctx context.Context, _ *struct{}) (*statusDocument, error) {
+	scope := scopeOf(ctx)
+	var journal resource.JournalStatus
+	if scope.IsZero() { // else its numbers are of hosts that are not there
+		var err error
+		if journal, err = s.journalStatus(); err != nil {
+			return nil, err
+		}
 	}
 	ready := s.Node.Ready()
 	leader, _ := s.Node.Leader()
@@ -39,7 +43,7 @@ func (s *server) showStatus(_ context.Context, _ *struct{}) (*statusDocument, er
 		},
 		Journal: journal, Database: s.Database != nil,
 	}}
-	counted := s.fleetCount.get(s)
+	counted := s.tallyOf(scope).get(s)
 	out.Body.AsOf, out.Body.Agents, out.Body.Certificates = counted.at.UTC(), counted.agents, counted.certificates
 	out.Body.Earliest, out.Body.Orders, out.Body.OrdersPending = counted.earliest, counted.orders, counted.ordersPending
 	out.Body.SafeUntil, out.Body.NotSafe, out.Body.NeedingAttention = counted.safeUntil, counted.notSafe, counted.needingAttention
@@ -64,10 +68,35 @@ const countShare = 20
 // earliestHosts is how many hosts the status names.
 const earliestHosts = 5
 
-// tally is the last count of the fleet. Counting goes through every summary,
+// scopesCounted bounds the scopes whose counts are kept.
+const scopesCounted = 64
+
+// tallies are the counts of the fleet, and of what there is of it for each scope that
+// was asked about last.
+type tallies struct {
+	mu     sync.Mutex
+	counts map[string]*tally
+}
+
+func (s *server) tallyOf(scope fleet.Scope) *tally {
+	t := &s.tallies
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := scope.String()
+	if t.counts[name] == nil {
+		if t.counts == nil || len(t.counts) >= scopesCounted {
+			t.counts = map[string]*tally{}
+		}
+		t.counts[name] = &tally{scope: scope}
+	}
+	return t.counts[name]
+}
+
+// tally is the last count of the fleet, or of a scope. Counting goes through every summary,
 // because health depends on the clock and on who is cut off; a count that took
 // a moment is kept for many of them, one that took none is made afresh.
 type tally struct {
+	scope    fleet.Scope
 	mu       sync.Mutex // held while counting: those who ask meanwhile share the result
 	last     fleetCount
 	keep     time.Duration // how long last is good, by the monotonic clock
@@ -93,7 +122,7 @@ func (t *tally) get(s *server) fleetCount {
 	if !t.finished.IsZero() && began.Sub(t.finished) < t.keep {
 		return t.last
 	}
-	t.last = s.count()
+	t.last = s.count(t.scope)
 	t.finished = time.Now()
 	t.keep = s.Keep(t.finished.Sub(began))
 	return t.last
@@ -108,8 +137,8 @@ func keepFor(took time.Duration) time.Duration {
 	return countShare * took
 }
 
-func (s *server) count() fleetCount {
-	p := s.live()
+func (s *server) count(scope fleet.Scope) fleetCount {
+	p := s.live(scope)
 	view, now := p.view, p.Now
 	count := fleetCount{at: now}
 	count.orders, count.ordersPending = countOrders(view)

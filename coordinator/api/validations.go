@@ -49,16 +49,16 @@ type orderValidations struct {
 }
 
 func (s *server) registerValidations(api huma.API) {
-	huma.Register(api, leads(untagged(needs(fleet.RoleViewer, huma.Operation{
+	huma.Register(api, ofHost(leads(untagged(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-order-validations", Method: http.MethodGet, Path: "/api/v1/orders/{agent}/{id}/validations", Tags: []string{"orders"},
 		Summary: "Ask the authority what is left to prove of an order's names",
 		Description: "Of an open order that the authority has, at one that tells. The authority is asked for each request, which takes 20 seconds at most and changes nothing there. " +
 			"The status is 200 if it does not answer, too; see error.",
-	}), "the authority is asked, and not the state")), s.listValidations)
+	}), "the authority is asked, and not the state")), "agent"), s.listValidations)
 }
 
 func (s *server) listValidations(ctx context.Context, in *OrderPath) (*orderValidations, error) {
-	shown, err := showOrder(s.Node.State().View(), in)
+	shown, err := showOrder(s.viewOf(ctx), in)
 	if err != nil {
 		return nil, err
 	}

@@ -42,10 +42,14 @@ type Token struct {
 // New makes a token from the system's random source.
 func New() Token {
 	var id [idRandom]byte
-	var t Token
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
-	_, _ = rand.Read(t.Secret[:])
-	t.ID = strings.ToLower(base32.StdEncoding.EncodeToString(id[:]))
+	return Renew(strings.ToLower(base32.StdEncoding.EncodeToString(id[:])))
+}
+
+// Renew makes a token of an id that there is, with a secret of its own.
+func Renew(id string) Token {
+	t := Token{ID: id}
+	_, _ = rand.Read(t.Secret[:]) // never fails: crypto/rand ends the program instead
 	return t
 }
 

@@ -54,6 +54,9 @@ type Query struct {
 	AuditOnly    bool
 	// From leaves the facts of the audit trail from a number on, and no others; 0 is all.
 	From uint64
+	// Of says whether a fact about an agent is wanted, and nothing that is about none is;
+	// nil: any. The journal alone can be asked so.
+	Of func(agent string) bool
 }
 
 // Limited is the size of a page that the query asks for.
@@ -140,6 +143,7 @@ func (j *Journal) Bounds() (first, last uint64, err error) {
 func (q Query) matches(f fleet.Fact) bool {
 	return (len(q.Kinds) == 0 || slices.Contains(q.Kinds, f.Kind)) &&
 		(q.Agent == "" || f.Agent == q.Agent) &&
+		(q.Of == nil || f.Agent != "" && q.Of(f.Agent)) &&
 		(q.Object == "" || f.Object == q.Object) &&
 		(q.Actor == "" || f.Actor == q.Actor) &&
 		(q.Since.IsZero() || !f.Time.Before(q.Since)) &&

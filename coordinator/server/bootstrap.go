@@ -220,7 +220,7 @@ func (b *bootstrap) ensureAdmin(ctx context.Context) error {
 
 func (b *bootstrap) hasAdmin(now time.Time) bool {
 	for _, token := range b.node.State().View().APITokens() {
-		if token.Role == fleet.RoleAdmin && token.Usable(now) {
+		if token.Role == fleet.RoleAdmin && token.Scope.IsZero() && token.Usable(now) {
 			return true
 		}
 	}

@@ -55,6 +55,7 @@ type Renewals struct {
 	ID             string    `json:"id,omitempty" doc:"Absent in a dry run."`
 	State          string    `json:"state" enum:"planned,running,cancelled,done,ended" doc:"done: nothing is left to renew. ended: the time for it is over, and something is left."`
 	Selector       string    `json:"selector"`
+	NarrowedTo     string    `json:"narrowed_to,omitempty" doc:"The scope of the token to which the selector of the request was narrowed, in the answer to that."`
 	Issuer         string    `json:"issuer,omitempty"`
 	NamePattern    string    `json:"name_pattern,omitempty"`
 	ExpiringBefore time.Time `json:"expiring_before,omitzero"`

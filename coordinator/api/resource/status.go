@@ -62,7 +62,7 @@ type Status struct {
 	Earliest      []HostHorizon `json:"earliest" nullable:"false" doc:"The hosts with the earliest offline horizons, at most five: those that are not safe now, then the earliest. The list of agents with sort=safe_until has all."`
 	OrdersPending int           `json:"orders_pending" doc:"Orders at issuers that the coordinator talks to that wait for their certificate, those at the built-in CA among them."`
 	Orders        OrderCounts   `json:"orders" doc:"Those at authorities, without the built-in CA."`
-	Journal       JournalStatus `json:"journal"`
+	Journal       JournalStatus `json:"journal" doc:"All zero for a token with a scope: the facts are about all hosts."`
 	Database      bool          `json:"database" doc:"A database is configured for the history; show-history-status says how it stands."`
 }
 

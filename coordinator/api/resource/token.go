@@ -63,13 +63,41 @@ type APIToken struct {
 	CreatedBy string     `json:"created_by"`
 	ExpiresAt time.Time  `json:"expires_at,omitzero" doc:"Absent: never."`
 	RevokedAt time.Time  `json:"revoked_at,omitzero"`
+	// Scope limits what it may see and do.
+	Scope        []string  `json:"scope,omitempty" doc:"The labels of the hosts that it is limited to: all of them, with one of the values that are given for each. Absent: all hosts, and what is of none." example:"[\"env=prod\"]"`
+	FixedExpiry  bool      `json:"fixed_expiry,omitempty" doc:"A rotation does not put off the end."`
+	RotatedAt    time.Time `json:"rotated_at,omitzero" doc:"When it got the secret that it has. Absent: when it was made."`
+	RotatedBy    string    `json:"rotated_by,omitempty"`
+	EarlierUntil time.Time `json:"earlier_until,omitzero" doc:"Up to when the secret of before the last rotation is good too. Absent: it is not."`
 }
 
 // CreateAPIToken asks for an API token.
 type CreateAPIToken struct {
 	Name       string `json:"name" minLength:"1" maxLength:"100" doc:"Who or what uses it."`
 	Role       string `json:"role" enum:"viewer,operator,admin" doc:"viewer reads; operator also enrols and retires agents; admin also makes API tokens."`
-	TTLSeconds int64  `json:"ttl_seconds,omitempty" minimum:"60" maximum:"315360000" doc:"Lifetime; absent never expires."`
+	TTLSeconds int64  `json:"ttl_seconds,omitempty" minimum:"60" maximum:"315360000" doc:"Lifetime; absent never expires. A rotation begins it anew."`
+	// Scope limits what it may see and do.
+	Scope       []string `json:"scope,omitempty" maxItems:"128" doc:"Limits it to hosts by their labels, as label=value: all labels have to match, and of several values for one label one. Such a token is refused what is about more than some hosts. Absent: no limit." example:"[\"env=prod\",\"region=eu\"]"`
+	FixedExpiry bool     `json:"fixed_expiry,omitempty" doc:"A rotation does not put off the end that ttl_seconds gives."`
+}
+
+// The longest grace of a rotation, and what it is without one; grace_seconds has the
+// same bounds.
+const (
+	MaxRotationGrace     = 7 * 24 * time.Hour
+	DefaultRotationGrace = time.Hour
+)
+
+// RotateAPIToken asks for another secret.
+type RotateAPIToken struct {
+	GraceSeconds *int64 `json:"grace_seconds,omitempty" minimum:"0" maximum:"604800" doc:"How long the earlier secret stays good beside the new one. Absent: one hour. 0: it ends at once."`
+	SecretSHA256 string `json:"secret_sha256,omitempty" pattern:"^[0-9a-f]{64}$" doc:"SHA-256 of the new secret's 32 octets in hex, where the client makes it at random itself, and can keep it before it asks. Asking again with the same changes nothing. Absent: the coordinator makes one, and the answer is the only one that has it."`
+}
+
+// RotatedAPIToken is the one answer that has the new token.
+type RotatedAPIToken struct {
+	APIToken
+	Token string `json:"token,omitempty" doc:"The whole token with its new secret. It is shown this once; only its hash is kept. Absent where the client has made the secret."`
 }
 
 // CreatedAPIToken is the one answer that has the token itself.
@@ -84,4 +112,8 @@ type Identified struct {
 	Name      string    `json:"name"`
 	Role      string    `json:"role" enum:"viewer,operator,admin"`
 	ExpiresAt time.Time `json:"expires_at,omitzero" doc:"Absent: never."`
+	Scope     []string  `json:"scope,omitempty" doc:"The labels of the hosts that it is limited to. Absent: no limit."`
+	// FixedExpiry and EarlierUntil are for warnings.
+	FixedExpiry  bool      `json:"fixed_expiry,omitempty" doc:"A rotation does not put off the end."`
+	EarlierUntil time.Time `json:"earlier_until,omitzero" doc:"The request was made with the secret of before the last rotation, which is good up to then."`
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -46,6 +47,9 @@ func selectFacts(q history.Query) (sql string, args []any, err error) {
 	index, ordinal, err := history.Position(q.After)
 	if err != nil {
 		return "", nil, err
+	}
+	if q.Of != nil {
+		return "", nil, errors.New("a database does not know which agents are wanted")
 	}
 	if index > maxIndex {
 		return "", nil, history.ErrCursor
