@@ -27,6 +27,8 @@ type CancelOrderParams struct {
 // needs a person. Asking again changes nothing.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) CancelOrder(ctx context.Context, params CancelOrderParams, body *resource.CancelOrder, options ...Option) (*resource.Order, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/orders" + Path(params.Agent, params.ID, "cancel")}
 	if body != nil {
@@ -47,6 +49,8 @@ type CancelRenewalsParams struct {
 // Cancelling it again changes nothing.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are those alone whose selector chooses hosts of its scope and no others.
 func (c *Client) CancelRenewals(ctx context.Context, params CancelRenewalsParams, options ...Option) (*resource.Renewals, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/renewals" + Path(params.ID, "cancel")}
 	return ask[resource.Renewals](ctx, c, request, options)
@@ -57,6 +61,8 @@ func (c *Client) CancelRenewals(ctx context.Context, params CancelRenewalsParams
 // The answer is the only one that has the token itself. Asking again makes another token.
 //
 // Needs the role `admin`.
+//
+// A token that has a scope makes tokens with the same or a narrower one.
 func (c *Client) CreateAPIToken(ctx context.Context, body resource.CreateAPIToken, options ...Option) (*resource.CreatedAPIToken, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/tokens", in: body}
 	return ask[resource.CreatedAPIToken](ctx, c, request, options)
@@ -67,6 +73,8 @@ func (c *Client) CreateAPIToken(ctx context.Context, body resource.CreateAPIToke
 // The answer is the only one that has the token itself. Asking again makes another token.
 //
 // Needs the role `operator`.
+//
+// With a token that has a scope, the labels have to be those of hosts in it.
 func (c *Client) CreateEnrollmentToken(ctx context.Context, body resource.CreateEnrollmentToken, options ...Option) (*resource.CreatedEnrollmentToken, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/enrollment-tokens", in: body}
 	return ask[resource.CreatedEnrollmentToken](ctx, c, request, options)
@@ -78,6 +86,8 @@ func (c *Client) CreateEnrollmentToken(ctx context.Context, body resource.Create
 // token gets all that the cluster has. Asking again makes another token.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) CreateJoinToken(ctx context.Context, body resource.CreateJoinToken, options ...Option) (*resource.CreatedJoinToken, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/cluster/join-tokens", in: body}
 	return ask[resource.CreatedJoinToken](ctx, c, request, options)
@@ -102,6 +112,8 @@ func (p *CreateRenewalsParams) query() parameters {
 // nothing is begun.
 //
 // Needs the role `operator`.
+//
+// The selector of a token that has a scope is narrowed to that, and narrowed_to says so.
 func (c *Client) CreateRenewals(ctx context.Context, params CreateRenewalsParams, body resource.CreateRenewals, options ...Option) (*resource.Renewals, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/renewals", query: params.query(), in: body}
 	return ask[resource.Renewals](ctx, c, request, options)
@@ -129,6 +141,8 @@ func (p *DeleteAssignmentParams) query() parameters {
 // At their next sync the hosts stop managing the certificate. What was deployed stays where it is.
 //
 // Needs the role `operator`.
+//
+// A token that has a scope may do so if the selector chooses hosts of its scope alone.
 func (c *Client) DeleteAssignment(ctx context.Context, params DeleteAssignmentParams, options ...Option) (*resource.AssignmentResult, error) {
 	request := call{method: http.MethodDelete, path: "/api/v1/assignments" + Path(params.Name), query: params.query()}
 	return ask[resource.AssignmentResult](ctx, c, request, options)
@@ -142,6 +156,8 @@ func (c *Client) DeleteAssignment(ctx context.Context, params DeleteAssignmentPa
 // time.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) DiagnoseCluster(ctx context.Context, out io.Writer, most int64, options ...Option) error {
 	request := call{method: http.MethodGet, path: "/api/v1/cluster/diagnosis", accept: "application/gzip"}
 	return fetch(ctx, c, request, out, most, options)
@@ -154,6 +170,8 @@ func (c *Client) DiagnoseCluster(ctx context.Context, out io.Writer, most int64,
 // cluster bears one now, or none of them has a part of the history.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) LeaveCluster(ctx context.Context, body resource.LeaveCluster, options ...Option) (*resource.Departure, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/cluster/leave", in: body}
 	return ask[resource.Departure](ctx, c, request, options)
@@ -182,6 +200,8 @@ func (p *ListAPITokensParams) query() parameters {
 // Newest first, ended ones too.
 //
 // Needs the role `admin`.
+//
+// For a token that has a scope there are those alone whose scope is the same or narrower.
 func (c *Client) ListAPITokens(ctx context.Context, params ListAPITokensParams, options ...Option) (*resource.Page[resource.APIToken], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/tokens", query: params.query()}
 	return ask[resource.Page[resource.APIToken]](ctx, c, request, options)
@@ -210,6 +230,8 @@ type ListAgentCommandsParams struct {
 // Newest first, what ended within the last 30 days too. It is all on one page.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ListAgentCommands(ctx context.Context, params ListAgentCommandsParams, options ...Option) (*resource.Page[resource.Command], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/agents" + Path(params.ID, "commands")}
 	return ask[resource.Page[resource.Command]](ctx, c, request, options)
@@ -255,6 +277,8 @@ func (p *ListAgentsParams) query() parameters {
 // In an order that stays the same while paging, by id unless sort says otherwise; retired agents too.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListAgents(ctx context.Context, params ListAgentsParams, options ...Option) (*resource.Page[resource.Agent], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/agents", query: params.query()}
 	return ask[resource.Page[resource.Agent]](ctx, c, request, options)
@@ -295,6 +319,8 @@ func (p *ListAssignmentsParams) query() parameters {
 // By name.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListAssignments(ctx context.Context, params ListAssignmentsParams, options ...Option) (*resource.Page[resource.ListedAssignment], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/assignments", query: params.query()}
 	return ask[resource.Page[resource.ListedAssignment]](ctx, c, request, options)
@@ -363,6 +389,8 @@ func (p *ListAuditParams) query() parameters {
 // in the list.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer has the facts about hosts in it alone, and none that is of no host.
 func (c *Client) ListAudit(ctx context.Context, params ListAuditParams, options ...Option) (*resource.Events, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/audit", query: params.query()}
 	return ask[resource.Events](ctx, c, request, options)
@@ -440,6 +468,8 @@ func (p *ListCertificatesParams) query() parameters {
 // filter that few of them pass it may be short, and yet have a next one.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListCertificates(ctx context.Context, params ListCertificatesParams, options ...Option) (*resource.Page[resource.Certificate], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/certificates", query: params.query()}
 	return ask[resource.Page[resource.Certificate]](ctx, c, request, options)
@@ -480,6 +510,8 @@ func (p *ListEnrollmentTokensParams) query() parameters {
 // Newest first, ended ones too.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are those alone whose agents will be in it.
 func (c *Client) ListEnrollmentTokens(ctx context.Context, params ListEnrollmentTokensParams, options ...Option) (*resource.Page[resource.EnrollmentToken], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/enrollment-tokens", query: params.query()}
 	return ask[resource.Page[resource.EnrollmentToken]](ctx, c, request, options)
@@ -548,6 +580,8 @@ func (p *ListHistoryParams) query() parameters {
 // Needs the role `viewer`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: it has facts about all hosts; list-audit tells of those of the scope.
 func (c *Client) ListHistory(ctx context.Context, params ListHistoryParams, options ...Option) (*resource.Page[resource.Event], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/history", query: params.query()}
 	return ask[resource.Page[resource.Event]](ctx, c, request, options)
@@ -573,6 +607,8 @@ func (c *Client) AllHistory(ctx context.Context, params ListHistoryParams, optio
 // Needs the role `viewer`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: accounts at authorities are for all hosts.
 func (c *Client) ListIssuers(ctx context.Context, options ...Option) (*resource.Page[resource.Issuer], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/issuers"}
 	return ask[resource.Page[resource.Issuer]](ctx, c, request, options)
@@ -615,6 +651,8 @@ func (p *ListJobsParams) query() parameters {
 // none.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListJobs(ctx context.Context, params ListJobsParams, options ...Option) (*resource.Page[resource.Job], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/jobs", query: params.query()}
 	return ask[resource.Page[resource.Job]](ctx, c, request, options)
@@ -655,6 +693,8 @@ func (p *ListJoinTokensParams) query() parameters {
 // Newest first, and for some weeks ended ones too.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) ListJoinTokens(ctx context.Context, params ListJoinTokensParams, options ...Option) (*resource.Page[resource.JoinToken], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/cluster/join-tokens", query: params.query()}
 	return ask[resource.Page[resource.JoinToken]](ctx, c, request, options)
@@ -678,6 +718,8 @@ func (c *Client) AllJoinTokens(ctx context.Context, params ListJoinTokensParams,
 // answers; it needs no leader.
 //
 // Needs the role `viewer`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) ListMembers(ctx context.Context, options ...Option) (*resource.Members, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/cluster/members"}
 	return ask[resource.Members](ctx, c, request, options)
@@ -699,6 +741,8 @@ type ListOrderValidationsParams struct {
 // Needs the role `viewer`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ListOrderValidations(ctx context.Context, params ListOrderValidationsParams, options ...Option) (*resource.Validations, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/orders" + Path(params.Agent, params.ID, "validations")}
 	return ask[resource.Validations](ctx, c, request, options)
@@ -750,6 +794,8 @@ func (p *ListOrdersParams) query() parameters {
 // have a next one.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListOrders(ctx context.Context, params ListOrdersParams, options ...Option) (*resource.Page[resource.Order], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/orders", query: params.query()}
 	return ask[resource.Page[resource.Order]](ctx, c, request, options)
@@ -772,6 +818,8 @@ func (c *Client) AllOrders(ctx context.Context, params ListOrdersParams, options
 // Newest first, ended ones too. It is all on one page.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are those alone whose selector chooses hosts of its scope and no others.
 func (c *Client) ListRenewals(ctx context.Context, options ...Option) (*resource.Page[resource.Renewals], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/renewals"}
 	return ask[resource.Page[resource.Renewals]](ctx, c, request, options)
@@ -855,6 +903,8 @@ func (c *Client) ListSyncReportCSV(ctx context.Context, params ListSyncReportPar
 // Needs the role `admin`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: it has facts about all hosts; list-audit tells of those of the scope.
 func (c *Client) PruneHistory(ctx context.Context, body resource.PruneHistory, options ...Option) (*resource.PrunedHistory, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/history/prune", in: body}
 	return ask[resource.PrunedHistory](ctx, c, request, options)
@@ -881,6 +931,8 @@ func (p *PutAssignmentParams) query() parameters {
 // stored already changes nothing. With dry_run the answer says what would change on which host.
 //
 // Needs the role `operator`.
+//
+// A token that has a scope may do so if the selector, and that of before, chooses hosts of its scope alone.
 func (c *Client) PutAssignment(ctx context.Context, params PutAssignmentParams, body resource.PutAssignment, options ...Option) (*resource.AssignmentResult, error) {
 	request := call{method: http.MethodPut, path: "/api/v1/assignments" + Path(params.Name), query: params.query(), in: body}
 	return ask[resource.AssignmentResult](ctx, c, request, options)
@@ -912,6 +964,8 @@ func (p *RemoveMemberParams) query() parameters {
 // forgotten. The answer is the members after it.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) RemoveMember(ctx context.Context, params RemoveMemberParams, options ...Option) (*resource.Members, error) {
 	request := call{method: http.MethodDelete, path: "/api/v1/cluster/members" + Path(params.ID), query: params.query()}
 	return ask[resource.Members](ctx, c, request, options)
@@ -931,6 +985,8 @@ type RenewCertificateParams struct {
 // by then, nothing is done.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) RenewCertificate(ctx context.Context, params RenewCertificateParams, options ...Option) (*resource.Command, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/certificates" + Path(params.Agent, params.Name, "renew")}
 	return ask[resource.Command](ctx, c, request, options)
@@ -950,6 +1006,8 @@ type ResolveOrderParams struct {
 // the order makes and pays for a second one. The note is kept in the audit trail.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ResolveOrder(ctx context.Context, params ResolveOrderParams, body resource.ResolveOrder, options ...Option) (*resource.Order, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/orders" + Path(params.Agent, params.ID, "resolve"), in: body}
 	return ask[resource.Order](ctx, c, request, options)
@@ -978,6 +1036,8 @@ func (p *RestoreSnapshotParams) query() parameters {
 // again what they have.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) RestoreSnapshot(ctx context.Context, params RestoreSnapshotParams, body io.Reader, options ...Option) (*resource.Restored, error) {
 	request := call{method: http.MethodPut, path: "/api/v1/cluster/snapshot", query: params.query()}
 	return send[resource.Restored](ctx, c, request, "application/vnd.certctl.snapshot", body, options)
@@ -997,6 +1057,8 @@ type ResumeIssuerParams struct {
 // Needs the role `operator`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: accounts at authorities are for all hosts.
 func (c *Client) ResumeIssuer(ctx context.Context, params ResumeIssuerParams, options ...Option) (*resource.Issuer, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/issuers" + Path(params.Name, "resume")}
 	return ask[resource.Issuer](ctx, c, request, options)
@@ -1023,6 +1085,8 @@ func (p *RetireAgentParams) query() parameters {
 // direct issuers. Retiring it again changes nothing.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) RetireAgent(ctx context.Context, params RetireAgentParams, body *resource.RetireAgent, options ...Option) (*resource.RetiredAgent, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/agents" + Path(params.ID, "retire"), query: params.query()}
 	if body != nil {
@@ -1045,6 +1109,8 @@ type RetryOrderParams struct {
 // this.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) RetryOrder(ctx context.Context, params RetryOrderParams, options ...Option) (*resource.Order, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/orders" + Path(params.Agent, params.ID, "retry")}
 	return ask[resource.Order](ctx, c, request, options)
@@ -1058,10 +1124,12 @@ type RevokeAPITokenParams struct {
 
 // RevokeAPIToken (revoke-api-token): revoke an API token.
 //
-// It is refused from now on. The last usable token with the role admin cannot be revoked. Revoking a token again
-// changes nothing.
+// It is refused from now on. The last usable token with the role admin and without a scope cannot be revoked.
+// Revoking a token again changes nothing.
 //
 // Needs the role `admin`.
+//
+// For a token that has a scope there are those alone whose scope is the same or narrower.
 func (c *Client) RevokeAPIToken(ctx context.Context, params RevokeAPITokenParams, options ...Option) (*resource.APIToken, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/tokens" + Path(params.ID, "revoke")}
 	return ask[resource.APIToken](ctx, c, request, options)
@@ -1087,6 +1155,8 @@ func (p *RevokeCertificateParams) query() parameters {
 // It cannot be taken back. Revoking it again changes nothing. With dry_run nothing is revoked.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are no hosts outside of it, and nothing that was issued to them.
 func (c *Client) RevokeCertificate(ctx context.Context, params RevokeCertificateParams, body resource.RevokeCertificate, options ...Option) (*resource.RevokedCertificate, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/revocations", query: params.query(), in: body}
 	return ask[resource.RevokedCertificate](ctx, c, request, options)
@@ -1104,6 +1174,8 @@ type RevokeEnrollmentTokenParams struct {
 // nothing.
 //
 // Needs the role `operator`.
+//
+// For a token that has a scope there are those alone whose agents will be in it.
 func (c *Client) RevokeEnrollmentToken(ctx context.Context, params RevokeEnrollmentTokenParams, options ...Option) (*resource.EnrollmentToken, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/enrollment-tokens" + Path(params.ID, "revoke")}
 	return ask[resource.EnrollmentToken](ctx, c, request, options)
@@ -1120,9 +1192,31 @@ type RevokeJoinTokenParams struct {
 // No node joins with it any more. A node that did stays; remove it. Revoking it again changes nothing.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) RevokeJoinToken(ctx context.Context, params RevokeJoinTokenParams, options ...Option) (*resource.JoinToken, error) {
 	request := call{method: http.MethodDelete, path: "/api/v1/cluster/join-tokens" + Path(params.ID)}
 	return ask[resource.JoinToken](ctx, c, request, options)
+}
+
+// RotateAPITokenParams are the parameters of rotate-api-token; what is left zero is not sent.
+type RotateAPITokenParams struct {
+	// Id of the token: the part between the first and the second dot.
+	ID string
+}
+
+// RotateAPIToken (rotate-api-token): give an API token another secret.
+//
+// It stays the same token, with its name, role and scope. The earlier secret stays good for a grace, which gives
+// time to put the new one in its place, and cannot rotate the token again. A token with a lifetime gets as much
+// anew, unless its expiry is fixed. Any token may rotate itself; for others the role `admin` is needed.
+//
+// Needs the role `viewer`.
+//
+// For a token that has a scope there are those alone whose scope is the same or narrower.
+func (c *Client) RotateAPIToken(ctx context.Context, params RotateAPITokenParams, body resource.RotateAPIToken, options ...Option) (*resource.RotatedAPIToken, error) {
+	request := call{method: http.MethodPost, path: "/api/v1/tokens" + Path(params.ID, "rotate"), in: body}
+	return ask[resource.RotatedAPIToken](ctx, c, request, options)
 }
 
 // RotateCA (rotate-ca): rotate an authority of the built-in CA.
@@ -1133,6 +1227,8 @@ func (c *Client) RevokeJoinToken(ctx context.Context, params RevokeJoinTokenPara
 // active agents have not reported the newest generation of trust, unless force is given.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: there is one CA for all hosts.
 func (c *Client) RotateCA(ctx context.Context, body resource.RotateCA, options ...Option) (*resource.CA, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/ca/rotate", in: body}
 	return ask[resource.CA](ctx, c, request, options)
@@ -1144,6 +1240,8 @@ func (c *Client) RotateCA(ctx context.Context, body resource.RotateCA, options .
 // old one goes. This goes on by itself, and show-cluster-health says how far it is.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) RotateClusterCA(ctx context.Context, options ...Option) (*resource.ClusterHealth, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/cluster/rotate-ca"}
 	return ask[resource.ClusterHealth](ctx, c, request, options)
@@ -1168,6 +1266,8 @@ func (p *SaveSnapshotParams) query() parameters {
 // taken at a time on each node.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) SaveSnapshot(ctx context.Context, params SaveSnapshotParams, out io.Writer, most int64, options ...Option) error {
 	request := call{method: http.MethodGet, path: "/api/v1/cluster/snapshot", query: params.query(), accept: "application/vnd.certctl.snapshot"}
 	return fetch(ctx, c, request, out, most, options)
@@ -1182,6 +1282,8 @@ type ShowAgentParams struct {
 // ShowAgent (show-agent): show one agent.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ShowAgent(ctx context.Context, params ShowAgentParams, options ...Option) (*resource.AgentDetail, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/agents" + Path(params.ID)}
 	return ask[resource.AgentDetail](ctx, c, request, options)
@@ -1196,6 +1298,8 @@ type ShowAssignmentParams struct {
 // ShowAssignment (show-assignment): show one assignment, and where it stands on its hosts.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ShowAssignment(ctx context.Context, params ShowAssignmentParams, options ...Option) (*resource.AssignmentDetail, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/assignments" + Path(params.Name)}
 	return ask[resource.AssignmentDetail](ctx, c, request, options)
@@ -1218,6 +1322,8 @@ func (c *Client) ShowAuditHead(ctx context.Context, options ...Option) (*resourc
 // Its certificates, and which agents have not learnt of the newest roots.
 //
 // Needs the role `viewer`.
+//
+// Refused to a token that has a scope: there is one CA for all hosts.
 func (c *Client) ShowCA(ctx context.Context, options ...Option) (*resource.CA, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/ca"}
 	return ask[resource.CA](ctx, c, request, options)
@@ -1234,6 +1340,8 @@ type ShowCertificateParams struct {
 // ShowCertificate (show-certificate): show one certificate.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ShowCertificate(ctx context.Context, params ShowCertificateParams, options ...Option) (*resource.Certificate, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/certificates" + Path(params.Agent, params.Name)}
 	return ask[resource.Certificate](ctx, c, request, options)
@@ -1244,6 +1352,8 @@ func (c *Client) ShowCertificate(ctx context.Context, params ShowCertificatePara
 // By what the members answer, as list-members asks them. The status is 200 whatever the answer is; see healthy.
 //
 // Needs the role `viewer`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) ShowClusterHealth(ctx context.Context, options ...Option) (*resource.ClusterHealth, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/cluster/health"}
 	return ask[resource.ClusterHealth](ctx, c, request, options)
@@ -1254,6 +1364,8 @@ func (c *Client) ShowClusterHealth(ctx context.Context, options ...Option) (*res
 // Needs the role `viewer`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: it has facts about all hosts; list-audit tells of those of the scope.
 func (c *Client) ShowHistoryStatus(ctx context.Context, options ...Option) (*resource.HistoryStatus, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/history/status"}
 	return ask[resource.HistoryStatus](ctx, c, request, options)
@@ -1270,6 +1382,8 @@ type ShowOrderParams struct {
 // ShowOrder (show-order): show one order, and all that is known of it at its authority.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are no hosts outside of it.
 func (c *Client) ShowOrder(ctx context.Context, params ShowOrderParams, options ...Option) (*resource.Order, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/orders" + Path(params.Agent, params.ID)}
 	return ask[resource.Order](ctx, c, request, options)
@@ -1284,6 +1398,8 @@ type ShowRenewalsParams struct {
 // ShowRenewals (show-renewals): show a mass renewal, and how far it is.
 //
 // Needs the role `viewer`.
+//
+// For a token that has a scope there are those alone whose selector chooses hosts of its scope and no others.
 func (c *Client) ShowRenewals(ctx context.Context, params ShowRenewalsParams, options ...Option) (*resource.Renewals, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/renewals" + Path(params.ID)}
 	return ask[resource.Renewals](ctx, c, request, options)
@@ -1294,6 +1410,8 @@ func (c *Client) ShowRenewals(ctx context.Context, params ShowRenewalsParams, op
 // Counts of the whole fleet. They may be as old as as_of says.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ShowStatus(ctx context.Context, options ...Option) (*resource.Status, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/status"}
 	return ask[resource.Status](ctx, c, request, options)
@@ -1313,6 +1431,8 @@ type TestIssuerParams struct {
 // Needs the role `operator`.
 //
 // The node that leads answers; any other passes the request on to it.
+//
+// Refused to a token that has a scope: accounts at authorities are for all hosts.
 func (c *Client) TestIssuer(ctx context.Context, params TestIssuerParams, options ...Option) (*resource.IssuerTest, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/issuers" + Path(params.Name, "test")}
 	return ask[resource.IssuerTest](ctx, c, request, options)
@@ -1323,6 +1443,8 @@ func (c *Client) TestIssuer(ctx context.Context, params TestIssuerParams, option
 // Changes wait for a moment and are not lost. The answer is the members after it.
 //
 // Needs the role `admin`.
+//
+// Refused to a token that has a scope: the cluster is for all hosts.
 func (c *Client) TransferLeadership(ctx context.Context, body resource.TransferLeadership, options ...Option) (*resource.Members, error) {
 	request := call{method: http.MethodPost, path: "/api/v1/cluster/transfer", in: body}
 	return ask[resource.Members](ctx, c, request, options)
@@ -1331,6 +1453,8 @@ func (c *Client) TransferLeadership(ctx context.Context, body resource.TransferL
 // Whoami (whoami): who the token belongs to.
 //
 // Needs the role `viewer`.
+//
+// The answer tells the scope.
 func (c *Client) Whoami(ctx context.Context, options ...Option) (*resource.Identified, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/whoami"}
 	return ask[resource.Identified](ctx, c, request, options)
