@@ -61,6 +61,8 @@ func (*replica) Leader() (id, addr string)  { return "node", "" }
 type tagCluster struct {
 	now   time.Time
 	lives int
+	// apart lives have no log index in common, as in one cluster.
+	apart bool
 	nodes []*replica
 	token apitoken.Token
 	// scoped is limited to the hosts of env=prod.
@@ -91,7 +93,9 @@ func newTagCluster(t *testing.T) *tagCluster {
 
 func newTagModel(t *rapid.T, c *tagCluster) *tagModel {
 	m := &tagModel{tagCluster: c, bodies: map[string]string{}, tags: map[string][]string{}, sequences: map[string]uint64{}, revisions: map[string]uint64{}}
-	c.lives++
+	if c.lives++; c.apart {
+		m.index = uint64(c.lives) * 1000
+	}
 	c.now = time.Date(2031, 5, 6, 7, 8, 9, c.lives, time.UTC)
 	for _, node := range c.nodes {
 		node.state = empty(t)

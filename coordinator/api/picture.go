@@ -12,7 +12,8 @@ import (
 type picture struct {
 	*health.Clock
 	view *fleet.View
-	// whole is the same moment for those who say by themselves which tables they look at.
+	// whole is the same moment for those who say by themselves which tables they look at,
+	// and of which hosts.
 	whole *fleet.View
 	pause time.Duration // between syncs, at present
 	// seen is an agent's last sign of life.
@@ -27,9 +28,10 @@ type picture struct {
 
 // live is a picture of now, with all that this node has heard of the hosts of a scope.
 func (s *server) live(scope fleet.Scope) *picture {
-	view := s.Node.State().View().Within(scope)
+	whole := s.Node.State().View()
+	view := whole.Within(scope)
 	return &picture{
-		Clock: health.At(s.Now()), view: view, whole: view, pause: s.Pause(),
+		Clock: health.At(s.Now()), view: view, whole: whole, pause: s.Pause(),
 		seen: func(agent *fleet.Agent) time.Time { return s.lastSeen(view, agent) },
 	}
 }

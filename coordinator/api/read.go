@@ -97,7 +97,7 @@ func (s *server) conditional(api huma.API, ctx *indexed, scope fleet.Scope, next
 		operation: ctx.Operation().OperationID, source: src.within(scope), scope: scope, conditions: conditionsOf(request.Header), zipped: acceptsGzip(request.Header),
 		csv: wantsCSV(ctx),
 		picture: &picture{
-			Clock: health.At(s.Now()), view: view.Within(scope).Watched(), whole: view.Within(scope), pause: s.Pause(), discreet: true,
+			Clock: health.At(s.Now()), view: view.Within(scope).Watched(), whole: view, pause: s.Pause(), discreet: true,
 			seen:  func(agent *fleet.Agent) time.Time { return replicatedSign(view, agent) },
 			items: s.items,
 		},

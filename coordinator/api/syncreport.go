@@ -35,13 +35,13 @@ type syncReport struct {
 }
 
 func (s *server) registerReports(api huma.API) {
-	read(s, api, asCSV(showsContact(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, narrows(asCSV(showsContact(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-sync-report", Method: http.MethodGet, Path: "/api/v1/reports/sync", Tags: []string{"reports"},
 		Summary: "Report how the fleet stands",
 		Description: "Every host, those at risk first: within one risk the earlier moment comes first (since when something expired is served, the offline horizon, or " +
 			"the last sign of life). Sums of the whole fleet come with each page. A host that stays as it is while pages are read is on exactly one of them. It tells how " +
 			"things stand at the time of the answer, which is in the header Date.",
-	}), report.Tables...)), s.reportSync)
+	}), report.Tables...))), s.reportSync)
 }
 
 func (s *server) reportSync(ctx context.Context, p *picture, in *reportSync) (*syncReport, error) {
@@ -104,6 +104,10 @@ func (in *reportSync) listed() func(*report.Host) bool {
 func (p *picture) report(counter *report.Counter, q *report.Question) (*report.Answer, error) {
 	p.askedContact = true
 	q.View, q.Clock, q.Pause = p.whole, p.Clock, p.pause
+	// What was counted for one is used for all: the scope only says whose counts are told.
+	if scope, of := p.view.Scope(), q.Of; !scope.IsZero() {
+		q.Of = func(a *fleet.Agent) bool { return scope.Allows(a.Labels) && (of == nil || of(a)) }
+	}
 	if !p.discreet {
 		q.Seen = func(agent *fleet.Agent, _ time.Time) time.Time { return p.seen(agent) }
 	}

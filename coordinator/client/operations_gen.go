@@ -861,6 +861,8 @@ func (p *ListSyncReportParams) query() parameters {
 // the answer, which is in the header Date.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListSyncReport(ctx context.Context, params ListSyncReportParams, options ...Option) (*resource.SyncReport, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/reports/sync", query: params.query()}
 	return ask[resource.SyncReport](ctx, c, request, options)
@@ -890,6 +892,8 @@ func (c *Client) AllSyncReport(ctx context.Context, params ListSyncReportParams,
 // the answer, which is in the header Date.
 //
 // Needs the role `viewer`.
+//
+// With a token that has a scope the answer tells of the hosts in it, as if there were no others.
 func (c *Client) ListSyncReportCSV(ctx context.Context, params ListSyncReportParams, out io.Writer, most int64, options ...Option) error {
 	request := call{method: http.MethodGet, path: "/api/v1/reports/sync", query: params.query(), accept: "text/csv"}
 	return fetch(ctx, c, request, out, most, options)
