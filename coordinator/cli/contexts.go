@@ -32,6 +32,8 @@ type login struct {
 	Nodes  []string        `yaml:"nodes" max:"16" doc:"URLs of the cluster's nodes, as the cluster has told them. They are asked after those that were given. certctl keeps the list up to date by itself."`
 	CA     string          `yaml:"ca" default:"" doc:"CA certificates to trust for the coordinator, PEM."`
 	Token  settings.Secret `yaml:"token" doc:"API token."`
+	Next   settings.Secret `yaml:"next_token" doc:"API token with the secret that a rotation under way gives it."`
+	Warned string          `yaml:"warned" default:"" doc:"Day on which certctl last said that the token expires soon."`
 }
 
 // servers are all that may be asked, in that order.
@@ -59,6 +61,8 @@ type storedLogin struct {
 	Nodes  []string `yaml:"nodes,omitempty"`
 	CA     string   `yaml:"ca,omitempty"`
 	Token  string   `yaml:"token"`
+	Next   string   `yaml:"next_token,omitempty"`
+	Warned string   `yaml:"warned,omitempty"`
 }
 
 // contextPath is where the file is.
@@ -104,7 +108,7 @@ func (f *contextFile) write() error {
 		Contexts map[string]storedLogin `yaml:"contexts"`
 	}{f.Current, make(map[string]storedLogin, len(f.Contexts))}
 	for name, c := range f.Contexts {
-		stored.Contexts[name] = storedLogin{Server: c.Server, Others: c.Others, Nodes: c.Nodes, CA: c.CA, Token: c.Token.Reveal()}
+		stored.Contexts[name] = storedLogin{Server: c.Server, Others: c.Others, Nodes: c.Nodes, CA: c.CA, Token: c.Token.Reveal(), Next: c.Next.Reveal(), Warned: c.Warned}
 	}
 	text, err := yaml.MarshalWithOptions(stored, yaml.UseLiteralStyleIfMultiline(true))
 	if err != nil {
@@ -131,6 +135,9 @@ type target struct {
 	// and what it reads after a change shows the change.
 	connected *client.Client
 	from      string // the context that connected is of; "" if of none
+	// login is what connected was made of, and own says that its token is the context's.
+	login *login
+	own   bool
 }
 
 // connect makes the client, the same one each time.
@@ -142,6 +149,7 @@ func (t *target) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.login = chosen
 	t.connected, err = chosen.client(t)
 	return t.connected, err
 }
@@ -207,6 +215,7 @@ func (t *target) resolve() (*login, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.own = token == "" && t.from != ""
 	if token != "" {
 		chosen.Token = settings.NewSecret(token)
 	}
@@ -236,6 +245,21 @@ func (t *target) remember() error {
 		return nil
 	}
 	kept.Nodes = nodes
+	file.Contexts[t.from] = kept
+	return file.write()
+}
+
+// change changes the context that connected is of, as the file has it now.
+func (t *target) change(what func(*login)) error {
+	file, err := readContexts()
+	if err != nil {
+		return err
+	}
+	kept, ok := file.Contexts[t.from]
+	if !ok {
+		return unknownContext(t.from)
+	}
+	what(&kept)
 	file.Contexts[t.from] = kept
 	return file.write()
 }

@@ -149,7 +149,7 @@ func (p *program) whoamiCommand() *cobra.Command {
 				return err
 			}
 			return p.show(cmd, who, func(out io.Writer, now time.Time) error {
-				return facts(out, [][2]string{{"name", who.Name}, {"role", who.Role}, {"token", who.TokenID}, {"good until", first(moment(who.ExpiresAt, now), "it is revoked")}})
+				return facts(out, [][2]string{{"name", who.Name}, {"role", who.Role}, {"token", who.TokenID}, {"hosts", scopeText(who.Scope)}, {"good until", first(moment(who.ExpiresAt, now), "it is revoked")}})
 			})
 		}),
 	}

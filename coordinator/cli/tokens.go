@@ -168,23 +168,29 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 }
 
 func (p *program) apiTokenCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, revoke"},
-		p.createAPITokenCommand(), p.listAPITokensCommand(), p.revokeAPITokenCommand())
+	return group(&cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, rotate, revoke"},
+		p.createAPITokenCommand(), p.listAPITokensCommand(), p.rotateAPITokenCommand(), p.revokeAPITokenCommand())
 }
 
 func (p *program) createAPITokenCommand() *cobra.Command {
 	var name, role, ttl string
-	var quiet bool
+	var scope []string
+	var quiet, fixed bool
 	cmd := &cobra.Command{
 		Use:   "create --name NAME --role ROLE",
 		Short: "Make an API token",
 		Long: `Makes an API token. viewer reads; operator also makes enrolment tokens and retires
-agents; admin also makes API tokens. The token is shown once.`,
+agents; admin also makes API tokens. The token is shown once.
+
+With --scope it sees and changes nothing but hosts with these labels, and is refused
+what is about more than some hosts. All labels have to match; of several values for
+one label one has to.`,
 		Example: `  certctl api-token create --name grafana --role viewer --ttl 365d
+  certctl api-token create --name web-team --role operator --scope env=prod --scope region=eu --scope region=us
   certctl api-token create --name anna --role operator --quiet > anna.token`,
 		Args: sharedcli.NoArgs,
 		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
-			request := resource.CreateAPIToken{Name: name, Role: role}
+			request := resource.CreateAPIToken{Name: name, Role: role, Scope: scope, FixedExpiry: fixed}
 			if ttl != "" {
 				var err error
 				if request.TTLSeconds, err = lifetime(ttl, resource.MaxAPITokenTTL); err != nil {
@@ -201,7 +207,7 @@ agents; admin also makes API tokens. The token is shown once.`,
 					return err
 				}
 				if err := facts(out, [][2]string{
-					{"token", made.ID}, {"name", made.Name}, {"role", made.Role}, {"good until", first(moment(made.ExpiresAt, now), "it is revoked")},
+					{"token", made.ID}, {"name", made.Name}, {"role", made.Role}, {"hosts", scopeText(made.Scope)}, {"good until", first(moment(made.ExpiresAt, now), "it is revoked")},
 				}); err != nil {
 					return err
 				}
@@ -212,7 +218,9 @@ agents; admin also makes API tokens. The token is shown once.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "who or what uses it")
 	choice(cmd, &role, "role", "what it may do", "viewer", "operator", "admin")
-	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is good, such as 12h or 90d (default: until it is revoked)")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is good, such as 12h or 90d (default: until it is revoked); a rotation begins that anew")
+	cmd.Flags().StringArrayVar(&scope, "scope", nil, "limit it to hosts with this label=value; may be repeated")
+	cmd.Flags().BoolVar(&fixed, "fixed-expiry", false, "a rotation does not put off the end that --ttl gives")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the token and nothing else")
 	_ = cmd.MarkFlagRequired("name")
 	_ = cmd.MarkFlagRequired("role")
@@ -227,9 +235,9 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListAPITokensParams{State: state}), listing[resource.APIToken]{
-				header: []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"},
+				header: []string{"ID", "NAME", "ROLE", "HOSTS", "STATE", "EXPIRES", "ROTATED", "CREATED", "BY"},
 				cells: func(t *resource.APIToken, now time.Time) []string {
-					return []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy}
+					return []string{t.ID, t.Name, t.Role, scopeText(t.Scope), string(t.State), first(distance(t.ExpiresAt, now), "never"), first(distance(t.RotatedAt, now), "-"), distance(t.CreatedAt, now), t.CreatedBy}
 				},
 			})
 		},

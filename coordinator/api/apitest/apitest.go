@@ -284,3 +284,9 @@ func (c *Coordinator) Token(role fleet.Role, lifetime time.Duration) apitoken.To
 	c.do(create)
 	return token
 }
+
+// Rotate gives the token of an id another secret, and ends the earlier one.
+func (c *Coordinator) Rotate(token apitoken.Token) {
+	c.t.Helper()
+	c.do(fleet.RotateAPIToken{Actor: "local", ID: token.ID, Hash: token.Hash(), Until: c.Now().UTC()})
+}
