@@ -243,7 +243,7 @@ func TestTokenCommands(t *testing.T) {
 	assert.Equal(t, []string{"usable", "0 of 3", "in 119 min", "*.example.com,10.0.0.0/8", "env=prod", "rack 7"}, columns(table[2])[1:])
 	table = lines(p.does("api-token", "list"))
 	require.Len(t, table, 4)
-	assert.Equal(t, []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"}, columns(table[0]))
+	assert.Equal(t, []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY", "HOSTS", "ROTATED"}, columns(table[0]))
 	assert.Equal(t, []string{robot.ID, "grafana", "viewer", "usable", "never"}, columns(table[1])[:5])
 	assert.Equal(t, []string{given.ID, "anna", "operator", "usable", "in 89 d"}, columns(table[2])[:5])
 

@@ -21,7 +21,7 @@ func (p *program) flagCompletions() map[string]cobra.CompletionFunc {
 		"server":                           completeServers,
 
 		// lengths of time, and moments
-		"ttl": short, "over": short, "certctl api-token create --ttl": long,
+		"ttl": short, "over": short, "certctl api-token create --ttl": long, "certctl api-token create --scope": labels, "grace": completeWords("0", "1h", "1d", "7d"),
 		"safe-within": long, "expires-within": long, "since": long, "until": long, "before": long,
 
 		// files

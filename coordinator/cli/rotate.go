@@ -40,7 +40,7 @@ the same command finds out what became of it. Any other token is shown once.`,
 		Example: `  certctl api-token rotate
   certctl api-token rotate 3dmplskkssuxxolk --grace 2d
   certctl api-token rotate 3dmplskkssuxxolk --grace 0 --quiet > grafana.token`,
-		ValidArgsFunction: completeIDs(p, client.ListAPITokensParams{}, func(t resource.APIToken) string { return t.ID }),
+		ValidArgsFunction: firstArgument(p.offers(apiTokenIDs)),
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			var request resource.RotateAPIToken
 			if cmd.Flags().Changed("grace") {

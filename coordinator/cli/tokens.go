@@ -235,9 +235,9 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListAPITokensParams{State: state}), listing[resource.APIToken]{
-				header: []string{"ID", "NAME", "ROLE", "HOSTS", "STATE", "EXPIRES", "ROTATED", "CREATED", "BY"},
+				header: []string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY", "HOSTS", "ROTATED"},
 				cells: func(t *resource.APIToken, now time.Time) []string {
-					return []string{t.ID, t.Name, t.Role, scopeText(t.Scope), string(t.State), first(distance(t.ExpiresAt, now), "never"), first(distance(t.RotatedAt, now), "-"), distance(t.CreatedAt, now), t.CreatedBy}
+					return []string{t.ID, t.Name, t.Role, string(t.State), first(distance(t.ExpiresAt, now), "never"), distance(t.CreatedAt, now), t.CreatedBy, scopeText(t.Scope), distance(t.RotatedAt, now)}
 				},
 			})
 		},
