@@ -1316,6 +1316,8 @@ func (c *Client) ShowAssignment(ctx context.Context, params ShowAssignmentParams
 // verify --against NUMBER:HASH".
 //
 // Needs the role `viewer`.
+//
+// Refused to a token that has a scope: the trail is that of all hosts.
 func (c *Client) ShowAuditHead(ctx context.Context, options ...Option) (*resource.AuditHead, error) {
 	request := call{method: http.MethodGet, path: "/api/v1/audit/head"}
 	return ask[resource.AuditHead](ctx, c, request, options)
