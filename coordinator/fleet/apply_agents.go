@@ -54,7 +54,7 @@ func enrollAgent(c *change, p *EnrollAgent) Result {
 	c.audit(Fact{Kind: KindAgentEnrolled, Actor: "enrollment_token:" + token.ID, Object: agent.ID, Agent: agent.ID}, map[string]any{
 		"hostname": p.Host.Hostname, "os": p.Host.OS, "arch": p.Host.Arch, "version": p.Host.Version,
 		"fingerprint": p.Identity.Fingerprint, "labels": token.Labels, "name_patterns": token.NamePatterns,
-	})
+	}).changed(nil, agent.picture())
 	return c.success(Enrollment{
 		AgentID: agent.ID, Identity: agent.Enrolled, Labels: agent.Labels, NamePatterns: agent.NamePatterns,
 	})
@@ -119,7 +119,7 @@ func setPendingIdentity(c *change, p *SetPendingIdentity) Result {
 	c.put(TableAgents, agent)
 	c.audit(Fact{Kind: KindIdentityPending, Actor: "agent:" + agent.ID, Object: agent.ID, Agent: agent.ID}, map[string]any{
 		"fingerprint": p.Identity.Fingerprint, "not_after": p.Identity.NotAfter,
-	})
+	}).changed(differing(stored.picture(), agent.picture()))
 	return c.success(p.Identity)
 }
 
@@ -139,7 +139,7 @@ func promoteIdentity(c *change, p *PromoteIdentity) Result {
 	c.put(TableAgents, agent)
 	c.audit(Fact{Kind: KindIdentityPromoted, Actor: "agent:" + agent.ID, Object: agent.ID, Agent: agent.ID}, map[string]any{
 		"fingerprint": p.Fingerprint, "replaced": stored.Current.Fingerprint,
-	})
+	}).changed(differing(stored.picture(), agent.picture()))
 	return Result{}
 }
 
@@ -178,7 +178,7 @@ func retireAgent(c *change, p *RetireAgent) Result {
 	if outcome.Revoked, outcome.NotRevoked = c.revokeAllOf(agent.ID, p.Actor); outcome.NotRevoked > 0 {
 		detail["not_revoked"] = outcome.NotRevoked // for want of room in the list
 	}
-	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, detail)
+	c.audit(Fact{Kind: KindAgentRetired, Actor: p.Actor, Object: agent.ID, Agent: agent.ID}, detail).changed(stored.picture(), agent.picture())
 	return c.success(outcome)
 }
 

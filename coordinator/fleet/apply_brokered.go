@@ -108,8 +108,8 @@ func (c *change) orderFact(kind Kind, actor string, o *Order, more map[string]an
 }
 
 // orderAct adds a fact about an order to the audit trail.
-func (c *change) orderAct(kind Kind, actor string, o *Order, more map[string]any) {
-	c.audit(Fact{Kind: kind, Actor: actor, Object: o.ID, Agent: o.Agent}, o.said(more))
+func (c *change) orderAct(kind Kind, actor string, o *Order, more map[string]any) *act {
+	return c.audit(Fact{Kind: kind, Actor: actor, Object: o.ID, Agent: o.Agent}, o.said(more))
 }
 
 func claimOrder(c *change, p *ClaimOrder) Result {
@@ -129,7 +129,7 @@ func claimOrder(c *change, p *ClaimOrder) Result {
 	if agent, refusal := activeAgent(c, p.Agent); agent == nil {
 		return refusal
 	}
-	b := order.brokering()
+	was, b := order.picture(), order.brokering()
 	switch {
 	case order.Ended():
 		return orderDone(order)
@@ -149,7 +149,8 @@ func claimOrder(c *change, p *ClaimOrder) Result {
 	b.Claim = OrderClaim{Node: p.Node, Term: p.Term, At: c.at}
 	b.RestoredAt = zero
 	order.State = OrderPlacing
-	c.orderAct(KindOrderClaimed, "system", order, map[string]any{"node": p.Node, "term": p.Term, "names": order.Names})
+	c.orderAct(KindOrderClaimed, "system", order, map[string]any{"node": p.Node, "term": p.Term, "names": order.Names}).
+		changed(was, order.picture())
 	return c.store(order)
 }
 

@@ -32,14 +32,15 @@ func cancelOrder(c *change, p *CancelOrder) Result {
 // askCancel takes an order back that has not ended: at once, if no authority can have
 // it.
 func (c *change) askCancel(order *Order, actor, note string) {
-	b := order.brokering()
+	was, b := order.picture(), order.brokering()
 	b.Cancel = &OrderCancel{By: actor, Note: note, At: c.at}
-	c.orderAct(KindOrderCancelAsked, actor, order, map[string]any{"note": note, "state": order.State})
+	asked := c.orderAct(KindOrderCancelAsked, actor, order, map[string]any{"note": note, "state": order.State})
 	if order.State == OrderRequested {
 		c.cancelled(order, nil)
-		return
+	} else {
+		b.Next = c.at
 	}
-	b.Next = c.at
+	asked.changed(was, order.picture())
 }
 
 func retryOrder(c *change, p *RetryOrder) Result {
@@ -53,8 +54,9 @@ func retryOrder(c *change, p *RetryOrder) Result {
 	case order.State == OrderPlacing:
 		return refuse(wire.CodeConflict, "id", "the order is being placed at this moment", "wait for what comes of it")
 	}
+	was := order.picture()
 	c.anew(order.brokering())
-	c.orderAct(KindOrderRetried, p.Actor, order, map[string]any{"state": order.State})
+	c.orderAct(KindOrderRetried, p.Actor, order, map[string]any{"state": order.State}).changed(was, order.picture())
 	return c.store(order)
 }
 
@@ -79,24 +81,25 @@ func resolveOrder(c *change, p *ResolveOrder) Result {
 	case p.Action != ResolveAdopt && !p.Handle.IsZero():
 		return refuse(wire.CodeInvalid, "handle", "a number of an order is only of use to adopt that order", "leave it out, or adopt the order")
 	}
-	b := order.brokering()
+	was, b := order.picture(), order.brokering()
 	said := map[string]any{"action": p.Action, "note": p.Note}
+	var resolved *act
 	switch p.Action {
 	case ResolveAdopt:
 		b.Handle, order.State = p.Handle, OrderPending
-		c.orderAct(KindOrderResolved, p.Actor, order, said)
+		resolved = c.orderAct(KindOrderResolved, p.Actor, order, said)
 		b.Raw, b.Detail, b.Mend, b.Failure, b.Failures = "", "", "", "", 0
 		c.anew(b)
 		c.arrive(order, b, OrderUnknown)
 	case ResolvePlaceAgain:
-		c.orderAct(KindOrderResolved, p.Actor, order, said)
+		resolved = c.orderAct(KindOrderResolved, p.Actor, order, said)
 		c.begin(order, b)
 		b.RestoredAt = zero
 		if b.Cancel != nil {
 			c.cancelled(order, nil)
 		}
 	case ResolveGiveUp:
-		c.orderAct(KindOrderResolved, p.Actor, order, said)
+		resolved = c.orderAct(KindOrderResolved, p.Actor, order, said)
 		detail := "it is not known whether the authority has the order, and it was given up"
 		if p.Note != "" {
 			detail += ": " + p.Note
@@ -109,6 +112,7 @@ func resolveOrder(c *change, p *ResolveOrder) Result {
 	default:
 		return refuse(wire.CodeInvalid, "action", fmt.Sprintf("%.20q is none", p.Action), "give adopt, place_again or give_up")
 	}
+	resolved.changed(was, order.picture())
 	return c.store(order)
 }
 

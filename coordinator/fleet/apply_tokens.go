@@ -18,15 +18,16 @@ func createEnrollmentToken(c *change, p *CreateEnrollmentToken) Result {
 	if find[EnrollmentToken](c, TableEnrollmentTokens, indexID, key(p.ID)) != nil {
 		return refuse(wire.CodeConflict, "id", "an enrolment token with this id exists", "create the token again; it gets a new id")
 	}
-	c.insert(TableEnrollmentTokens, &EnrollmentToken{
+	token := &EnrollmentToken{
 		ID: p.ID, SecretHash: p.SecretHash, Description: p.Description, Labels: p.Labels,
 		NamePatterns: p.NamePatterns, MaxUses: p.MaxUses, CreatedAt: c.at, CreatedBy: p.Actor,
 		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index,
-	})
+	}
+	c.insert(TableEnrollmentTokens, token)
 	c.audit(Fact{Kind: KindEnrollmentTokenCreated, Actor: p.Actor, Object: p.ID}, map[string]any{
 		"description": p.Description, "labels": p.Labels, "name_patterns": p.NamePatterns,
 		"max_uses": p.MaxUses, "expires_at": p.ExpiresAt,
-	})
+	}).changed(nil, token.picture())
 	return Result{}
 }
 
@@ -41,7 +42,7 @@ func revokeEnrollmentToken(c *change, p *RevokeEnrollmentToken) Result {
 	token := edit(stored)
 	token.RevokedAt, token.RevokedBy, token.ModifyIndex = c.at, p.Actor, c.index
 	c.put(TableEnrollmentTokens, token)
-	c.audit(Fact{Kind: KindEnrollmentTokenRevoked, Actor: p.Actor, Object: p.ID}, nil)
+	c.audit(Fact{Kind: KindEnrollmentTokenRevoked, Actor: p.Actor, Object: p.ID}, nil).changed(stored.picture(), token.picture())
 	return Result{}
 }
 
@@ -83,10 +84,11 @@ func createAPIToken(c *change, p *CreateAPIToken) Result {
 	if find[APIToken](c, TableAPITokens, indexID, key(p.ID)) != nil || find[APIToken](c, TableAPITokens, indexHash, key(p.Hash[:])) != nil {
 		return refuse(wire.CodeConflict, "id", "this API token exists", "create the token again; it gets a new id")
 	}
-	c.insert(TableAPITokens, &APIToken{
+	token := &APIToken{
 		ID: p.ID, Name: p.Name, Hash: p.Hash, Role: p.Role, CreatedAt: c.at, CreatedBy: p.Actor,
 		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index, Scope: p.Scope, FixedExpiry: p.FixedExpiry,
-	})
+	}
+	c.insert(TableAPITokens, token)
 	detail := map[string]any{"name": p.Name, "role": p.Role, "expires_at": p.ExpiresAt}
 	if !p.Scope.IsZero() {
 		detail["scope"] = p.Scope.String()
@@ -94,7 +96,7 @@ func createAPIToken(c *change, p *CreateAPIToken) Result {
 	if p.FixedExpiry {
 		detail["fixed_expiry"] = true
 	}
-	c.audit(Fact{Kind: KindAPITokenCreated, Actor: p.Actor, Object: p.ID}, detail)
+	c.audit(Fact{Kind: KindAPITokenCreated, Actor: p.Actor, Object: p.ID}, detail).changed(nil, token.picture())
 	return Result{}
 }
 
@@ -119,7 +121,7 @@ func rotateAPIToken(c *change, p *RotateAPIToken) Result {
 	c.put(TableAPITokens, token)
 	c.audit(Fact{Kind: KindAPITokenRotated, Actor: p.Actor, Object: p.ID}, map[string]any{
 		"earlier_until": p.Until, "expires_at": token.ExpiresAt,
-	})
+	}).changed(stored.picture(), token.picture())
 	return Result{}
 }
 
@@ -142,6 +144,6 @@ func revokeAPIToken(c *change, p *RevokeAPIToken) Result {
 	token := edit(stored)
 	token.RevokedAt, token.ModifyIndex = c.at, c.index
 	c.put(TableAPITokens, token)
-	c.audit(Fact{Kind: KindAPITokenRevoked, Actor: p.Actor, Object: p.ID}, nil)
+	c.audit(Fact{Kind: KindAPITokenRevoked, Actor: p.Actor, Object: p.ID}, nil).changed(stored.picture(), token.picture())
 	return Result{}
 }

@@ -99,7 +99,7 @@ func putAssignment(c *change, p *PutAssignment) Result {
 			return refuse(wire.CodeConflict, "name", "there are as many assignments as can be kept", "delete some that are not wanted any more")
 		}
 		c.insert(TableAssignments, &next)
-		c.audit(Fact{Kind: KindAssignmentCreated, Actor: p.Actor, Object: p.Name}, detail)
+		c.audit(Fact{Kind: KindAssignmentCreated, Actor: p.Actor, Object: p.Name}, detail).changed(nil, next.picture())
 		return c.success(PutOutcome{Assignment: next, Created: true, Changed: true})
 	}
 	if stored.Selector == p.Selector && string(stored.Template) == string(p.Template) {
@@ -108,7 +108,7 @@ func putAssignment(c *change, p *PutAssignment) Result {
 	next.Revision, next.CreatedAt, next.CreatedBy = stored.Revision+1, stored.CreatedAt, stored.CreatedBy
 	detail["revision"], detail["selector_before"] = next.Revision, stored.Selector
 	c.put(TableAssignments, &next)
-	c.audit(Fact{Kind: KindAssignmentChanged, Actor: p.Actor, Object: p.Name}, detail)
+	c.audit(Fact{Kind: KindAssignmentChanged, Actor: p.Actor, Object: p.Name}, detail).changed(differing(stored.picture(), next.picture()))
 	return c.success(PutOutcome{Assignment: next, Changed: true})
 }
 
@@ -136,7 +136,7 @@ func deleteAssignment(c *change, p *DeleteAssignment) Result {
 	c.delete(TableAssignments, stored)
 	c.audit(Fact{Kind: KindAssignmentDeleted, Actor: p.Actor, Object: p.Name}, map[string]any{
 		"selector": stored.Selector, "revision": stored.Revision,
-	})
+	}).changed(stored.picture(), nil)
 	return Result{}
 }
 

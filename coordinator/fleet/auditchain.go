@@ -45,19 +45,19 @@ type act struct {
 
 // changed says what the act changed: the object as it was and as it is, nil for none.
 // Secrets are never in them.
-func (a *act) changed(before, after any) {
+func (a *act) changed(before, after picture) {
 	if a.change.position.Chain == nil {
 		return
 	}
 	f := &a.change.facts[a.at]
-	f.Before, f.After = a.change.picture(before), a.change.picture(after)
+	f.Before, f.After = a.change.draw(before), a.change.draw(after)
 }
 
-func (c *change) picture(of any) json.RawMessage {
-	if of == nil {
+func (c *change) draw(p picture) json.RawMessage {
+	if p == nil {
 		return nil
 	}
-	data, err := json.Marshal(of)
+	data, err := json.Marshal(p)
 	c.fail(err)
 	return data
 }

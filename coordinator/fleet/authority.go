@@ -82,7 +82,7 @@ func initCA(c *change, p *InitCA) Result {
 	for i, authority := range p.Authorities {
 		names[i] = authority.Name
 	}
-	c.audit(Fact{Kind: KindCACreated, Actor: p.Actor, Object: "ca"}, map[string]any{"authorities": names})
+	c.audit(Fact{Kind: KindCACreated, Actor: p.Actor, Object: "ca"}, map[string]any{"authorities": names}).changed(nil, ca.picture())
 	return c.success(InitializedCA{CA: *ca, Created: true})
 }
 
@@ -103,7 +103,8 @@ func changeCA(c *change, p *ChangeCA) Result {
 	ca.Authorities, ca.ModifyIndex = p.Authorities, c.index
 	ca.Generations = append(append([][]byte(nil), stored.Generations...), p.Generations...)
 	c.put(TableCA, ca)
-	c.audit(Fact{Kind: KindCAChanged, Actor: p.Actor, Object: "ca"}, map[string]any{"change": p.What, "trust_generation": len(ca.Generations)})
+	c.audit(Fact{Kind: KindCAChanged, Actor: p.Actor, Object: "ca"}, map[string]any{"change": p.What, "trust_generation": len(ca.Generations)}).
+		changed(stored.picture(), ca.picture())
 	return Result{}
 }
 

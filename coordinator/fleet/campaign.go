@@ -145,13 +145,14 @@ func beginCampaign(c *change, p *BeginCampaign) Result {
 	if running >= MaxRunning || kept >= MaxCampaigns {
 		return refuse(wire.CodeOverloaded, "", "too many mass renewals are under way", "cancel one that is not needed any more, or wait")
 	}
-	c.insert(TableCampaigns, &Campaign{
+	campaign := &Campaign{
 		ID: p.ID, Selector: p.Selector, Issuer: p.Issuer, ExpiringBefore: p.ExpiringBefore, Over: p.Over, Targets: p.Targets,
 		Reason: p.Reason, CreatedAt: c.at, CreatedBy: p.Actor, Index: c.index, ModifyIndex: c.index, NamePattern: p.NamePattern,
-	})
+	}
+	c.insert(TableCampaigns, campaign)
 	c.audit(Fact{Kind: KindCampaignBegun, Actor: p.Actor, Object: p.ID}, map[string]any{
 		"selector": p.Selector, "issuer": p.Issuer, "name_pattern": p.NamePattern, "over_seconds": int64(p.Over / time.Second), "targets": p.Targets, "reason": p.Reason,
-	})
+	}).changed(nil, campaign.picture())
 	return Result{}
 }
 
@@ -166,7 +167,7 @@ func cancelCampaign(c *change, p *CancelCampaign) Result {
 	next := edit(stored)
 	next.CancelledAt, next.CancelledBy, next.ModifyIndex = c.at, p.Actor, c.index
 	c.put(TableCampaigns, next)
-	c.audit(Fact{Kind: KindCampaignCancelled, Actor: p.Actor, Object: p.ID}, nil)
+	c.audit(Fact{Kind: KindCampaignCancelled, Actor: p.Actor, Object: p.ID}, nil).changed(stored.picture(), next.picture())
 	return Result{}
 }
 

@@ -108,8 +108,8 @@ func (c *change) event(f Fact, detail any) {
 	c.facts = append(c.facts, f)
 }
 
-// audit adds a fact of the audit trail. The caller may give it what it changed, as
-// long as its command is applied.
+// audit adds a fact of the audit trail. The caller gives it what it changed, if it
+// changes an object, while its command is being applied.
 func (c *change) audit(f Fact, detail any) *act {
 	c.position.Audit++
 	f.Audit = c.position.Audit

@@ -81,7 +81,8 @@ func initClusterCA(c *change, p *InitClusterCA) Result {
 	}
 	ca := &ClusterCA{Authorities: list, CreatedAt: c.at, ModifyIndex: c.index}
 	c.insert(TableClusterCA, ca)
-	c.audit(Fact{Kind: KindClusterCACreated, Actor: p.Actor, Object: "cluster_ca"}, clusterAuthoritiesDetail(list))
+	c.audit(Fact{Kind: KindClusterCACreated, Actor: p.Actor, Object: "cluster_ca"}, clusterAuthoritiesDetail(list)).
+		changed(nil, clusterAuthoritiesDetail(list))
 	return c.success(InitializedClusterCA{CA: *ca, Created: true})
 }
 
@@ -100,7 +101,8 @@ func changeClusterCA(c *change, p *ChangeClusterCA) Result {
 	ca := edit(stored)
 	ca.Authorities, ca.ModifyIndex = p.Authorities, c.index
 	c.put(TableClusterCA, ca)
-	c.audit(Fact{Kind: KindClusterCAChanged, Actor: p.Actor, Object: "cluster_ca"}, clusterAuthoritiesDetail(p.Authorities))
+	c.audit(Fact{Kind: KindClusterCAChanged, Actor: p.Actor, Object: "cluster_ca"}, clusterAuthoritiesDetail(p.Authorities)).
+		changed(clusterAuthoritiesDetail(stored.Authorities), clusterAuthoritiesDetail(p.Authorities))
 	return c.success(*ca)
 }
 

@@ -165,7 +165,7 @@ func announceNode(c *change, p *AnnounceNode) Result {
 			return refusal
 		}
 		node := c.storeNode(nil, p.Node)
-		c.audit(Fact{Kind: KindNodeJoined, Actor: "system", Object: node.ID}, node.detail())
+		c.audit(Fact{Kind: KindNodeJoined, Actor: "system", Object: node.ID}, node.detail()).changed(nil, node.picture())
 		return Result{}
 	}
 	if stored.says(&p.Node) {
@@ -184,7 +184,7 @@ func forgetNode(c *change, p *ForgetNode) Result {
 		return refuse(wire.CodeNotFound, "id", "there is no node with this id", "list the members to see their ids")
 	}
 	c.delete(TableNodes, stored)
-	c.audit(Fact{Kind: KindNodeRemoved, Actor: p.Actor, Object: p.ID}, stored.detail())
+	c.audit(Fact{Kind: KindNodeRemoved, Actor: p.Actor, Object: p.ID}, stored.detail()).changed(stored.picture(), nil)
 	return Result{}
 }
 
@@ -217,8 +217,8 @@ func (c *change) restored(p *NoteRestore, head *AuditHead) {
 	if !p.TakenAt.IsZero() {
 		detail["taken_at"] = p.TakenAt
 	}
-	state := func(index uint64, head *AuditHead) map[string]any {
-		is := map[string]any{"log_index": index}
+	state := func(index uint64, head *AuditHead) picture {
+		is := picture{"log_index": index}
 		if head != nil {
 			is["audit_number"], is["audit_hash"] = head.Number, head.Hash
 		}

@@ -116,13 +116,14 @@ func createJoinToken(c *change, p *CreateJoinToken) Result {
 	if refusal := c.roomForJoinToken(); !refusal.OK() {
 		return refusal
 	}
-	c.insert(TableJoinTokens, &JoinToken{
+	token := &JoinToken{
 		ID: p.ID, SecretHash: p.SecretHash, Description: p.Description, CreatedAt: c.at, CreatedBy: p.Actor,
 		ExpiresAt: p.ExpiresAt, ModifyIndex: c.index,
-	})
+	}
+	c.insert(TableJoinTokens, token)
 	c.audit(Fact{Kind: KindJoinTokenCreated, Actor: p.Actor, Object: p.ID}, map[string]any{
 		"description": p.Description, "expires_at": p.ExpiresAt,
-	})
+	}).changed(nil, token.picture())
 	return Result{}
 }
 
@@ -166,7 +167,7 @@ func revokeJoinToken(c *change, p *RevokeJoinToken) Result {
 	token := edit(stored)
 	token.RevokedAt, token.RevokedBy, token.ModifyIndex = c.at, p.Actor, c.index
 	c.put(TableJoinTokens, token)
-	c.audit(Fact{Kind: KindJoinTokenRevoked, Actor: p.Actor, Object: p.ID}, nil)
+	c.audit(Fact{Kind: KindJoinTokenRevoked, Actor: p.Actor, Object: p.ID}, nil).changed(stored.picture(), token.picture())
 	return Result{}
 }
 
@@ -215,7 +216,11 @@ func useJoinToken(c *change, p *UseJoinToken) Result {
 	spent.UsedAt, spent.UsedBy, spent.KeyFingerprint, spent.ModifyIndex = c.at, p.Node.ID, p.Node.KeyFingerprint, c.index
 	c.put(TableJoinTokens, spent)
 	node := c.storeNode(known, p.Node)
-	c.audit(Fact{Kind: KindNodeJoined, Actor: "join_token:" + token.ID, Object: node.ID}, node.detail())
+	var before picture
+	if known != nil {
+		before = known.picture()
+	}
+	c.audit(Fact{Kind: KindNodeJoined, Actor: "join_token:" + token.ID, Object: node.ID}, node.detail()).changed(before, node.picture())
 	return c.success(JoinedNode{Node: *node})
 }
 

@@ -128,7 +128,7 @@ func (c *change) revoke(issued *Issued, actor string, reason int) {
 	})
 	c.audit(Fact{Kind: KindCertificateRevoked, Actor: actor, Object: issued.Certificate, Agent: issued.Agent}, map[string]any{
 		"serial": issued.Serial, "reason": reason, "not_after": issued.NotAfter,
-	})
+	}).changed(picture{"serial": issued.Serial, "revoked": false}, picture{"serial": issued.Serial, "revoked": true})
 }
 
 // revokeAllOf revokes what the built-in CA issued to an agent that is retired,

@@ -77,17 +77,19 @@ func revokeOrder(c *change, p *RevokeOrder) Result {
 		return c.success(OrderChange{ID: order.ID, State: order.State, Revision: order.ModifyIndex})
 	}
 	said := map[string]any{"serial": order.Serial, "reason": p.Reason}
+	was := order.picture()
+	var done *act
 	switch p.Step {
 	case RevocationAsked:
 		r.By, r.Reason, r.At = p.Actor, p.Reason, c.at
-		c.orderAct(KindOrderRevocationAsked, p.Actor, order, said)
+		done = c.orderAct(KindOrderRevocationAsked, p.Actor, order, said)
 	case RevocationTaken:
 		r.TakenAt, r.Failure = c.at, ""
-		c.orderAct(KindOrderRevocationTaken, p.Actor, order, said)
+		done = c.orderAct(KindOrderRevocationTaken, p.Actor, order, said)
 	case RevocationDone:
 		r.DoneAt, r.Failure = c.at, ""
 		said["not_after"], said["issuer"] = order.NotAfter, order.Issuer
-		c.audit(Fact{Kind: KindCertificateRevoked, Actor: p.Actor, Object: order.Certificate, Agent: order.Agent}, said)
+		done = c.audit(Fact{Kind: KindCertificateRevoked, Actor: p.Actor, Object: order.Certificate, Agent: order.Agent}, said)
 	case RevocationFailed:
 		r.Failure = p.Failure
 		said["failure"] = p.Failure
@@ -96,6 +98,9 @@ func revokeOrder(c *change, p *RevokeOrder) Result {
 		return refuse(wire.CodeInvalid, "step", fmt.Sprintf("%.20q is none", p.Step), "give asked, taken, done or failed")
 	}
 	order.Revocation, order.ModifyIndex = r, c.index
+	if done != nil {
+		done.changed(was, order.picture())
+	}
 	c.put(TableOrders, order)
 	return c.success(OrderChange{ID: order.ID, State: order.State, Revision: order.ModifyIndex})
 }
