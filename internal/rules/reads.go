@@ -62,10 +62,11 @@ func Compile(ctx context.Context, dir string) (Compiled, error) {
 	}
 }
 
-// reads is what the code of the module reads of settings.
-type reads struct {
+// Reads is what the code of the module reads of settings and of parts' configurations.
+type Reads struct {
 	set      *token.FileSet
 	packages Compiled
+	roots    []string // with Settings
 	importer types.Importer
 	inner    map[string]bool // packages that settings are declared in
 
@@ -76,17 +77,23 @@ type reads struct {
 	// other code.
 	of      map[string]*body
 	outside *body
-
-	naming func(*types.Package)     // names the fields of a package; nil is those of inner ones
-	skip   func(*ast.FuncDecl) bool // functions whose reading does not count; nil is none
+	configs map[string]bool // fields of parts' configurations, by name
 }
 
 type body struct{ reads, calls map[string]bool }
 
 func newBody() *body { return &body{reads: map[string]bool{}, calls: map[string]bool{}} }
 
-func newReads(packages Compiled) *reads {
-	r := &reads{set: token.NewFileSet(), packages: packages, inner: map[string]bool{}, fields: map[*types.Var]string{}, of: map[string]*body{}, outside: newBody()}
+// Read reads all code of the programs. roots are the packages whose Settings are to be
+// looked at.
+func Read(packages Compiled, roots ...string) (*Reads, error) {
+	r := &Reads{
+		set: token.NewFileSet(), packages: packages, roots: roots, inner: map[string]bool{vocabulary: true},
+		fields: map[*types.Var]string{}, of: map[string]*body{}, outside: newBody(), configs: map[string]bool{},
+	}
+	for _, root := range roots {
+		r.inner[root] = true
+	}
 	r.importer = importer.ForCompiler(r.set, "gc", func(path string) (io.ReadCloser, error) {
 		p, ok := packages[path]
 		if !ok || p.Export == "" {
@@ -94,30 +101,29 @@ func newReads(packages Compiled) *reads {
 		}
 		return os.Open(p.Export)
 	})
-	return r
-}
-
-// Unread lists the settings that no code reads, each with its path in the file: whoever
-// sets it would wait for an effect that never comes. Checks of settings do not count.
-func Unread(packages Compiled, roots ...string) ([]string, error) {
-	r := newReads(packages)
-	r.inner[vocabulary] = true
-	for _, root := range roots {
-		r.inner[root] = true
-	}
 	for _, path := range slices.Sorted(maps.Keys(packages)) {
-		p := packages[path]
-		concerned := r.inner[path] || slices.ContainsFunc(p.Deps, func(dep string) bool { return r.inner[dep] })
-		if !concerned || !p.Module.Main {
+		if !shipped(packages[path]) {
 			continue
 		}
-		if err := r.read(p); err != nil {
+		if err := r.read(packages[path]); err != nil {
 			return nil, err
 		}
 	}
+	return r, nil
+}
+
+// shipped reports whether a package is of the module, and of its programs: what tests alone
+// use is used by nobody.
+func shipped(p compiled) bool {
+	return p.Module.Main && !within(p.ImportPath, Module+"/internal") && !within(p.ImportPath, Module+"/scripts")
+}
+
+// UnreadSettings lists the settings that no code reads, each with its path in the file:
+// whoever sets it would wait for an effect that never comes. Checks of settings do not count.
+func (r *Reads) UnreadSettings() ([]string, error) {
 	live := r.live()
 	var offences []string
-	for _, root := range roots {
+	for _, root := range r.roots {
 		pkg, err := r.importer.Import(root)
 		if err != nil {
 			return nil, err
@@ -186,7 +192,7 @@ func holdsSettings(of types.Type) bool {
 }
 
 // read takes down what a package reads and calls.
-func (r *reads) read(p compiled) error {
+func (r *Reads) read(p compiled) error {
 	var files []*ast.File
 	for _, name := range p.GoFiles {
 		file, err := parser.ParseFile(r.set, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
@@ -208,7 +214,7 @@ func (r *reads) read(p compiled) error {
 		for _, decl := range file.Decls {
 			into := r.outside
 			if fn, is := decl.(*ast.FuncDecl); is {
-				if r.skip != nil && r.skip(fn) {
+				if slices.Contains(checks, fn.Name.Name) && !r.inner[p.ImportPath] {
 					continue
 				}
 				if r.inner[p.ImportPath] {
@@ -221,7 +227,7 @@ func (r *reads) read(p compiled) error {
 	return nil
 }
 
-func (r *reads) bodyOf(function string) *body {
+func (r *Reads) bodyOf(function string) *body {
 	if r.of[function] == nil {
 		r.of[function] = newBody()
 	}
@@ -230,7 +236,7 @@ func (r *reads) bodyOf(function string) *body {
 
 // walk takes down what a declaration reads and calls. What stands on the left of an
 // assignment is not read.
-func (r *reads) walk(decl ast.Decl, info *types.Info, into *body) {
+func (r *Reads) walk(decl ast.Decl, info *types.Info, into *body) {
 	written := map[ast.Expr]bool{}
 	ast.Inspect(decl, func(node ast.Node) bool {
 		switch n := node.(type) {
@@ -255,7 +261,7 @@ func (r *reads) walk(decl ast.Decl, info *types.Info, into *body) {
 
 // live are the fields that are read by code outside the inner packages, or by functions
 // of those that it calls, however far.
-func (r *reads) live() map[string]bool {
+func (r *Reads) live() map[string]bool {
 	live, seen := maps.Clone(r.outside.reads), map[string]bool{}
 	next := slices.Collect(maps.Keys(r.outside.calls))
 	for len(next) > 0 {
@@ -270,12 +276,16 @@ func (r *reads) live() map[string]bool {
 	return live
 }
 
-// name names the fields of the types of an inner package: the same type has other
-// objects when its package is checked than when it is imported.
-func (r *reads) name(pkg *types.Package) {
-	if r.naming != nil {
-		r.naming(pkg)
-		return
+// name names the fields of the types of an inner package, and of the configuration of any:
+// the same type has other objects when its package is checked than when it is imported.
+func (r *Reads) name(pkg *types.Package) {
+	if of := configOf(pkg); of != nil && shipped(r.packages[pkg.Path()]) {
+		for i := range of.NumFields() {
+			if field := of.Field(i); field.Exported() && !field.Embedded() {
+				r.fields[field] = pkg.Path() + ".Config." + field.Name()
+				r.configs[r.fields[field]] = true
+			}
+		}
 	}
 	if !r.inner[pkg.Path()] {
 		return
@@ -293,7 +303,7 @@ func (r *reads) name(pkg *types.Package) {
 	}
 }
 
-func (r *reads) nameOf(field *types.Var) string { return r.fields[field.Origin()] }
+func (r *Reads) nameOf(field *types.Var) string { return r.fields[field.Origin()] }
 
 // declaredAs is a function's name, Type.Method for a method.
 func declaredAs(fn *ast.FuncDecl) string {

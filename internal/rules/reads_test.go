@@ -11,15 +11,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// module is this one, compiled.
-var module = sync.OnceValues(func() (Compiled, error) { return Compile(context.Background(), "../..") })
+// module is what the code of this one reads.
+var module = sync.OnceValues(func() (*Reads, error) { return readIn(context.Background(), "../..", settingsOf...) })
+
+func readIn(ctx context.Context, dir string, roots ...string) (*Reads, error) {
+	packages, err := Compile(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return Read(packages, roots...)
+}
 
 // Every setting is read by some code beyond the checks of settings.
 func TestEverySettingIsRead(t *testing.T) {
 	dependOnSources(t)
-	packages, err := module()
+	code, err := module()
 	require.NoError(t, err)
-	unread, err := Unread(packages, settingsOf...)
+	unread, err := code.UnreadSettings()
 	require.NoError(t, err)
 	for _, offence := range unread {
 		t.Error(offence)
@@ -82,9 +90,9 @@ func Run(s *config.Settings) string {
 }
 `,
 	})
-	packages, err := Compile(t.Context(), dir)
+	code, err := readIn(t.Context(), dir, "example.com/m/config")
 	require.NoError(t, err)
-	unread, err := Unread(packages, "example.com/m/config")
+	unread, err := code.UnreadSettings()
 	require.NoError(t, err)
 	want := func(path, field string) string {
 		return "example.com/m/config: no code reads " + path + " (example.com/m/config." + field + ")"
@@ -94,10 +102,12 @@ func Run(s *config.Settings) string {
 		want("one.lost", "Inline.Lost"), want("many[].lost", "Inline.Lost"), want("named.<name>.name", "Other.Name"),
 	}, unread)
 
-	_, err = Unread(packages, "example.com/m/gone")
-	assert.Error(t, err)
-	_, err = Unread(packages, "example.com/m/run")
-	assert.EqualError(t, err, "example.com/m/run declares no Settings")
+	for root, want := range map[string]string{"gone": "was not compiled", "run": "example.com/m/run declares no Settings"} {
+		code, err := readIn(t.Context(), dir, "example.com/m/"+root)
+		require.NoError(t, err)
+		_, err = code.UnreadSettings()
+		assert.ErrorContains(t, err, want)
+	}
 }
 
 // consents are fields that have nothing to do but to be there: without them a
@@ -107,11 +117,9 @@ var consents = []string{"agent/issuer/acme.Config.TermsAgreed is used by nobody"
 // What settings are passed on into is used too.
 func TestEveryConfigIsUsed(t *testing.T) {
 	dependOnSources(t)
-	packages, err := module()
+	code, err := module()
 	require.NoError(t, err)
-	unused, err := UnusedConfig(packages)
-	require.NoError(t, err)
-	assert.Equal(t, consents, unused)
+	assert.Equal(t, consents, code.UnusedConfig())
 }
 
 func TestUnusedConfigIsFound(t *testing.T) {
@@ -146,13 +154,11 @@ func Run() string {
 }
 `,
 	})
-	packages, err := Compile(t.Context(), dir)
-	require.NoError(t, err)
-	unused, err := UnusedConfig(packages)
+	code, err := readIn(t.Context(), dir)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"example.com/m/part.Config.Judged is used by nobody", "example.com/m/part.Config.Nowhere is used by nobody", "example.com/m/part.Config.Written is used by nobody",
-	}, unused)
+	}, code.UnusedConfig())
 }
 
 // tree is a directory with files.
