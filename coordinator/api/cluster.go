@@ -77,7 +77,7 @@ func (s *server) registerCluster(api huma.API) {
 		OperationID: "remove-member", Method: http.MethodDelete, Path: path + "/members/{id}", Tags: tags,
 		Summary: "Remove a member for good",
 		Description: "The node counts for nothing any more, and the others talk to it no more. It is refused when those that remain " +
-			"could store nothing, and, without force, when none of them has a part of the history that the member has, or may have if it does not answer. A leader hands over first. A node that was let in and never became a member is forgotten. The answer is the members after it.",
+			"could store nothing, and, without force, when none of them has a part of the history that the member has, or may have if it does not answer. A leader hands over first. The node that gets the request leaves, as by leave-cluster, and ends. A node that was let in and never became a member is forgotten. The answer is the members after it.",
 	}), ofTheCluster), s.removeMember)
 	huma.Register(api, fleetWide(needs(fleet.RoleAdmin, huma.Operation{
 		OperationID: "rotate-cluster-ca", Method: http.MethodPost, Path: path + "/rotate-ca", Tags: tags,
@@ -233,6 +233,9 @@ func (s *server) removeMember(ctx context.Context, in *removeMember) (*membersDo
 		if problem := losesHistory(in.ID, s.Cluster.HistoryLost(ctx, in.ID)); problem != nil {
 			return nil, problem
 		}
+	}
+	if in.ID == s.Node.ID() {
+		return s.removeSelf(ctx, in)
 	}
 	err := s.Node.RemoveMember(ctx, in.ID, in.PrevIndex, actorOf(ctx))
 	gone := errors.Is(err, cluster.ErrNoMember)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -69,6 +70,34 @@ func (s *server) leaveCluster(ctx context.Context, in *leaveCluster) (*departure
 	}
 	out.Body.Left = true
 	return out, nil
+}
+
+// removeSelf is the removal of the node that answers. The others talk to it no more when
+// it is out, so that it has to leave to know what came of it. The answer is the members
+// without it, as they were a moment before.
+func (s *server) removeSelf(ctx context.Context, in *removeMember) (*membersDocument, error) {
+	d := s.Departing.Departure(ctx)
+	// What may be forced is for leave-cluster to ask about, but for the history, which
+	// has been.
+	if why, mend, forcible := refusal(in.ID, d, history.Loss{}); why != "" && !forcible {
+		return nil, newProblem(wire.CodeConflict, "id", why, mend)
+	}
+	left := s.Cluster.Members(ctx)
+	prev := in.PrevIndex
+	if prev == 0 {
+		prev = d.ConfigurationIndex
+	}
+	if err := s.Departing.Leave(ctx, prev, actorOf(ctx)); err != nil {
+		return nil, s.membershipProblem("remove a member", "id", err)
+	}
+	left.Items = slices.DeleteFunc(left.Items, func(m resource.Member) bool { return m.ID == in.ID })
+	if left.Leader == in.ID {
+		left.Leader = ""
+	}
+	if _, index := s.Node.Members(); index > left.ConfigurationIndex {
+		left.ConfigurationIndex = index
+	}
+	return &membersDocument{Body: left}, nil
 }
 
 // refusal is why a node should not leave, what to do about it, and whether it may all

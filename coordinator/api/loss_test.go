@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/cluster"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/history"
@@ -36,7 +37,12 @@ func TestRemovalsThatLoseHistoryAreRefused(t *testing.T) {
 }
 
 // lossy is a cluster that lacks what a member has of the history.
-type lossy struct{ Cluster }
+type lossy struct {
+	Cluster
+	members resource.Members
+}
+
+func (l lossy) Members(context.Context) resource.Members { return l.members }
 
 func (lossy) HistoryLost(context.Context, string) history.Loss {
 	return history.Loss{Answers: true, Entries: 7}
@@ -46,7 +52,10 @@ func (lossy) HistoryLost(context.Context, string) history.Loss {
 type removals struct {
 	Node
 	asked int
+	index uint64
 }
+
+func (r *removals) Members() ([]cluster.Member, uint64) { return nil, r.index }
 
 func (r *removals) RemoveMember(context.Context, string, uint64, string) error {
 	r.asked++
@@ -69,13 +78,17 @@ func TestARemovalIsMadeOnceTheHistoryIsSafe(t *testing.T) {
 type leaving struct {
 	Departing
 	left int
+	prev uint64
 }
 
 func (*leaving) Departure(context.Context) *cluster.Departure {
 	return &cluster.Departure{Member: true, Voter: true, Remaining: []string{"b", "c", "d"}, Needed: 2, ToleranceBefore: 1, ToleranceAfter: 1}
 }
 
-func (l *leaving) Leave(context.Context, uint64, string) error { l.left++; return nil }
+func (l *leaving) Leave(_ context.Context, prev uint64, _ string) error {
+	l.left, l.prev = l.left+1, prev
+	return nil
+}
 
 func (*removals) ID() string { return "a" }
 
@@ -100,6 +113,18 @@ func TestALeaveThatLosesHistoryIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, out.Body.Left)
 
+	// So does one that is asked to remove itself: it knows what came of it by leaving.
+	_, err = s.removeMember(ctx, &removeMember{ID: "a"})
+	require.ErrorContains(t, err, "would be lost")
+	assert.Equal(t, 1, l.left)
+	s.Node, s.Cluster = &removals{index: 9}, lossy{members: resource.Members{Leader: "a", ConfigurationIndex: 8, Items: []resource.Member{{ID: "a"}, {ID: "b"}, {ID: "c"}}}}
+	members, err := s.removeMember(ctx, &removeMember{ID: "a", PrevIndex: 8, Force: true})
+	require.NoError(t, err)
+	assert.Equal(t, 2, l.left)
+	assert.Equal(t, uint64(8), l.prev)
+	assert.Equal(t, resource.Members{ConfigurationIndex: 9, Items: []resource.Member{{ID: "b"}, {ID: "c"}}}, members.Body)
+	assert.Zero(t, s.Node.(*removals).asked)
+
 	// It is said beside what else stands against it.
 	why, mend, forcible := refusal("a", &cluster.Departure{Member: true, Voter: true, Remaining: []string{"b", "c"}, Needed: 2, ToleranceBefore: 1}, history.Loss{Answers: true, Entries: 7})
 	assert.Contains(t, why, "bears no failure any more")
@@ -117,6 +142,7 @@ type headless struct {
 
 func (h *headless) RemoveMember(context.Context, string, uint64, string) error { return h.removal }
 func (h *headless) State() *fleet.State                                        { return h.state }
+func (*headless) ID() string                                                   { return "a" }
 func (*headless) Leader() (id, address string)                                 { return "", "" }
 func (*headless) Propose(context.Context, ...fleet.Command) ([]fleet.Result, error) {
 	return nil, cluster.ErrNotLeader

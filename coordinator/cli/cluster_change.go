@@ -73,7 +73,8 @@ func (p *program) removeCommand() *cobra.Command {
 		Use: "remove NODE", Short: "Remove a node from the cluster for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeNodes(),
 		Long: `Takes a node out of the cluster: it counts for nothing any more, and the others talk to
 it no more. Stop it too, and clear its data directory, which holds the seal key. To
-have it back, let it join anew with an empty data directory.
+have it back, let it join anew with an empty data directory. A node that is asked to
+remove itself leaves ("certctl cluster leave"): it ends by itself.
 
 It is refused when those that remain could store nothing, and when the members have
 changed since they were shown. It is also refused while the others lack a part of the

@@ -964,8 +964,9 @@ func (p *RemoveMemberParams) query() parameters {
 //
 // The node counts for nothing any more, and the others talk to it no more. It is refused when those that remain
 // could store nothing, and, without force, when none of them has a part of the history that the member has, or
-// may have if it does not answer. A leader hands over first. A node that was let in and never became a member is
-// forgotten. The answer is the members after it.
+// may have if it does not answer. A leader hands over first. The node that gets the request leaves, as by
+// leave-cluster, and ends. A node that was let in and never became a member is forgotten. The answer is the
+// members after it.
 //
 // Needs the role `admin`.
 //

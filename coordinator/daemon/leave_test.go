@@ -116,6 +116,30 @@ func TestALeaderLeaves(t *testing.T) {
 	}, patience, 50*time.Millisecond, "it is a member again")
 }
 
+// A leader that is asked to remove itself says that it is removed, and ends: it would
+// have no answer to wait for, as the others talk to it no more.
+func TestALeaderRemovesItself(t *testing.T) {
+	t.Parallel()
+	c := daemontest.Start(t, 3, nil)
+	leaver := c.Leader()
+	operator := operatorOf(t, c.Nodes[0], leaver)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	members, err := operator.RemoveMember(ctx, client.RemoveMemberParams{ID: leaver.ID})
+	require.NoError(t, err)
+	assert.Len(t, members.Items, 2)
+	assert.False(t, slices.ContainsFunc(members.Items, func(m resource.Member) bool { return m.ID == leaver.ID }))
+	left, ok := errors.AsType[*daemon.LeftError](leaver.Ended())
+	require.True(t, ok)
+	assert.Equal(t, leaver.ID, left.NodeID)
+	rest := slices.DeleteFunc(slices.Clone(c.Nodes), func(n *daemontest.Node) bool { return n == leaver })
+	require.Eventually(t, func() bool {
+		members, _ := rest[0].Node().Members()
+		_, known := rest[0].Node().State().View().ClusterNode(leaver.ID)
+		return len(members) == 2 && !known
+	}, patience, 20*time.Millisecond)
+}
+
 // The only node is the cluster, and does not leave.
 func TestTheOnlyNodeDoesNotLeave(t *testing.T) {
 	t.Parallel()
@@ -123,6 +147,8 @@ func TestTheOnlyNodeDoesNotLeave(t *testing.T) {
 	n.Start()
 	operator := operatorOf(t, n, n)
 	_, err := operator.LeaveCluster(t.Context(), resource.LeaveCluster{Force: true})
+	require.ErrorContains(t, err, "only one with a vote")
+	_, err = operator.RemoveMember(t.Context(), client.RemoveMemberParams{ID: "alone", Force: true})
 	require.ErrorContains(t, err, "only one with a vote")
 	assert.True(t, n.Node().Ready().Member)
 }
