@@ -37,6 +37,9 @@ PERSON goes on when somebody has approved, proven or paid something. One of UNKN
 OUTCOME was sent, and nobody knows whether the authority has it: "certctl orders show"
 says what to look up, and what to type then.
 
+NEXT is when something is done for an order. It is "paused" with the time for which nothing
+is asked of its issuer, if that is longer: "certctl issuers list" says why.
+
 --watch writes a line for every order that comes, changes or goes.`,
 		Example: `  certctl orders list
   certctl orders list --stage unknown_outcome
@@ -49,9 +52,11 @@ says what to look up, and what to type then.
 				return err
 			}
 			orders.Open = orders.Stage == "" && !ended
-			return printList(p, cmd, &page, pagesOf(orders), listing[resource.Order]{
-				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"}, cells: orderCells,
-				id: func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
+			quiet := quietIssuers{}
+			return printList(p, cmd, &page, quiet.before(p, cmd, pagesOf(orders)), listing[resource.Order]{
+				header: []string{"ORDER", "ISSUER", "HOST", "CERTIFICATE", "STAGE", "SINCE", "NEXT", "AT AUTHORITY", "DETAIL"},
+				cells:  func(o *resource.Order, now time.Time) []string { return orderCells(o, quiet[o.Issuer], now) },
+				id:     func(o *resource.Order) string { return o.AgentID + "\x00" + o.ID },
 			})
 		},
 	}
@@ -70,9 +75,41 @@ says what to look up, and what to type then.
 // shortID is how much of an order's id tables show. All of it is 32 hex digits.
 const shortID = 12
 
-func orderCells(o *resource.Order, now time.Time) []string {
+// quietIssuers are those of which nothing is asked for a while, and until when.
+type quietIssuers map[string]time.Time
+
+// before has them asked for before each list of orders that people look at.
+func (q quietIssuers) before(p *program, cmd *cobra.Command, from source[resource.Order]) source[resource.Order] {
+	return func(ctx context.Context, c *client.Client, limit int, use func([]resource.Order) error) (bool, error) {
+		clear(q)
+		if !p.output.Human() {
+			return from(ctx, c, limit, use)
+		}
+		list, err := c.ListIssuers(ctx)
+		if err != nil {
+			// The list of orders is what was asked for, and says more if it fails too.
+			fmt.Fprintf(cmd.ErrOrStderr(), "certctl: it is not known whether issuers are paused: %s\n", plain(err.Error()))
+			return from(ctx, c, limit, use)
+		}
+		for _, one := range list.Items {
+			until := one.PausedUntil
+			if one.CircuitOpenUntil.After(until) {
+				until = one.CircuitOpenUntil
+			}
+			q[one.Name] = until
+		}
+		return from(ctx, c, limit, use)
+	}
+}
+
+// orderCells is a line of the table; nothing is asked of the order's issuer before quiet.
+func orderCells(o *resource.Order, quiet, now time.Time) []string {
 	number, next := "", distance(o.NextAt, now)
-	if !o.NextAt.IsZero() && !o.NextAt.After(now) {
+	switch {
+	case o.NextAt.IsZero():
+	case quiet.After(now) && quiet.After(o.NextAt):
+		next = "paused, " + distance(quiet, now)
+	case !o.NextAt.After(now):
 		next = "now"
 	}
 	if o.Handle != nil {

@@ -186,6 +186,9 @@ func TestOrdersAreShown(t *testing.T) {
 		assert.NotContains(t, said, "issuer old")
 		assert.NotContains(t, said, "issuer well")
 	}
+	// Nothing is done for their orders before then, whatever their own times are.
+	assert.Regexp(t, `(?m)^\w+ +ov +.* pending .* paused, in 59 min `, p.does("orders", "list", "--stage", "pending", "--issuer", "ov"))
+	assert.NotContains(t, p.does("orders", "list", "--stage", "pending", "--issuer", "ov", "--output", "json"), "paused")
 	for line, want := range map[string]string{
 		"orders list --issuer ": "ov\tdigicert paused\nev\tsectigo failing\nold\tunknown\nwell\tentrust ready",
 		"orders list --stage ":  strings.Join(texts(resource.OrderStages), "\n"),
