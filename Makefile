@@ -18,11 +18,17 @@ build: ## build the three binaries into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./agent/cmd/certctl-agent ./coordinator/cmd/certctl-coordinator ./coordinator/cmd/certctl
 
 .PHONY: install
-install: ## install what "make build" built into $(DESTDIR)/usr/local/bin
+install: ## install what "make build" and "make man" made into $(DESTDIR)/usr/local
 	@# Builds nothing: root, under sudo, seldom has Go in its PATH, and should not own what is in bin/.
 	@for b in $(BINARIES); do [ -x $$b ] || { echo "there is no $$b: run \"make build\" first" >&2; exit 1; }; done
 	install -d $(DESTDIR)/usr/local/bin
 	install -m 0755 $(BINARIES) $(DESTDIR)/usr/local/bin/
+	@[ ! -d dist/share ] || (cd dist/share && find . -type f -exec install -D -m 0644 {} $(abspath $(DESTDIR)/usr/local/share)/{} \;)
+
+.PHONY: man
+man: ## write the manual pages, and the scripts for completion in shells, into dist/share
+	rm -rf dist/share
+	MANUAL_DIRECTORY=$(CURDIR)/dist/share go test -count=1 -run '^TestManual$$' ./agent/cmd/certctl-agent ./coordinator/cmd/certctl-coordinator ./coordinator/cli
 
 .PHONY: demo
 demo: ## watch a host obtain, deploy and renew certificates (DEMO_EXIT=1: unattended)

@@ -19,7 +19,8 @@ import (
 )
 
 func (p *program) assignmentsCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "assignments", Aliases: []string{"assignment"}, Short: "Certificates that are defined for many hosts: apply, list, show, hosts, export, delete"},
+	return group(&cobra.Command{Use: "assignments", Aliases: []string{"assignment"}, Short: "Certificates that are defined for many hosts: apply, list, show, hosts, export, delete", Long: `An assignment defines a certificate for all hosts whose labels a selector matches. It is
+kept in files, and made so with "apply".`},
 		p.applyAssignmentsCommand(), p.listAssignmentsCommand(), p.showAssignmentCommand(), p.assignmentHostsCommand(),
 		p.exportAssignmentsCommand(), p.deleteAssignmentCommand())
 }
@@ -41,6 +42,8 @@ func (p *program) listAssignmentsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List assignments, and on how many hosts they are in force", Args: sharedcli.NoArgs,
+		Long: `Lists the assignments, with how many hosts each matches, and at how many of them it is in
+force, waits, or is refused. "certctl assignments hosts" names them.`,
 		Example: `  certctl assignments list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListAssignmentsParams{Hosts: true}), assignmentListing)
@@ -64,6 +67,7 @@ var assignmentListing = listing[resource.ListedAssignment]{
 func (p *program) showAssignmentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show one assignment, and how many hosts have it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Long:    `Shows the definition of one assignment, who changed it last, and how many hosts have it.`,
 		Example: `  certctl assignments show www`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			a, err := c.ShowAssignment(cmd.Context(), client.ShowAssignmentParams{Name: args[0]})

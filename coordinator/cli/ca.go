@@ -17,13 +17,16 @@ import (
 )
 
 func (p *program) caCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "ca", Short: "The built-in CA: show, rotate, follow its roots"},
+	return group(&cobra.Command{Use: "ca", Short: "The built-in CA: show, rotate, follow its roots", Long: `The built-in CA has a root, a CA that issues certificates, and one that issues the
+identities of agents. These commands show them, replace them, and follow the root.`},
 		p.showCACommand(), p.rotateCACommand(), p.trustCommand())
 }
 
 func (p *program) showCACommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Show the CA's certificates and revocation lists, and who is behind in a rotation", Args: sharedcli.NoArgs,
+		Long: `Shows every authority of the built-in CA and until when it is good, its revocation list,
+where a rotation of the root stands, and which agents have not learnt of a new root.`,
 		Example: `  certctl ca show`,
 		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			ca, err := c.ShowCA(cmd.Context())

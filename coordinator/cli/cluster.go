@@ -18,7 +18,8 @@ import (
 )
 
 func (p *program) clusterCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "cluster", Short: "The coordinator's nodes: members, health, joining, leaving, diagnosis"},
+	return group(&cobra.Command{Use: "cluster", Short: "The coordinator's nodes: members, health, joining, leaving, diagnosis", Long: `A cluster is one, three or five coordinators that know the same. These commands show
+how its nodes stand, let nodes in and take them out, and help when something is wrong.`},
 		p.membersCommand(), p.healthCommand(), p.transferCommand(), p.removeCommand(), p.joinTokenCommand(), p.rotateClusterCACommand(), p.diagnoseCommand())
 }
 

@@ -124,7 +124,8 @@ func removalText(m *resource.Members, id string) string {
 }
 
 func (p *program) joinTokenCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "join-token", Aliases: []string{"join-tokens"}, Short: "Tokens by which new nodes join: create, list, revoke"},
+	return group(&cobra.Command{Use: "join-token", Aliases: []string{"join-tokens"}, Short: "Tokens by which new nodes join: create, list, revoke", Long: `A join token lets one new node into the cluster, once. Whoever has it gets all that the
+cluster has.`},
 		p.createJoinTokenCommand(), p.listJoinTokensCommand(), p.revokeJoinTokenCommand())
 }
 
@@ -180,6 +181,8 @@ func (p *program) listJoinTokensCommand() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List join tokens, without their secrets", Args: sharedcli.NoArgs,
+		Long: `Lists join tokens: whether each is still good, and which node has used it. A token itself
+was shown once, when it was made.`,
 		Example: `  certctl cluster join-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListJoinTokensParams{State: state}), listing[resource.JoinToken]{

@@ -108,6 +108,8 @@ func described(word, description string) []cobra.Completion {
 var (
 	agentIDs = oneOfAll(func(_ []string, part string) client.Lister[resource.Agent] { return client.ListAgentsParams{Q: part} },
 		func(a *resource.Agent) []cobra.Completion { return described(a.ID, a.Hostname) })
+	agentVersions = oneOfAll(func([]string, string) client.Lister[resource.Agent] { return client.ListAgentsParams{} },
+		func(a *resource.Agent) []cobra.Completion { return []cobra.Completion{a.Version} })
 	agentLabels = oneOfAll(func([]string, string) client.Lister[resource.Agent] { return client.ListAgentsParams{} },
 		func(a *resource.Agent) (words []cobra.Completion) {
 			for _, key := range slices.Sorted(maps.Keys(a.Labels)) {

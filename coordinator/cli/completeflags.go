@@ -14,7 +14,7 @@ func (p *program) flagCompletions() map[string]cobra.CompletionFunc {
 	return map[string]cobra.CompletionFunc{
 		// names that the coordinator has
 		"agent": agents, "label": labels, "selector": labels, "issuer": issuers,
-		"certificate": p.offers(certificateNames), "serial": p.offers(serials), "fingerprint": p.offers(fingerprints),
+		"agent-version": p.offers(agentVersions), "certificate": p.offers(certificateNames), "serial": p.offers(serials), "fingerprint": p.offers(fingerprints),
 		"kind": inList(p.offers(eventKinds)), "actor": p.offers(eventActors), "object": p.offers(eventObjects),
 		"certctl certificates list --name": p.offers(dnsNames),
 		"certctl orders list --issuer":     p.offers(issuerNames),

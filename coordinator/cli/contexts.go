@@ -128,8 +128,6 @@ type target struct {
 	consistent                 bool     // a flag
 	// moved is told when a server cannot answer and the next one is asked.
 	moved func(from, to string, why error)
-	// revalidate is set by what asks for the same again and again.
-	revalidate bool
 
 	// What was chosen, so that one command line goes on with the node that answers,
 	// and what it reads after a change shows the change.
@@ -159,7 +157,7 @@ func (l *login) client(t *target) (*client.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API token: %w", err)
 	}
-	return client.New(client.Config{Servers: l.servers(), Token: token, Roots: l.CA, Consistent: t.consistent, Revalidate: t.revalidate, Moved: t.moved})
+	return client.New(client.Config{Servers: l.servers(), Token: token, Roots: l.CA, Consistent: t.consistent, Moved: t.moved})
 }
 
 // given are the servers that flags or the environment name, if any.

@@ -16,7 +16,8 @@ import (
 )
 
 func (p *program) agentsCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, commands, retire"},
+	return group(&cobra.Command{Use: "agents", Aliases: []string{"agent"}, Short: "Hosts: list, show, commands, retire", Long: `Agents are the hosts that enrolled, each with the identity that it got then. These
+commands show how they stand and what they were asked for, and end one for good.`},
 		p.listAgentsCommand(), p.showAgentCommand(), p.agentCommandsCommand(), p.retireAgentCommand())
 }
 
@@ -108,6 +109,8 @@ func skewText(seconds int64) string {
 func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Long: `Shows all that is known of one host: whether it is connected, how long it is safe alone,
+its identity and labels, what it may order, and what it warns of.`,
 		Example: `  certctl agents show u53n5nbgbmcuo7ob`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			a, err := c.ShowAgent(cmd.Context(), client.ShowAgentParams{ID: args[0]})
@@ -216,7 +219,8 @@ func retiredText(a *resource.RetiredAgent) string {
 }
 
 func (p *program) certificatesCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "certificates", Aliases: []string{"certificate", "certs"}, Short: "Managed certificates: list, show"},
+	return group(&cobra.Command{Use: "certificates", Aliases: []string{"certificate", "certs"}, Short: "Managed certificates: list, show", Long: `Managed certificates are those that agents report: what each host has in service, or
+should have. Hosts renew them by themselves; "certctl renew" and "certctl revoke" act.`},
 		p.listCertificatesCommand(), p.showCertificateCommand())
 }
 
@@ -229,6 +233,8 @@ func (p *program) listCertificatesCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List managed certificates", Args: sharedcli.NoArgs,
+		Long: `Lists what hosts have in service, or should have, as they reported last. HEALTH says in
+capitals what needs somebody: EXPIRED, REVOKED, UNSERVED, or AT RISK of expiring.`,
 		Example: `  certctl certificates list
   certctl certificates list --health expired,unserved,at_risk
   certctl certificates list --expires-within 14d --label env=prod
@@ -324,6 +330,8 @@ func healthText(c resource.HealthCounts) string {
 func (p *program) showCertificateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
+		Long: `Shows one certificate: its health and why, what is in service where, when it is renewed,
+and what went wrong last. NAME is its name in the configuration of the host.`,
 		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			one, err := c.ShowCertificate(cmd.Context(), client.ShowCertificateParams{Agent: args[0], Name: args[1]})

@@ -30,6 +30,8 @@ func (p *program) listHistoryCommand() *cobra.Command {
 	oldest := false
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List facts, newest first", Args: sharedcli.NoArgs,
+		Long: `Lists what happened: what agents reported, what became of orders, and the audit trail.
+It asks the database if there is one, which keeps it longer than the journal.`,
 		Example: `  certctl history list --since 7d --kind certificate.failed
   certctl history list --agent u53n5nbgbmcuo7ob --since 2026-03-01 --until 2026-04-01 --all -o json
   certctl history list --scope audit --actor api_token:4f2m7q`,
@@ -55,7 +57,7 @@ func (p *program) listHistoryCommand() *cobra.Command {
 	page.bind(cmd)
 	choice(cmd, &scope, "scope", "which facts", "all", "audit")
 	cmd.Flags().StringVar(&since, "since", "", "only those of this time and later: a date, a time, or how long ago (2026-03-01, 2026-03-01T12:00:00Z, 12h, 30d)")
-	cmd.Flags().StringVar(&until, "until", "", "only those of before this time")
+	cmd.Flags().StringVar(&until, "until", "", "only those of before this time, such as 2026-04-01 or 1d")
 	cmd.Flags().StringVar(&agent, "agent", "", "only those about the agent with this id")
 	cmd.Flags().StringVar(&object, "object", "", "only those about this object")
 	cmd.Flags().StringVar(&actor, "actor", "", "only those that this actor did, such as api_token:4f2m7q")
@@ -83,6 +85,9 @@ func instant(flag, text string, now time.Time) (time.Time, error) {
 func (p *program) historyStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show where the history is, and how its export stands", Args: sharedcli.NoArgs,
+		Example: `  certctl history status`,
+		Long: `Shows whether the history is in the journal or in a database, whether that answers, and
+how much waits to be exported.`,
 		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			s, err := c.ShowHistoryStatus(cmd.Context())
 			if err != nil {

@@ -16,7 +16,8 @@ import (
 )
 
 func (p *program) issuersCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "issuers", Short: "Accounts at authorities that the coordinator orders at: list, test, resume"},
+	return group(&cobra.Command{Use: "issuers", Short: "Accounts at authorities that the coordinator orders at: list, test, resume", Long: `An issuer is an account at an authority, in the settings of the coordinator. These
+commands show whether its authority answers, try its credentials, and end a pause.`},
 		p.listIssuersCommand(), p.testIssuerCommand(), p.resumeIssuerCommand())
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 func (p *program) jobsCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "jobs", Aliases: []string{"job"}, Short: "What is under way, of every kind"}, p.listJobsCommand())
+	return group(&cobra.Command{Use: "jobs", Aliases: []string{"job"}, Short: "What is under way, of every kind", Long: `A job is whatever is under way for the fleet, of every kind in the same words: orders,
+renewals, revocations, commands to hosts, mass renewals.`}, p.listJobsCommand())
 }
 
 func (p *program) listJobsCommand() *cobra.Command {

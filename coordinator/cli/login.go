@@ -132,13 +132,15 @@ func (p *program) identify(cmd *cobra.Command, chosen login) (who *resource.Iden
 }
 
 func (p *program) contextCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove"},
+	return group(&cobra.Command{Use: "context", Aliases: []string{"contexts"}, Short: "Logins: list, use, show, remove", Long: `A context is a coordinator and a login there, kept in a file of yours. The commands of
+certctl use the current one unless --context names another.`},
 		&cobra.Command{
-			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: sharedcli.NoArgs,
+			Use: "list", Aliases: []string{"ls"}, Short: "List the contexts", Args: sharedcli.NoArgs, Example: `  certctl context list`,
+			Long: `Lists the contexts of this file, with the servers of each. A * marks the current one.`,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
 		},
 		&cobra.Command{
-			Use: "use NAME", Short: "Make a context the current one", Example: `  certctl context use staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Use: "use NAME", Short: "Make a context the current one", Long: `Has the commands that follow use this context, until another one is chosen.`, Example: `  certctl context use staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if err := changeContexts(args[0], func(file *contextFile) { file.Current = args[0] }); err != nil {
 					return err
@@ -147,7 +149,8 @@ func (p *program) contextCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "show [NAME]", Short: "Show a context, without its token", Example: "  certctl context show\n  certctl context show staging", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeContexts,
+			Use: "show [NAME]", Short: "Show a context, without its token", Long: `Shows the servers of a context, in the order in which they are asked, and which CA it
+trusts. Without NAME it is the one that is in use.`, Example: "  certctl context show\n  certctl context show staging", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeContexts,
 			RunE: func(cmd *cobra.Command, args []string) error { return p.showContext(cmd, args) },
 		},
 		&cobra.Command{

@@ -18,7 +18,8 @@ import (
 const whichOrder = `ORDER is the order's id, as much of its beginning as no other order has, or AGENT/ID.`
 
 func (p *program) ordersCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "orders", Aliases: []string{"order"}, Short: "Orders at authorities: list, show, validations, cancel, retry, resolve"},
+	return group(&cobra.Command{Use: "orders", Aliases: []string{"order"}, Short: "Orders at authorities: list, show, validations, cancel, retry, resolve", Long: `An order is what the coordinator has asked an authority for, for one certificate of one
+host. Some take days, and some need a person: these commands say what to do.`},
 		p.listOrdersCommand(), p.showOrderCommand(), p.orderValidationsCommand(), p.cancelOrderCommand(), p.retryOrderCommand(), p.resolveOrderCommand())
 }
 

@@ -137,7 +137,8 @@ func (p *program) renewOne(cmd *cobra.Command, c *client.Client, agent, name str
 }
 
 func (p *program) renewalsCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "renewals", Aliases: []string{"renewal"}, Short: "Mass renewals: list, show, cancel"},
+	return group(&cobra.Command{Use: "renewals", Aliases: []string{"renewal"}, Short: "Mass renewals: list, show, cancel", Long: `A mass renewal has many certificates renewed, spread over a time. "certctl renew --all"
+begins one; these commands show how far it is and stop it.`},
 		p.listRenewalsCommand(), p.showRenewalsCommand(), p.cancelRenewalsCommand())
 }
 
@@ -145,6 +146,8 @@ func (p *program) listRenewalsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List mass renewals, newest first", Args: sharedcli.NoArgs,
+		Long: `Lists mass renewals, those that have ended too as long as they are kept, with how many
+certificates each has replaced and how many remain.`,
 		Example: `  certctl renewals list`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, onePageOf(func(ctx context.Context, c *client.Client) (*resource.Page[resource.Renewals], error) {

@@ -17,7 +17,9 @@ import (
 )
 
 func (p *program) reportCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "report", Aliases: []string{"reports"}, Short: "How the fleet stands"}, p.reportSyncCommand())
+	return group(&cobra.Command{Use: "report", Aliases: []string{"reports"}, Short: "How the fleet stands",
+		Long: `Reports put together what single hosts and certificates do not show: how many are well,
+which are at risk, and what to do first.`}, p.reportSyncCommand())
 }
 
 // hostRisks are the risks of hosts, the worst first, and what to do about each.

@@ -125,6 +125,7 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 		p.historyCommand(),
 		versionCommand(p),
 	)
+	sharedcli.Completion(root)
 	completeAll(root, p.flagCompletions())
 	return root
 }
@@ -133,6 +134,9 @@ Exit status: 0 done, 1 refused or wrong, 2 the coordinator cannot be reached,
 // there is, and a misspelt one is an error, as it is at the top.
 func group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(commands...)
+	if cmd.Example == "" {
+		cmd.Example = firstExamples(commands)
+	}
 	cmd.SuggestionsMinimumDistance = 2 // letters; cobra sets it for the top alone
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -148,10 +152,25 @@ func group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// firstExamples are the first of each command.
+func firstExamples(commands []*cobra.Command) string {
+	var lines []string
+	for _, cmd := range commands {
+		if line, _, _ := strings.Cut(cmd.Example, "\n"); line != "" && !strings.HasSuffix(line, `\`) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 // versionCommand is the verb of the daemons, under this program's --output.
 func versionCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print version, commit and platform", Args: sharedcli.NoArgs,
+		Example: `  certctl version
+  certctl version --output json`,
+		Long: `Prints the version of this program, the commit that it was built from, and for which
+system. That of the coordinator is in "certctl status".`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return sharedcli.ShowVersion(cmd.OutOrStdout(), p.output)
 		},

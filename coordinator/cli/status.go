@@ -18,6 +18,8 @@ func (p *program) statusCommand() *cobra.Command {
 	var watch watching
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the coordinator and its fleet at a glance", Args: sharedcli.NoArgs,
+		Long: `Shows the node that answers, how many hosts are connected and how their certificates are,
+how long all of them are safe if nothing could be renewed, and what needs a person.`,
 		Example: `  certctl status
   certctl status --watch
   certctl status --output json | jq .certificates`,
@@ -143,6 +145,8 @@ func attentionText(n int) string {
 func (p *program) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "whoami", Short: "Show whose token this is", Args: sharedcli.NoArgs,
+		Example: `  certctl whoami`,
+		Long:    `Shows the name and the role of the API token in use, and until when it is good.`,
 		RunE: p.asks(func(cmd *cobra.Command, _ []string, c *client.Client) error {
 			who, err := c.Whoami(cmd.Context())
 			if err != nil {

@@ -18,7 +18,8 @@ import (
 )
 
 func (p *program) tokenCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "token", Aliases: []string{"tokens"}, Short: "Enrolment tokens for agents: create, list, revoke"},
+	return group(&cobra.Command{Use: "token", Aliases: []string{"tokens"}, Short: "Enrolment tokens for agents: create, list, revoke", Long: `An enrolment token lets agents enrol, and says what they may ask for. The built-in CA's
+root is known by it too, so that a host needs nothing else.`},
 		p.createTokenCommand(), p.listTokensCommand(), p.revokeTokenCommand())
 }
 
@@ -129,6 +130,8 @@ func (p *program) listTokensCommand() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List enrolment tokens, without their secrets", Args: sharedcli.NoArgs,
+		Long: `Lists enrolment tokens: how many agents have enrolled with each, how long it is good, and
+what its agents may order. A token itself was shown once, when it was made.`,
 		Example: `  certctl token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListEnrollmentTokensParams{State: state}), listing[resource.EnrollmentToken]{
@@ -168,7 +171,8 @@ func (p *program) revokeTokenCommand() *cobra.Command {
 }
 
 func (p *program) apiTokenCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, rotate, revoke"},
+	return group(&cobra.Command{Use: "api-token", Aliases: []string{"api-tokens"}, Short: "API tokens for people and programs: create, list, rotate, revoke", Long: `An API token is how a person or a program proves who it is to the API, with a role that
+says what it may do, and a scope that says for which hosts.`},
 		p.createAPITokenCommand(), p.listAPITokensCommand(), p.rotateAPITokenCommand(), p.revokeAPITokenCommand())
 }
 
@@ -232,6 +236,8 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List API tokens, without their secrets", Args: sharedcli.NoArgs,
+		Long: `Lists API tokens, with those that have expired or were revoked as long as they are kept.
+A token itself was shown once, when it was made, and is nowhere since.`,
 		Example: `  certctl api-token list --state usable`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printList(p, cmd, &page, pagesOf(client.ListAPITokensParams{State: state}), listing[resource.APIToken]{
@@ -250,6 +256,7 @@ func (p *program) listAPITokensCommand() *cobra.Command {
 func (p *program) revokeAPITokenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
+		Long:              `Ends a token at once: whoever has it is refused from now on.`,
 		Example:           `  certctl api-token revoke 3dmplskkssuxxolk`,
 		ValidArgsFunction: firstArgument(p.offers(apiTokenIDs)),
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {

@@ -67,12 +67,12 @@ func (p *program) watch(cmd *cobra.Command, w *watching, away func(why string), 
 	if w.every < p.shortest {
 		return fmt.Errorf("flag --interval %s: expected %s or more", w.every, p.shortest)
 	}
-	p.target.revalidate = true
 	c, err := p.target.connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	c.Revalidate()
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
 	gone := false

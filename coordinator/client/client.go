@@ -59,9 +59,6 @@ type Config struct {
 	// Consistent makes reads see every change that was acknowledged before, whoever
 	// made it. It needs a leader.
 	Consistent bool
-	// Revalidate has reads that are repeated ask whether the answer is still the same,
-	// which costs the coordinator little. It keeps the answers.
-	Revalidate bool
 	// Moved is told that a server cannot answer, why, and which one is asked in its
 	// stead; nil tells nobody.
 	Moved func(from, to string, why error)
@@ -91,6 +88,7 @@ type Client struct {
 	http       *http.Client
 	written    *Written
 	consistent bool
+	kept       *revalidation
 }
 
 // New checks the configuration. It connects to nothing.
@@ -113,21 +111,20 @@ func New(c Config) (*Client, error) {
 	if c.Written == nil {
 		c.Written = new(Written)
 	}
-	return &Client{servers: servers, token: c.Token, written: c.Written, consistent: c.Consistent, http: httpClient(config, len(servers.bases) > 1, c.Revalidate)}, nil
+	by := httpClient(config, len(servers.bases) > 1)
+	kept := &revalidation{next: by.Transport}
+	by.Transport = kept
+	return &Client{servers: servers, token: c.Token, written: c.Written, consistent: c.Consistent, http: by, kept: kept}, nil
 }
 
-func httpClient(config *tls.Config, several, revalidate bool) *http.Client {
+func httpClient(config *tls.Config, several bool) *http.Client {
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
 	if several {
 		transport.DialContext = (&net.Dialer{Timeout: dialPatience}).DialContext
 		transport.TLSHandshakeTimeout = handshakePatience
 	}
-	by := http.RoundTripper(transport)
-	if revalidate {
-		by = &revalidation{next: transport}
-	}
 	return &http.Client{
-		Timeout: requestTimeout, Transport: by,
+		Timeout: requestTimeout, Transport: transport,
 		// A redirect would carry the token to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // Bounds of what a client keeps to ask again for: of one answer, and of all, in octets.
@@ -19,6 +20,7 @@ const (
 // which one answers.
 type revalidation struct {
 	next http.RoundTripper
+	on   atomic.Bool
 
 	mu   sync.Mutex
 	kept map[string]keptAnswer // by what is accepted, path and query
@@ -30,9 +32,13 @@ type keptAnswer struct {
 	content []byte
 }
 
+// Revalidate has the client keep the answers to its reads from now on, and ask whether they
+// are still the same when they are repeated, which costs the coordinator little.
+func (c *Client) Revalidate() { c.kept.on.Store(true) }
+
 // RoundTrip implements http.RoundTripper.
 func (r *revalidation) RoundTrip(request *http.Request) (*http.Response, error) {
-	if request.Method != http.MethodGet || request.Header.Get("If-None-Match") != "" {
+	if !r.on.Load() || request.Method != http.MethodGet || request.Header.Get("If-None-Match") != "" {
 		return r.next.RoundTrip(request)
 	}
 	key := request.Header.Get("Accept") + " " + request.URL.RequestURI()

@@ -44,7 +44,8 @@ func TestRepeatedReadsAreRevalidated(t *testing.T) {
 		require.NoError(t, err)
 		return who.Name
 	}
-	c := connect(t, client.Config{Servers: []string{server.URL}, Token: apitoken.New(), Roots: root, Revalidate: true})
+	c := connect(t, client.Config{Servers: []string{server.URL}, Token: apitoken.New(), Roots: root})
+	c.Revalidate()
 
 	name, tag = "a", `"1"`
 	for range 3 {
@@ -84,7 +85,8 @@ func TestRepeatedReadsAreRevalidated(t *testing.T) {
 func TestListsAreRevalidated(t *testing.T) {
 	t.Parallel()
 	coordinator := apitest.Start(t)
-	c := connect(t, client.Config{Servers: []string{coordinator.URL}, Token: coordinator.Admin, Roots: roots(t, coordinator), Revalidate: true})
+	c := connect(t, client.Config{Servers: []string{coordinator.URL}, Token: coordinator.Admin, Roots: roots(t, coordinator)})
+	c.Revalidate()
 	for want := range 3 {
 		if want > 0 {
 			coordinator.Agent(strings.Repeat("a", want), "web", nil)

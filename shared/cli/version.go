@@ -15,7 +15,9 @@ func Version() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit and platform",
-		Args:  NoArgs,
+		Long: `Prints the version of this program, the commit that it was built from, and for which
+system.`,
+		Args: NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return ShowVersion(cmd.OutOrStdout(), output)
 		},

@@ -40,9 +40,12 @@ type verbs struct {
 func (v *verbs) all() []*cobra.Command {
 	return []*cobra.Command{
 		v.install(), v.uninstall(),
-		v.simple("start", "Start the service and wait until it runs", (*Control).Start),
-		v.simple("stop", "Stop the service and wait until it has ended", (*Control).Stop),
-		v.simple("restart", "Stop the service and start it again", (*Control).Restart),
+		v.simple("start", "Start the service and wait until it runs", `Has systemd or Windows start the service, and waits until it says that it is ready. Needs
+root, or an administrator's prompt. A service that runs already is left alone.`, (*Control).Start),
+		v.simple("stop", "Stop the service and wait until it has ended", `Has systemd or Windows stop the service, and waits until it has finished what it was at.
+Needs root, or an administrator's prompt. It starts again at the next boot.`, (*Control).Stop),
+		v.simple("restart", "Stop the service and start it again", `Stops the service, waits until it has ended, starts it, and waits until it is ready. Needs
+root, or an administrator's prompt.`, (*Control).Restart),
 		v.service(),
 	}
 }
@@ -114,7 +117,10 @@ func (v *verbs) uninstall() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Stop the service and remove it; configuration and state stay",
-		Args:  cli.NoArgs,
+		Long: `Stops the service, and has systemd or Windows forget it. Needs root, or an
+administrator's prompt. The program, its configuration and its state stay where they
+are: "install" makes it a service again, with all that it knew.`,
+		Args: cli.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return v.with(cmd, func(ctx context.Context, c *Control) error {
@@ -129,8 +135,8 @@ func (v *verbs) uninstall() *cobra.Command {
 	return cmd
 }
 
-func (v *verbs) simple(verb, short string, act func(*Control, context.Context) (State, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: verb, Short: short, Args: cli.NoArgs}
+func (v *verbs) simple(verb, short, long string, act func(*Control, context.Context) (State, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: verb, Short: short, Long: long, Args: cli.NoArgs}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return v.with(cmd, func(ctx context.Context, c *Control) error {
 			state, err := act(c, ctx)
@@ -146,7 +152,9 @@ func (v *verbs) simple(verb, short string, act func(*Control, context.Context) (
 
 // service is a verb of its own, since status means the daemon's own state.
 func (v *verbs) service() *cobra.Command {
-	cmd := &cobra.Command{Use: "service", Short: "The service as the service manager sees it", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "service", Short: "The service as the service manager sees it", Args: cobra.NoArgs,
+		Long: `What systemd or Windows knows of the service, whether or not the program in it answers.`}
+	v.example(cmd, "service status")
 	cmd.AddCommand(v.status("service status"))
 	return cmd
 }

@@ -93,5 +93,6 @@ is not running.`,
 		cli.CheckConfig(&a.source, checkAssembly), cli.Version(),
 	)
 	root.AddCommand(a.serviceCommands()...)
+	cli.Verbs(root)
 	return root
 }

@@ -30,7 +30,14 @@ func (a *agentCommand) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent in the foreground, or as the service that install made",
-		Args:  cli.NoArgs,
+		Long: `Runs until it is told to stop, by a signal or the service manager. It keeps the
+certificates of this host valid from what is on its disk; it needs neither its
+coordinator nor a CA to be there when it starts.
+
+Exit status: 0 it was asked to stop, 1 something is wrong.`,
+		Example: `  certctl-agent run
+  certctl-agent run --config agent.yaml --set log.level=debug`,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status := service.Run(cmd.Context(), a.definition(), func(ctx context.Context, life service.Lifecycle) int {
 				if err := a.run(ctx, life); err != nil {

@@ -82,6 +82,7 @@ cluster, and is not to be started again.`,
 	definition := func() (service.Definition, error) { return c.definition(), nil }
 	root.AddCommand(service.Commands(definition)...)
 	root.AddCommand(service.Status(definition))
+	cli.Verbs(root)
 	return root
 }
 
@@ -89,7 +90,15 @@ func (c *coordinatorCommand) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the coordinator in the foreground, or as the service that install made",
-		Args:  cli.NoArgs,
+		Long: `Runs until it is told to stop, by a signal or the service manager. On an empty data
+directory it founds a cluster first, as "init" does, or joins one, as "join" does, if
+a join token is configured. A leader that is stopped hands the leadership over.
+
+Exit status: 0 it was asked to stop, 1 something is wrong, 3 the node has left its
+cluster, and is not to be started again.`,
+		Example: `  certctl-coordinator run
+  certctl-coordinator run --config coordinator.yaml --set server.listen=127.0.0.1:8443`,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status := service.Run(cmd.Context(), c.definition(), func(ctx context.Context, life service.Lifecycle) int {
 				if err := c.run(ctx, life); err != nil {
