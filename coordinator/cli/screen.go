@@ -90,7 +90,7 @@ func (s *screen) paint() error {
 		if letters := []rune(line); len(letters) > width {
 			line = string(letters[:width])
 		}
-		text.WriteString(line + clearLine + "\r\n")
+		text.WriteString(line + clearLine + "\n")
 	}
 	text.WriteString(clearRest)
 	s.shown = text.String()
