@@ -69,7 +69,7 @@ func (p *program) listAuditCommand() *cobra.Command {
 	page.bind(cmd)
 	choice(cmd, &scope, "scope", "which facts", "audit", "all")
 	cmd.Flags().StringVar(&since, "since", "", "only those of this time and later: a date, a time, or how long ago (2026-03-01, 2026-03-01T12:00:00Z, 12h, 30d)")
-	cmd.Flags().StringVar(&until, "until", "", "only those of before this time")
+	cmd.Flags().StringVar(&until, "until", "", "only those of before this time, such as 2026-04-01 or 1d")
 	cmd.Flags().StringVar(&agent, "agent", "", "only those about the agent with this id")
 	cmd.Flags().StringVar(&object, "object", "", "only those about this object")
 	cmd.Flags().StringVar(&actor, "actor", "", "only those that this actor did, such as api_token:4f2m7q")
@@ -81,7 +81,9 @@ func (p *program) listAuditCommand() *cobra.Command {
 
 func (p *program) showAuditCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show NUMBER", Short: "Show one fact of the audit trail", Args: cobra.ExactArgs(1),
+		Use: "show NUMBER", Short: "Show one fact of the audit trail", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(p.offers(auditNumbers)),
+		Long: `Shows one fact of the audit trail whole: who did what to which object and when, what it
+was before and after, and the hash that chains it to the fact before.`,
 		Example: `  certctl audit show 1234`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			number, err := strconv.ParseUint(args[0], 10, 64)

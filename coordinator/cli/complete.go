@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -160,6 +161,10 @@ var (
 		})
 	newestEvents = func([]string, string) client.Lister[resource.Event] { return client.ListAuditParams{Scope: "all"} }
 	eventKinds   = oneOfAll(newestEvents, func(e *resource.Event) []cobra.Completion { return []cobra.Completion{e.Kind} })
+	auditNumbers = oneOfAll(func([]string, string) client.Lister[resource.Event] { return client.ListAuditParams{} },
+		func(e *resource.Event) []cobra.Completion {
+			return described(strconv.FormatUint(e.Audit, 10), e.Kind+" "+e.Object)
+		})
 	eventActors  = oneOfAll(newestEvents, func(e *resource.Event) []cobra.Completion { return []cobra.Completion{e.Actor} })
 	eventObjects = oneOfAll(newestEvents, func(e *resource.Event) []cobra.Completion { return []cobra.Completion{e.Object} })
 )

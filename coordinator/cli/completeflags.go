@@ -19,6 +19,8 @@ func (p *program) flagCompletions() map[string]cobra.CompletionFunc {
 		"certctl certificates list --name": p.offers(dnsNames),
 		"certctl orders list --issuer":     p.offers(issuerNames),
 		"server":                           completeServers,
+		"nodes":                            inList(p.offers(nodeIDs)),
+		"from":                             p.offers(auditNumbers),
 
 		// lengths of time, and moments
 		"ttl": short, "over": short, "certctl api-token create --ttl": long, "certctl api-token create --scope": labels, "grace": completeWords("0", "1h", "1d", "7d"),
@@ -31,7 +33,7 @@ func (p *program) flagCompletions() map[string]cobra.CompletionFunc {
 		"limit": completeWords("10", "50", "200", "1000"), "uses": completeWords("1", "10", "100", "0"),
 		"query": cobra.NoFileCompletions, "name": cobra.NoFileCompletions, "names": cobra.NoFileCompletions, "name-pattern": cobra.NoFileCompletions,
 		"description": cobra.NoFileCompletions, "reason": cobra.NoFileCompletions, "note": cobra.NoFileCompletions,
-		"adopt": cobra.NoFileCompletions, "encrypt-to": cobra.NoFileCompletions,
+		"against": cobra.NoFileCompletions, "adopt": cobra.NoFileCompletions, "encrypt-to": cobra.NoFileCompletions,
 	}
 }
 
