@@ -60,6 +60,7 @@ func TestEveryCommandWritesEveryFormat(t *testing.T) {
 	p.does("assignments", "apply", "-f", assignment)
 	token := reads[resource.CreatedEnrollmentToken](p, "token", "create")
 	api := reads[resource.CreatedAPIToken](p, "api-token", "create", "--name", "grafana", "--role", "viewer")
+	turned := reads[resource.CreatedAPIToken](p, "api-token", "create", "--name", "prometheus", "--role", "viewer")
 	join := reads[resource.CreatedJoinToken](p, "cluster", "join-token", "create")
 	renewals := reads[resource.Renewals](p, "renew", "--all", "--selector", "*", "--over", "6h")
 
@@ -75,7 +76,7 @@ func TestEveryCommandWritesEveryFormat(t *testing.T) {
 		"certctl cluster members": "", "certctl cluster health": "",
 		"certctl cluster join-token create": "", "certctl cluster join-token list": "", "certctl cluster join-token revoke": join.ID + " --yes",
 		"certctl token create": "--names **.example.com", "certctl token list": "", "certctl token revoke": token.ID,
-		"certctl api-token create": "--name x --role viewer", "certctl api-token list": "", "certctl api-token revoke": api.ID,
+		"certctl api-token create": "--name x --role viewer", "certctl api-token list": "", "certctl api-token revoke": api.ID, "certctl api-token rotate": turned.ID,
 		"certctl audit list": "", "certctl audit show": "1", "certctl audit head": "", "certctl audit verify": "", "certctl history list": "", "certctl report sync": "--all",
 	}
 	each(newProgram().root(), func(cmd *cobra.Command) {
