@@ -12,6 +12,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	sharedcli "github.com/certctl/certctl/shared/cli"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // whichOrder says how an order is named on the command line.
@@ -39,7 +40,8 @@ OUTCOME was sent, and nobody knows whether the authority has it: "certctl orders
 says what to look up, and what to type then.
 
 NEXT is when something is done for an order. It is "paused" with the time for which nothing
-is asked of its issuer, if that is longer: "certctl issuers list" says why.
+is asked of its issuer, if that is longer: "certctl issuers list" says why. A token with a
+scope is not told.
 
 --watch writes a line for every order that comes, changes or goes.`,
 		Example: `  certctl orders list
@@ -87,6 +89,9 @@ func (q quietIssuers) before(p *program, cmd *cobra.Command, from source[resourc
 			return from(ctx, c, limit, use)
 		}
 		list, err := c.ListIssuers(ctx)
+		if refused, ok := errors.AsType[*wire.Problem](err); ok && refused.Code == wire.CodeForbidden {
+			return from(ctx, c, limit, use) // the token is for some hosts, and issuers are for all
+		}
 		if err != nil {
 			// The list of orders is what was asked for, and says more if it fails too.
 			fmt.Fprintf(cmd.ErrOrStderr(), "certctl: it is not known whether issuers are paused: %s\n", plain(err.Error()))

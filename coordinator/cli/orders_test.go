@@ -312,3 +312,14 @@ func TestOrdersAreWatched(t *testing.T) {
 	}
 	assert.True(t, strings.HasSuffix(text.String(), "  none\n"), text.String())
 }
+
+// Issuers are for all hosts: who is limited to some lists their orders all the same.
+func TestOrdersAreListedForSomeHosts(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	c.Agent("web1", "web1.example.com", map[string]string{"env": "prod"}).AtEveryStage()
+	made := reads[resource.CreatedAPIToken](p, "api-token", "create", "--name", "prod", "--role", "viewer", "--scope", "env=prod")
+	some := newPerson(t)
+	some.does("login", "--server", c.URL, "--token-file", some.write("token", made.Token), "--ca-file", c.RootFile())
+	assert.Len(t, lines(some.does("orders", "list")), 7)
+}

@@ -136,7 +136,7 @@ func metricsOf(t *testing.T, n *daemontest.Node) string {
 	require.NoError(t, err)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.URL()+"/metrics", nil)
 	require.NoError(t, err)
-	request.Header.Set("Authorization", "Bearer "+string(token))
+	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: n.Roots()}}
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request)
