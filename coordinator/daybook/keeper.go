@@ -89,10 +89,9 @@ type Leadership interface {
 // node runs.
 func (k *Keeper) Lead(node Leadership) { node.Lead("days", k.keep) }
 
-// keep records days until ctx is done. What was counted in an earlier term is of no use:
-// other leaders have recorded meanwhile.
+// keep records days until ctx is done. What was counted in an earlier term is gone on
+// with: other leaders have counted the same.
 func (k *Keeper) keep(ctx context.Context) error {
-	k.counted, k.recorded = nil, time.Time{}
 	soon := make(chan struct{}, 1)
 	soon <- struct{}{} // for the days that nobody has recorded
 	jitter.Loop(ctx, lookInterval, jitter.DefaultSchedulerJitter, soon, k.look)

@@ -218,6 +218,18 @@ func (b *book) dates() (dates []string) {
 	return dates
 }
 
+// Facts of the last moments are on their way for a little, and clocks differ.
+func TestADaySettlesFirst(t *testing.T) {
+	b := newBook(t)
+	b.tell(b.now, renewed)
+	b.at("2026-05-02", settled-time.Second)
+	b.look()
+	assert.Empty(t, b.dates())
+	b.at("2026-05-02", settled)
+	b.look()
+	assert.Equal(t, []string{"2026-05-01"}, b.dates())
+}
+
 // What nobody has seen is not made up: days without a cluster are left out, those that
 // the journal knows have what came in, and how the fleet stood is only told by who has
 // looked then.

@@ -112,7 +112,7 @@ func TestScaleOfADay(t *testing.T) {
 		}
 	}
 	for i := range older {
-		put(began.AddDate(0, 0, -30).Add(time.Duration(i)*time.Second), fleet.KindOrderIssued)
+		put(began.AddDate(0, 0, -200).Add(time.Duration(i)*time.Second), fleet.KindOrderIssued)
 	}
 	for i := range renewals {
 		at := began.Add(time.Duration(i) * time.Second / 2)

@@ -35,7 +35,7 @@ func standingOf(f *report.Fleet, view *fleet.View, now time.Time) *fleet.DayStan
 	s := &fleet.DayStanding{
 		CountedAt: now, Hosts: count(f.Hosts), Connected: count(f.Connected), CutOff: count(f.CutOff),
 		Retired: count(view.Rows(fleet.TableAgents) - f.Hosts),
-		AtRisk:  count(f.Risks[report.RiskExpired] + f.Risks[report.RiskUnserved] + f.Risks[report.RiskExpiring]),
+		AtRisk:  count(f.Hosts - f.Risks[report.RiskNone]),
 		NotSafe: count(f.NotSafeHosts), ClockSkewed: count(f.ClockWrong), EventsDropped: f.FactsDropped,
 		Certificates: count(states.Total()), Expired: count(judged.Expired), Attention: count(certs.NeedingAttention),
 		Verified: count(certs.Deployments.Verified), Failed: count(certs.Deployments.Failed + certs.Deployments.Broken),

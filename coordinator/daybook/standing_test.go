@@ -17,7 +17,7 @@ func TestStandingIsWhatTheReportSays(t *testing.T) {
 	b := newBook(t)
 	horizon := b.now.Add(30 * time.Hour)
 	f := &report.Fleet{
-		Hosts: 1, Connected: 11, CutOff: 12, NotSafeHosts: 13, ClockWrong: 14, FactsDropped: 15, SafeUntil: horizon,
+		Hosts: 31, Connected: 11, CutOff: 12, NotSafeHosts: 13, ClockWrong: 14, FactsDropped: 15, SafeUntil: horizon,
 		Risks:    map[report.Risk]int{report.RiskExpired: 1, report.RiskUnserved: 2, report.RiskExpiring: 4, report.RiskCutOff: 8, report.RiskNone: 16},
 		Versions: []report.Version{{Version: "v2", Hosts: 7}, {Version: "", Hosts: 6}, {Version: "bad\x01", Hosts: 5}, {Version: strings.Repeat("x", 200), Hosts: 4}},
 	}
@@ -31,7 +31,7 @@ func TestStandingIsWhatTheReportSays(t *testing.T) {
 	weeks := make([]uint64, report.Weeks)
 	weeks[0], weeks[12] = 41, 42
 	assert.Equal(t, &fleet.DayStanding{
-		CountedAt: b.now, Hosts: 1, Connected: 11, CutOff: 12, Retired: 0, AtRisk: 7, NotSafe: 13, Horizon: &horizon, ClockSkewed: 14, EventsDropped: 15,
+		CountedAt: b.now, Hosts: 31, Connected: 11, CutOff: 12, Retired: 0, AtRisk: 15, NotSafe: 13, Horizon: &horizon, ClockSkewed: 14, EventsDropped: 15,
 		Certificates: 13, Expired: 22, Attention: 23, Verified: 31, Failed: 69, Expiring: weeks,
 		States:   []fleet.Count{{Name: "pending", Count: 1}, {Name: "valid", Count: 3}, {Name: "failed", Count: 4}, {Name: fleet.OtherName, Count: 5}},
 		Health:   []fleet.Count{{Name: "ok", Count: 21}, {Name: "expired", Count: 22}},

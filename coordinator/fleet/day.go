@@ -55,8 +55,8 @@ type DayStanding struct {
 	Connected uint64 `cbor:"3,keyasint" json:"connected"`
 	CutOff    uint64 `cbor:"4,keyasint" json:"cut_off"`
 	Retired   uint64 `cbor:"5,keyasint" json:"retired"`
-	// AtRisk are those that serve what is not good, or will within a week if nothing
-	// changes that had to; NotSafe those that said that a certificate is not safe now.
+	// AtRisk are those of which anything bad is known, as Risks has it; NotSafe those that
+	// said that a certificate is not safe now.
 	AtRisk  uint64 `cbor:"6,keyasint" json:"at_risk"`
 	NotSafe uint64 `cbor:"7,keyasint" json:"not_safe"`
 	// Horizon is the first moment at which one of the hosts would serve an expired

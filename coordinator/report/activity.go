@@ -18,6 +18,8 @@ var ActivityKinds = []fleet.Kind{fleet.Kind(wire.EventRenewed), fleet.Kind(wire.
 const (
 	activityIssuers = 1024
 	activityReasons = 64
+	// mostInOne is how many times one event may count, whatever its host says.
+	mostInOne = 1 << 20
 )
 
 // An Activity counts what facts say of renewals: how many, at which issuers, what
@@ -51,7 +53,7 @@ func (a *Activity) Add(f *fleet.Fact) {
 	if json.Unmarshal(f.Detail, &event) != nil {
 		event = wire.Event{} // it happened, whatever is said of it
 	}
-	times := max(event.Count, 1) // more, if a full outbox has put several into one
+	times := min(max(event.Count, 1), mostInOne) // more, if a full outbox has put several into one
 	issuer := a.issuer(a.nameOf(f, &event))
 	if kind == wire.EventFailed {
 		a.total.Failed += times

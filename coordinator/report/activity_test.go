@@ -54,6 +54,14 @@ func TestActivityByIssuerAndReason(t *testing.T) {
 	assert.Zero(t, report.NewActivity(0, nil).Sum())
 }
 
+func TestOneEventDoesNotDrownTheOthers(t *testing.T) {
+	a := report.NewActivity(time.Minute, nil)
+	for range 3 {
+		a.Add(told(wire.Event{Kind: wire.EventFailed, Issuer: "corp", Count: 1 << 63}, 0))
+	}
+	assert.EqualValues(t, 3<<20, a.Sum().Failed)
+}
+
 // Whatever agents make up, the sums stay within their bounds and lose nothing, by
 // themselves and of several days.
 func TestActivityIsBounded(t *testing.T) {
