@@ -93,6 +93,7 @@ var operations = []struct {
 	{"create-renewals", http.MethodPost, "/api/v1/renewals?dry_run=true", `{"selector":"*"}`, fleet.RoleOperator},
 	{"list-renewals", http.MethodGet, "/api/v1/renewals", "", fleet.RoleViewer},
 	{"list-sync-report", http.MethodGet, "/api/v1/reports/sync", "", fleet.RoleViewer},
+	{"list-day-report", http.MethodGet, "/api/v1/reports/days", "", fleet.RoleViewer},
 	{"show-renewals", http.MethodGet, "/api/v1/renewals/none", "", fleet.RoleViewer},
 	{"cancel-renewals", http.MethodPost, "/api/v1/renewals/none/cancel", "", fleet.RoleOperator},
 	{"list-orders", http.MethodGet, "/api/v1/orders", "", fleet.RoleViewer},

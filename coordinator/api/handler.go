@@ -185,6 +185,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerValidations(api)
 	s.registerJobs(api)
 	s.registerReports(api)
+	s.registerDays(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
 	s.registerCA(api)

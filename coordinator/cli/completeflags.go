@@ -31,6 +31,7 @@ func (p *program) flagCompletions() map[string]cobra.CompletionFunc {
 
 		// numbers, and what nobody but the person knows
 		"limit": completeWords("10", "50", "200", "1000"), "uses": completeWords("1", "10", "100", "0"),
+		"days":  completeWords("7", "14", "30", "90", "365"),
 		"query": cobra.NoFileCompletions, "name": cobra.NoFileCompletions, "names": cobra.NoFileCompletions, "name-pattern": cobra.NoFileCompletions,
 		"description": cobra.NoFileCompletions, "reason": cobra.NoFileCompletions, "note": cobra.NoFileCompletions,
 		"against": cobra.NoFileCompletions, "adopt": cobra.NoFileCompletions, "encrypt-to": cobra.NoFileCompletions,

@@ -487,6 +487,46 @@ func (c *Client) AllCertificates(ctx context.Context, params ListCertificatesPar
 	return all(ctx, c, params, options)
 }
 
+// ListDayReportParams are the parameters of list-day-report; what is left zero is not sent.
+type ListDayReportParams struct {
+	// How many days, today among them.
+	Days uint64
+}
+
+func (p *ListDayReportParams) query() parameters {
+	query := parameters{}
+	query.count("days", p.Days)
+	return query
+}
+
+// ListDayReport (list-day-report): report what each day came to.
+//
+// Sums of each of the last days, the earliest first, all on one page: how the fleet stood at the day's end, and
+// what was renewed and what failed on it, by issuer and reason. Days of which nothing is known are left out; 400
+// are kept. The last one may be today, with what came in so far, some 15 minutes old.
+//
+// Needs the role `viewer`.
+//
+// Refused to a token that has a scope.
+func (c *Client) ListDayReport(ctx context.Context, params ListDayReportParams, options ...Option) (*resource.Page[resource.DayReport], error) {
+	request := call{method: http.MethodGet, path: "/api/v1/reports/days", query: params.query()}
+	return ask[resource.Page[resource.DayReport]](ctx, c, request, options)
+}
+
+// ListDayReportCSV (list-day-report): report what each day came to.
+//
+// Sums of each of the last days, the earliest first, all on one page: how the fleet stood at the day's end, and
+// what was renewed and what failed on it, by issuer and reason. Days of which nothing is known are left out; 400
+// are kept. The last one may be today, with what came in so far, some 15 minutes old.
+//
+// Needs the role `viewer`.
+//
+// Refused to a token that has a scope.
+func (c *Client) ListDayReportCSV(ctx context.Context, params ListDayReportParams, out io.Writer, most int64, options ...Option) error {
+	request := call{method: http.MethodGet, path: "/api/v1/reports/days", query: params.query(), accept: "text/csv"}
+	return fetch(ctx, c, request, out, most, options)
+}
+
 // ListEnrollmentTokensParams are the parameters of list-enrollment-tokens; what is left zero is not sent.
 type ListEnrollmentTokensParams struct {
 	// Absent: all. One of: usable, used, expired, revoked.

@@ -41,9 +41,9 @@ func TestADayIsRecordedAfterItsEnd(t *testing.T) {
 			{Issuer: "corp", Renewed: 1, Failed: 1, Reasons: []fleet.Count{{Name: "refused", Count: 1}}},
 		}}, s.day("2000-01-01").Activity)
 		assert.False(t, s.day("2000-01-01").Final)
-		proposals := s.count
+		proposals := s.proposals()
 		until(20 * time.Hour)
-		assert.Equal(t, proposals, s.count, "what has not changed is not recorded again")
+		assert.Equal(t, proposals, s.proposals(), "what has not changed is not recorded again")
 
 		offline := renewed
 		offline.At = time.Now().Add(-silence - time.Second)
@@ -83,8 +83,8 @@ func TestYearsOfDays(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		s := newStore(t)
 		s.enrol(time.Now())
-		keepers := []*Keeper{s.keeper(), s.keeper(), s.keeper()}
-		stop := s.lead(keepers[0])
+		keepers, leader := []*Keeper{s.keeper(), s.keeper(), s.keeper()}, 0
+		stop := s.lead(keepers[leader])
 		const years = fleet.MaxDays + 30
 		want := make([]uint64, years)
 		for d := range years {
@@ -98,14 +98,15 @@ func TestYearsOfDays(t *testing.T) {
 			}
 			// Another one leads, from about midnight on.
 			until(time.Duration(d+1)*day - 10*time.Minute + time.Duration(random.IntN(int(25*time.Minute))))
-			next := s.lead(keepers[1+random.IntN(2)])
+			other := (leader + 1 + random.IntN(len(keepers)-1)) % len(keepers)
+			next := s.lead(keepers[other]) // which may have led before
 			time.Sleep(time.Duration(random.IntN(int(10 * time.Minute))))
 			stop()
-			keepers[0], keepers[1], keepers[2] = keepers[1], keepers[2], s.keeper()
-			stop = next
-			if random.IntN(2) == 0 { // which is restarted
+			leader, stop = other, next
+			if random.IntN(2) == 0 { // it is restarted
 				stop()
-				stop = s.lead(s.keeper())
+				keepers[leader] = s.keeper()
+				stop = s.lead(keepers[leader])
 			}
 			if d+1 < years && time.Since(first) > time.Duration(d+1)*day {
 				// What is told at the hours of the next day begins later.
@@ -167,12 +168,12 @@ func TestFailuresToRecordAreTriedAgain(t *testing.T) {
 		s.enrol(time.Now())
 		stop := s.lead(s.keeper())
 		defer stop()
-		s.fail = &cluster.LevelError{Required: 4, Nodes: []string{"old"}}
+		s.set(func() { s.fail = &cluster.LevelError{Required: 4, Nodes: []string{"old"}} })
 		until(day + 30*time.Minute)
 		assert.Zero(t, s.state.View().Rows(fleet.TableDays))
-		s.fail, s.told = nil, true // it is stored, and nobody hears of it
+		s.set(func() { s.fail, s.told = nil, true }) // it is stored, and nobody hears of it
 		until(day + 40*time.Minute)
-		s.told = false
+		s.set(func() { s.told = false })
 		until(day + time.Hour)
 		assert.True(t, s.day("2000-01-01").Final)
 		assert.Equal(t, []string{"2000-01-01"}, s.dayFacts())

@@ -51,6 +51,19 @@ func newStore(t *testing.T) *store {
 	return &store{t: t, state: state, journal: &memory{}}
 }
 
+// set changes what the store does, while nodes use it.
+func (s *store) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *store) proposals() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
 func (s *store) State() *fleet.State { return s.state }
 
 func (s *store) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/report"
 	"github.com/certctl/certctl/shared/sheet"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // The page about reports says of every column, every sum and every risk what it means,
@@ -21,10 +22,6 @@ import (
 func TestReportsPageNamesEveryColumn(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operator/reports.md")
 	require.NoError(t, err)
-	var header bytes.Buffer
-	w := sheet.NewWriter(&header, reflect.TypeFor[resource.HostStanding]())
-	require.NoError(t, w.Header())
-	require.NoError(t, w.Flush())
 	var sums, risks []string
 	for field := range reflect.TypeFor[resource.FleetStanding]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -33,9 +30,26 @@ func TestReportsPageNamesEveryColumn(t *testing.T) {
 	for _, risk := range report.Risks {
 		risks = append(risks, string(risk))
 	}
-	assert.ElementsMatch(t, strings.Split(strings.TrimSpace(header.String()), ","), rowNames(string(page), "column"))
+	reasons := []string{
+		string(wire.ReasonUnavailable), string(wire.ReasonLimited), string(wire.ReasonRefused), string(wire.ReasonOrderGone), string(wire.ReasonPending),
+		string(wire.ReasonUnknownOutcome), string(wire.ReasonHost), string(wire.ReasonReenrol), string(wire.ReasonNoTurn), string(wire.ReasonDeployment),
+		string(wire.ReasonNotInService),
+	}
+	assert.ElementsMatch(t, columns(t, reflect.TypeFor[resource.HostStanding]()), rowNames(string(page), "column"))
+	assert.ElementsMatch(t, columns(t, reflect.TypeFor[resource.DayReport]()), rowNames(string(page), "of a day"))
+	assert.Equal(t, reasons, rowNames(string(page), "reason of a failure"))
 	assert.ElementsMatch(t, sums, rowNames(string(page), "field"))
 	assert.Equal(t, risks, rowNames(string(page), "risk"))
+}
+
+// columns are those of a sheet.
+func columns(t *testing.T, item reflect.Type) []string {
+	t.Helper()
+	var header bytes.Buffer
+	w := sheet.NewWriter(&header, item)
+	require.NoError(t, w.Header())
+	require.NoError(t, w.Flush())
+	return strings.Split(strings.TrimSpace(header.String()), ",")
 }
 
 // rowNames are what the first cells of a table name, by what stands above them.
