@@ -60,7 +60,7 @@ func TestClusterThatIsNotWell(t *testing.T) {
 	// Watching ends when somebody has mended it.
 	watched := make(chan string, 1)
 	go func() {
-		stdout, _, _ := p.run("cluster", "health", "--watch", "--every", "1s")
+		stdout, _, _ := p.run("cluster", "health", "--watch", "--interval", "1s")
 		watched <- stdout
 	}()
 	c.OnChange(func(string, uint64) error { return cluster.ErrNoMember })

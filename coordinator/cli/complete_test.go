@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -147,11 +148,12 @@ func TestCompletionHasBounds(t *testing.T) {
 
 	p := newPerson(t)
 	held := make(chan struct{})
-	flags := scripted(t, p, func(_ http.ResponseWriter, r *http.Request) {
+	flags := scripted(t, p, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done(): // whoever asked has gone
 			close(held)
-		case <-time.After(time.Minute):
+		case <-time.After(20 * time.Second): // nobody waits as long at a line
+			assert.NoError(t, json.NewEncoder(w).Encode(resource.Page[resource.Agent]{Items: []resource.Agent{{ID: "late"}}}))
 		}
 	})
 	assert.Nil(t, p.completed(strings.Join(append([]string{"agents", "show"}, append(flags, "")...), " ")))

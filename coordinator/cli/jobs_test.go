@@ -65,7 +65,7 @@ func TestJobsAreWatched(t *testing.T) {
 	go func() {
 		defer close(seen)
 		var errs apitest.Text
-		assert.Zero(t, Execute([]string{"jobs", "list", "--kind", "command", "--watch", "--every", "1s"}, text, &errs), errs.String())
+		assert.Zero(t, Execute([]string{"jobs", "list", "--kind", "command", "--watch", "--interval", "1s"}, text, &errs), errs.String())
 	}()
 	has := func(part string) {
 		t.Helper()

@@ -291,7 +291,7 @@ func TestOrdersAreWatched(t *testing.T) {
 	go func() {
 		defer close(seen)
 		var errs apitest.Text
-		assert.Zero(t, Execute([]string{"orders", "list", "--watch", "--every", "1s"}, text, &errs), errs.String())
+		assert.Zero(t, Execute([]string{"orders", "list", "--watch", "--interval", "1s"}, text, &errs), errs.String())
 	}()
 	has := func(part string) {
 		t.Helper()

@@ -62,7 +62,7 @@ func TestRenewalCommands(t *testing.T) {
 	}
 	watched := make(chan outcome, 1)
 	go func() {
-		out, errs, status := p.run("renewals", "show", begun.ID, "--watch", "--every", "1s")
+		out, errs, status := p.run("renewals", "show", begun.ID, "--watch", "--interval", "1s")
 		watched <- outcome{out, errs, status}
 	}()
 	renewed := apitest.Valid(c.Now(), 50*day, "api.example.com")
@@ -278,7 +278,7 @@ func TestWatchGoesOnWithoutACoordinator(t *testing.T) {
 	var out, errs stream
 	status := make(chan int, 1)
 	go func() {
-		status <- Execute([]string{"renewals", "show", begun.ID, "--watch", "--every", "1s", "--server", "https://" + r.listener.Addr().String(),
+		status <- Execute([]string{"renewals", "show", begun.ID, "--watch", "--interval", "1s", "--server", "https://" + r.listener.Addr().String(),
 			"--token-file", c.AdminTokenFile(), "--ca-file", c.RootFile()}, &out, &errs)
 	}()
 	says := func(s *stream, text string) {

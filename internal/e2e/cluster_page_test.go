@@ -34,7 +34,7 @@ func TestThePageOnClusters(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"c1", "c4", "c5"}, ids)
 	assert.Contains(t, s.tokens(), before)
-	s.admin.does("cluster", "health", "--watch", "--every", "1s")
+	s.admin.does("cluster", "health", "--watch", "--interval", "1s")
 
 	// The node that has left does not come back by itself, and does on purpose.
 	left := s.machine("c2")

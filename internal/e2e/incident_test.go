@@ -51,7 +51,7 @@ func TestIncident(t *testing.T) {
 	var begun resource.Renewals
 	o.reads(&begun, "renew", "--all", "--selector", "env=test", "--over", "0s", "--reason", "incident")
 	assert.Equal(t, 2, begun.Targets)
-	assert.Contains(t, o.does("renewals", "show", begun.ID, "--watch", "--every", "1s"), "done: 2 of 2 replaced")
+	assert.Contains(t, o.does("renewals", "show", begun.ID, "--watch", "--interval", "1s"), "done: 2 of 2 replaced")
 	for name, before := range serials {
 		serials[name] = a.awaitOther(name, before).Serial
 		a.awaitReported(c, name, serials[name], time.Minute)

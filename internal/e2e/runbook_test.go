@@ -205,7 +205,7 @@ func TestTheRunbookOnALostMajority(t *testing.T) {
 	c1 := s.found("c1")
 	s.join("c2")
 	s.join("c3")
-	s.admin.does("cluster", "health", "--watch", "--every", "1s")
+	s.admin.does("cluster", "health", "--watch", "--interval", "1s")
 	var before []string
 	for range 3 {
 		before = append(before, s.newToken())
@@ -253,7 +253,7 @@ func TestTheRunbookOnRestoring(t *testing.T) {
 	c := live.found("c7")
 	live.join("c8")
 	live.join("c9")
-	live.admin.does("cluster", "health", "--watch", "--every", "1s")
+	live.admin.does("cluster", "health", "--watch", "--interval", "1s")
 	// Whichever node is asked.
 	live.admin.does("login", "--server", live.machine("c9").url(), "--token-file", filepath.Join(c.data, "admin.token"), "--ca-file", filepath.Join(c.data, "root.pem"))
 	var kept []string
@@ -294,7 +294,7 @@ func TestTheRunbookOnRestoring(t *testing.T) {
 	// Others join as they join any cluster.
 	fresh.join("c2")
 	fresh.join("c3")
-	fresh.admin.does("cluster", "health", "--watch", "--every", "1s")
+	fresh.admin.does("cluster", "health", "--watch", "--interval", "1s")
 }
 
 func clusterOf(t *testing.T, o *operator) string {
