@@ -52,7 +52,7 @@ func (p *program) listAuditCommand() *cobra.Command {
 				return err
 			}
 			wanted := client.ListAuditParams{Scope: scope, Agent: agent, Object: object, Actor: actor, Kind: kinds, Since: begin, Until: end, From: from, Order: order}
-			if err := printList(p, cmd, &page, pagesOf(wanted), eventListing); err != nil {
+			if err := printList(p, cmd, &page, pagesOf(wanted), auditListing); err != nil {
 				return err
 			}
 			newest, err := c.ListAudit(cmd.Context(), client.ListAuditParams{Limit: 1})
@@ -88,7 +88,7 @@ was before and after, and the hash that chains it to the fact before.`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			number, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || number == 0 {
-				return fmt.Errorf("NUMBER %q: expected a number of the audit trail, as \"certctl audit list --output json\" shows it", args[0])
+				return fmt.Errorf("NUMBER %q: expected a number of the audit trail, as \"certctl audit list\" shows it", args[0])
 			}
 			page, err := c.ListAudit(cmd.Context(), client.ListAuditParams{From: number, Order: "oldest", Limit: 1})
 			if err != nil {
@@ -140,6 +140,18 @@ whoever can write to all nodes can write another trail, but not one with that ha
 }
 
 var errNotChained = errors.New("the chain of the audit trail is not begun, since a member of the cluster is of an earlier version; \"certctl cluster members\" shows their versions")
+
+// auditListing is eventListing with the numbers that "certctl audit show" takes.
+var auditListing = listing[resource.Event]{
+	header: append([]string{"NUMBER"}, eventListing.header...),
+	cells: func(e *resource.Event, now time.Time) []string {
+		number := ""
+		if e.Audit > 0 {
+			number = strconv.FormatUint(e.Audit, 10)
+		}
+		return append([]string{number}, eventListing.cells(e, now)...)
+	},
+}
 
 // eventListing is how facts are listed.
 var eventListing = listing[resource.Event]{

@@ -275,8 +275,8 @@ func TestAuditCommand(t *testing.T) {
 		return len(reads[listOf[resource.Event]](p, "audit", "list", "--scope", "all", "--kind", "certificate.renewed").Items) == 1
 	}, 60*time.Second, 5*time.Millisecond, "the journal is written a moment later")
 	table := lines(p.does("audit", "list"))
-	assert.Equal(t, []string{"TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, columns(table[0]))
-	assert.Equal(t, []string{"agent.enrolled", "enrollment_token:tweb1", "web1", "web1"}, columns(table[1])[1:5], "newest first")
+	assert.Equal(t, []string{"NUMBER", "TIME", "KIND", "ACTOR", "OBJECT", "AGENT", "DETAIL"}, columns(table[0]))
+	assert.Equal(t, []string{"agent.enrolled", "enrollment_token:tweb1", "web1", "web1"}, columns(table[1])[2:6], "newest first")
 	assert.Contains(t, lines(p.does("audit", "list", "--oldest"))[1], "audit.chain_begun")
 	assert.Len(t, lines(p.does("audit", "list", "--kind", "agent.enrolled,ca.created")), 3)
 	assert.Len(t, lines(p.does("audit", "list", "--agent", "web1", "--object", "www", "--scope", "all")), 2)

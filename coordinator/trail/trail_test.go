@@ -88,7 +88,7 @@ func TestAWholeTrail(t *testing.T) {
 	assert.Equal(t, []finding{{trail.FaultMissing, 9, 19}}, findings(report), "the jump was from another fact")
 
 	assert.Zero(t, verify(1, nil).Facts)
-	assert.Equal(t, []finding{{trail.FaultMissing, 1, 9}}, findings(verify(1, nil, anchor(facts[8]))))
+	assert.Equal(t, []finding{{trail.FaultMissing, 1, 9}}, findings(verify(1, nil, anchor(facts[8]), anchor(facts[8]))), "told once, whoever knows it")
 }
 
 // What is wrong is told with its number.
