@@ -323,8 +323,8 @@ func (s *server) rotateClusterCA(ctx context.Context, _ *struct{}) (*clusterHeal
 // A diagnosis is written in full before any of it is sent, so that one that breaks
 // off is not taken for a whole one.
 type diagnosis struct {
-	ContentType string `header:"Content-Type"`
-	Disposition string `header:"Content-Disposition"`
+	ContentType string `header:"Content-Type" doc:"application/gzip."`
+	Disposition string `header:"Content-Disposition" doc:"A name for the file."`
 	Body        []byte
 }
 

@@ -196,6 +196,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerCluster(api)
 	extensible(api.OpenAPI())
 	describeScopes(api.OpenAPI())
+	describeFields(api.OpenAPI())
 	describeIndex(api.OpenAPI())
 	describeTags(api.OpenAPI())
 	describeCSV(api.OpenAPI())
