@@ -24,12 +24,12 @@ type dayReports struct {
 }
 
 func (s *server) registerDays(api huma.API) {
-	read(s, api, asCSV(shows(needs(fleet.RoleViewer, huma.Operation{
+	read(s, api, asCSV(fleetWide(shows(needs(fleet.RoleViewer, huma.Operation{
 		OperationID: "list-day-report", Method: http.MethodGet, Path: "/api/v1/reports/days", Tags: []string{"reports"},
 		Summary: "Report what each day came to",
 		Description: "Sums of each of the last days, the earliest first, all on one page: how the fleet stood at the day's end, and what was renewed and what failed on it, by issuer " +
 			"and reason. Days of which nothing is known are left out; 400 are kept. The last one may be today, with what came in so far, some 15 minutes old.",
-	}), fleet.TableDays)), s.reportDays)
+	}), fleet.TableDays), ofTheDays)), s.reportDays)
 }
 
 func (s *server) reportDays(_ context.Context, p *picture, in *reportDays) (*dayReports, error) {

@@ -57,6 +57,7 @@ const (
 	ofTheIssuers = "accounts at authorities are for all hosts"
 	ofTheHistory = "it has facts about all hosts; list-audit tells of those of the scope"
 	ofTheCluster = "the cluster is for all hosts"
+	ofTheDays    = "the sums of days are of all hosts; list-sync-report tells of those of the scope"
 )
 
 func ruled(op huma.Operation, rule scopeRule) huma.Operation {

@@ -32,7 +32,7 @@ func divided(t *testing.T) (w, inside *world) {
 var wideOperations = map[string]bool{
 	"show-ca": true, "rotate-ca": true, "list-issuers": true, "test-issuer": true, "resume-issuer": true, "list-members": true, "show-cluster-health": true,
 	"transfer-leadership": true, "remove-member": true, "leave-cluster": true, "rotate-cluster-ca": true, "diagnose-cluster": true, "create-join-token": true,
-	"list-join-tokens": true, "revoke-join-token": true, "list-history": true, "show-history-status": true, "show-audit-head": true, "prune-history": true, "save-snapshot": true, "restore-snapshot": true,
+	"list-join-tokens": true, "revoke-join-token": true, "list-history": true, "list-day-report": true, "show-history-status": true, "show-audit-head": true, "prune-history": true, "save-snapshot": true, "restore-snapshot": true,
 }
 
 func TestOperationsUnderAScope(t *testing.T) {

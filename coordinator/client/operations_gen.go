@@ -507,7 +507,8 @@ func (p *ListDayReportParams) query() parameters {
 //
 // Needs the role `viewer`.
 //
-// Refused to a token that has a scope.
+// Refused to a token that has a scope: the sums of days are of all hosts; list-sync-report tells of those of the
+// scope.
 func (c *Client) ListDayReport(ctx context.Context, params ListDayReportParams, options ...Option) (*resource.Page[resource.DayReport], error) {
 	request := call{method: http.MethodGet, path: "/api/v1/reports/days", query: params.query()}
 	return ask[resource.Page[resource.DayReport]](ctx, c, request, options)
@@ -521,7 +522,8 @@ func (c *Client) ListDayReport(ctx context.Context, params ListDayReportParams, 
 //
 // Needs the role `viewer`.
 //
-// Refused to a token that has a scope.
+// Refused to a token that has a scope: the sums of days are of all hosts; list-sync-report tells of those of the
+// scope.
 func (c *Client) ListDayReportCSV(ctx context.Context, params ListDayReportParams, out io.Writer, most int64, options ...Option) error {
 	request := call{method: http.MethodGet, path: "/api/v1/reports/days", query: params.query(), accept: "text/csv"}
 	return fetch(ctx, c, request, out, most, options)
