@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/fleet"
-	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/shared/wire"
 )
 
@@ -69,7 +69,14 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			}
 			return token, earlier, refusal
 		}
-		if _, _, refusal := judge(); refusal != nil {
+		request, _ := humago.Unwrap(ctx)
+		at := s.Now()
+		if refusal := s.Gate.enter(request.RemoteAddr, ctx.Header("Authorization"), at); refusal != nil {
+			refuse(ctx, refusal)
+			return
+		}
+		first, _, refusal := judge()
+		if refusal = s.Gate.judged(request.RemoteAddr, first, refusal, at); refusal != nil {
 			refuse(ctx, refusal)
 			return
 		}
@@ -80,11 +87,15 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		}
 		// The token may have ended in the state that the request waited for.
 		token, earlier, refusal := judge()
+		answer.unchanged = func() { s.Gate.tokens.Give(first.ID, unchangedPart, at) }
 		if refusal != nil {
 			refuse(ctx, refusal)
 			return
 		}
 		if refusal := s.withinScope(ctx, token); refusal != nil {
+			if refusal.Code == wire.CodeForbidden {
+				s.Gate.refused(RefusedScope)
+			}
 			refuse(ctx, refusal)
 			return
 		}
@@ -99,34 +110,6 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			refuse(ctx, refusal)
 		}
 	}
-}
-
-// Guarded lets requests through to a handler that is not an operation of the
-// API, if their token has a role, and no scope: what the handler tells of, it does not
-// know.
-func Guarded(state func() *fleet.State, now func() time.Time, role fleet.Role, next http.Handler) http.Handler {
-	return guarded(state, now, role, false, next)
-}
-
-// guarded is Guarded, for tokens with a scope too if they are let in.
-func guarded(state func() *fleet.State, now func() time.Time, role fleet.Role, scoped bool, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, _, refusal := identify(state().View(), r.Header.Get("Authorization"), now())
-		if refusal == nil && !token.Role.Includes(role) {
-			refusal = lacks(token, role)
-		}
-		if refusal == nil && !scoped && !token.Scope.IsZero() {
-			refusal = tooWide(token)
-		}
-		if refusal == nil {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if refusal.Status == http.StatusUnauthorized {
-			w.Header().Set("WWW-Authenticate", challenge)
-		}
-		problem.Write(w, r, &refusal.Problem)
-	})
 }
 
 // challenge is what a request without a good token is answered with (RFC 6750,

@@ -54,7 +54,7 @@ type Presence interface {
 	LastSeen(agentID string) (time.Time, bool)
 }
 
-// Config is what the API is made of. Everything but Presence, Database, Issuers, Orders, Pass,
+// Config is what the API is made of. Everything but Presence, Database, Issuers, Orders, Gate, Pass,
 // Listening, Now, Keep and Pages is required. The fields are used by any number of goroutines at the same time.
 type Config struct {
 	Node     Node
@@ -74,6 +74,9 @@ type Config struct {
 	// nil: there are none.
 	Issuers Issuers
 	Orders  Orders
+	// Gate bounds how often tokens are used, and how often strangers come; nil bounds
+	// nothing.
+	Gate *Gate
 	// Pass hands a request on to the node that leads, and to here if that is this one.
 	// nil: this node answers all.
 	Pass func(here http.Handler) http.Handler
@@ -145,6 +148,9 @@ func New(config Config) (http.Handler, error) {
 	if config.Orders == nil {
 		config.Orders = noOrders{}
 	}
+	if config.Gate == nil {
+		config.Gate = openGate()
+	}
 	if config.Keep == nil {
 		config.Keep = keepFor
 	}
@@ -166,7 +172,7 @@ func New(config Config) (http.Handler, error) {
 	handler := finish(mux)
 	if config.Pass != nil {
 		// Strangers take no places on the way to the leader.
-		passed := guarded(config.Node.State, config.Now, fleet.RoleViewer, true, config.Pass(handler))
+		passed := config.Gate.guard(config.Node.State, config.Now, fleet.RoleViewer, true, config.Pass(handler))
 		handler = passing(mux, api.OpenAPI(), handler, passed)
 	}
 	return named(handler), nil

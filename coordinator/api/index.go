@@ -100,6 +100,8 @@ type indexed struct {
 	index   func() uint64
 	servers func() string
 	query   url.Values // without what parseFreshness took out
+	// unchanged is told that the answer is that nothing has changed.
+	unchanged func()
 }
 
 // Unwrap lets humago.Unwrap through.
@@ -110,6 +112,9 @@ func (c *indexed) SetStatus(status int) {
 	if status >= http.StatusOK && status < http.StatusMultipleChoices || status == http.StatusNotModified {
 		c.SetHeader(resource.Index, strconv.FormatUint(c.index(), 10))
 		c.SetHeader(resource.Servers, c.servers())
+	}
+	if status == http.StatusNotModified && c.unchanged != nil {
+		c.unchanged()
 	}
 	c.humaContext.SetStatus(status)
 }

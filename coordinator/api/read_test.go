@@ -78,7 +78,7 @@ func serving(t *testing.T, op func(huma.Operation) huma.Operation, handle func(*
 
 	log = new(bytes.Buffer)
 	s := &server{Config: Config{
-		Node: onlyNode{state: state}, Authority: new(ca.CA), Pause: func() time.Duration { return time.Minute }, Now: time.Now,
+		Gate: NewGate(0, 0, nil), Node: onlyNode{state: state}, Authority: new(ca.CA), Pause: func() time.Duration { return time.Minute }, Now: time.Now,
 		EnrollmentURL: "https://pki.example.com", Log: slog.New(slog.NewTextHandler(log, nil)),
 	}, pages: pages{room: 1 << 20}}
 	mux := http.NewServeMux()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -128,6 +129,8 @@ type target struct {
 	consistent                 bool     // a flag
 	// moved is told when a server cannot answer and the next one is asked.
 	moved func(from, to string, why error)
+	// waits is told that a read waits, since the token is used too often.
+	waits func(pause time.Duration, why error)
 
 	// What was chosen, so that one command line goes on with the node that answers,
 	// and what it reads after a change shows the change.
@@ -157,7 +160,7 @@ func (l *login) client(t *target) (*client.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API token: %w", err)
 	}
-	return client.New(client.Config{Servers: l.servers(), Token: token, Roots: l.CA, Consistent: t.consistent, Moved: t.moved})
+	return client.New(client.Config{Servers: l.servers(), Token: token, Roots: l.CA, Consistent: t.consistent, Moved: t.moved, Waits: t.waits})
 }
 
 // given are the servers that flags or the environment name, if any.

@@ -45,6 +45,9 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	p.target.moved = func(from, to string, why error) {
 		fmt.Fprintf(stderr, "certctl: %s does not answer (%s); asking %s\n", from, plain(why.Error()), to)
 	}
+	p.target.waits = func(pause time.Duration, why error) {
+		fmt.Fprintf(stderr, "certctl: %s; asking again in %s\n", plain(why.Error()), pause)
+	}
 	root := p.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
+	"github.com/certctl/certctl/shared/backoff"
+	"github.com/certctl/certctl/shared/wire"
 )
 
 // ErrNotModified says that the answer is the one whose entity tag was given; see
@@ -129,11 +131,34 @@ func (c *Client) do(ctx context.Context, r *call, out any) error {
 		}
 		return r.request(ctx, c, base, "application/json", body)
 	}
-	base, err := c.exchange(ctx, exchange{by: c.http, make: build, told: r.answered, out: &text, most: maxAnswer, each: readPatience})
-	if err != nil || out == nil {
-		return err
+	for waited := time.Duration(0); ; {
+		base, err := c.exchange(ctx, exchange{by: c.http, make: build, told: r.answered, out: &text, most: maxAnswer, each: readPatience})
+		if err != nil {
+			pause, worth := r.pause(err)
+			if waited += pause; !worth || waited > waitPatience {
+				return err
+			}
+			c.waits(pause, err)
+			if backoff.Wait(ctx, pause) != nil {
+				return err
+			}
+			continue
+		}
+		if out == nil {
+			return nil
+		}
+		return decode(base, &text, out)
 	}
-	return decode(base, &text, out)
+}
+
+// pause is how long a read that was refused waits before it is sent again, if that is
+// worth it.
+func (r *call) pause(err error) (pause time.Duration, worth bool) {
+	refusal, ok := errors.AsType[*wire.Problem](err)
+	if !ok || r.method != http.MethodGet || refusal.Code != wire.CodeRateLimited || refusal.RetryAfterSeconds <= 0 || refusal.RetryAfterSeconds > int64(waitPatience/time.Second) {
+		return 0, false
+	}
+	return time.Duration(refusal.RetryAfterSeconds) * time.Second, true
 }
 
 func decode(base *url.URL, text *bytes.Buffer, out any) error {

@@ -36,6 +36,9 @@ const (
 	// readPatience bounds one node's answer to a read while there are others that
 	// can be asked: longer than a node itself waits to have what it is asked for.
 	readPatience = 15 * time.Second
+	// waitPatience bounds how long a read waits altogether because the token is used too
+	// often.
+	waitPatience = 15 * time.Second
 	// Of a connection while there are other nodes, so that those that are down do not
 	// take long.
 	dialPatience      = 3 * time.Second
@@ -62,6 +65,9 @@ type Config struct {
 	// Moved is told that a server cannot answer, why, and which one is asked in its
 	// stead; nil tells nobody.
 	Moved func(from, to string, why error)
+	// Waits is told that a read was refused because the token is used too often, and is
+	// sent again after a pause; nil tells nobody.
+	Waits func(pause time.Duration, why error)
 }
 
 // Written is the newest state that a client has changed: what it reads afterwards,
@@ -89,6 +95,7 @@ type Client struct {
 	written    *Written
 	consistent bool
 	kept       *revalidation
+	waits      func(pause time.Duration, why error)
 }
 
 // New checks the configuration. It connects to nothing.
@@ -111,10 +118,13 @@ func New(c Config) (*Client, error) {
 	if c.Written == nil {
 		c.Written = new(Written)
 	}
+	if c.Waits == nil {
+		c.Waits = func(time.Duration, error) {}
+	}
 	by := httpClient(config, len(servers.bases) > 1)
 	kept := &revalidation{next: by.Transport}
 	by.Transport = kept
-	return &Client{servers: servers, token: c.Token, written: c.Written, consistent: c.Consistent, http: by, kept: kept}, nil
+	return &Client{servers: servers, token: c.Token, written: c.Written, consistent: c.Consistent, http: by, kept: kept, waits: c.Waits}, nil
 }
 
 func httpClient(config *tls.Config, several bool) *http.Client {

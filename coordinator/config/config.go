@@ -34,6 +34,7 @@ type Settings struct {
 	Log     Log     `yaml:"log" doc:"Logging."`
 	Server  Server  `yaml:"server" doc:"The HTTPS server for agents, the API and the command line."`
 	CA      CA      `yaml:"ca" doc:"The built-in CA. Its root and issuing CAs are made at the first start."`
+	API     API     `yaml:"api" doc:"Limits of the API."`
 	Fleet   Fleet   `yaml:"fleet" doc:"The fleet's pace and limits."`
 	Journal Journal `yaml:"journal" doc:"The journal, which is the history while no database is configured."`
 
@@ -66,6 +67,12 @@ type CA struct {
 	LeafLifetime     time.Duration   `yaml:"leaf_lifetime" env:"CERTCTL_CA_LEAF_LIFETIME" default:"30d" min:"1m" max:"397d" unit:"d" doc:"Lifetime of certificates from the built-in CA when the agent asks for none, and the longest that it may ask for."`
 	CRLURL           string          `yaml:"crl_url" env:"CERTCTL_CA_CRL_URL" default:"" doc:"Where relying parties find the revocation lists: certificates of the built-in CA name their list below it, at a path of <key id>.crl. Empty: below /ca/ at this coordinator, by its own URL, which is https. Many programs fetch lists by plain http alone: give an http URL at which a proxy or a web server passes on or copies what is below /ca/. none: certificates name no list."`
 	IdentityLifetime time.Duration   `yaml:"identity_lifetime" env:"CERTCTL_CA_IDENTITY_LIFETIME" default:"30d" min:"1m" max:"397d" unit:"d" doc:"Lifetime of agents' identity certificates, which agents renew by themselves at half of it."`
+}
+
+// API bounds the use of the API.
+type API struct {
+	Rate  int `yaml:"rate" env:"CERTCTL_API_RATE" default:"100" min:"0" max:"100000" doc:"Requests per second that each node answers one API token. More are refused with 429 and told when to come back. An answer that nothing has changed (304) counts as a tenth. 0: no limit."`
+	Burst int `yaml:"burst" env:"CERTCTL_API_BURST" default:"200" min:"1" max:"1000000" doc:"Requests that a token may make at once, before the rate counts."`
 }
 
 // Fleet is how the coordinator paces agents.

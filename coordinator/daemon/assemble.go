@@ -184,7 +184,9 @@ func (d *Daemon) assemble() error {
 	if err != nil {
 		return err
 	}
+	d.gate = api.NewGate(s.API.Rate, s.API.Burst, figures.RefuseAPI)
 	operators, err := api.New(api.Config{
+		Gate: d.gate,
 		Pass: func(here http.Handler) http.Handler { return toLeader.Handler(api.MaxPassed, here) },
 		Node: node, Journal: journal, Presence: agents, Pause: agents.Period, Cluster: d.stands, Departing: departing{d}, Issuers: d.accounts, Orders: d.engine,
 		Database:  d.historyDatabase(),
@@ -204,7 +206,7 @@ func (d *Daemon) assemble() error {
 	d.front, err = server.New(server.Config{
 		Listener: d.listener, Names: d.config.Names, Node: node, CA: d.ca, Agents: agents, API: operators, Lists: lists,
 		Joins:    way.Handler(join.MaxRequest, admissions),
-		Metrics:  api.Guarded(node.State, time.Now, fleet.RoleViewer, figures),
+		Metrics:  d.gate.Guard(node.State, time.Now, fleet.RoleViewer, figures),
 		Observe:  func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) },
 		RootFile: filepath.Join(s.DataDir, server.RootFile), MaxInFlight: s.Fleet.MaxInFlight, Log: log.With("part", "server"),
 	})

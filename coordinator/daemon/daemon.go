@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/certctl/certctl/coordinator/api"
 	"github.com/certctl/certctl/coordinator/backup"
 	"github.com/certctl/certctl/coordinator/ca"
 	"github.com/certctl/certctl/coordinator/cluster"
@@ -67,6 +68,7 @@ type Daemon struct {
 	backups   *backup.Keeper                    // nil if none are wanted
 	database  *postgres.Exporter                // nil if none is configured
 	recovered atomic.Pointer[cluster.Recovered] // nil unless it is to be settled
+	gate      *api.Gate                         // of the API
 	front     *server.Server
 
 	end  atomic.Pointer[context.CancelCauseFunc] // ends Run; nil before it

@@ -92,6 +92,7 @@ type Exporter struct {
 	gatherer prometheus.Gatherer
 
 	requests  *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 }
 
@@ -109,6 +110,7 @@ func New(c Config) (*Exporter, error) {
 	e := &Exporter{
 		cfg: c, descs: descriptions(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: requests.Name, Help: requests.Help}, requests.Labels),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: refusals.Name, Help: refusals.Help}, refusals.Labels),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: durations.Name, Help: durations.Help,
 			// A sync is a few milliseconds; the longest patience is half a minute.
@@ -117,13 +119,16 @@ func New(c Config) (*Exporter, error) {
 	}
 	registry := prometheus.NewPedanticRegistry()
 	for _, collector := range []prometheus.Collector{
-		e.requests, e.durations, collector{e}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		e.requests, e.refusals, e.durations, collector{e}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		if err := registry.Register(collector); err != nil {
 			return nil, errors.Join(errors.New("metrics: two families have one name"), err)
 		}
 	}
 	e.gatherer = registry
+	for _, reason := range []string{"rate", "address", "unauthorized", "role", "scope"} { // there from the start
+		e.refusals.WithLabelValues(reason)
+	}
 	e.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelError),
@@ -160,6 +165,10 @@ func (e *Exporter) Observe(kind string, status int, took time.Duration) {
 	e.requests.WithLabelValues(kind, strconv.Itoa(status)).Inc()
 	e.durations.WithLabelValues(kind).Observe(took.Seconds())
 }
+
+// RefuseAPI counts a request to the API that was refused for who sent it. Reason is one
+// of a fixed set.
+func (e *Exporter) RefuseAPI(reason string) { e.refusals.WithLabelValues(reason).Inc() }
 
 // collector makes the other families at each scrape.
 type collector struct{ *Exporter }

@@ -20,6 +20,7 @@ var (
 	ready     = family(gauge, "certctl_coordinator_ready", "Whether requests should be sent to this node.")
 
 	requests  = family(counter, "certctl_coordinator_requests_total", "Requests that were answered, by kind and HTTP status. Those of agents are enroll, sync, identity and trust.", "kind", "code")
+	refusals  = family(counter, "certctl_api_refused_requests_total", "Requests to the API that were refused for who sent them. rate: the token was used too often; address: too many without a good token have come from there; unauthorized: no good token; role, scope: the token may do less.", "reason")
 	durations = family(histogram, "certctl_coordinator_request_duration_seconds", "From the head of a request to the end of its answer.", "kind")
 
 	raftLeader      = family(gauge, "certctl_raft_leader", "Whether this node leads its cluster.")
@@ -139,7 +140,7 @@ func Families() []Family {
 func descriptions() map[*Family]*prometheus.Desc {
 	list := make(map[*Family]*prometheus.Desc, len(all))
 	for _, f := range all {
-		if f != requests && f != durations { // which count by themselves
+		if f != requests && f != refusals && f != durations { // which count by themselves
 			list[f] = prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
 		}
 	}

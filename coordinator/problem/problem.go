@@ -43,6 +43,8 @@ func Status(code wire.Code) int {
 		return http.StatusForbidden
 	case wire.CodeNotFound:
 		return http.StatusNotFound
+	case wire.CodeRateLimited:
+		return http.StatusTooManyRequests
 	case wire.CodeOverloaded, wire.CodeUnavailable, wire.CodeNoLeader, wire.CodeNotMember:
 		return http.StatusServiceUnavailable
 	default:

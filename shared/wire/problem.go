@@ -38,6 +38,7 @@ const (
 	CodeNotFound        Code = "not_found"
 	CodeConflict        Code = "conflict"
 	CodeOverloaded      Code = "overloaded"
+	CodeRateLimited     Code = "rate_limited" // this client asks too often
 	CodeUnavailable     Code = "unavailable" // not ready, or it is not known what came of it
 	CodeNoLeader        Code = "no_leader"   // and nothing was done
 	CodeNotMember       Code = "not_member"  // the node was removed from its cluster; nothing was done

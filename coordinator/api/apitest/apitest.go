@@ -197,7 +197,7 @@ func (c *Coordinator) serve(handler http.Handler, figures *metrics.Exporter) (ur
 		RootFile: filepath.Join(c.Dir, server.RootFile), MaxInFlight: 64, Log: slog.New(slog.DiscardHandler),
 	}
 	if figures != nil {
-		config.Metrics = api.Guarded(c.State, c.Now, fleet.RoleViewer, figures)
+		config.Metrics = api.NewGate(0, 0, nil).Guard(c.State, c.Now, fleet.RoleViewer, figures)
 		config.Observe = func(kind server.Kind, status int, took time.Duration) { figures.Observe(string(kind), status, took) }
 	}
 	front, err := server.New(config)

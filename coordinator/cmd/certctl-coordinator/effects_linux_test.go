@@ -79,6 +79,8 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 			{Setting: "ca.leaf_lifetime", Value: "3d", At: "daemon.ca.config.LeafLifetime", Default: "720h0m0s", Want: "72h0m0s"},
 			{Setting: "ca.crl_url", Value: "http://crl.example.com/ca", At: "daemon.ca.config.RevocationURL", Want: "http://crl.example.com/ca"},
 			{Setting: "ca.identity_lifetime", Value: "4d", At: "daemon.ca.config.IdentityLifetime", Default: "720h0m0s", Want: "96h0m0s"},
+			{Setting: "api.rate", Value: "33", At: "daemon.gate.tokens.rate", Default: "100", Want: "33"},
+			{Setting: "api.burst", Value: "44", At: "daemon.gate.tokens.burst", Default: "200", Want: "44"},
 			{Setting: "fleet.sync_interval", Value: "7s", At: "daemon.front.agents.interval", Default: "1m0s", Want: "7s"},
 			{Setting: "fleet.sync_target_rate", Value: "77", At: "daemon.front.agents.rate", Default: "500", Want: "77"},
 			{Setting: "fleet.max_in_flight", Value: "9", At: "daemon.front.syncs.slots", Default: "256", Want: "9"},

@@ -1,0 +1,192 @@
+package api
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/certctl/certctl/coordinator/apitoken"
+	"github.com/certctl/certctl/coordinator/fleet"
+	"github.com/certctl/certctl/coordinator/problem"
+	"github.com/certctl/certctl/coordinator/ratelimit"
+	"github.com/certctl/certctl/shared/wire"
+)
+
+// Bounds of what a gate remembers, and of how often an address may come without a good
+// token: so many times, and then so often a second.
+const (
+	gatedTokens    = 100_000
+	gatedAddresses = 10_000
+	strangersBurst = 50
+	strangersRate  = 1
+)
+
+// unchangedPart is what of the price of a request is given back if the answer is that
+// nothing has changed, which costs next to nothing.
+const unchangedPart = 0.9
+
+// Reasons why a gate refuses a request.
+const (
+	RefusedRate         = "rate"         // the token is used too often
+	RefusedAddress      = "address"      // too many requests without a good token from there
+	RefusedUnauthorized = "unauthorized" // no good token
+	RefusedRole         = "role"
+	RefusedScope        = "scope"
+)
+
+// RefusedReasons are all of them.
+var RefusedReasons = []string{RefusedRate, RefusedAddress, RefusedUnauthorized, RefusedRole, RefusedScope}
+
+// Gate bounds how often a token is used at this node, and how often an address comes
+// without a good one. It is safe for concurrent use.
+type Gate struct {
+	tokens, strangers *ratelimit.Limiter
+	refused           func(reason string)
+
+	mu sync.Mutex
+	// from is the address that a token was used from last: who else comes from there may
+	// not keep it out.
+	from map[string]netip.Addr
+}
+
+// NewGate makes a gate that lets each token make so many requests a second, after a
+// burst; a rate of 0 bounds none. refused, unless it is nil, is told of each request
+// that is refused.
+func NewGate(rate, burst int, refused func(reason string)) *Gate {
+	if refused == nil {
+		refused = func(string) {}
+	}
+	return &Gate{
+		tokens: ratelimit.New(rate, burst, gatedTokens), strangers: ratelimit.New(strangersRate, strangersBurst, gatedAddresses),
+		refused: refused, from: map[string]netip.Addr{},
+	}
+}
+
+// openGate bounds nothing.
+func openGate() *Gate {
+	g := NewGate(0, 0, nil)
+	g.strangers = g.tokens
+	return g
+}
+
+// addressOf is whose requests are counted together: an address of IPv4, and what one
+// customer has of IPv6. Requests that another node has passed on are that node's.
+func addressOf(remote string) (key string, address netip.Addr) {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote, netip.Addr{}
+	}
+	if address, err = netip.ParseAddr(host); err != nil {
+		return host, netip.Addr{}
+	}
+	address = address.Unmap().WithZone("")
+	if address.Is6() {
+		if network, err := address.Prefix(64); err == nil {
+			address = network.Addr()
+		}
+	}
+	return address.String(), address
+}
+
+// enter lets a request in before its token is looked up.
+func (g *Gate) enter(remote, header string, now time.Time) *Problem {
+	key, address := addressOf(remote)
+	wait, ok := g.strangers.Look(key, now)
+	if ok || g.wasHere(header, address) {
+		return nil
+	}
+	g.refused(RefusedAddress)
+	p := tooMany(fmt.Sprintf("too many requests without a good token have come from %s", key), wait)
+	p.Mend = "use a token that is good; what comes from there is looked at again after the pause"
+	return p
+}
+
+// wasHere reports whether the token that a header names was used from an address last.
+func (g *Gate) wasHere(header string, address netip.Addr) bool {
+	text, ok := bearer(header)
+	if !ok || !address.IsValid() {
+		return false
+	}
+	given, err := apitoken.Parse(text)
+	if err != nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.from[given.ID] == address
+}
+
+// judged notes what became of a request's token, and bounds how often a good one is used.
+func (g *Gate) judged(remote string, token *fleet.APIToken, refusal *Problem, now time.Time) *Problem {
+	key, address := addressOf(remote)
+	switch {
+	case refusal != nil && refusal.Code == wire.CodeUnauthorized:
+		g.strangers.Take(key, now)
+		g.refused(RefusedUnauthorized)
+		return refusal
+	case refusal != nil:
+		g.refused(RefusedRole)
+		return refusal
+	}
+	if address.IsValid() {
+		g.mu.Lock()
+		if len(g.from) >= gatedTokens {
+			clear(g.from)
+		}
+		g.from[token.ID] = address
+		g.mu.Unlock()
+	}
+	wait, ok := g.tokens.Take(token.ID, now)
+	if ok {
+		return nil
+	}
+	g.refused(RefusedRate)
+	return tooMany(fmt.Sprintf("the token %q makes more requests than this node answers one (api.rate)", token.Name), wait)
+}
+
+// tooMany is the answer to who comes too often.
+func tooMany(detail string, wait time.Duration) *Problem {
+	p := &Problem{*problem.Later(wire.CodeRateLimited, detail, wait)}
+	p.Mend = "send the request again after the pause, and make fewer: ask for larger pages, and with If-None-Match for what may be unchanged"
+	return p
+}
+
+// Guard lets requests through to a handler that is not an operation of the API, if
+// their token has a role, and no scope: what the handler tells of, it does not know. How
+// often a good token comes is not bounded.
+func (g *Gate) Guard(state func() *fleet.State, now func() time.Time, role fleet.Role, next http.Handler) http.Handler {
+	return g.guard(state, now, role, false, next)
+}
+
+// guard is Guard, for tokens with a scope too if they are let in.
+func (g *Gate) guard(state func() *fleet.State, now func() time.Time, role fleet.Role, scoped bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header, at := r.Header.Get("Authorization"), now()
+		refusal := g.enter(r.RemoteAddr, header, at)
+		if refusal == nil {
+			var token *fleet.APIToken
+			if token, _, refusal = identify(state().View(), header, at); refusal != nil {
+				key, _ := addressOf(r.RemoteAddr)
+				g.strangers.Take(key, at)
+				g.refused(RefusedUnauthorized)
+			} else if !token.Role.Includes(role) {
+				refusal = lacks(token, role)
+				g.refused(RefusedRole)
+			} else if !scoped && !token.Scope.IsZero() {
+				refusal = tooWide(token)
+				g.refused(RefusedScope)
+			}
+		}
+		if refusal == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if refusal.Status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", challenge)
+		}
+		problem.Write(w, r, &refusal.Problem)
+	})
+}
