@@ -39,9 +39,9 @@ const (
 	CodeConflict        Code = "conflict"
 	CodeOverloaded      Code = "overloaded"
 	CodeRateLimited     Code = "rate_limited" // this client asks too often
-	CodeUnavailable     Code = "unavailable" // not ready, or it is not known what came of it
-	CodeNoLeader        Code = "no_leader"   // and nothing was done
-	CodeNotMember       Code = "not_member"  // the node was removed from its cluster; nothing was done
+	CodeUnavailable     Code = "unavailable"  // not ready, or it is not known what came of it
+	CodeNoLeader        Code = "no_leader"    // and nothing was done
+	CodeNotMember       Code = "not_member"   // the node was removed from its cluster; nothing was done
 	CodeInternal        Code = "internal"
 )
 
