@@ -14,9 +14,9 @@ type DayReport struct {
 type DayStanding struct {
 	CountedAt time.Time `json:"counted_at" doc:"When it was counted: a few minutes after the day's end, or up to six hours if there was no leader."`
 	Hosts     uint64    `json:"hosts" doc:"Hosts that are not retired: connected or cut off."`
-	Connected uint64    `json:"connected"`
+	Connected uint64    `json:"connected" doc:"Hosts that were heard of within the last few syncs."`
 	CutOff    uint64    `json:"cut_off" doc:"Hosts that were not heard of for several syncs."`
-	Retired   uint64    `json:"retired"`
+	Retired   uint64    `json:"retired" doc:"Hosts that were retired, ever."`
 	AtRisk    uint64    `json:"at_risk" doc:"Hosts with any risk; risks has which."`
 	Risks     []Counted `json:"risks" nullable:"false" doc:"Hosts by their risk, as in the report of the sync; those with none too. What there is none of is left out."`
 	NotSafe   uint64    `json:"not_safe" doc:"Hosts with a certificate that was not safe at their last report: expired, revoked, or not in service at one of its deployments."`
@@ -25,7 +25,7 @@ type DayStanding struct {
 	ClockWrong   uint64 `json:"clock_wrong" doc:"Hosts whose clocks were wrong by a minute or more."`
 	FactsDropped uint64 `json:"facts_dropped" doc:"What hosts had dropped ever; facts_dropped of the activity is the day's."`
 
-	Certificates        uint64    `json:"certificates"`
+	Certificates        uint64    `json:"certificates" doc:"Managed certificates of hosts that are not retired."`
 	Expired             uint64    `json:"expired" doc:"Certificates that had expired, and were in service."`
 	NeedingAttention    uint64    `json:"needing_attention" doc:"Certificates for which a person had to act."`
 	States              []Counted `json:"states" nullable:"false" doc:"Certificates by what their hosts were about with them."`
@@ -38,8 +38,8 @@ type DayStanding struct {
 
 // Counted is how many there are of something.
 type Counted struct {
-	Name  string `json:"name"`
-	Count uint64 `json:"count"`
+	Name  string `json:"name" doc:"What is counted. In round brackets it is no name: (other) is all that are not listed, (unknown) what was not told."`
+	Count uint64 `json:"count" doc:"How many there are."`
 }
 
 // DayActivity is what came in on a day, or on several.
@@ -55,8 +55,8 @@ type DayActivity struct {
 // IssuerActivity is the part of one issuer.
 type IssuerActivity struct {
 	Issuer         string    `json:"issuer" doc:"Its name in the configuration of hosts."`
-	Renewed        uint64    `json:"renewed"`
-	RenewedOffline uint64    `json:"renewed_offline"`
-	Failed         uint64    `json:"failed"`
+	Renewed        uint64    `json:"renewed" doc:"Its certificates that were put into service, first ones too."`
+	RenewedOffline uint64    `json:"renewed_offline" doc:"Those of them that the host had done by itself while it was cut off."`
+	Failed         uint64    `json:"failed" doc:"Failures that hosts told of."`
 	Reasons        []Counted `json:"reasons" nullable:"false" doc:"Its failures by reason, the most frequent first: 16 of them, and (other). unavailable: the network or the authority. limited: the authority takes nothing new for a while. refused: it refuses what is asked for. order_gone: the order came to nothing. pending: it took too long. unknown_outcome: whether it was heard is not known. host: the host's own configuration or environment. re_enrol: the host has to be enrolled again. no_turn: the host's own limits left no time. deployment: what was issued was not put into service. not_in_service: what was in service is not any more. (unknown): not told, by agents of before."`
 }
