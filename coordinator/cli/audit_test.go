@@ -51,6 +51,7 @@ func TestTheTrailIsVerified(t *testing.T) {
 	text := p.does("audit", "verify")
 	assert.Contains(t, text, "whole")
 	assert.Contains(t, text, anchor)
+	assert.Equal(t, []uint64{head.Number}, reads[verification](p, "audit", "verify").Items[0].Report.Anchors, "the head of the state is compared")
 	part := reads[verification](p, "audit", "verify", "--from", "3").Items[0].Report
 	assert.Equal(t, []any{uint64(3), true, head.Number - 2}, []any{part.First, part.Open, part.Facts})
 	assert.Contains(t, p.does("audit", "verify", "--from", "3"), "number 3 on; what was before is not in it")

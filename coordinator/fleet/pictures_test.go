@@ -111,6 +111,19 @@ func TestOrdersSayWhatBecameOfThem(t *testing.T) {
 	require.NotZero(t, claimed)
 	assert.Contains(t, string(claimed.Before), `"stage":"requested"`)
 	assert.Contains(t, string(claimed.After), `"stage":"placing"`)
+	resolved := 0
+	for _, order := range b.view().OpenOrders("", 0) {
+		if order.State != fleet.OrderPlacing {
+			continue
+		}
+		b.changed(b.next(order.Agent, order.ID, fleet.OrderUnknown))
+		b.ok(fleet.ResolveOrder{Actor: "api_token:x", Agent: order.Agent, ID: order.ID, Action: fleet.ResolveGiveUp, Note: "nobody knows"})
+		resolved++
+	}
+	require.NotZero(t, resolved, "one is being placed")
+	note()
+	assert.Contains(t, string(acts[fleet.KindOrderResolved].Before), `"stage":"unknown_outcome"`)
+	assert.Contains(t, string(acts[fleet.KindOrderResolved].After), `"stage":"rejected"`, "as it is at the end of the command")
 	for _, order := range b.view().OpenOrders("", 0) {
 		b.do(fleet.CancelOrder{Actor: "api_token:x", Agent: order.Agent, ID: order.ID, Note: "not wanted"})
 	}

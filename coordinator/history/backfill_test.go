@@ -264,14 +264,26 @@ func signed(c history.Chunk) *history.Chunk {
 	return &c
 }
 
+// encoded are facts as a journal has them.
 func encoded(t testing.TB, facts ...fleet.Fact) (all [][]byte) {
 	t.Helper()
+	options := cbor.CoreDetEncOptions()
+	options.Time = cbor.TimeRFC3339NanoUTC
+	mode, err := options.EncMode()
+	require.NoError(t, err)
 	for _, f := range facts {
-		data, err := cbor.Marshal(f)
+		data, err := mode.Marshal(f)
 		require.NoError(t, err)
 		all = append(all, data)
 	}
 	return all
+}
+
+func mustMarshal(t testing.TB, chunk *history.Chunk) []byte {
+	t.Helper()
+	data, err := cbor.Marshal(chunk)
+	require.NoError(t, err)
+	return data
 }
 
 // What a node says that lies, or has lost its mind, is refused, and nothing of it
@@ -310,6 +322,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 		change(&list[at])
 		return encoded(t, list...)
 	}
+	_, err = history.DecodeChunk(mustMarshal(t, signed(history.Chunk{From: 11, To: 30, Facts: honest})), asked)
+	require.NoError(t, err, "the others are refused for what is wrong with them alone")
 	swapped := encoded(t, of(facts, 11, 30)...)
 	swapped[3], swapped[4] = swapped[4], swapped[3]
 	for name, chunk := range map[string]*history.Chunk{
