@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/shared/wire"
@@ -87,6 +88,9 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		}
 		// The token may have ended in the state that the request waited for.
 		token, earlier, refusal := judge()
+		if end := endsSoon(token, s.Now()); end != "" {
+			answer.SetHeader(resource.TokenExpires, end)
+		}
 		answer.unchanged = func() { s.Gate.tokens.Give(first.ID, unchangedPart, at) }
 		if refusal != nil {
 			refuse(ctx, refusal)
@@ -110,6 +114,29 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 			refuse(ctx, refusal)
 		}
 	}
+}
+
+// endsWithin is how long before its end the bearer of a token is told of it; of one that
+// lives less than four times that, in the last quarter of its life.
+const endsWithin = 7 * 24 * time.Hour
+
+// endsSoon is the header that tells of the end of a token, "" if that is not soon.
+func endsSoon(token *fleet.APIToken, now time.Time) string {
+	if token.ExpiresAt.IsZero() {
+		return ""
+	}
+	begin := token.CreatedAt
+	if token.Rotation != nil && !token.FixedExpiry {
+		begin = token.Rotation.At
+	}
+	if token.ExpiresAt.Sub(now) > min(endsWithin, token.ExpiresAt.Sub(begin)/4) {
+		return ""
+	}
+	end := token.ExpiresAt.UTC().Format(time.RFC3339)
+	if token.FixedExpiry {
+		end += resource.TokenExpiryFixed
+	}
+	return end
 }
 
 // challenge is what a request without a good token is answered with (RFC 6750,

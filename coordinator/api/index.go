@@ -169,6 +169,10 @@ func describeIndex(document *huma.OpenAPI) {
 					Description: "Index of the cluster's log: the answer shows every change up to there. With min_index another node's answer does too.",
 					Schema:      &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &first},
 				}
+				response.Headers[resource.TokenExpires] = &huma.Param{
+					Description: "When the request's token ends, in RFC 3339, if that is soon: in a week, or in the last quarter of a shorter life. With \"" + resource.TokenExpiryFixed + "\" after it a rotation does not put that off.",
+					Schema:      &huma.Schema{Type: huma.TypeString},
+				}
 				response.Headers[resource.Servers] = &huma.Param{
 					Description: "URLs of the cluster's nodes, parted by spaces, that of the node that answers first. Each of them answers what this one does.",
 					Schema:      &huma.Schema{Type: huma.TypeString},

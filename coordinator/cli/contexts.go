@@ -139,6 +139,8 @@ type target struct {
 	// login is what connected was made of, and own says that its token is the context's.
 	login *login
 	own   bool
+	// rotated says that the token has got another secret meanwhile.
+	rotated bool
 }
 
 // connect makes the client, the same one each time.

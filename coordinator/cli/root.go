@@ -56,6 +56,7 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	if kept := p.target.remember(); kept != nil {
 		fmt.Fprintf(stderr, "certctl: the cluster has other nodes than the context knows, which is not kept: %s\n", plain(kept.Error()))
 	}
+	p.target.warn(stderr, time.Now())
 	if err == nil {
 		return exitOK
 	}

@@ -74,6 +74,7 @@ the same command finds out what became of it. Any other token is shown once.`,
 			if err != nil {
 				return err
 			}
+			p.target.rotated = id == own.ID
 			return p.show(cmd, done, func(out io.Writer, now time.Time) error {
 				if quiet && !kept {
 					_, err := fmt.Fprintln(out, done.Token)
@@ -157,4 +158,32 @@ func (t *target) finished(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// warn says that the token that was used ends soon, of a context once a day.
+func (t *target) warn(stderr io.Writer, now time.Time) {
+	if t.connected == nil || t.rotated {
+		return
+	}
+	end, soon := t.connected.TokenExpires()
+	if !soon {
+		return
+	}
+	mend := "\"certctl api-token rotate\" gives it another secret and as much time again"
+	if end.Fixed {
+		mend = "a rotation does not put that off: ask an admin for another one"
+	}
+	text := fmt.Sprintf("certctl: the API token ends %s; %s\n", moment(end.At, now), mend)
+	if !t.own {
+		fmt.Fprint(stderr, text)
+		return
+	}
+	today := now.UTC().Format(time.DateOnly)
+	if file, err := readContexts(); err != nil || file.Contexts[t.from].Warned == today {
+		return
+	}
+	fmt.Fprint(stderr, text)
+	if err := t.change(func(l *login) { l.Warned = today }); err != nil {
+		fmt.Fprintf(stderr, "certctl: that this was said is not kept: %s\n", plain(err.Error()))
+	}
 }

@@ -97,3 +97,24 @@ func TestTokensWithAScope(t *testing.T) {
 	assert.NotContains(t, list, "theirs")
 	assert.Contains(t, p.fails(1, "ca", "show"), "limited to the hosts env in (dev,prod)")
 }
+
+func TestATokenThatEndsSoonIsSaid(t *testing.T) {
+	c := apitest.Start(t)
+	p := newPerson(t)
+	token := c.Token(fleet.RoleViewer, 20*24*time.Hour)
+	p.does("login", "--server", c.URL, "--token-file", p.write("token", token.Reveal()), "--ca-file", c.RootFile())
+	p.does("whoami")
+	c.Sleep(16 * 24 * time.Hour)
+	_, stderr, status := p.run("agents", "list")
+	require.Zero(t, status, stderr)
+	assert.Contains(t, stderr, "the API token ends")
+	assert.Contains(t, stderr, "certctl api-token rotate")
+	p.does("agents", "list") // once a day
+	t.Setenv("CERTCTL_TOKEN", token.Reveal())
+	_, stderr, _ = p.run("whoami")
+	assert.Contains(t, stderr, "the API token ends", "of no context: nobody knows whether it was said")
+	t.Setenv("CERTCTL_TOKEN", "")
+	p.does("api-token", "rotate")
+	assert.Empty(t, p.kept("default").Warned)
+	p.does("whoami")
+}

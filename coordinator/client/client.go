@@ -96,6 +96,29 @@ type Client struct {
 	consistent bool
 	kept       *revalidation
 	waits      func(pause time.Duration, why error)
+	expires    atomic.Pointer[Expiry]
+}
+
+// Expiry is when a token ends.
+type Expiry struct {
+	At    time.Time
+	Fixed bool // a rotation does not put it off
+}
+
+// TokenExpires is when the client's token ends, if an answer has said that it does so
+// soon.
+func (c *Client) TokenExpires() (Expiry, bool) {
+	if told := c.expires.Load(); told != nil {
+		return *told, true
+	}
+	return Expiry{}, false
+}
+
+func (c *Client) noteExpiry(header http.Header) {
+	text, fixed := strings.CutSuffix(header.Get(resource.TokenExpires), resource.TokenExpiryFixed)
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		c.expires.Store(&Expiry{At: at, Fixed: fixed})
+	}
 }
 
 // New checks the configuration. It connects to nothing.
@@ -182,6 +205,7 @@ func (c *Client) once(ctx context.Context, by *http.Client, base *url.URL, reque
 		return unreachable(base, err)
 	}
 	defer response.Body.Close()
+	c.noteExpiry(response.Header)
 	if response.StatusCode == http.StatusNotModified && request.Header.Get("If-None-Match") != "" {
 		x.told(response.Header)
 		c.servers.learn(response.Header)

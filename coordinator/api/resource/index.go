@@ -15,3 +15,10 @@ const (
 // parted by spaces, that of the node that answers first. Answers have it where they
 // have [Index].
 const Servers = "X-Certctl-Servers"
+
+// TokenExpires is the header of answers to a token that ends soon: when, in RFC 3339, and
+// TokenExpiryFixed after it if a rotation does not put that off.
+const (
+	TokenExpires     = "X-Certctl-Token-Expires"
+	TokenExpiryFixed = "; fixed"
+)
