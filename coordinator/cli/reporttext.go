@@ -69,7 +69,7 @@ func fleetFacts(f *resource.FleetStanding, now time.Time) [][2]string {
 		{"safe until", safe},
 		{"certificates", healthText(f.Health) + attentionText(f.NeedingAttention)},
 		{"deployments", first(listed(count{d.Broken, "BROKEN"}, count{d.Failed, "FAILED"}, count{d.Pending, "pending"}, count{d.Unverified, "not verified"}, count{d.Verified, "verified"}), "none")},
-		{"issuers", issuersText(f.Issuers)},
+		{"issuers", first(issuersText(f.Issuers), "none")},
 		{"versions", versionsText(f.Versions)},
 	}
 	if also := alsoText(f); also != "" {
@@ -230,6 +230,9 @@ func hostText(h *resource.HostStanding, now time.Time) string {
 			text += fmt.Sprintf(" (and %d more)", n-1)
 		}
 		parts = append(parts, text)
+	}
+	if len(parts) == 0 && h.Certificates == 0 {
+		return "no certificates"
 	}
 	return strings.Join(parts, ", ")
 }

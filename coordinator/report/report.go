@@ -59,13 +59,11 @@ func (c *Counter) Report(q *Question) (*Answer, error) {
 		if q.Of != nil && !q.Of(one.agent) {
 			continue
 		}
-		host = Host{Agent: one.agent, Seen: one.seen, Certificates: &one.certificates, Issuers: one.issuers}
+		seen := one.seen
 		if q.Seen != nil {
-			host.Seen = q.Seen(one.agent, one.seen)
+			seen = q.Seen(one.agent, seen)
 		}
-		host.Due = host.Seen.Add(q.Pause)
-		host.CutOff = health.CutOff(q.Pause, host.Seen, now)
-		host.judge(q.Clock)
+		host = one.host(seen, q.Pause, q.Clock)
 		answer.Fleet.add(&host)
 		if q.Limit >= 0 && (q.Listed == nil || q.Listed(&host)) {
 			list.add(&host)
@@ -74,4 +72,22 @@ func (c *Counter) Report(q *Question) (*Answer, error) {
 	answer.Fleet.finish(now)
 	answer.Hosts, answer.Next = list.page()
 	return answer, nil
+}
+
+// Of is one host by itself, which was last heard of at a time.
+func Of(view *fleet.View, agent *fleet.Agent, seen time.Time, pause time.Duration, at *health.Clock) *Host {
+	one := &counted{agent: agent, from: at.Now}
+	one.count(view)
+	host := one.host(seen, pause, at)
+	return &host
+}
+
+// host judges a host that was counted.
+func (c *counted) host(seen time.Time, pause time.Duration, at *health.Clock) Host {
+	h := Host{
+		Agent: c.agent, Seen: seen, Due: seen.Add(pause), CutOff: health.CutOff(pause, seen, at.Now),
+		Certificates: &c.certificates, Issuers: c.issuers,
+	}
+	h.judge(at)
+	return h
 }
