@@ -75,6 +75,7 @@ var operations = []struct {
 	{"whoami", http.MethodGet, "/api/v1/whoami", "", fleet.RoleViewer},
 	{"show-status", http.MethodGet, "/api/v1/status", "", fleet.RoleViewer},
 	{"list-agents", http.MethodGet, "/api/v1/agents", "", fleet.RoleViewer},
+	{"show-host-report", http.MethodGet, "/api/v1/reports/sync/none", "", fleet.RoleViewer},
 	{"show-agent", http.MethodGet, "/api/v1/agents/none", "", fleet.RoleViewer},
 	{"retire-agent", http.MethodPost, "/api/v1/agents/none/retire", "", fleet.RoleOperator},
 	{"list-certificates", http.MethodGet, "/api/v1/certificates", "", fleet.RoleViewer},

@@ -192,6 +192,7 @@ func (s *server) register(mux *http.ServeMux) huma.API {
 	s.registerJobs(api)
 	s.registerReports(api)
 	s.registerDays(api)
+	s.registerHostReport(api)
 	s.registerEnrollmentTokens(api)
 	s.registerAPITokens(api)
 	s.registerCA(api)

@@ -44,7 +44,7 @@ func TestEveryReadHasATagOrAReason(t *testing.T) {
 	}
 	// Lists of what is in the state are not among them.
 	assert.ElementsMatch(t, []string{
-		"whoami", "show-audit-head", "list-history", "show-history-status", "show-status", "show-agent", "show-certificate", "show-ca", "list-members", "show-cluster-health", "diagnose-cluster", "save-snapshot",
+		"whoami", "show-audit-head", "list-history", "show-history-status", "show-status", "show-agent", "show-host-report", "show-certificate", "show-ca", "list-members", "show-cluster-health", "diagnose-cluster", "save-snapshot",
 		"list-issuers", "list-order-validations",
 	}, without)
 }

@@ -115,6 +115,45 @@ func TestSyncReport(t *testing.T) {
 	w.ask(http.MethodGet, syncReport+"?label=env", nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
 }
 
+// One host by itself has its last sign of life whether it is cut off or not, and what it
+// did lately, also while it was cut off.
+func TestHostReport(t *testing.T) {
+	w := reported(t)
+	gone := get[resource.HostReport](w, syncReport+"/gone")
+	seen := w.State().View().LastSeen("gone").UTC()
+	assert.Equal(t, "cut_off", gone.Risk)
+	assert.Equal(t, seen, gone.LastSync)
+	assert.InDelta(t, (time.Hour - time.Minute).Seconds(), float64(gone.LagSeconds), 60)
+	assert.Zero(t, gone.Activity)
+
+	well := w.Agent("fresh", "fresh.example.com", nil)
+	at := w.Now()
+	well.Event(wire.EventRenewed, "www", "")
+	well.Event(wire.EventRenewed, "api", "")
+	well.Event(wire.EventFailed, "api", "")
+	w.Sleep(time.Hour)
+	well.EventAt(w.Now().Add(-30*time.Minute), wire.EventRenewed, "www")
+	var got resource.HostReport
+	require.Eventually(t, func() bool { // a fact is in the journal a moment after its change is stored
+		got = get[resource.HostReport](w, syncReport+"/fresh")
+		return got.Activity == resource.HostActivity{Renewed: 3, RenewedOffline: 1, Failed: 1}
+	}, time.Minute, 10*time.Millisecond, "%+v", got)
+	assert.True(t, got.Connected)
+	assert.False(t, got.LastSync.Before(at.UTC().Add(time.Hour)), "which lists do not tell")
+	assert.Equal(t, got.LastSync.Add(time.Minute), got.SyncDue)
+	assert.Zero(t, got.LagSeconds)
+	w.Sleep(90 * time.Second)
+	late := get[resource.HostReport](w, syncReport+"/fresh")
+	assert.True(t, late.Connected, "it has missed one sync, and may miss three")
+	assert.InDelta(t, 30, late.LagSeconds, 30)
+	w.Sleep(7 * day)
+	assert.Zero(t, get[resource.HostReport](w, syncReport+"/fresh").Activity, "of the last days alone")
+
+	w.ask(http.MethodGet, syncReport+"/none", nil).problem(t, http.StatusNotFound, wire.CodeNotFound)
+	post[resource.AgentDetail](w, "/api/v1/agents/gone/retire", nil, http.StatusOK)
+	w.ask(http.MethodGet, syncReport+"/gone", nil).problem(t, http.StatusNotFound, wire.CodeNotFound)
+}
+
 // The tag stays while hosts only keep in touch, and not when one is cut off or heard of
 // again, or anything of one changes.
 func TestTheReportsTag(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 func (p *program) reportCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "report", Aliases: []string{"reports"}, Short: "How the fleet stands",
 		Long: `Reports put together what single hosts and certificates do not show: how many are well,
-which are at risk, what to do first, and how that was on the days before.`}, p.reportSyncCommand(), p.reportTrendsCommand())
+which are at risk, what to do first, and how that was on the days before.`}, p.reportSyncCommand(), p.reportHostCommand(), p.reportTrendsCommand())
 }
 
 // hostRisks are the risks of hosts, the worst first, and what to do about each.

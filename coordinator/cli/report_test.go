@@ -100,6 +100,34 @@ func TestReportSyncCommand(t *testing.T) {
 	assert.Contains(t, p.fails(1, "report", "sync", "--risk", "bad"), `flag --risk "bad": expected expired, unserved, `)
 }
 
+func TestReportHostCommand(t *testing.T) {
+	c := apitest.Start(t)
+	p := logIn(t, c)
+	web := c.Agent("web1", "web1.example.com", map[string]string{"env": "prod"})
+	web.Report("www", apitest.Valid(c.Now(), 60*day, "www.example.com"))
+	web.Event(wire.EventRenewed, "www", "")
+	web.EventAt(c.Now().Add(-time.Hour), wire.EventRenewed, "www")
+	web.Event(wire.EventFailed, "www", "")
+	web.Warn("the disk is full")
+	var text string
+	require.Eventually(t, func() bool { // a fact is in the journal a moment after its change is stored
+		text = p.does("report", "host", "web1")
+		return strings.Contains(text, "last 7 days:   2 renewed, 1 failed; 1 of those renewed while it was cut off\n")
+	}, time.Minute, 10*time.Millisecond)
+	for _, want := range []string{
+		"host:          web1.example.com (web1), linux/amd64, agent 1.2.3\n", "labels:        env=prod\n", "risk:          warned: 1 warning\n",
+		"to do:         \"certctl agents show web1\" has what it warns of\n", "certificates:  1: 1 ok\n", "deployments:   1 verified\n",
+		"WARNING:       the disk is full\n",
+	} {
+		assert.Contains(t, text, want)
+	}
+	assert.NotContains(t, text, "CUT OFF")
+	c.Sleep(time.Hour)
+	assert.Contains(t, p.does("report", "host", "web1"), ", CUT OFF: the next one is due for 59 min\n")
+	assert.Equal(t, "cut_off", reads[resource.HostReport](p, "report", "host", "web1").Risk)
+	assert.Contains(t, p.fails(1, "report", "host", "none"), "there is no active host with the id none")
+}
+
 // A watch writes a line whenever the sums are others, where no terminal shows them in place.
 func TestTheReportIsWatched(t *testing.T) {
 	p := newPerson(t)

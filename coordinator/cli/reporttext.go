@@ -62,13 +62,12 @@ func fleetFacts(f *resource.FleetStanding, now time.Time) [][2]string {
 		safe = fmt.Sprintf("%s: %s on %s, as last reported", notSafe(f.NotSafe),
 			counted(f.NotSafe, "certificate", "certificates"), counted(f.NotSafeHosts, "host", "hosts"))
 	}
-	d := &f.Deployments
 	pairs := [][2]string{
 		{"fleet", hosts},
 		{"hosts at risk", risksText(f)},
 		{"safe until", safe},
 		{"certificates", healthText(f.Health) + attentionText(f.NeedingAttention)},
-		{"deployments", first(listed(count{d.Broken, "BROKEN"}, count{d.Failed, "FAILED"}, count{d.Pending, "pending"}, count{d.Unverified, "not verified"}, count{d.Verified, "verified"}), "none")},
+		{"deployments", deploymentsText(&f.Deployments)},
 		{"issuers", first(issuersText(f.Issuers), "none")},
 		{"versions", versionsText(f.Versions)},
 	}
@@ -289,4 +288,8 @@ func terminalWidth(out io.Writer) int {
 		}
 	}
 	return 0
+}
+
+func deploymentsText(d *resource.DeploymentStates) string {
+	return first(listed(count{d.Broken, "BROKEN"}, count{d.Failed, "FAILED"}, count{d.Pending, "pending"}, count{d.Unverified, "not verified"}, count{d.Verified, "verified"}), "none")
 }

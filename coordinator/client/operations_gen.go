@@ -1420,6 +1420,24 @@ func (c *Client) ShowHistoryStatus(ctx context.Context, options ...Option) (*res
 	return ask[resource.HistoryStatus](ctx, c, request, options)
 }
 
+// ShowHostReportParams are the parameters of show-host-report; what is left zero is not sent.
+type ShowHostReportParams struct {
+	// Id of the agent.
+	ID string
+}
+
+// ShowHostReport (show-host-report): report how one host stands.
+//
+// As in the list, with its last sign of life while it is connected too, and what it did in the last seven days.
+//
+// Needs the role `viewer`.
+//
+// For a token that has a scope there are no hosts outside of it.
+func (c *Client) ShowHostReport(ctx context.Context, params ShowHostReportParams, options ...Option) (*resource.HostReport, error) {
+	request := call{method: http.MethodGet, path: "/api/v1/reports/sync" + Path(params.ID)}
+	return ask[resource.HostReport](ctx, c, request, options)
+}
+
 // ShowOrderParams are the parameters of show-order; what is left zero is not sent.
 type ShowOrderParams struct {
 	// Id of the agent.

@@ -96,6 +96,13 @@ func (a *Agent) Event(kind wire.EventKind, certificate, detail string) {
 	a.sync(nil, []wire.Event{{Sequence: a.events, At: a.c.Now().UTC(), Kind: kind, Certificate: certificate, Detail: detail}})
 }
 
+// EventAt reports a routine fact of some time ago.
+func (a *Agent) EventAt(at time.Time, kind wire.EventKind, certificate string) {
+	a.c.t.Helper()
+	a.events++
+	a.sync(nil, []wire.Event{{Sequence: a.events, At: at.UTC(), Kind: kind, Certificate: certificate}})
+}
+
 // Assignment reports what the agent made of an assignment.
 func (a *Agent) Assignment(report wire.AssignmentReport) {
 	a.c.t.Helper()

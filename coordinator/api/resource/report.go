@@ -41,6 +41,21 @@ type HostStanding struct {
 	Arch             string   `json:"arch"`
 }
 
+// HostReport is how one host stands, and what it did lately.
+type HostReport struct {
+	HostStanding
+	LagSeconds int64        `json:"lag_seconds" doc:"How long its next sign of life has been due; 0 if it is not due yet."`
+	Activity   HostActivity `json:"activity" doc:"What the host did within the last seven days, as far as the journal of the node that answers tells."`
+}
+
+// HostActivity is what one host did within a time.
+type HostActivity struct {
+	Renewed        uint64 `json:"renewed" doc:"Certificates that were put into service, first ones too."`
+	RenewedOffline uint64 `json:"renewed_offline" doc:"Those of them that were heard of only later, because the host was cut off."`
+	Failed         uint64 `json:"failed" doc:"Failures that the host told of. One certificate may fail many times."`
+	Partial        bool   `json:"partial" doc:"The journal has more of that time than was looked through."`
+}
+
 // CertificateStates counts certificates by what their hosts are about with them.
 type CertificateStates struct {
 	Pending  int `json:"pending" doc:"None yet, and none being obtained."`
