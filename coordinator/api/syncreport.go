@@ -41,7 +41,7 @@ func (s *server) registerReports(api huma.API) {
 		Description: "Every host, those at risk first: within one risk the earlier moment comes first (since when something expired is served, the offline horizon, or " +
 			"the last sign of life). Sums of the whole fleet come with each page. A host that stays as it is while pages are read is on exactly one of them. It tells how " +
 			"things stand at the time of the answer, which is in the header Date.",
-	}), report.Tables...))), s.reportSync)
+	}), append([]fleet.Table{fleet.TableDays}, report.Tables...)...))), s.reportSync)
 }
 
 func (s *server) reportSync(ctx context.Context, p *picture, in *reportSync) (*syncReport, error) {
@@ -68,12 +68,32 @@ func (s *server) reportSync(ctx context.Context, p *picture, in *reportSync) (*s
 		return &syncReport{hosts: answer.Hosts, shown: p.hostStanding}, nil
 	}
 	out := &syncReport{Body: resource.SyncReport{Fleet: fleetStanding(answer.Fleet)}}
+	if len(labels) == 0 && p.view.Scope().IsZero() {
+		out.Body.Activity = p.activity()
+	}
 	out.Body.NextCursor = answer.Next
 	out.Body.Items = make([]resource.HostStanding, 0, len(answer.Hosts))
 	for _, host := range answer.Hosts {
 		out.Body.Items = append(out.Body.Items, p.hostStanding(host))
 	}
 	return out, nil
+}
+
+// activity is what came in lately, of the days that are kept.
+func (p *picture) activity() *resource.FleetActivity {
+	today := p.Now.UTC().Truncate(24 * time.Hour)
+	p.Note(today.AddDate(0, 0, 1))
+	sum := func(first, last int) resource.DayActivity { // days ago
+		var days []*fleet.Day
+		for ago := first; ago <= last; ago++ {
+			if day, ok := p.view.Day(fleet.DateOf(today.AddDate(0, 0, -ago))); ok {
+				days = append(days, day)
+			}
+		}
+		activity := report.SumActivity(days)
+		return dayActivity(&activity)
+	}
+	return &resource.FleetActivity{Today: sum(0, 0), Yesterday: sum(1, 1), Week: sum(0, 6)}
 }
 
 // withLabels says which agents have labels; nil if there are none to have.

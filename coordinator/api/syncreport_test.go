@@ -115,6 +115,29 @@ func TestSyncReport(t *testing.T) {
 	w.ask(http.MethodGet, syncReport+"?label=env", nil).problem(t, http.StatusBadRequest, wire.CodeInvalid)
 }
 
+// What came in lately is told with the sums of all hosts, and ends with its day.
+func TestSyncReportTellsActivity(t *testing.T) {
+	w := reported(t)
+	today := w.Now().UTC()
+	for ago, renewed := range map[int]uint64{0: 3, 1: 40, 6: 500, 7: 6000} {
+		command, err := fleet.NewCommand(w.Now(), fleet.RecordDay{Day: fleet.Day{Date: fleet.DateOf(today.AddDate(0, 0, -ago)), Activity: fleet.DayActivity{
+			Renewed: renewed, Failed: 1, RenewedOffline: 1, Issuers: []fleet.IssuerActivity{{Issuer: "acme", Renewed: renewed, Failed: 1, Reasons: []fleet.Count{{Name: "limited", Count: 1}}}},
+		}}})
+		require.NoError(t, err)
+		results, err := w.Propose(t.Context(), command)
+		require.NoError(t, err)
+		require.NoError(t, results[0].Err())
+	}
+	a := get[resource.SyncReport](w, syncReport).Activity
+	require.NotNil(t, a)
+	assert.Equal(t, []uint64{3, 40, 543, 3, 3}, []uint64{a.Today.Renewed, a.Yesterday.Renewed, a.Week.Renewed, a.Week.Failed, a.Week.RenewedOffline})
+	require.Len(t, a.Week.Issuers, 1)
+	assert.Equal(t, []resource.Counted{{Name: "limited", Count: 3}}, a.Week.Issuers[0].Reasons)
+	assert.Nil(t, get[resource.SyncReport](w, syncReport+"?label=env%3Dprod").Activity, "it is not kept by host")
+	w.Sleep(day)
+	assert.Equal(t, uint64(3), get[resource.SyncReport](w, syncReport).Activity.Yesterday.Renewed)
+}
+
 // One host by itself has its last sign of life whether it is cut off or not, and what it
 // did lately, also while it was cut off.
 func TestHostReport(t *testing.T) {

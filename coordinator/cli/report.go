@@ -39,7 +39,8 @@ const defaultHosts = 25
 
 // syncShown is the report as it is shown.
 type syncShown struct {
-	Fleet resource.FleetStanding `json:"fleet"`
+	Fleet    resource.FleetStanding  `json:"fleet"`
+	Activity *resource.FleetActivity `json:"activity,omitempty"`
 	listOf[resource.HostStanding]
 }
 
@@ -153,7 +154,7 @@ func (f *syncFlags) read(ctx context.Context, c *client.Client) (*syncShown, err
 			return nil, err
 		}
 		if params.Cursor == "" {
-			v.Fleet = page.Fleet
+			v.Fleet, v.Activity = page.Fleet, page.Activity
 		}
 		v.Items = append(v.Items, page.Items...)
 		switch {
@@ -191,7 +192,14 @@ func (f *syncFlags) write(out io.Writer, v *syncShown, now time.Time) error {
 		_, err := fmt.Fprintln(out, text)
 		return err
 	}
-	if err := facts(out, fleetFacts(fleet, now)); err != nil {
+	pairs := fleetFacts(fleet, now)
+	if a := v.Activity; a != nil {
+		pairs = append(pairs, [2]string{"renewals", fmt.Sprintf("today %s; yesterday %s; in 7 days %s", renewalsText(&a.Today), renewalsText(&a.Yesterday), renewalsText(&a.Week))})
+		if why := failuresText(&a.Week); why != "" {
+			pairs = append(pairs, [2]string{"failures", why + ", in 7 days"})
+		}
+	}
+	if err := facts(out, pairs); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(out, "\n%s\n", expiringChart(fleet)); err != nil {

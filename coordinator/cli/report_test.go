@@ -151,6 +151,18 @@ func TestTheReportIsWatched(t *testing.T) {
 	assert.Contains(t, text[1], "  2 hosts: 1 connected, 1 cut off; at risk 1: 1 cut off; certificates 3: 3 ok")
 }
 
+// What came in lately stands with the sums, and why most of what failed did.
+func TestReportShowsActivity(t *testing.T) {
+	day := resource.DayActivity{Renewed: 40, Failed: 3, RenewedOffline: 2, Issuers: []resource.IssuerActivity{
+		{Issuer: "acme", Failed: 3, Reasons: []resource.Counted{{Name: "limited", Count: 2}, {Name: "refused", Count: 1}}}, {Issuer: "coordinator", Renewed: 1},
+	}}
+	v := &syncShown{Fleet: resource.FleetStanding{Hosts: 1}, Activity: &resource.FleetActivity{Yesterday: resource.DayActivity{Renewed: 7}, Week: day}}
+	var out strings.Builder
+	require.NoError(t, (&syncFlags{}).write(&out, v, time.Now()))
+	assert.Contains(t, out.String(), "renewals:       today 0; yesterday 7; in 7 days 40, 3 FAILED, 2 while cut off\n")
+	assert.Contains(t, out.String(), "failures:       acme 3 (limited), in 7 days\n")
+}
+
 // The chart of the weeks fits eighty columns, however much there is in them, and shows the least.
 func TestExpiringChart(t *testing.T) {
 	f := &resource.FleetStanding{ExpiringLater: 7}

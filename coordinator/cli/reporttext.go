@@ -126,6 +126,34 @@ func alsoText(f *resource.FleetStanding) string {
 	return strings.Join(parts, "; ")
 }
 
+// renewalsText is what came in within a time, in a few words.
+func renewalsText(a *resource.DayActivity) string {
+	text := fmt.Sprint(a.Renewed)
+	if a.Failed > 0 {
+		text += fmt.Sprintf(", %d FAILED", a.Failed)
+	}
+	if a.RenewedOffline > 0 {
+		text += fmt.Sprintf(", %d while cut off", a.RenewedOffline)
+	}
+	return text
+}
+
+// failuresText says where failures were, and why most of them.
+func failuresText(a *resource.DayActivity) string {
+	var parts []string
+	for _, i := range a.Issuers {
+		if i.Failed == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%s %d", i.Issuer, i.Failed)
+		if len(i.Reasons) > 0 {
+			text += fmt.Sprintf(" (%s)", i.Reasons[0].Name)
+		}
+		parts = append(parts, text)
+	}
+	return fewOf(parts)
+}
+
 func plural(n uint64, one, several string) string {
 	if n == 1 {
 		return "1 " + one

@@ -4,7 +4,8 @@ import "time"
 
 // SyncReport is how the fleet stands, in sums and host by host.
 type SyncReport struct {
-	Fleet FleetStanding `json:"fleet" doc:"All hosts that the request is about, in sums: those with its labels, whatever its other filters leave out of the list."`
+	Fleet    FleetStanding  `json:"fleet" doc:"All hosts that the request is about, in sums: those with its labels, whatever its other filters leave out of the list."`
+	Activity *FleetActivity `json:"activity,omitempty" doc:"What came in from all hosts lately. Absent when the request, or its token, is about some of them: it is not kept by host."`
 	Page[HostStanding]
 }
 
@@ -54,6 +55,13 @@ type HostActivity struct {
 	RenewedOffline uint64 `json:"renewed_offline" doc:"Those of them that were heard of only later, because the host was cut off."`
 	Failed         uint64 `json:"failed" doc:"Failures that the host told of. One certificate may fail many times."`
 	Partial        bool   `json:"partial" doc:"The journal has more of that time than was looked through."`
+}
+
+// FleetActivity is what came in lately, by days of UTC.
+type FleetActivity struct {
+	Today     DayActivity `json:"today" doc:"Since midnight, some 15 minutes old."`
+	Yesterday DayActivity `json:"yesterday"`
+	Week      DayActivity `json:"last_7_days" doc:"Today, and the six days before."`
 }
 
 // CertificateStates counts certificates by what their hosts are about with them.
