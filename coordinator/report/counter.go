@@ -23,8 +23,6 @@ type Counter struct {
 type counts struct {
 	index       uint64 // of the view that was counted
 	from, until time.Time
-	revocations uint64 // version of the table
-	revoked     map[string]revoked
 	hosts       []*counted
 }
 
@@ -55,34 +53,35 @@ func (c *counted) fits(agent *fleet.Agent, r revoked, now time.Time) bool {
 func (c *Counter) of(view *fleet.View, now time.Time) counts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	index := view.Index()
-	if k := &c.kept; k.index == index && !k.from.IsZero() && !now.Before(k.from) && (k.until.IsZero() || now.Before(k.until)) {
-		return *k
+	if !c.kept.fit(view, now) {
+		c.kept = c.count(view, now)
 	}
-	next := c.count(view, now)
-	if index >= c.kept.index {
-		c.kept = next
+	return c.kept
+}
+
+// fit reports whether the counts are those of a view at a time. The index alone does not
+// say so: another state may have come to it by another way.
+func (k *counts) fit(view *fleet.View, now time.Time) bool {
+	if len(k.hosts) == 0 || k.index != view.Index() || now.Before(k.from) || !k.until.IsZero() && !now.Before(k.until) {
+		return false
 	}
-	return next
+	first := k.hosts[0].agent
+	agent, _ := view.Agent(first.ID)
+	return agent == first
 }
 
 // count goes through the hosts, and through the certificates of those whose counts
 // are not kept. c.mu is held.
 func (c *Counter) count(view *fleet.View, now time.Time) counts {
-	next := counts{
-		index: view.Index(), from: now, until: WeekOf(now).Add(week), revocations: view.Version(fleet.TableRevocations),
-		hosts: make([]*counted, 0, len(c.kept.hosts)),
-	}
-	if next.revoked = c.kept.revoked; next.revocations != c.kept.revocations || next.revoked == nil {
-		next.revoked = revocations(view)
-	}
+	next := counts{index: view.Index(), from: now, until: WeekOf(now).Add(week), hosts: make([]*counted, 0, len(c.kept.hosts))}
+	marks := revocations(view)
 	before := c.kept.hosts
 	var stale []int // hosts that are to be counted
 	view.EachSeen(func(agent *fleet.Agent, seen time.Time) {
 		for len(before) > 0 && before[0].agent.ID < agent.ID {
 			before = before[1:]
 		}
-		mark := next.revoked[agent.ID]
+		mark := marks[agent.ID]
 		switch {
 		case len(before) == 0 || before[0].agent.ID != agent.ID || !before[0].fits(agent, mark, now):
 			stale = append(stale, len(next.hosts))

@@ -312,6 +312,24 @@ func without(tables []fleet.Table, one fleet.Table) []fleet.Table {
 	return slices.DeleteFunc(slices.Clone(tables), func(table fleet.Table) bool { return table == one })
 }
 
+// A counter takes no other state for the one that it has counted, though it has come to
+// the same index.
+func TestAnotherStateOfTheSameIndex(t *testing.T) {
+	one, other := newWorld(t), newWorld(t)
+	for _, w := range []*world{one, other} {
+		w.enrol("a")
+	}
+	one.tell("a", "www", one.well(day), nil)
+	other.tell("a", "www", other.well(-day), nil)
+	require.Equal(t, one.state.View().Index(), other.state.View().Index())
+	counter := new(report.Counter)
+	for _, w := range []*world{one, other, one} {
+		answer, err := counter.Report(w.question())
+		require.NoError(t, err)
+		require.Equal(t, w.ask(w.question()), answer)
+	}
+}
+
 // However many hosts are counted at once, they are counted as one by one.
 func TestManyHostsAreCountedAtOnce(t *testing.T) {
 	w := large(t, 200, 3)
