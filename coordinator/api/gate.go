@@ -122,13 +122,9 @@ func (g *Gate) wasHere(header string, address netip.Addr) bool {
 // judged notes what became of a request's token, and bounds how often a good one is used.
 func (g *Gate) judged(remote string, token *fleet.APIToken, refusal *Problem, now time.Time) *Problem {
 	key, address := addressOf(remote)
-	switch {
-	case refusal != nil && refusal.Code == wire.CodeUnauthorized:
+	if refusal != nil && refusal.Code == wire.CodeUnauthorized {
 		g.strangers.Take(key, now)
 		g.refused(RefusedUnauthorized)
-		return refusal
-	case refusal != nil:
-		g.refused(RefusedRole)
 		return refusal
 	}
 	if address.IsValid() {
@@ -139,12 +135,14 @@ func (g *Gate) judged(remote string, token *fleet.APIToken, refusal *Problem, no
 		g.from[token.ID] = address
 		g.mu.Unlock()
 	}
-	wait, ok := g.tokens.Take(token.ID, now)
-	if ok {
-		return nil
+	if wait, ok := g.tokens.Take(token.ID, now); !ok {
+		g.refused(RefusedRate)
+		return tooMany(fmt.Sprintf("the token %q makes more requests than this node answers one (api.rate)", token.Name), wait)
 	}
-	g.refused(RefusedRate)
-	return tooMany(fmt.Sprintf("the token %q makes more requests than this node answers one (api.rate)", token.Name), wait)
+	if refusal != nil {
+		g.refused(RefusedRole)
+	}
+	return refusal
 }
 
 // tooMany is the answer to who comes too often.

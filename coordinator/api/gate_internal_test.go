@@ -48,3 +48,18 @@ func TestStrangersAreBoundedByAddress(t *testing.T) {
 	assert.Nil(t, g.enter("192.0.2.7:3", "", now.Add(time.Second)))
 	assert.Equal(t, map[string]int{RefusedUnauthorized: strangersBurst, RefusedAddress: 2}, reasons)
 }
+
+// A token that is good is bounded whether it may do what it asks for or not.
+func TestATokenIsBoundedWhereItsRoleIsRefusedToo(t *testing.T) {
+	reasons := map[string]int{}
+	g := NewGate(1, 2, func(reason string) { reasons[reason]++ })
+	now := time.Unix(1000, 0)
+	stored := &fleet.APIToken{ID: apitoken.New().ID, Name: "grafana", Role: fleet.RoleViewer}
+	refusal := lacks(stored, fleet.RoleAdmin)
+	for range 2 {
+		assert.Same(t, refusal, g.judged("192.0.2.7:1", stored, refusal, now))
+	}
+	p := g.judged("192.0.2.7:1", stored, refusal, now)
+	assert.Equal(t, wire.CodeRateLimited, p.Code)
+	assert.Equal(t, map[string]int{RefusedRole: 2, RefusedRate: 1}, reasons)
+}

@@ -62,10 +62,13 @@ func (l *Limiter) spend(key string, amount float64, now time.Time) (wait time.Du
 	if amount == 0 {
 		return 0, true
 	}
-	if _, known := l.buckets[key]; !known && len(l.buckets) >= l.most {
+	at := now
+	if b, known := l.buckets[key]; known && b.at.After(now) {
+		at = b.at // the time up to there is in the bucket already
+	} else if !known && len(l.buckets) >= l.most {
 		l.makeRoom(now)
 	}
-	l.buckets[key] = bucket{left: min(left-amount, float64(l.burst)), at: now}
+	l.buckets[key] = bucket{left: min(left-amount, float64(l.burst)), at: at}
 	return 0, true
 }
 

@@ -37,6 +37,20 @@ func TestBuckets(t *testing.T) {
 	_, ok = l.Take("a", now.Add(time.Hour))
 	assert.False(t, ok, "no more than the burst, after whatever time")
 
+	late := New(1, 3, 10)
+	for range 3 {
+		late.Take("a", now)
+	}
+	late.Give("a", 0.5, now.Add(-time.Minute))
+	_, ok = late.Take("a", now)
+	assert.False(t, ok, "what is given back of a request that took long does not bring back its time")
+	_, ok = late.Take("a", now.Add(500*time.Millisecond))
+	assert.True(t, ok)
+	_, ok = late.Take("a", now.Add(499*time.Millisecond))
+	assert.False(t, ok)
+	_, ok = late.Take("a", now.Add(501*time.Millisecond))
+	assert.False(t, ok, "nor does one that has looked at the clock before")
+
 	none := New(0, 1, 1)
 	for range 1000 {
 		_, ok = none.Take("a", now)
