@@ -87,6 +87,13 @@ func TestAWholeTrail(t *testing.T) {
 	report = verify(1, append(slices.Clone(facts[:8]), later))
 	assert.Equal(t, []finding{{trail.FaultMissing, 9, 19}}, findings(report), "the jump was from another fact")
 
+	// Nothing before a restore can be left out, as if the trail began with that.
+	later.Before = json.RawMessage(fmt.Sprintf(`{"audit_hash":%q,"audit_number":9,"log_index":98}`, facts[8].Hash))
+	later.Hash, _ = later.Sum()
+	assert.Equal(t, []finding{{trail.FaultMissing, 1, 19}}, findings(verify(1, []trail.Record{later}, anchor(later))))
+	assert.Equal(t, []finding{{trail.FaultMissing, 9, 19}}, findings(verify(9, []trail.Record{later})))
+	assert.Empty(t, verify(10, []trail.Record{later}).Breaks, "it follows number 9")
+
 	assert.Zero(t, verify(1, nil).Facts)
 	assert.Equal(t, []finding{{trail.FaultMissing, 1, 9}}, findings(verify(1, nil, anchor(facts[8]), anchor(facts[8]))), "told once, whoever knows it")
 }

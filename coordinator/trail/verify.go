@@ -2,6 +2,7 @@ package trail
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 )
@@ -136,7 +137,7 @@ func (v *Verifier) Add(r Record) {
 // first looks at the fact that the trail begins with.
 func (v *Verifier) first(r *Record) {
 	v.report.First = r.Number
-	if v.from > 0 && r.Number > v.from && r.Kind != KindRestored {
+	if v.from > 0 && r.Number > v.from && r.follows() >= v.from {
 		v.found(&v.missing, Break{Fault: FaultMissing, Number: v.from, Last: r.Number - 1,
 			Detail: fmt.Sprintf("the trail begins with number %d", r.Number)})
 	}
@@ -145,6 +146,24 @@ func (v *Verifier) first(r *Record) {
 	}
 	v.chain(r, false)
 	v.last = *r
+}
+
+// follows is the number of the fact before, 0 if there was none. A restore that is in the
+// chain says which one that was; of one that came before the chain, nobody knows.
+func (r *Record) follows() uint64 {
+	if r.Kind != KindRestored {
+		return r.Number - 1
+	}
+	if r.Hash.IsZero() {
+		return 0
+	}
+	var before struct {
+		Number *uint64 `json:"audit_number"`
+	}
+	if err := json.Unmarshal(r.Before, &before); err != nil || before.Number == nil {
+		return r.Number - 1
+	}
+	return *before.Number
 }
 
 // late looks at a fact that stands behind one with a higher number.
