@@ -287,7 +287,9 @@ func (s *server) deleteAssignment(ctx context.Context, in *deleteAssignment) (*a
 		if !scope.Covers(stored.Selector) {
 			return nil, notAlone(scope, stored.Name)
 		}
-		command.Previous = cmp.Or(command.Previous, &stored.Revision) // it is that which was looked at
+		if problem := s.lookedAt(ctx, stored.Revision, &command.Previous); problem != nil {
+			return nil, problem
+		}
 	}
 	if _, err := s.doOrPreview(ctx, command, in.DryRun); err != nil {
 		return nil, err

@@ -196,9 +196,20 @@ func (s *server) assignable(ctx context.Context, next *desired.Definition, comma
 			return notAlone(scope, next.Name)
 		}
 	}
-	if command.Previous == nil {
-		command.Previous = &revision
+	return s.lookedAt(ctx, revision, &command.Previous)
+}
+
+// lookedAt has a change be one of the revision whose selector was compared with the
+// token's scope, or none: one that the request names may be of another selector, which
+// this node has not heard of yet.
+func (s *server) lookedAt(ctx context.Context, revision uint64, previous **uint64) *Problem {
+	if asked := *previous; asked != nil && *asked != revision {
+		if p := s.await(ctx, freshness{consistent: true}); p != nil {
+			return p
+		}
+		return newProblem(wire.CodeConflict, "revision", "the assignment was changed in the meantime", "look at it as it is now, and make the change again")
 	}
+	*previous = &revision
 	return nil
 }
 

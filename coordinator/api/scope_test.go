@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certctl/certctl/coordinator/api"
 	"github.com/certctl/certctl/coordinator/api/apitest"
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/fleet"
@@ -161,6 +163,45 @@ func TestAssignmentsUnderAScope(t *testing.T) {
 	inside.ask(http.MethodDelete, "/api/v1/assignments/all", nil).problem(t, http.StatusForbidden, wire.CodeForbidden)
 	inside.ask(http.MethodDelete, "/api/v1/assignments/qa", nil).problem(t, http.StatusNotFound, wire.CodeNotFound)
 	decode[resource.AssignmentResult](t, inside.ask(http.MethodDelete, "/api/v1/assignments/web", nil), http.StatusOK)
+}
+
+// racing is a node on which something else is changed just before.
+type racing struct {
+	api.Node
+	before func()
+}
+
+func (n *racing) Propose(ctx context.Context, commands ...fleet.Command) ([]fleet.Result, error) {
+	n.before()
+	return n.Node.Propose(ctx, commands...)
+}
+
+// A revision that a token with a scope names by itself does not let it change what it has
+// not been allowed to.
+func TestAnAssignmentThatLeavesAScopeMeanwhile(t *testing.T) {
+	w, inside := divided(t)
+	definition := func(selector string, revision int) map[string]any {
+		return map[string]any{"selector": selector, "certificate": map[string]any{"names": []string{"${hostname}"}}, "revision": revision}
+	}
+	before := func() {}
+	w.URL = w.Beside(func(c *api.Config) {
+		c.Node = &racing{c.Node, func() {
+			change := before
+			before = func() {}
+			change()
+		}}
+	})
+	for _, method := range []string{http.MethodPut, http.MethodDelete} {
+		path := "/api/v1/assignments/" + strings.ToLower(method)
+		decode[resource.AssignmentResult](t, inside.ask(http.MethodPut, path, definition("env=prod", 0)), http.StatusOK)
+		before = func() { decode[resource.AssignmentResult](t, w.ask(http.MethodPut, path, definition("*", 1)), http.StatusOK) }
+		target, body := path, any(definition("env=prod,region=eu", 2))
+		if method == http.MethodDelete {
+			target, body = path+"?revision=2", nil
+		}
+		inside.ask(method, target, body).problem(t, http.StatusConflict, wire.CodeConflict)
+		assert.NotEqual(t, "env=prod,region=eu", get[resource.AssignmentDetail](w, path).Selector)
+	}
 }
 
 func TestTokensUnderAScope(t *testing.T) {
