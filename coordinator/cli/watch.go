@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,7 +114,7 @@ func (p *program) watch(cmd *cobra.Command, w *watching, away func(why string), 
 // passes reports whether an error may be gone at the next look.
 func passes(err error) bool {
 	problem, refused := errors.AsType[*wire.Problem](err)
-	return errors.Is(err, client.ErrUnreachable) || refused && (problem.Code == wire.CodeUnavailable || problem.Code == wire.CodeOverloaded)
+	return errors.Is(err, client.ErrUnreachable) || refused && slices.Contains([]wire.Code{wire.CodeUnavailable, wire.CodeOverloaded, wire.CodeRateLimited}, problem.Code)
 }
 
 // A watched document is one that is shown again when it has changed.

@@ -82,6 +82,12 @@ func scriptedAgents(t *testing.T) (answer func(look int, w http.ResponseWriter, 
 	}, tags
 }
 
+// Many who watch with one token are told to come later, and do.
+func TestAWatchWaitsWhereItsTokenIsUsedTooOften(t *testing.T) {
+	assert.True(t, passes(&wire.Problem{Status: 429, Code: wire.CodeRateLimited}))
+	assert.False(t, passes(&wire.Problem{Status: 401, Code: wire.CodeUnauthorized}))
+}
+
 // A watched list tells programs what changes, one document for each, waits for a
 // coordinator that is away, and to be interrupted is how it ends.
 func TestAWatchedListTellsChanges(t *testing.T) {

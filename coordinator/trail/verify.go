@@ -181,7 +181,9 @@ func (v *Verifier) late(r *Record) {
 	if r.Number < gap.Last {
 		parts = append(parts, Break{gap.Fault, r.Number + 1, gap.Last, gap.Detail})
 	}
-	v.missing = slices.Replace(v.missing, at, at+1, parts...)
+	if len(v.missing)+len(parts)-1 <= maxBreaks { // else the gap stays whole: enough is wrong
+		v.missing = slices.Replace(v.missing, at, at+1, parts...)
+	}
 	v.fail(FaultOrder, r.Number, fmt.Sprintf("it stands behind number %d", v.last.Number))
 	v.content(r)
 }
