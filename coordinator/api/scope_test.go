@@ -194,7 +194,9 @@ func TestAnAssignmentThatLeavesAScopeMeanwhile(t *testing.T) {
 	for _, method := range []string{http.MethodPut, http.MethodDelete} {
 		path := "/api/v1/assignments/" + strings.ToLower(method)
 		decode[resource.AssignmentResult](t, inside.ask(http.MethodPut, path, definition("env=prod", 0)), http.StatusOK)
-		before = func() { decode[resource.AssignmentResult](t, w.ask(http.MethodPut, path, definition("*", 1)), http.StatusOK) }
+		before = func() {
+			decode[resource.AssignmentResult](t, w.ask(http.MethodPut, path, definition("*", 1)), http.StatusOK)
+		}
 		target, body := path, any(definition("env=prod,region=eu", 2))
 		if method == http.MethodDelete {
 			target, body = path+"?revision=2", nil
