@@ -138,6 +138,22 @@ func TestSyncReportTellsActivity(t *testing.T) {
 	assert.Equal(t, uint64(3), get[resource.SyncReport](w, syncReport).Activity.Yesterday.Renewed)
 }
 
+// What is told of today ends with the day, though nothing changes but the time.
+func TestTheReportsTagEndsWithItsDay(t *testing.T) {
+	w := start(t)
+	now := w.Now().UTC()
+	until := now.Truncate(day).Add(day).Sub(now)
+	if until < 5*time.Minute {
+		w.Sleep(time.Hour)
+		until += day - time.Hour
+	}
+	tag := w.tag(syncReport)
+	w.Sleep(until - 4*time.Minute) // the clock of the test goes on meanwhile
+	assert.True(t, w.unchanged(syncReport, tag))
+	w.Sleep(4 * time.Minute)
+	assert.False(t, w.unchanged(syncReport, tag))
+}
+
 // One host by itself has its last sign of life whether it is cut off or not, and what it
 // did lately, also while it was cut off.
 func TestHostReport(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/certctl/certctl/coordinator/fleet"
 )
 
 // Bounds of the lists in a [Fleet]: those that most hosts, or certificates, have. The
@@ -11,7 +13,7 @@ import (
 const (
 	MaxVersions = 64
 	MaxIssuers  = 64
-	Rest        = "(other)"
+	Rest        = fleet.OtherName
 )
 
 // Fleet is hosts in sums.
