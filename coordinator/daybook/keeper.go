@@ -146,7 +146,7 @@ func (k *Keeper) finish(ctx context.Context, tally *tally, now time.Time) error 
 	if late < settled || late < forGaps && tally.lacking {
 		return nil
 	}
-	day, err := k.day(view, tally, now)
+	day, err := k.day(ctx, view, tally, now)
 	if err != nil {
 		return err
 	}
@@ -167,13 +167,13 @@ func (k *Keeper) finish(ctx context.Context, tally *tally, now time.Time) error 
 }
 
 // day is what is recorded of a day that is over; nil if nothing is known of it.
-func (k *Keeper) day(view *fleet.View, tally *tally, now time.Time) (*fleet.Day, error) {
+func (k *Keeper) day(ctx context.Context, view *fleet.View, tally *tally, now time.Time) (*fleet.Day, error) {
 	if tally.told != nil {
 		return tally.told, nil
 	}
 	day := &fleet.Day{Date: tally.date, Final: true, Activity: tally.sum()}
 	if now.Sub(tally.end) < punctual && tally.begun {
-		standing, err := k.standing(view, now)
+		standing, err := k.standing(ctx, view, now)
 		if err != nil {
 			return nil, err
 		}

@@ -401,6 +401,8 @@ func TestTheEndOfATermEndsTheCounting(t *testing.T) {
 	cancel()
 	b.at("2026-05-02", time.Hour)
 	require.ErrorIs(t, b.keeper.record(ctx), context.Canceled)
+	_, err := b.keeper.standing(ctx, b.state.View(), b.now)
+	require.ErrorIs(t, err, context.Canceled)
 	assert.Zero(t, b.state.View().Rows(fleet.TableDays))
 }
 

@@ -128,7 +128,7 @@ func TestScaleOfADay(t *testing.T) {
 	require.NoError(t, k.count(t.Context(), k.config.Now().UTC()))
 	t.Logf("counting a day of %d facts, behind %d others: %v", 3*renewals, older, time.Since(before))
 	before = time.Now()
-	_, err = k.standing(s.state.View(), k.config.Now())
+	_, err = k.standing(t.Context(), s.state.View(), k.config.Now())
 	require.NoError(t, err)
 	t.Logf("counting %d hosts with %d certificates: %v", hosts, hosts*each, time.Since(before))
 	before = time.Now()

@@ -1,6 +1,7 @@
 package daybook
 
 import (
+	"context"
 	"time"
 
 	"github.com/certctl/certctl/coordinator/api/resource"
@@ -12,8 +13,12 @@ import (
 
 // standing counts the fleet. It looks at every certificate and keeps nothing: it is
 // asked for once a day.
-func (k *Keeper) standing(view *fleet.View, now time.Time) (*fleet.DayStanding, error) {
-	answer, err := new(report.Counter).Report(&report.Question{
+func (k *Keeper) standing(ctx context.Context, view *fleet.View, now time.Time) (*fleet.DayStanding, error) {
+	counter := new(report.Counter)
+	if err := counter.Prepare(ctx, view, now); err != nil { // the term has ended
+		return nil, err
+	}
+	answer, err := counter.Report(&report.Question{
 		View: view, Clock: health.At(now), Pause: k.config.Pause(), Limit: -1,
 		Seen: func(agent *fleet.Agent, replicated time.Time) time.Time {
 			if k.config.Presence != nil {

@@ -46,15 +46,15 @@ func TestStandingIsWhatTheReportSays(t *testing.T) {
 func TestStandingKnowsWhoWasHeardOf(t *testing.T) {
 	b := newBook(t)
 	b.now = b.now.Add(silence + time.Minute)
-	s, err := b.keeper.standing(b.state.View(), b.now)
+	s, err := b.keeper.standing(t.Context(), b.state.View(), b.now)
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{0, 1, 0}, []uint64{s.Connected, s.CutOff, s.Retired})
 	b.keeper.config.Presence = heard(b.now.Add(-time.Minute))
-	s, err = b.keeper.standing(b.state.View(), b.now)
+	s, err = b.keeper.standing(t.Context(), b.state.View(), b.now)
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{1, 0}, []uint64{s.Connected, s.CutOff})
 	require.NoError(t, b.do(b.now, fleet.RetireAgent{Actor: "local", AgentID: "a1"}).Err())
-	s, err = b.keeper.standing(b.state.View(), b.now)
+	s, err = b.keeper.standing(t.Context(), b.state.View(), b.now)
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{0, 1}, []uint64{s.Hosts, s.Retired})
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -54,9 +55,27 @@ func (c *Counter) of(view *fleet.View, now time.Time) counts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.kept.fit(view, now) {
-		c.kept = c.count(view, now)
+		c.kept = c.count(view, now, inParallel)
 	}
 	return c.kept
+}
+
+// Prepare counts what a report of a view at a time needs, on one processor, for who has
+// time and is not to be noticed. When ctx is done it ends with ctx's error, and nothing
+// of it is kept.
+func (c *Counter) Prepare(ctx context.Context, view *fleet.View, now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := c.count(view, now, func(n int, do func(int)) {
+		for i := 0; i < n && ctx.Err() == nil; i++ {
+			do(i)
+		}
+	})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.kept = next
+	return nil
 }
 
 // fit reports whether the counts are those of a view at a time. The index alone does not
@@ -71,8 +90,8 @@ func (k *counts) fit(view *fleet.View, now time.Time) bool {
 }
 
 // count goes through the hosts, and through the certificates of those whose counts
-// are not kept. c.mu is held.
-func (c *Counter) count(view *fleet.View, now time.Time) counts {
+// are not kept; each says how it does something for every number below another. c.mu is held.
+func (c *Counter) count(view *fleet.View, now time.Time, each func(n int, do func(int))) counts {
 	next := counts{index: view.Index(), from: now, until: WeekOf(now).Add(week), hosts: make([]*counted, 0, len(c.kept.hosts))}
 	marks := revocations(view)
 	before := c.kept.hosts
@@ -94,7 +113,7 @@ func (c *Counter) count(view *fleet.View, now time.Time) counts {
 			next.hosts = append(next.hosts, &again)
 		}
 	})
-	inParallel(len(stale), func(i int) { next.hosts[stale[i]].count(view) })
+	each(len(stale), func(i int) { next.hosts[stale[i]].count(view) })
 	for _, host := range next.hosts {
 		next.until = earlier(next.until, host.until)
 	}
