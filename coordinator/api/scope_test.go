@@ -74,7 +74,7 @@ func TestStatusAndAuditUnderAScope(t *testing.T) {
 	var want []string
 	for _, event := range whole.Items {
 		if event.AgentID == "ours" {
-			want = append(want, string(event.Kind))
+			want = append(want, event.Kind)
 		}
 	}
 	require.NotEmpty(t, want)

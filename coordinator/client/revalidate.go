@@ -101,7 +101,7 @@ func (k *keeping) Read(b []byte) (int, error) {
 		k.over, k.read = true, nil
 	default:
 		k.read = append(k.read, b[:n]...)
-		if err == io.EOF { //nolint:errorlint // a reader's end is that very value
+		if err == io.EOF {
 			k.over = true
 			k.done(k.read)
 		}

@@ -3,6 +3,7 @@ package daybook
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -207,7 +208,11 @@ func (k *Keeper) add(ctx context.Context, c *counted, status *history.Status) er
 		if next == "" {
 			break
 		}
-		if index, _, err := history.Position(next); err != nil || index > status.Through {
+		index, _, err := history.Position(next)
+		if err != nil {
+			return fmt.Errorf("the place after which the journal goes on: %w", err)
+		}
+		if index > status.Through {
 			break
 		}
 		query.After = next

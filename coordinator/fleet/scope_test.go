@@ -300,11 +300,11 @@ func TestAScopedViewIsAPartOfTheWhole(t *testing.T) {
 			case *fleet.Assignment:
 				chosen, err := selector.Parse(r.Selector)
 				require.NoError(t, err)
-				any := false
+				chosenHere := false
 				for agent := range whole.AllAgents() {
-					any = any || agent.State == fleet.AgentActive && inside(agent.ID) && chosen.Matches(agent.Labels)
+					chosenHere = chosenHere || agent.State == fleet.AgentActive && inside(agent.ID) && chosen.Matches(agent.Labels)
 				}
-				return any || chosen.Within(scope)
+				return chosenHere || chosen.Within(scope)
 			case *fleet.CA, *fleet.ClusterCA, *fleet.ClusterNode, *fleet.JoinToken, *fleet.RevocationList, *fleet.Day:
 				return false
 			}

@@ -128,7 +128,7 @@ func (s *step) poll(ctx context.Context, o *fleet.Order) {
 	}
 	var status *connector.Status
 	var failure *connector.Error
-	ok := false
+	var ok bool
 	for try, began := 1, s.now(); ; try++ {
 		status, failure, ok = question(ctx, s, CallStatus, func(ctx context.Context) (*connector.Status, error) {
 			return s.account.issuer.Connector.Status(ctx, r, handleOf(o.Brokering.Handle))

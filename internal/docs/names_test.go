@@ -28,7 +28,7 @@ type names struct {
 }
 
 var (
-	settingSpan = regexp.MustCompile("^([a-z_]+)(?:\\.[a-z0-9_]+)+$")
+	settingSpan = regexp.MustCompile(`^([a-z_]+)(?:\.[a-z0-9_]+)+$`)
 	// apiPath is one of certctl's own, also behind the names that its servers have on pages.
 	apiPath    = regexp.MustCompile("(?:^|[\\s\"'(`]|https://(?:certctl[\\w.]*|c[0-9][\\w.]*|localhost)(?::[0-9]+)?)(/api/v1(?:/[\\w{}<>.-]+)+)")
 	metricName = regexp.MustCompile(`\bcertctl_[a-z_]+\b`)

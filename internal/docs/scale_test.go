@@ -52,18 +52,14 @@ func (f *figures) check(page string) {
 			f.commands[row[1]] = row[2]
 		}
 	}
-	at := 0
 	_, introduced, _ := strings.Cut(page, "\n## ") // what comes before has no figures but those of the machine
-	at = strings.Count(page[:len(page)-len(introduced)], "\n")
-	loops := false
+	at := strings.Count(page[:len(page)-len(introduced)], "\n")
 	for _, block := range strings.Split(introduced, "\n\n") {
 		parts := []string{block}
 		if strings.HasPrefix(block, "|") {
 			parts = strings.Split(block, "\n")
-			loops = strings.HasPrefix(block, "| loop |") // which another test is about
-		} else {
-			loops = false
 		}
+		loops := strings.HasPrefix(block, "| loop |") // which another test is about
 		for i, part := range parts {
 			if commandRow.MatchString(part) || strings.HasPrefix(part, "#") {
 				continue
