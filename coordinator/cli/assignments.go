@@ -66,7 +66,7 @@ var assignmentListing = listing[resource.ListedAssignment]{
 
 func (p *program) showAssignmentCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show one assignment, and how many hosts have it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Use: "show NAME", Short: "Show one assignment, and how many hosts have it", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
 		Long:    `Shows the definition of one assignment, who changed it last, and how many hosts have it.`,
 		Example: `  certctl assignments show www`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
@@ -119,7 +119,7 @@ func standingText(s *resource.AssignmentCounts) string {
 func (p *program) assignmentHostsCommand() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
-		Use: "hosts NAME", Short: "Show where an assignment stands on its hosts", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Use: "hosts NAME", Short: "Show where an assignment stands on its hosts", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
 		Long: `Shows where an assignment stands on each host that it matches; those that need
 somebody come first.
 
@@ -230,7 +230,7 @@ func assignments(ctx context.Context, c *client.Client, names []string) ([]resou
 func (p *program) deleteAssignmentCommand() *cobra.Command {
 	var dry, yes bool
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Delete an assignment", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
+		Use: "delete NAME", Short: "Delete an assignment", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAssignments(),
 		Long: `Deletes an assignment, after showing which hosts lose it. At their next sync they
 stop managing the certificate; its files stay where they are, and expire there.`,
 		Example: `  certctl assignments delete www --dry-run

@@ -81,7 +81,7 @@ func (p *program) listAuditCommand() *cobra.Command {
 
 func (p *program) showAuditCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show NUMBER", Short: "Show one fact of the audit trail", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(p.offers(auditNumbers)),
+		Use: "show NUMBER", Short: "Show one fact of the audit trail", Args: sharedcli.ExactArgs(1), ValidArgsFunction: firstArgument(p.offers(auditNumbers)),
 		Long: `Shows one fact of the audit trail whole: who did what to which object and when, what it
 was before and after, and the hash that chains it to the fact before.`,
 		Example: `  certctl audit show 1234`,

@@ -70,7 +70,7 @@ func memberID(m *resource.Members, text string) string {
 func (p *program) removeCommand() *cobra.Command {
 	var yes, force bool
 	cmd := &cobra.Command{
-		Use: "remove NODE", Short: "Remove a node from the cluster for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeNodes(),
+		Use: "remove NODE", Short: "Remove a node from the cluster for good", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeNodes(),
 		Long: `Takes a node out of the cluster: it counts for nothing any more, and the others talk to
 it no more. Stop it too, and clear its data directory, which holds the seal key. To
 have it back, let it join anew with an empty data directory. A node that is asked to
@@ -201,7 +201,7 @@ was shown once, when it was made.`,
 func (p *program) revokeJoinTokenCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "revoke ID", Short: "End a join token", Args: cobra.ExactArgs(1),
+		Use: "revoke ID", Short: "End a join token", Args: sharedcli.ExactArgs(1),
 		Long:              "Ends a token. A node that joined with it stays; \"certctl cluster remove\" takes it out.",
 		Example:           `  certctl cluster join-token revoke pqporpcdhdzesm66 --yes`,
 		ValidArgsFunction: firstArgument(p.offers(joinTokenIDs)),

@@ -108,7 +108,7 @@ func skewText(seconds int64) string {
 
 func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show one agent", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "show ID", Short: "Show one agent", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Shows all that is known of one host: whether it is connected, how long it is safe alone,
 its identity and labels, what it may order, and what it warns of.`,
 		Example: `  certctl agents show u53n5nbgbmcuo7ob`,
@@ -176,7 +176,7 @@ func (p *program) retireAgentCommand() *cobra.Command {
 	var reason string
 	var dry, yes bool
 	cmd := &cobra.Command{
-		Use: "retire ID", Short: "End an agent for good", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "retire ID", Short: "End an agent for good", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Ends an agent: its identity is refused from now on and cannot renew itself. Every
 certificate that the built-in CA has issued to it is revoked, for good; --dry-run
 says how many these are. Its host goes on with issuers of its own. To have it back,
@@ -266,10 +266,9 @@ capitals what needs somebody: EXPIRED, REVOKED, UNSERVED, or AT RISK of expiring
 	flags.StringVar(&certificates.Serial, "serial", "", "only the one with this serial number")
 	flags.StringVar(&certificates.Fingerprint, "fingerprint", "", "only the one with this SHA-256 fingerprint")
 	flags.StringVar(&due, "expires-within", "", "only those that expire within this time, such as 14d, soonest first")
-	flags.StringSliceVar(&certificates.Health, "health", nil, "only these: "+strings.Join(healthNames(), ", "))
 	order.bind(cmd, "in which order; not-after is by expiry, and leaves out what is not obtained yet", "id", "not-after")
 	choice(cmd, &certificates.State, "state", "only those in this state", "pending", "renewing", "valid", "failed")
-	_ = cmd.RegisterFlagCompletionFunc("health", inList(completeWords(healthNames()...)))
+	choices(cmd, &certificates.Health, "health", "only these", healthNames()...)
 	return cmd
 }
 
@@ -329,7 +328,7 @@ func healthText(c resource.HealthCounts) string {
 
 func (p *program) showCertificateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
+		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: sharedcli.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
 		Long: `Shows one certificate: its health and why, what is in service where, when it is renewed,
 and what went wrong last. NAME is its name in the configuration of the host.`,
 		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,

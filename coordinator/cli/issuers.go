@@ -97,7 +97,7 @@ var errAccount = errors.New("the account cannot be used")
 
 func (p *program) testIssuerCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "test NAME", Short: "Find out whether an issuer's account can be used", Args: cobra.ExactArgs(1),
+		Use: "test NAME", Short: "Find out whether an issuer's account can be used", Args: sharedcli.ExactArgs(1),
 		Long: `Has the coordinator that leads ask the authority whether the account can be used, with
 the credentials as they are now. Nothing is ordered, and nothing changes at the
 authority. It takes 20 seconds at most.
@@ -164,7 +164,7 @@ func showIssuerTest(out io.Writer, done *resource.IssuerTest) error {
 
 func (p *program) resumeIssuerCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "resume NAME", Short: "Have an issuer's authority be asked again at once", Args: cobra.ExactArgs(1),
+		Use: "resume NAME", Short: "Have an issuer's authority be asked again at once", Args: sharedcli.ExactArgs(1),
 		Long: `Ends the pause of an account whose credentials were refused or that the authority
 limits, and has an authority that failed be asked again. "test" does so too when the
 account can be used.`,

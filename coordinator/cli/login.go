@@ -140,7 +140,7 @@ certctl use the current one unless --context names another.`},
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.listContexts(cmd) },
 		},
 		&cobra.Command{
-			Use: "use NAME", Short: "Make a context the current one", Long: `Has the commands that follow use this context, until another one is chosen.`, Example: `  certctl context use staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Use: "use NAME", Short: "Make a context the current one", Long: `Has the commands that follow use this context, until another one is chosen.`, Example: `  certctl context use staging`, Args: sharedcli.ExactArgs(1), ValidArgsFunction: completeContexts,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if err := changeContexts(args[0], func(file *contextFile) { file.Current = args[0] }); err != nil {
 					return err
@@ -154,7 +154,7 @@ trusts. Without NAME it is the one that is in use.`, Example: "  certctl context
 			RunE: func(cmd *cobra.Command, args []string) error { return p.showContext(cmd, args) },
 		},
 		&cobra.Command{
-			Use: "remove NAME", Short: "Forget a context and its token", Example: `  certctl context remove staging`, Args: cobra.ExactArgs(1), ValidArgsFunction: completeContexts,
+			Use: "remove NAME", Short: "Forget a context and its token", Example: `  certctl context remove staging`, Args: sharedcli.ExactArgs(1), ValidArgsFunction: completeContexts,
 			Long: "Forgets a context on this machine. The token itself stays good: \"certctl api-token revoke\" ends it.",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				err := changeContexts(args[0], func(file *contextFile) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 // maxNote is how long a note may be.
@@ -40,7 +41,7 @@ func (p *program) cancelOrderCommand() *cobra.Command {
 	var note string
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "cancel ORDER", Short: "Take an order back", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
+		Use: "cancel ORDER", Short: "Take an order back", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Takes an order back. One that was not sent yet is cancelled at once. For any other the
 authority is asked; until the stage is "cancelled" it may still issue, and charge.
 Where an authority takes no orders back by itself, a person has to do it there.
@@ -98,7 +99,7 @@ func lowerFirst(text string) string { return strings.ToLower(text[:1]) + text[1:
 
 func (p *program) retryOrderCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "retry ORDER", Short: "Have an open order looked after now", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
+		Use: "retry ORDER", Short: "Have an open order looked after now", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Has the authority asked about an order at once, and often again for a while, as after
 you have approved it there. One of unknown outcome is searched for again. Nothing is
 ordered a second time.
@@ -127,7 +128,7 @@ func (p *program) resolveOrderCommand() *cobra.Command {
 		again, giveUp, yes bool
 	)
 	cmd := &cobra.Command{
-		Use: "resolve ORDER --adopt NUMBER | --place-again | --give-up", Short: "Say what became of an order of unknown outcome", Args: cobra.ExactArgs(1),
+		Use: "resolve ORDER --adopt NUMBER | --place-again | --give-up", Short: "Say what became of an order of unknown outcome", Args: sharedcli.ExactArgs(1),
 		ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Stage: string(resource.OrderUnknown)}),
 		Long: `Says what became of an order that was sent and of which nobody knows whether the
 authority has it. "certctl orders show" says what to look up there first.

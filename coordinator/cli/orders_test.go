@@ -156,7 +156,7 @@ func TestOrdersAreShown(t *testing.T) {
 		"orders show zzz":                                      `there is no order whose id begins with zzz; "certctl orders list --ended" lists them all`,
 		"orders show web1/none":                                "has no order at an authority with the id none",
 		"orders show none/none":                                "there is no agent with the id none",
-		"orders show":                                          "accepts 1 arg(s), received 0",
+		"orders show":                                          `"certctl orders show" takes ORDER; --help shows examples`,
 		"orders cancel zzz --yes":                              "there is no order whose id begins with zzz",
 		"orders retry zzz":                                     "there is no order whose id begins with zzz",
 		"orders resolve zzz":                                   "say what became of the order: --adopt NUMBER, --place-again or --give-up",

@@ -11,11 +11,12 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) showOrderCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "show ORDER", Short: "Show one order, and what to do about it", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{}),
+		Use: "show ORDER", Short: "Show one order, and what to do about it", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeOrders(client.ListOrdersParams{}),
 		Long: `Shows an order and all that is known of it at its authority. Where a person has to act
 it says what is to be done, and the commands to type then.
 

@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) orderValidationsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "validations ORDER", Short: "Ask the authority what is left to prove of an order's names", Args: cobra.ExactArgs(1),
+		Use: "validations ORDER", Short: "Ask the authority what is left to prove of an order's names", Args: sharedcli.ExactArgs(1),
 		ValidArgsFunction: p.completeOrders(client.ListOrdersParams{Open: true}),
 		Long: `Has the coordinator that leads ask the authority how far the proof of control of an
 order's names is, and shows what is left to publish or to do. It changes nothing there,

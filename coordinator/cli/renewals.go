@@ -174,7 +174,7 @@ var renewalsListing = listing[resource.Renewals]{
 func (p *program) showRenewalsCommand() *cobra.Command {
 	var watch watching
 	cmd := &cobra.Command{
-		Use: "show ID", Short: "Show how far a mass renewal is", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
+		Use: "show ID", Short: "Show how far a mass renewal is", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
 		Long: `Shows how far a mass renewal is, what failed, and which hosts have something left.
 
 --watch goes on until nothing is left to wait for, and writes a line whenever
@@ -195,7 +195,7 @@ something has changed. It fails if not every certificate was replaced.`,
 
 func (p *program) cancelRenewalsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel ID", Short: "Stop a mass renewal", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
+		Use: "cancel ID", Short: "Stop a mass renewal", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeRenewals(),
 		Long: `Stops a mass renewal: no host is asked for more. Hosts that were told already, a few
 minutes ahead of their turn, may still renew. What was renewed stays renewed.`,
 		Example: `  certctl renewals cancel 7f3kq2v5n4x6c8ya`,

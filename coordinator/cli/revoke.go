@@ -12,6 +12,7 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) revokeCommand() *cobra.Command {
@@ -147,7 +148,7 @@ func revokedText(told *resource.RevokedCertificate) string {
 func (p *program) agentCommandsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
-		Use: "commands ID", Short: "Show what an agent was asked for, newest first", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "commands ID", Short: "Show what an agent was asked for, newest first", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Shows the renewals and revocations that an agent was asked for, those that ended
 within the last 30 days too. open: it has not been told yet; accepted: it is at it.`,
 		Example: `  certctl agents commands u53n5nbgbmcuo7ob`,

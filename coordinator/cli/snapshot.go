@@ -22,6 +22,7 @@ import (
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
 	"github.com/certctl/certctl/coordinator/snapshotfile"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 	"github.com/certctl/certctl/shared/durable"
 )
 
@@ -49,7 +50,7 @@ func (p *program) saveSnapshotCommand() *cobra.Command {
 	var force, stale bool
 	var sealing encryption
 	cmd := &cobra.Command{
-		Use: "save FILE", Short: "Save a snapshot to a file", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
+		Use: "save FILE", Short: "Save a snapshot to a file", Args: sharedcli.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
 		Long: `Saves a snapshot. The file is checked to its end before it gets its name; nobody but
 you may read it. Private keys are in it only as the coordinators keep them, sealed;
 the inventory of the fleet can be read in it unless it is encrypted. Encryption is
@@ -191,7 +192,7 @@ func snapshotOf(s snapshotfile.Summary) resource.Snapshot {
 func (p *program) inspectSnapshotCommand() *cobra.Command {
 	var opening decryption
 	cmd := &cobra.Command{
-		Use: "inspect FILE", Short: "Check a snapshot file and show what is in it", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
+		Use: "inspect FILE", Short: "Check a snapshot file and show what is in it", Args: sharedcli.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
 		Long: `Reads a snapshot file to its end, without any coordinator, and shows what it is of.
 
 Exit status: 0 the file is whole, 1 it is not.`,

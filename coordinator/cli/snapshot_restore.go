@@ -15,13 +15,14 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) restoreSnapshotCommand() *cobra.Command {
 	var opening decryption
 	var dry, yes bool
 	cmd := &cobra.Command{
-		Use: "restore FILE", Short: "Replace all that the coordinators know by a snapshot", Args: cobra.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
+		Use: "restore FILE", Short: "Replace all that the coordinators know by a snapshot", Args: sharedcli.ExactArgs(1), ValidArgsFunction: firstArgument(completeFiles),
 		Long: `Replaces the state of the cluster by that of a snapshot. First the coordinator checks
 the whole file and tells what would vanish, appear and change, by its kind and name, and
 whether the cluster's seal key opens the private keys in it; then you are asked, or --yes

@@ -99,7 +99,9 @@ func (v *statusView) human(out io.Writer, s *resource.Status, now time.Time) err
 		{"certificates", healthText(s.Certificates) + attentionText(s.NeedingAttention)},
 		{"safe until", first(fleetNotSafe(s), horizon(s.SafeUntil, now), "no certificate is in service")},
 		{"orders", fmt.Sprintf("%d open", s.OrdersPending)},
-		{"journal", journal},
+	}
+	if s.Journal.MaxBytes > 0 { // a token with a scope is not told of the journal
+		pairs = append(pairs, [2]string{"journal", journal})
 	}
 	for _, line := range v.attention {
 		pairs = append(pairs, [2]string{"ORDERS", line})

@@ -153,7 +153,7 @@ what its agents may order. A token itself was shown once, when it was made.`,
 
 func (p *program) revokeTokenCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "End an enrolment token", Args: cobra.ExactArgs(1),
+		Use: "revoke ID", Short: "End an enrolment token", Args: sharedcli.ExactArgs(1),
 		Long:              "Ends a token. Agents that enrolled with it stay; \"certctl agents retire\" ends those.",
 		Example:           `  certctl token revoke pqporpcdhdzesm66`,
 		ValidArgsFunction: firstArgument(p.offers(enrollmentTokenIDs)),
@@ -255,7 +255,7 @@ A token itself was shown once, when it was made, and is nowhere since.`,
 
 func (p *program) revokeAPITokenCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "End an API token", Args: cobra.ExactArgs(1),
+		Use: "revoke ID", Short: "End an API token", Args: sharedcli.ExactArgs(1),
 		Long:              `Ends a token at once: whoever has it is refused from now on.`,
 		Example:           `  certctl api-token revoke 3dmplskkssuxxolk`,
 		ValidArgsFunction: firstArgument(p.offers(apiTokenIDs)),

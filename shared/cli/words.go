@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -16,6 +17,20 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%q takes no arguments, such as %q; --help shows its flags", cmd.CommandPath(), args[0])
 	}
 	return nil
+}
+
+// ExactArgs is cobra.ExactArgs for a verb whose usage names its arguments.
+func ExactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		names := strings.Join(strings.Fields(cmd.Use)[1:n+1], " ")
+		if len(args) > n {
+			return fmt.Errorf("%q takes %s, and %q is too much; --help shows examples", cmd.CommandPath(), names, args[n])
+		}
+		return fmt.Errorf("%q takes %s; --help shows examples", cmd.CommandPath(), names)
+	}
 }
 
 // numbers says in words what the types of flags take that strconv reads.

@@ -55,3 +55,13 @@ func TestBadWords(t *testing.T) {
 		assert.EqualError(t, err, want)
 	}
 }
+
+func TestExactArgs(t *testing.T) {
+	root := &cobra.Command{Use: "program"}
+	verb := &cobra.Command{Use: "show AGENT NAME [flags]", Args: ExactArgs(2)}
+	root.AddCommand(verb)
+	require.NoError(t, verb.Args(verb, []string{"web1", "www"}))
+	require.EqualError(t, verb.Args(verb, nil), `"program show" takes AGENT NAME; --help shows examples`)
+	require.EqualError(t, verb.Args(verb, []string{"www"}), `"program show" takes AGENT NAME; --help shows examples`)
+	require.EqualError(t, verb.Args(verb, []string{"web1", "www", "x"}), `"program show" takes AGENT NAME, and "x" is too much; --help shows examples`)
+}
