@@ -88,13 +88,13 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		}
 		// The token may have ended in the state that the request waited for.
 		token, earlier, refusal := judge()
-		if end := endsSoon(token, s.Now()); end != "" {
-			answer.SetHeader(resource.TokenExpires, end)
-		}
 		answer.unchanged = func() { s.Gate.tokens.Give(first.ID, unchangedPart, at) }
 		if refusal != nil {
 			refuse(ctx, refusal)
 			return
+		}
+		if end := endsSoon(token, s.Now()); end != "" {
+			answer.SetHeader(resource.TokenExpires, end)
 		}
 		if refusal := s.withinScope(ctx, token); refusal != nil {
 			if refusal.Code == wire.CodeForbidden {

@@ -315,6 +315,8 @@ func TestOperationsWithTags(t *testing.T) {
 		"/api/v1/agents/{id}/commands": "/api/v1/agents/agent1/commands", "/api/v1/assignments/{name}": "/api/v1/assignments/role",
 		"/api/v1/renewals/{id}": "/api/v1/renewals/" + begun.ID, ordersPath + "/{agent}/{id}": orderPath("agent1", fleet.StagePending),
 	}
+	// A fact comes into the journal a moment after its change.
+	require.Eventually(t, func() bool { return w.Journal.Through() >= w.State().Index() }, time.Minute, time.Millisecond)
 	tagged := 0
 	for path, methods := range decodeText[openAPI](t, w.ask(http.MethodGet, "/openapi.json", nil).body).Paths {
 		op, ok := methods["get"]
