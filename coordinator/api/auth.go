@@ -72,10 +72,6 @@ func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context
 		}
 		request, _ := humago.Unwrap(ctx)
 		at := s.Now()
-		if refusal := s.Gate.enter(request.RemoteAddr, ctx.Header("Authorization"), at); refusal != nil {
-			refuse(ctx, refusal)
-			return
-		}
 		first, _, refusal := judge()
 		if refusal = s.Gate.judged(request.RemoteAddr, first, refusal, at); refusal != nil {
 			refuse(ctx, refusal)

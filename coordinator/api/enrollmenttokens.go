@@ -72,6 +72,30 @@ func (s *server) registerEnrollmentTokens(api huma.API) {
 	}), enrolmentsInScope), s.revokeEnrollmentToken)
 }
 
+// checkGranted refuses names that no host of the token's scope may ask for yet: who may
+// make hosts of a scope gives them what others gave such hosts, and nothing else.
+func (s *server) checkGranted(ctx context.Context, patterns []string) *Problem {
+	if scopeOf(ctx).IsZero() {
+		return nil
+	}
+	view, granted := s.viewOf(ctx), map[string]bool{}
+	for agent := range view.AllAgents() {
+		if agent.State == fleet.AgentActive {
+			for _, pattern := range agent.NamePatterns {
+				granted[pattern] = true
+			}
+		}
+	}
+	for _, pattern := range patterns {
+		if !granted[pattern] {
+			return newProblem(wire.CodeForbidden, "name_patterns",
+				fmt.Sprintf("no active host of the token's scope, %s, may ask for %s", scopeOf(ctx), pattern),
+				"give patterns that hosts of the scope have already (\"certctl agents show\" tells them), or have a token without a scope make the enrolment token")
+		}
+	}
+	return nil
+}
+
 func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollmentToken) (*createdEnrollmentToken, error) {
 	if problem := checkLabels("labels", in.Body.Labels); problem != nil {
 		return nil, problem
@@ -86,6 +110,9 @@ func (s *server) createEnrollmentToken(ctx context.Context, in *createEnrollment
 	}
 	if err != nil {
 		return nil, invalid("name_patterns", err.Error(), "give names such as web1.example.com, *.example.com or **.example.com, and addresses such as 10.0.0.0/8")
+	}
+	if problem := s.checkGranted(ctx, patterns.Strings()); problem != nil {
+		return nil, problem
 	}
 	if strings.ContainsFunc(in.Body.Description, notPrintable) {
 		return nil, invalid("description", "the description has control characters", "use plain text on one line")

@@ -5,10 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
-	"github.com/certctl/certctl/coordinator/apitoken"
 	"github.com/certctl/certctl/coordinator/fleet"
 	"github.com/certctl/certctl/coordinator/problem"
 	"github.com/certctl/certctl/coordinator/ratelimit"
@@ -45,11 +43,6 @@ var RefusedReasons = []string{RefusedRate, RefusedAddress, RefusedUnauthorized, 
 type Gate struct {
 	tokens, strangers *ratelimit.Limiter
 	refused           func(reason string)
-
-	mu sync.Mutex
-	// from is the address that a token was used from last: who else comes from there may
-	// not keep it out.
-	from map[string]netip.Addr
 }
 
 // NewGate makes a gate that lets each token make so many requests a second, after a
@@ -61,7 +54,7 @@ func NewGate(rate, burst int, refused func(reason string)) *Gate {
 	}
 	return &Gate{
 		tokens: ratelimit.New(rate, burst, gatedTokens), strangers: ratelimit.New(strangersRate, strangersBurst, gatedAddresses),
-		refused: refused, from: map[string]netip.Addr{},
+		refused: refused,
 	}
 }
 
@@ -74,13 +67,14 @@ func openGate() *Gate {
 
 // addressOf is whose requests are counted together: an address of IPv4, and what one
 // customer has of IPv6. Requests that another node has passed on are that node's.
-func addressOf(remote string) (key string, address netip.Addr) {
+func addressOf(remote string) string {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
-		return remote, netip.Addr{}
+		return remote
 	}
-	if address, err = netip.ParseAddr(host); err != nil {
-		return host, netip.Addr{}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
 	}
 	address = address.Unmap().WithZone("")
 	if address.Is6() {
@@ -88,52 +82,15 @@ func addressOf(remote string) (key string, address netip.Addr) {
 			address = network.Addr()
 		}
 	}
-	return address.String(), address
-}
-
-// enter lets a request in before its token is looked up.
-func (g *Gate) enter(remote, header string, now time.Time) *Problem {
-	key, address := addressOf(remote)
-	wait, ok := g.strangers.Look(key, now)
-	if ok || g.wasHere(header, address) {
-		return nil
-	}
-	g.refused(RefusedAddress)
-	p := tooMany(fmt.Sprintf("too many requests without a good token have come from %s", key), wait)
-	p.Mend = "use a token that is good; what comes from there is looked at again after the pause"
-	return p
-}
-
-// wasHere reports whether the token that a header names was used from an address last.
-func (g *Gate) wasHere(header string, address netip.Addr) bool {
-	text, ok := bearer(header)
-	if !ok || !address.IsValid() {
-		return false
-	}
-	given, err := apitoken.Parse(text)
-	if err != nil {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.from[given.ID] == address
+	return address.String()
 }
 
 // judged notes what became of a request's token, and bounds how often a good one is used.
+// Whoever has a good token comes in, whatever others do that come from the same address:
+// behind a load balancer that is everybody.
 func (g *Gate) judged(remote string, token *fleet.APIToken, refusal *Problem, now time.Time) *Problem {
-	key, address := addressOf(remote)
 	if refusal != nil && refusal.Code == wire.CodeUnauthorized {
-		g.strangers.Take(key, now)
-		g.refused(RefusedUnauthorized)
-		return refusal
-	}
-	if address.IsValid() {
-		g.mu.Lock()
-		if len(g.from) >= gatedTokens {
-			clear(g.from)
-		}
-		g.from[token.ID] = address
-		g.mu.Unlock()
+		return g.stranger(remote, refusal, now)
 	}
 	if wait, ok := g.tokens.Take(token.ID, now); !ok {
 		g.refused(RefusedRate)
@@ -143,6 +100,20 @@ func (g *Gate) judged(remote string, token *fleet.APIToken, refusal *Problem, no
 		g.refused(RefusedRole)
 	}
 	return refusal
+}
+
+// stranger is the answer to a request without a good token.
+func (g *Gate) stranger(remote string, refusal *Problem, now time.Time) *Problem {
+	key := addressOf(remote)
+	wait, ok := g.strangers.Take(key, now)
+	if ok {
+		g.refused(RefusedUnauthorized)
+		return refusal
+	}
+	g.refused(RefusedAddress)
+	p := tooMany(fmt.Sprintf("too many requests without a good token have come from %s", key), wait)
+	p.Mend = "use a token that is good; others that come from there are looked at again after the pause"
+	return p
 }
 
 // tooMany is the answer to who comes too often.
@@ -163,20 +134,16 @@ func (g *Gate) Guard(state func() *fleet.State, now func() time.Time, role fleet
 func (g *Gate) guard(state func() *fleet.State, now func() time.Time, role fleet.Role, scoped bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header, at := r.Header.Get("Authorization"), now()
-		refusal := g.enter(r.RemoteAddr, header, at)
-		if refusal == nil {
-			var token *fleet.APIToken
-			if token, _, refusal = identify(state().View(), header, at); refusal != nil {
-				key, _ := addressOf(r.RemoteAddr)
-				g.strangers.Take(key, at)
-				g.refused(RefusedUnauthorized)
-			} else if !token.Role.Includes(role) {
-				refusal = lacks(token, role)
-				g.refused(RefusedRole)
-			} else if !scoped && !token.Scope.IsZero() {
-				refusal = tooWide(token)
-				g.refused(RefusedScope)
-			}
+		token, _, refusal := identify(state().View(), header, at)
+		switch {
+		case refusal != nil:
+			refusal = g.stranger(r.RemoteAddr, refusal, at)
+		case !token.Role.Includes(role):
+			refusal = lacks(token, role)
+			g.refused(RefusedRole)
+		case !scoped && !token.Scope.IsZero():
+			refusal = tooWide(token)
+			g.refused(RefusedScope)
 		}
 		if refusal == nil {
 			next.ServeHTTP(w, r)

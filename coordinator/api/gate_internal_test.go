@@ -16,37 +16,31 @@ func TestAddressesThatAreCountedTogether(t *testing.T) {
 		"192.0.2.7:4711": "192.0.2.7", "[::ffff:192.0.2.7]:1": "192.0.2.7", "[2001:db8:1:2:3::4]:1": "2001:db8:1:2::", "[fe80::1%eth0]:1": "fe80::",
 		"node-2": "node-2", "": "",
 	} {
-		key, _ := addressOf(remote)
-		assert.Equal(t, want, key, remote)
+		assert.Equal(t, want, addressOf(remote), remote)
 	}
 }
 
-// Who guesses is slowed down before anything is looked up, and keeps nobody out who is
-// known to come from the same address.
+// Who guesses is slowed down, and keeps nobody out who comes from the same address.
 func TestStrangersAreBoundedByAddress(t *testing.T) {
 	reasons := map[string]int{}
 	g := NewGate(0, 0, func(reason string) { reasons[reason]++ })
 	now := time.Unix(1000, 0)
-	token := apitoken.New()
-	stored := &fleet.APIToken{ID: token.ID, Name: "known"}
-	header := "Bearer " + token.Reveal()
-	assert.Nil(t, g.judged("192.0.2.7:1", stored, nil, now))
 	unauthorized := newProblem(wire.CodeUnauthorized, "", "no", "x")
 	for range strangersBurst {
-		assert.Nil(t, g.enter("192.0.2.7:2", "", now))
 		assert.Same(t, unauthorized, g.judged("192.0.2.7:2", nil, unauthorized, now))
 	}
-	p := g.enter("192.0.2.7:3", "Bearer "+apitoken.New().Reveal(), now)
+	p := g.judged("192.0.2.7:3", nil, unauthorized, now)
 	if assert.NotNil(t, p) {
 		assert.Equal(t, wire.CodeRateLimited, p.Code)
 		assert.EqualValues(t, 1, p.RetryAfterSeconds)
 		assert.NotEmpty(t, p.Mend)
 	}
-	assert.Nil(t, g.enter("192.0.2.7:3", header, now), "the token that was used from there")
-	assert.Nil(t, g.enter("192.0.2.8:3", "", now), "another address")
-	assert.NotNil(t, g.enter("192.0.2.7:3", "", now.Add(900*time.Millisecond)))
-	assert.Nil(t, g.enter("192.0.2.7:3", "", now.Add(time.Second)))
-	assert.Equal(t, map[string]int{RefusedUnauthorized: strangersBurst, RefusedAddress: 2}, reasons)
+	good := &fleet.APIToken{ID: apitoken.New().ID, Name: "one that this node has not seen yet"}
+	assert.Nil(t, g.judged("192.0.2.7:3", good, nil, now), "a token that is good")
+	assert.Same(t, unauthorized, g.judged("192.0.2.8:3", nil, unauthorized, now), "another address")
+	assert.Equal(t, wire.CodeRateLimited, g.judged("192.0.2.7:3", nil, unauthorized, now.Add(900*time.Millisecond)).Code)
+	assert.Same(t, unauthorized, g.judged("192.0.2.7:3", nil, unauthorized, now.Add(time.Second)))
+	assert.Equal(t, map[string]int{RefusedUnauthorized: strangersBurst + 2, RefusedAddress: 2}, reasons)
 }
 
 // A token that is good is bounded whether it may do what it asks for or not.

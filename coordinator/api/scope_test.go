@@ -206,6 +206,28 @@ func TestAnAssignmentThatLeavesAScopeMeanwhile(t *testing.T) {
 	}
 }
 
+// New hosts of a scope get the names that such hosts have, and no others.
+func TestNamesUnderAScope(t *testing.T) {
+	w, inside := divided(t)
+	wish := func(patterns ...string) map[string]any {
+		return map[string]any{"labels": map[string]string{"env": "prod"}, "name_patterns": patterns}
+	}
+	refused := func(patterns ...string) {
+		p := inside.ask(http.MethodPost, "/api/v1/enrollment-tokens", wish(patterns...)).problem(t, http.StatusForbidden, wire.CodeForbidden)
+		assert.Equal(t, "name_patterns", p.Field)
+		assert.NotEmpty(t, p.Mend)
+	}
+	own := get[resource.AgentDetail](w, "/api/v1/agents/ours").NamePatterns
+	require.NotEmpty(t, own)
+	post[resource.CreatedEnrollmentToken](inside, "/api/v1/enrollment-tokens", wish(own...), http.StatusCreated)
+	post[resource.CreatedEnrollmentToken](inside, "/api/v1/enrollment-tokens", wish(), http.StatusCreated)
+	refused("**.example.org")
+	refused(append([]string{"www.example.org"}, own...)...)
+	post[resource.CreatedEnrollmentToken](w, "/api/v1/enrollment-tokens", wish("**.example.org"), http.StatusCreated)
+	post[resource.RetiredAgent](w, "/api/v1/agents/ours/retire", map[string]any{}, http.StatusOK)
+	refused(own...) // the host outside that has them is no reason
+}
+
 func TestTokensUnderAScope(t *testing.T) {
 	w, inside := divided(t)
 	p := inside.ask(http.MethodPost, "/api/v1/enrollment-tokens", map[string]any{"labels": map[string]string{"env": "qa"}}).problem(t, http.StatusForbidden, wire.CodeForbidden)

@@ -77,7 +77,7 @@ func TestEveryCommandWritesEveryFormat(t *testing.T) {
 		"certctl cluster join-token create": "", "certctl cluster join-token list": "", "certctl cluster join-token revoke": join.ID + " --yes",
 		"certctl token create": "--names **.example.com", "certctl token list": "", "certctl token revoke": token.ID,
 		"certctl api-token create": "--name x --role viewer", "certctl api-token list": "", "certctl api-token revoke": api.ID, "certctl api-token rotate": turned.ID,
-		"certctl audit list": "", "certctl audit show": "1", "certctl audit head": "", "certctl audit verify": "", "certctl history list": "", "certctl report sync": "--all", "certctl report trends": "",
+		"certctl audit list": "", "certctl audit show": "1", "certctl audit head": "", "certctl audit verify": "", "certctl history list": "", "certctl report sync": "--all", "certctl report trends": "", "certctl report host": "web1",
 	}
 	each(newProgram().root(), func(cmd *cobra.Command) {
 		if cmd.HasSubCommands() || noFormats[cmd.CommandPath()] != "" {

@@ -90,6 +90,10 @@ func createAPIToken(c *change, p *CreateAPIToken) Result {
 	}
 	c.insert(TableAPITokens, token)
 	detail := map[string]any{"name": p.Name, "role": p.Role, "expires_at": p.ExpiresAt}
+	// Journals of before the chain, in which there is a moment for "never", stay as they are.
+	if p.ExpiresAt.IsZero() && c.position.Chain != nil {
+		delete(detail, "expires_at")
+	}
 	if !p.Scope.IsZero() {
 		detail["scope"] = p.Scope.String()
 	}
@@ -119,9 +123,11 @@ func rotateAPIToken(c *change, p *RotateAPIToken) Result {
 		token.ExpiresAt = c.at.Add(stored.ExpiresAt.Sub(stored.begins()))
 	}
 	c.put(TableAPITokens, token)
-	c.audit(Fact{Kind: KindAPITokenRotated, Actor: p.Actor, Object: p.ID}, map[string]any{
-		"earlier_until": p.Until, "expires_at": token.ExpiresAt,
-	}).changed(stored.picture(), token.picture())
+	detail := map[string]any{"earlier_until": p.Until}
+	if !token.ExpiresAt.IsZero() {
+		detail["expires_at"] = token.ExpiresAt
+	}
+	c.audit(Fact{Kind: KindAPITokenRotated, Actor: p.Actor, Object: p.ID}, detail).changed(stored.picture(), token.picture())
 	return Result{}
 }
 

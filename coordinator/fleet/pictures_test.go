@@ -151,6 +151,12 @@ func TestFactsOfBeforeTheChainStayAsTheyWere(t *testing.T) {
 		require.Equal(t, []any{f.Kind, f.Actor, f.Object, f.Agent}, []any{with.Kind, with.Actor, with.Object, with.Agent})
 		form, err := trail.Canonical(f.Detail)
 		require.NoError(t, err)
+		if f.Kind == fleet.KindAPITokenCreated {
+			// Without an end since the chain: what was a moment before is left out.
+			const never = `"expires_at":"0001-01-01T00:00:00Z",`
+			require.Contains(t, string(form), never)
+			form = []byte(strings.Replace(string(form), never, "", 1))
+		}
 		if f.Audit > 0 {
 			require.Equal(t, string(form), string(with.Detail))
 		} else if f.Kind != fleet.KindAgentResync { // whose id is that of the command
