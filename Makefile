@@ -48,7 +48,7 @@ lint: ## golangci-lint, as in "make test"
 	.tools/bin/golangci-lint run ./...
 
 .PHONY: generate
-generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.json, metrics.md and the Go client of the API
+generate: ## regenerate docs/operator/configuration.md, docs/reference/openapi.json, metrics.md, packaging/systemd/*.env and the Go client of the API
 	@# The client first: nothing else compiles while it lacks what is used.
 	CERTCTL_UPDATE_DOCS=1 go test ./coordinator/api/ ./internal/clientgen/ -run 'Test.*Fresh' -count=1
 	CERTCTL_UPDATE_DOCS=1 go test ./internal/docs/ -run 'Test.*Fresh' -count=1
@@ -61,7 +61,7 @@ bench: ## benchmarks: schedule, digest, Raft group commit, lists of the API unde
 soak: ## the long runs: hundreds of kill -9, every crash within every recovery, years of outages, a million certificates (an hour or two)
 	@scripts/setup/cc.sh && scripts/setup/pebble.sh && scripts/setup/postgres.sh
 	CERTCTL_SOAK=1 CGO_ENABLED=1 scripts/with-counts.sh go test -race -count=1 -timeout 4h -v -p 1 -run 'Kill|Crash|YearOfOutages|SmallDisks|Faults|FullDisk|BadNetwork|PostgresIsAway' ./internal/e2e ./internal/crashtest ./agent/renewal ./internal/clusterfaults
-	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -p 1 -run '^TestScale|SlowOrders' ./coordinator/fleet ./internal/e2e
+	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -p 1 -run '^TestScale|ScaleOfADay|SlowOrders' ./coordinator/fleet ./coordinator/daybook ./internal/e2e
 	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -run 'TestAStorm|TestTenThou' ./coordinator/orders
 	CERTCTL_SOAK=1 go test -count=1 -timeout 1h -v -run Cut ./coordinator/history/postgres
 
