@@ -113,7 +113,8 @@ func TestLogin(t *testing.T) {
 	assert.Contains(t, p.does("whoami"), c.Admin.ID)
 
 	viewer := c.Token(fleet.RoleViewer, time.Hour)
-	p.does("login", "--context", "second", "--server", c.URL, "--token-file", p.write("viewer", viewer.Reveal()+"\n"), "--ca-file", c.RootFile())
+	said = p.does("login", "--context", "second", "--server", c.URL, "--token-file", p.write("viewer", viewer.Reveal()+"\n"), "--ca-file", c.RootFile())
+	assert.Contains(t, said, `"certctl context use default" goes back to the one of before`)
 	assert.Contains(t, p.does("whoami"), viewer.ID, "the newest login is the current one")
 	assert.Contains(t, p.does("whoami", "--context", "default"), c.Admin.ID)
 	t.Setenv("CERTCTL_CONTEXT", "default")

@@ -108,12 +108,18 @@ func skewText(seconds int64) string {
 
 func (p *program) showAgentCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show one agent", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "show AGENT", Short: "Show one agent", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Shows all that is known of one host: whether it is connected, how long it is safe alone,
-its identity and labels, what it may order, and what it warns of.`,
-		Example: `  certctl agents show u53n5nbgbmcuo7ob`,
+its identity and labels, what it may order, and what it warns of. AGENT is its id, or the
+name of the host, if one active host has that name.`,
+		Example: `  certctl agents show u53n5nbgbmcuo7ob
+  certctl agents show web1.example.com`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			a, err := c.ShowAgent(cmd.Context(), client.ShowAgentParams{ID: args[0]})
+			agent, err := agentID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			a, err := c.ShowAgent(cmd.Context(), client.ShowAgentParams{ID: agent})
 			if err != nil {
 				return err
 			}
@@ -176,15 +182,19 @@ func (p *program) retireAgentCommand() *cobra.Command {
 	var reason string
 	var dry, yes bool
 	cmd := &cobra.Command{
-		Use: "retire ID", Short: "End an agent for good", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "retire AGENT", Short: "End an agent for good", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Ends an agent: its identity is refused from now on and cannot renew itself. Every
 certificate that the built-in CA has issued to it is revoked, for good; --dry-run
 says how many these are. Its host goes on with issuers of its own. To have it back,
-enrol it anew.`,
+enrol it anew. AGENT is its id, or the name of the host, if one active host has it.`,
 		Example: `  certctl agents retire u53n5nbgbmcuo7ob --dry-run
   certctl agents retire u53n5nbgbmcuo7ob --reason "host was taken down" --yes`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			a, err := c.RetireAgent(cmd.Context(), client.RetireAgentParams{ID: args[0], DryRun: dry || !yes}, &resource.RetireAgent{Reason: reason})
+			agent, err := agentID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			a, err := c.RetireAgent(cmd.Context(), client.RetireAgentParams{ID: agent, DryRun: dry || !yes}, &resource.RetireAgent{Reason: reason})
 			if err != nil {
 				return err
 			}
@@ -330,10 +340,16 @@ func (p *program) showCertificateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show AGENT NAME", Short: "Show one certificate of one agent", Args: sharedcli.ExactArgs(2), ValidArgsFunction: p.completeCertificates,
 		Long: `Shows one certificate: its health and why, what is in service where, when it is renewed,
-and what went wrong last. NAME is its name in the configuration of the host.`,
-		Example: `  certctl certificates show u53n5nbgbmcuo7ob www`,
+and what went wrong last. AGENT is the host's id or name, NAME the certificate's name in
+the configuration of the host.`,
+		Example: `  certctl certificates show u53n5nbgbmcuo7ob www
+  certctl certificates show web1.example.com www`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			one, err := c.ShowCertificate(cmd.Context(), client.ShowCertificateParams{Agent: args[0], Name: args[1]})
+			agent, err := agentID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			one, err := c.ShowCertificate(cmd.Context(), client.ShowCertificateParams{Agent: agent, Name: args[1]})
 			if err != nil {
 				return err
 			}

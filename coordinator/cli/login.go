@@ -85,12 +85,16 @@ func (p *program) login(cmd *cobra.Command) error {
 	if file.Contexts == nil {
 		file.Contexts = make(map[string]login)
 	}
+	before := file.Current
 	file.Contexts[name], file.Current = chosen, name
 	if err := file.write(); err != nil {
 		return err
 	}
 	return p.show(cmd, who, func(out io.Writer, _ time.Time) error {
 		_, err := fmt.Fprintf(out, "logged in to %s as %q with the role %s; this is the context %q\n", strings.Join(given, " and "), plain(who.Name), who.Role, name)
+		if err == nil && before != "" && before != name {
+			_, err = fmt.Fprintf(out, "commands use it from now on; \"certctl context use %s\" goes back to the one of before\n", plain(before))
+		}
 		if learned := chosen.servers()[len(given):]; err == nil && len(learned) > 0 {
 			_, err = fmt.Fprintf(out, "learned of the cluster's other nodes: %s\n", plain(strings.Join(learned, ", ")))
 		}

@@ -53,7 +53,11 @@ stops them.`,
 						return fmt.Errorf("flag --%s is for many certificates: add --all, or leave it out", flag)
 					}
 				}
-				return p.renewOne(cmd, c, args[0], args[1])
+				agent, err := agentID(cmd.Context(), c, args[0])
+				if err != nil {
+					return err
+				}
+				return p.renewOne(cmd, c, agent, args[1])
 			}
 			request, err := wish.request()
 			if err != nil {

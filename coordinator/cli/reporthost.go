@@ -10,17 +10,23 @@ import (
 
 	"github.com/certctl/certctl/coordinator/api/resource"
 	"github.com/certctl/certctl/coordinator/client"
+	sharedcli "github.com/certctl/certctl/shared/cli"
 )
 
 func (p *program) reportHostCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "host AGENT", Short: "Report how one host stands, and what it did lately", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "host AGENT", Short: "Report how one host stands, and what it did lately", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Reports how one host stands, as "certctl report sync" does of all, with its last sync while
 it is connected too, and what it renewed in the last seven days, also while it was cut
-off. "certctl agents show" has more of the agent itself.`,
-		Example: `  certctl report host u53n5nbgbmcuo7ob`,
+off. "certctl agents show" has more of the agent itself. AGENT is the host's id or name.`,
+		Example: `  certctl report host u53n5nbgbmcuo7ob
+  certctl report host web1.example.com`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
-			h, err := c.ShowHostReport(cmd.Context(), client.ShowHostReportParams{ID: args[0]})
+			agent, err := agentID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			h, err := c.ShowHostReport(cmd.Context(), client.ShowHostReportParams{ID: agent})
 			if err != nil {
 				return err
 			}

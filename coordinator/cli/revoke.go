@@ -39,7 +39,11 @@ replaces it with a new key.`,
 		RunE: p.asks(func(cmd *cobra.Command, args []string, c *client.Client) error {
 			wish := resource.RevokeCertificate{Serial: serial, Reason: reason}
 			if serial == "" {
-				wish.AgentID, wish.Certificate = args[0], args[1]
+				agent, err := agentID(cmd.Context(), c, args[0])
+				if err != nil {
+					return err
+				}
+				wish.AgentID, wish.Certificate = agent, args[1]
 			}
 			planned, err := c.RevokeCertificate(cmd.Context(), client.RevokeCertificateParams{DryRun: true}, wish)
 			if err != nil {
@@ -148,13 +152,17 @@ func revokedText(told *resource.RevokedCertificate) string {
 func (p *program) agentCommandsCommand() *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
-		Use: "commands ID", Short: "Show what an agent was asked for, newest first", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
+		Use: "commands AGENT", Short: "Show what an agent was asked for, newest first", Args: sharedcli.ExactArgs(1), ValidArgsFunction: p.completeAgents(),
 		Long: `Shows the renewals and revocations that an agent was asked for, those that ended
 within the last 30 days too. open: it has not been told yet; accepted: it is at it.`,
 		Example: `  certctl agents commands u53n5nbgbmcuo7ob`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return printList(p, cmd, &page, onePageOf(func(ctx context.Context, c *client.Client) (*resource.Page[resource.Command], error) {
-				return c.ListAgentCommands(ctx, client.ListAgentCommandsParams{ID: args[0]})
+				agent, err := agentID(ctx, c, args[0])
+				if err != nil {
+					return nil, err
+				}
+				return c.ListAgentCommands(ctx, client.ListAgentCommandsParams{ID: agent})
 			}), listing[resource.Command]{
 				header: []string{"ID", "KIND", "CERTIFICATE", "STATE", "ASKED", "BY", "ENDED", "SERIAL", "DETAIL"},
 				cells: func(c *resource.Command, now time.Time) []string {
