@@ -16,7 +16,12 @@ type Limiter struct {
 
 	mu      sync.Mutex
 	buckets map[string]bucket
+	swept   time.Time // when all of them were looked through last
 }
+
+// sweepEvery is how often all buckets are looked through at most: strangers come from as
+// many addresses as they like.
+const sweepEvery = time.Second
 
 // slack is what is lost where fractions are rounded.
 const slack = 1e-6
@@ -39,11 +44,6 @@ func (l *Limiter) Take(key string, now time.Time) (wait time.Duration, ok bool) 
 	return l.spend(key, 1, now)
 }
 
-// Look is Take, and takes nothing.
-func (l *Limiter) Look(key string, now time.Time) (wait time.Duration, ok bool) {
-	return l.spend(key, 0, now)
-}
-
 // Give puts a part of what was taken back.
 func (l *Limiter) Give(key string, part float64, now time.Time) {
 	l.spend(key, -part, now)
@@ -56,11 +56,8 @@ func (l *Limiter) spend(key string, amount float64, now time.Time) (wait time.Du
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	left := l.leftOf(key, now)
-	if amount >= 0 && left < 1-slack {
+	if amount > 0 && left < 1-slack {
 		return time.Duration(math.Ceil((1 - left) / float64(l.rate) * float64(time.Second))), false
-	}
-	if amount == 0 {
-		return 0, true
 	}
 	at := now
 	if b, known := l.buckets[key]; known && b.at.After(now) {
@@ -82,11 +79,14 @@ func (l *Limiter) leftOf(key string, now time.Time) float64 {
 }
 
 // makeRoom forgets the buckets that are full again, which tell nothing; if there are
-// none, the fullest of a few.
+// none, or they were looked through just now, the fullest of a few.
 func (l *Limiter) makeRoom(now time.Time) {
-	for key := range l.buckets {
-		if l.leftOf(key, now) >= float64(l.burst) {
-			delete(l.buckets, key)
+	if since := now.Sub(l.swept); since < 0 || since >= sweepEvery {
+		l.swept = now
+		for key := range l.buckets {
+			if l.leftOf(key, now) >= float64(l.burst) {
+				delete(l.buckets, key)
+			}
 		}
 	}
 	const few = 8
