@@ -176,7 +176,16 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 			return nil, p
 		}
 	}
-	return s.listMembers(ctx, nil)
+	// Members say who leads when that one has told them, and may have forgotten it once more
+	// since this node was told.
+	settled, cancelled := context.WithTimeout(ctx, followPatience)
+	defer cancelled()
+	for attempt := 1; ; attempt++ {
+		answer := &membersDocument{Body: s.Cluster.Members(ctx)}
+		if answer.Body.Leader != "" || backoff.Wait(settled, followRetry.Delay(attempt, nil)) != nil {
+			return answer, nil
+		}
+	}
 }
 
 // noteTransfer puts it into the audit trail, unless a member runs a version that

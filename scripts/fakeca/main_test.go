@@ -115,7 +115,11 @@ func TestAnOrderByWhatTheProgramTells(t *testing.T) {
 			default:
 				fetch(t, http.MethodPost, control+"approve?id="+placed.Handle.Order)
 			}
-			status, err = c.Status(t.Context(), r, placed.Handle)
+			// An answer may be as old as what was read last for other orders.
+			require.Eventually(t, func() bool {
+				status, err = c.Status(t.Context(), r, placed.Handle)
+				return err != nil || status.State == connector.Issued
+			}, time.Minute, 50*time.Millisecond)
 			require.NoError(t, err)
 			require.Equal(t, connector.Issued, status.State)
 			bundle, err := c.Collect(t.Context(), r, placed.Handle.With(status.Handle))
