@@ -176,13 +176,12 @@ func (s *server) transferLeadership(ctx context.Context, in *transferLeadership)
 			return nil, p
 		}
 	}
-	// Members say who leads when that one has told them, and may have forgotten it once more
-	// since this node was told.
+	// What the members say of each other may have been asked before this node was told.
 	settled, cancelled := context.WithTimeout(ctx, followPatience)
 	defer cancelled()
 	for attempt := 1; ; attempt++ {
 		answer := &membersDocument{Body: s.Cluster.Members(ctx)}
-		if answer.Body.Leader != "" || backoff.Wait(settled, followRetry.Delay(attempt, nil)) != nil {
+		if alone || handedOver(answer.Body.Leader, in.Body.To, before) || backoff.Wait(settled, followRetry.Delay(attempt, nil)) != nil {
 			return answer, nil
 		}
 	}
@@ -217,13 +216,19 @@ const (
 
 var followRetry = backoff.Policy{Initial: 5 * time.Millisecond, Max: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.5}
 
+// handedOver reports whether a leader is the one that somebody wished for, or another one
+// than before if to is "".
+func handedOver(leader, to, before string) bool {
+	return leader != "" && (leader == to || to == "" && leader != before)
+}
+
 // awaitLeader reports whether this node hears of the leader that somebody wished
 // for, or of another one than before if to is "".
 func (s *server) awaitLeader(ctx context.Context, to, before string) bool {
 	ctx, cancel := context.WithTimeout(ctx, followPatience)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		if id, _ := s.Node.Leader(); id == to || to == "" && id != "" && id != before {
+		if id, _ := s.Node.Leader(); handedOver(id, to, before) {
 			return true
 		}
 		if backoff.Wait(ctx, followRetry.Delay(attempt, nil)) != nil {
