@@ -57,8 +57,14 @@ func TestCompletionInBash(t *testing.T) {
 		"certctl context use d":                   "default",
 		"certctl agents show --context nowhere u": "",
 	} {
-		out, err := exec.CommandContext(t.Context(), bash, "--norc", "--noprofile", "-c", pressTab, "bash", line).CombinedOutput()
-		require.NoError(t, err, string(out))
-		assert.Equal(t, want, strings.TrimSpace(string(out)), line)
+		got := ""
+		for range 5 { // who presses the key on a machine that is too busy gets nothing, and presses it again
+			out, err := exec.CommandContext(t.Context(), bash, "--norc", "--noprofile", "-c", pressTab, "bash", line).CombinedOutput()
+			require.NoError(t, err, string(out))
+			if got = strings.TrimSpace(string(out)); got != "" || want == "" {
+				break
+			}
+		}
+		assert.Equal(t, want, got, line)
 	}
 }
